@@ -1,0 +1,1 @@
+"""What can be known of a task before any training: information in nats, Bayes accuracies, optima of losses."""

@@ -1,0 +1,54 @@
+"""A world without a model: raw items are vectors, an embedding is their normalisation, a fusion their sum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from workbench.types import Context, Items, Modality, Side, Split, View, Views
+
+
+class Cosine:
+    """Scores by cosine, averaged over the query's sides; optionally with a scale."""
+
+    def score(self, query: Views, candidates: Views) -> torch.Tensor:
+        (target,) = candidates.values()
+        return torch.stack([view.z[:, 0] @ target.z[:, 0].T for view in query.values()]).mean(0)
+
+
+def embed(inputs, sides) -> Views:
+    views = {}
+    for name in sides:
+        z = sum(torch.stack([torch.as_tensor(x) for x in inputs[m]]) for m in Side.parse(name).members)
+        z = F.normalize(z.float(), dim=1)[:, None]
+        views[name] = View(z, torch.ones(z.shape[:2], dtype=torch.bool))
+    return views
+
+
+@pytest.fixture
+def world() -> Callable[..., Context]:
+    """world({modality: (vectors, ids)}, ...) -> Context of a data set whose only split is `validation`."""
+
+    def make(
+        items: dict[str, tuple[torch.Tensor, Any]],
+        *,
+        targets: dict[str, Any] | None = None,
+        classes: dict[str, Any] | None = None,
+        paired: bool = False,
+        objective: Any = None,
+        seed: int = 0,
+        lookup: Any = embed,
+    ) -> Context:
+        labels = {name: torch.tensor(t) for name, t in (targets or {}).items()}
+        rows = {m: Items(list(x), torch.as_tensor(ids), labels) for m, (x, ids) in items.items()}
+        split = Split(rows, classes or {}, paired)
+        kinds = {m: Modality("text" if m == "text" else "vector") for m in items}
+        data: Any = SimpleNamespace(modalities=kinds, split=lambda name: {"validation": split}[name])
+        return Context(lookup, objective or Cosine(), data, batch=8, seed=seed)
+
+    return make

@@ -1,0 +1,123 @@
+"""Recipe -> parts -> engine: the only place where parts meet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from workbench.callbacks.evaluation import Evaluation
+from workbench.callbacks.nan_guard import NaNGuard
+from workbench.duration import Span
+from workbench.embedding import Embedder, evaluate
+from workbench.engine import Engine
+from workbench.feed import Feed, epoch_steps
+from workbench.metrics import Metrics
+from workbench.model import Model
+from workbench.optim import adamw
+from workbench.parallel import Parallel
+from workbench.recipe import Recipe
+from workbench.seeds import seed_torch
+from workbench.types import Context, Side
+
+
+@dataclass
+class Parts:
+    """What a recipe describes, before anything is trained."""
+
+    recipe: Recipe
+    data: Any
+    model: Model
+    objective: Any
+
+    def steps(self, span: Span) -> int:
+        """A duration in optimizer steps. Raises ValueError when the data holds less than a batch."""
+        batch = self.recipe.train.batch
+        return span.steps(batch, epoch_steps(len(self.data), batch))
+
+    def transforms(self, train: bool) -> dict[str, Any]:
+        """{modality: raw item -> tensor}"""
+        encoders: dict[str, Any] = dict(self.model.encoders)
+        return {modality: encoder.transform(train) for modality, encoder in encoders.items()}
+
+    def evaluate(self, parallel: Parallel, evaluators: dict[str, Any] | None = None) -> Iterator[tuple[str, float]]:
+        """Facts of the recipe's evaluators (or of others) about the model as it is now."""
+        embedder = Embedder(self.model, self.transforms(train=False), parallel.device)
+        context = Context(embedder, self.objective, self.data, self.recipe.train.batch, self.recipe.seed)
+        chosen = self.recipe.eval.evaluators if evaluators is None else evaluators
+        return evaluate({key: spec.build() for key, spec in chosen.items()}, context)
+
+
+def build_parts(recipe: Recipe) -> Parts:
+    """Data set, model and objective. Raises ValueError where they do not fit each other. Reads no data.
+
+    Every part draws its initial weights from (seed, its name), so that arms of a comparison share what they share.
+    """
+    data = recipe.data.build()
+    unknown = set(recipe.model.encoders) - set(data.modalities)
+    if unknown:
+        raise ValueError(f"model.encoders has {sorted(unknown)}, the data has {list(data.modalities)}")
+    seed_torch(recipe.seed, "objective")
+    objective = recipe.objective.build(tuple(recipe.model.encoders))
+    encoders = {}
+    for modality, spec in recipe.model.encoders.items():
+        seed_torch(recipe.seed, "encoder", modality)
+        encoders[modality] = spec.build(data.modalities[modality], recipe.model.dim)
+    heads = _heads(recipe, encoders, objective.all_sides)
+    return Parts(recipe, data, Model(encoders, heads, _fusion(recipe, encoders, objective.all_sides)), objective)
+
+
+def _heads(recipe: Recipe, encoders: dict[str, Any], sides: list[Side]) -> dict[str, nn.Module]:
+    """Linear heads on pooled features: of every plain side with `head: linear`, and of every second head."""
+    heads: dict[str, nn.Module] = {}
+    for side in sides:
+        if not side.fused and (side.head or recipe.model.head == "linear"):
+            seed_torch(recipe.seed, "head", str(side))
+            heads[str(side)] = nn.Linear(encoders[side.members[0]].width, recipe.model.dim)
+    return heads
+
+
+def _fusion(recipe: Recipe, encoders: dict[str, Any], sides: list[Side]) -> nn.Module | None:
+    """The fusion module, or None when no term asks for a fused side: then it costs nothing at all."""
+    fused = list(dict.fromkeys(Side(s.members, True) for s in sides if s.fused))
+    if not fused:
+        return None
+    if recipe.model.fusion is None:
+        raise ValueError(
+            f"the objective contrasts {', '.join(map(str, fused))}: say which module fuses, as model.fusion: mlp"
+        )
+    seed_torch(recipe.seed, "fusion")
+    return recipe.model.fusion.build(fused, {m: e.width for m, e in encoders.items()}, recipe.model.dim)
+
+
+def build_engine(parts: Parts, parallel: Parallel, metrics: Metrics) -> Engine:
+    """The engine with the callbacks that every run has: the NaN guard and evaluation. Raises ValueError."""
+    recipe, train = parts.recipe, parts.recipe.train
+    if train.batch % parallel.world:
+        raise ValueError(
+            f"train.batch ({train.batch}) must be a multiple of the number of processes ({parallel.world})"
+        )
+    feed = Feed(
+        parts.transforms(train=True), train.batch, recipe.seed, parallel.rank, parallel.world, recipe.parallel.workers
+    )
+    parts.model.to(parallel.device)
+    parts.objective.to(parallel.device)
+    if train.compile:
+        for module in (*parts.model.encoders.values(), *([parts.model.fusion] if parts.model.fusion else [])):
+            module.compile()
+    optimizer = adamw(
+        parts.model, parts.objective, lr=train.lr, weight_decay=train.weight_decay, betas=train.betas, eps=train.eps
+    )
+    engine = Engine(
+        parts.model, parts.objective, optimizer, partial(parts.data.batches, feed=feed), parallel, metrics,
+        steps=parts.steps(train.for_), batch=train.batch, lr=train.lr, warmup=parts.steps(train.warmup), microbatch=train.microbatch,
+        clip=train.clip, precision=train.precision, seed=recipe.seed, log_every=max(1, parts.steps(recipe.log.every)),
+    )  # fmt: skip
+    engine.callbacks.append(NaNGuard())
+    if recipe.eval.evaluators:
+        every = max(1, parts.steps(recipe.eval.every))
+        engine.callbacks.append(Evaluation(partial(parts.evaluate, parallel), every, recipe.eval.best))
+    return engine

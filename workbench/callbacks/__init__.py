@@ -1,0 +1,1 @@
+"""Callbacks: what happens around a training step without changing it. One class per file."""

@@ -1,0 +1,71 @@
+"""Progress for people, on stderr: a live bar in a terminal, a line every few seconds in a log file."""
+
+import sys
+import time
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from workbench.engine import Callback, Engine, Logs
+from workbench.metrics import Record
+
+__all__ = ["Console"]
+
+LINE_EVERY = 10.0
+"""seconds between lines where there is no terminal"""
+
+
+class Console(Callback):
+    """Shows samples/s, loss, learning rate and time left; evaluations as one line each.
+
+    Args:
+        headline: names of evaluation metrics worth a line; None shows the first four.
+    """
+
+    def __init__(self, headline: list[str] | None = None) -> None:
+        self.console = RichConsole(file=sys.stderr)
+        self.headline = headline
+        self.progress: Progress | None = None
+        self._spoke = 0.0
+        self._began, self._began_step = 0.0, 0
+
+    def on_start(self, engine: Engine) -> None:
+        self._began, self._began_step = time.monotonic(), engine.step
+        engine.metrics.listeners.append(self._show_evaluation)
+        if self.console.is_terminal and engine.parallel.rank == 0:
+            columns = (
+                TextColumn("step"),
+                MofNCompleteColumn(),
+                BarColumn(),
+                TextColumn("{task.description}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+            )
+            self.progress = Progress(*columns, console=self.console)
+            self.progress.start()
+            self.task = self.progress.add_task("", total=engine.steps, completed=engine.step)
+
+    def on_step(self, engine: Engine, logs: Logs) -> None:
+        now = time.monotonic()
+        if engine.parallel.rank or (now - self._spoke < (0.2 if self.progress else LINE_EVERY) and not engine.finished):
+            return
+        self._spoke = now
+        rate = (engine.step - self._began_step) * engine.batch / max(1e-9, now - self._began)
+        text = f"loss {float(logs['loss']):.4f}  lr {float(logs['lr']):.2e}  {rate:,.0f} samples/s"
+        if self.progress:
+            self.progress.update(self.task, completed=engine.step, description=text)
+        else:
+            left = (engine.steps - engine.step) * engine.batch / max(1e-9, rate)
+            self.console.print(f"step {engine.step}/{engine.steps}  {text}  {left:,.0f} s left", highlight=False)
+
+    def on_end(self, engine: Engine) -> None:
+        if self.progress:
+            self.progress.stop()
+
+    def _show_evaluation(self, record: Record) -> None:
+        values = {name.removeprefix("eval/"): value for name, value in record.items() if name.startswith("eval/")}
+        if not values:
+            return
+        chosen = self.headline or list(values)[:4]
+        facts = "  ".join(f"{name} {values[name]:.3f}" for name in chosen if name in values)
+        self.console.print(f"evaluation at step {record['step']}: {facts}", highlight=False)

@@ -1,0 +1,47 @@
+"""Runs the evaluators before training, every so many steps and at the end; remembers the best value of one metric."""
+
+from collections.abc import Callable, Iterator
+
+from workbench.checkpoint import Best
+from workbench.engine import Callback, Engine, Logs
+
+__all__ = ["Evaluation"]
+
+
+class Evaluation(Callback):
+    """Stands before the checkpoint callback, so that a checkpoint never lacks the evaluation of its own step.
+
+    Args:
+        evaluate: yields (name, value) for the model as it is now.
+        every: optimizer steps between evaluations.
+        best: the name whose largest value marks the best checkpoint, or None.
+    """
+
+    def __init__(self, evaluate: Callable[[], Iterator[tuple[str, float]]], every: int, best: str | None) -> None:
+        self.evaluate, self.every, self.best = evaluate, every, best
+
+    def on_start(self, engine: Engine) -> None:
+        if engine.step == 0:
+            self._run(engine)
+
+    def on_step(self, engine: Engine, logs: Logs) -> None:
+        if engine.step % self.every == 0 or engine.finished:
+            self._run(engine)
+
+    def _run(self, engine: Engine) -> None:
+        if engine.parallel.rank == 0:
+            values = dict(self.evaluate())
+            engine.metrics.record(
+                engine.step, engine.samples, {f"eval/{name}": value for name, value in values.items()}
+            )
+            engine.metrics.flush()
+            self._remember(engine, values)
+        engine.parallel.barrier()
+
+    def _remember(self, engine: Engine, values: dict[str, float]) -> None:
+        if self.best is None:
+            return
+        if self.best not in values:
+            raise ValueError(f"eval.best: no metric '{self.best}' (there are: {', '.join(values)})")
+        if engine.best is None or values[self.best] > engine.best.value:
+            engine.best = Best(self.best, values[self.best], engine.step)

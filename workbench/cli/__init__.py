@@ -1,0 +1,104 @@
+"""The `wb` command: one verb per file, thin. Nothing here imports torch before a verb needs it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import click
+
+VERBS = {
+    "synth": "Train a line-up of objectives on a synthetic task and compare them with its exact truth.",
+    "pretrain": "Train a recipe; resumes by itself.",
+    "eval": "Evaluate a run.",
+    "check": "Validate recipes.",
+    "ls": "List components, tasks, recipes or runs.",
+    "show": "Print the documentation of a component, the truth of a task, or a resolved recipe.",
+    "data": "Build data sets.",
+    "board": "Open TensorBoard on the runs.",
+    "doctor": "Report device, versions and kernels: what would run where.",
+}
+"""{verb: its line in `wb --help`}, so that help needs none of their modules"""
+
+
+class Verbs(click.Group):
+    """Imports a verb when it is called; a mistake of the user's ends in one message, never in a traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        return getattr(importlib.import_module(f"workbench.cli.{cmd_name}"), f"{cmd_name}_")
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            ctx.exit(report(error))
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from workbench.suggest import did_you_mean
+
+            error.message = f"no command '{args[0]}'{did_you_mean(args[0], list(VERBS))}"
+            raise
+
+
+def report(error: Exception) -> int:
+    """One message on stderr; returns the exit status: 2 for a recipe, 1 for everything else."""
+    expected = isinstance(error, ValueError | OSError | ArithmeticError | ImportError)
+    if os.environ.get("WB_DEBUG") or not expected:
+        traceback.print_exc()
+    elif str(error):
+        click.echo(f"error: {error}", err=True)
+    else:
+        click.echo(f"error: {type(error).__name__} (WB_DEBUG=1 shows where)", err=True)
+    return 2 if type(error).__name__ == "RecipeError" else 1
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="multimodal-workbench", prog_name="wb")
+def cli() -> None:
+    """Multimodal contrastive learning, from a 20-second XOR to image-text pretraining, through one engine.
+
+    \b
+    wb synth --task xor                     three objectives on XOR, judged against exact theory
+    wb pretrain recipes/emoji_ito.yaml      ITO on real images and texts, on a laptop
+    """
+    refuse_foreign_kernels()
+
+
+def refuse_foreign_kernels() -> None:
+    """Another distribution also installs a package called `kernels`; the wrong one would fail much later and stranger."""
+    spec = importlib.util.find_spec("kernels")
+    ours = Path(__file__).resolve().parents[2] / "kernels" / "__init__.py"
+    if spec is None or spec.origin is None or Path(spec.origin).resolve() != ours:
+        found = spec.origin if spec else "nothing"
+        raise click.ClickException(
+            f"the package 'kernels' found first is {found}, not ours ({ours}): "
+            "uninstall the other one (`pip uninstall kernels`), then reinstall multimodal-workbench"
+        )
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        cli.main(prog_name="wb", standalone_mode=True)
+    except BrokenPipeError:  # `wb ls task | head`
+        sys.stderr.close()
+        sys.exit(1)

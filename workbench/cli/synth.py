@@ -1,0 +1,179 @@
+"""`wb synth`: a line-up of objectives on a synthetic task, judged against its exact truth."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from workbench.lineup import Result
+
+
+@click.command()
+@click.option("--task", help="A task of `wb synth --list`.", metavar="NAME")
+@click.option("--list", "list_tasks", is_flag=True, help="List the tasks with their truths.")
+@click.option(
+    "--objective",
+    "objectives",
+    multiple=True,
+    metavar="NAME",
+    help="Repeatable; default: clip, symile, confu. Your own: path.to.module:Class.",
+)
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(min=1), help="Runs of each objective.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a recipe key for every run, as data.task.bits=4.",
+)
+@click.option(
+    "--run",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="Keep the runs below this folder (resumable, with TensorBoard).",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on stdout.")
+def synth_(
+    task: str | None,
+    list_tasks: bool,
+    objectives: tuple[str, ...],
+    seeds: int,
+    overrides: tuple[str, ...],
+    folder: Path | None,
+    as_json: bool,
+) -> None:
+    """Train objectives on a synthetic task and compare them with what is provably possible.
+
+    Example: wb synth --task xor --objective clip --objective confu --seeds 3
+    """
+    from workbench.component import load, names
+    from workbench.suggest import did_you_mean
+
+    if list_tasks:
+        return _list_tasks(as_json)
+    if task is None:
+        raise click.UsageError(f"say which task: --task NAME{did_you_mean('', names('task'))}")
+    if ":" not in task and task not in names("task"):
+        raise click.UsageError(f"no task '{task}'{did_you_mean(task, names('task'))}")
+    load("task", task)
+    results = _train(task, objectives, seeds, overrides, folder)
+    truth = _truth(task, overrides)
+    if as_json:
+        click.echo(json.dumps({"task": task, "truth": truth, "results": [r.as_dict() for r in results]}))
+    else:
+        _print_table(task, truth, results)
+    return None
+
+
+def _train(
+    task: str, objectives: Sequence[str], seeds: int, overrides: tuple[str, ...], folder: Path | None
+) -> list[Result]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from workbench import lineup
+    from workbench.build import build_parts
+
+    arms = [
+        (name, lineup.arm({"name": task}, name, seed, overrides))
+        for name in objectives or lineup.DEFAULT
+        for seed in range(seeds)
+    ]
+    # one build here, so that a mistake is one message before any process starts
+    parts = [build_parts(recipe) for _, recipe in arms if recipe.seed == 0]
+    steps = seeds * sum(p.steps(p.recipe.train.for_) for p in parts)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f}%"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    results: list[Result] = []
+    with Progress(*columns, console=Console(file=sys.stderr)) as progress:
+        bar = progress.add_task(f"{task}: {len(arms)} runs", total=steps)
+        for result in lineup.run(arms, folder, lambda done: progress.update(bar, completed=done)):
+            results.append(result)
+        progress.update(bar, completed=steps)
+    order = {name: i for i, (name, _) in enumerate(arms)}
+    return sorted(results, key=lambda r: (order[r.objective], r.seed))
+
+
+def _truth(task: str, overrides: tuple[str, ...]) -> dict[str, Any]:
+    from workbench import lineup
+
+    recipe = lineup.arm({"name": task}, "clip", 0, overrides)
+    return recipe.data.settings.task.build().truth(recipe.train.batch).as_dict()
+
+
+def _print_table(task: str, truth: dict[str, Any], results: list[Result]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{task}: total correlation {truth['total_correlation']:.3f} nats, batch {truth['batch']}")
+    for column in (
+        "objective",
+        "accuracy ± s.e.",
+        "chance",
+        "Bayes",
+        "loss",
+        "floor",
+        "no information",
+        "recovered",
+        "verdict",
+    ):
+        table.add_column(column, justify="left" if column in ("objective", "verdict") else "right")
+    for name in dict.fromkeys(r.objective for r in results):
+        table.add_row(*_row([r for r in results if r.objective == name]))
+    console = Console()
+    console.print(table)
+    console.print(
+        "Losses in nats on fresh samples at the training batch. floor: the exact optimum of that loss at this batch. "
+        "passed: at least 0.95 of the learnable nats recovered. blind: the loss of knowing nothing.",
+        style="dim",
+    )
+
+
+def _row(runs: list[Result]) -> list[str]:
+    def mean(name: str, digits: int = 3) -> str:
+        values = [getattr(r, name) for r in runs if getattr(r, name) is not None]
+        return f"{statistics.fmean(values):.{digits}f}" if values else "-"
+
+    accuracies = [r.accuracy for r in runs]
+    error = statistics.stdev(accuracies) / len(runs) ** 0.5 if len(runs) > 1 else float("nan")
+    verdicts = [r.verdict for r in runs]
+    summary = " · ".join(
+        v if (n := verdicts.count(v)) == len(runs) else f"{v} {n}/{len(runs)}" for v in dict.fromkeys(verdicts)
+    )
+    spread = f"{mean('accuracy')} ± {error:.3f}" if len(runs) > 1 else mean("accuracy")
+    return [
+        runs[0].objective, spread, mean("chance"), mean("bayes"), mean("loss"), mean("floor"), mean("no_information_loss"),
+        mean("recovered"), summary,
+    ]  # fmt: skip
+
+
+def _list_tasks(as_json: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from workbench.component import load, names
+
+    truths = {name: load("task", name)().truth().as_dict() for name in names("task")}
+    if as_json:
+        click.echo(json.dumps(truths))
+        return
+    table = Table(title="synthetic tasks, at their default options")
+    for column in ("task", "pairwise information", "total correlation", "Bayes", "best single", "chance"):
+        table.add_column(column)
+    for name, truth in truths.items():
+        pairs = "  ".join(f"{pair} {nats:.3f}" for pair, nats in truth["pairwise_information"].items())
+        numbers = ("total_correlation", "bayes_accuracy", "best_single_accuracy", "chance")
+        table.add_row(name, pairs, *(f"{truth[key]:.3f}" for key in numbers))
+    Console().print(table)

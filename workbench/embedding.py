@@ -1,0 +1,61 @@
+"""Raw items to embeddings, outside of training: what evaluators, `wb eval` and `workbench.load` share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from workbench.model import Model
+from workbench.types import Context, Transform, View, Views
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """Applies the evaluation transforms and the model, in batches, without gradient; leaves the mode as it was."""
+
+    model: Model
+    transforms: Mapping[str, Transform]
+    device: torch.device
+    batch: int = 256
+
+    def __call__(self, inputs: Mapping[str, Sequence[Any]], sides: Sequence[str]) -> Views:
+        """{modality: n raw items, rows aligned} -> {side: View} in fp32 on the CPU, one view each.
+
+        Raises ValueError when the modalities have different numbers of rows, or none.
+        """
+        lengths = {modality: len(raw) for modality, raw in inputs.items()}
+        if len(set(lengths.values())) != 1 or 0 in lengths.values():
+            raise ValueError(f"rows of the modalities must be aligned and not empty: {lengths}")
+        training = self.model.training
+        self.model.eval()
+        try:
+            with torch.inference_mode():
+                chunks = list(self._chunks(inputs, sides, next(iter(lengths.values()))))
+        finally:
+            self.model.train(training)
+        return {
+            side: View(
+                torch.cat([c[side].z.float().cpu() for c in chunks]), torch.cat([c[side].valid.cpu() for c in chunks])
+            )
+            for side in sides
+        }
+
+    def _chunks(self, inputs: Mapping[str, Sequence[Any]], sides: Sequence[str], length: int) -> Iterator[Views]:
+        for begin in range(0, length, self.batch):
+            rows = range(begin, min(begin + self.batch, length))
+            batch = {
+                m: torch.stack([self.transforms[m](raw[i]) for i in rows])[:, None].to(self.device)
+                for m, raw in inputs.items()
+            }
+            valid = {m: torch.ones(len(rows), 1, dtype=torch.bool, device=self.device) for m in inputs}
+            yield self.model(batch, valid, sides)
+
+
+def evaluate(evaluators: Mapping[str, Any], context: Context) -> Iterator[tuple[str, float]]:
+    """Facts of every evaluator, under its recipe key."""
+    for prefix, evaluator in evaluators.items():
+        for name, value in evaluator.run(context):
+            yield f"{prefix}/{name}", float(value)

@@ -1,0 +1,60 @@
+"""Multi-layer perceptron on vectors: the tower of the synthetic tasks; with depth 1, a linear encoder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from workbench.types import Features, Modality
+
+__all__ = ["MLP"]
+
+
+class MLP(nn.Module):
+    """[n, *shape] -> [n, dim]. It has no projection of its own, so `pooled` is `z`; it has no tokens.
+
+    Args:
+        width: units of each hidden layer
+        depth: linear layers; 1 is a linear encoder without hidden layers
+        dropout: of the hidden units
+
+    Raises ValueError for a modality that is not made of vectors.
+    """
+
+    has_tokens = False
+
+    def __init__(
+        self,
+        modality: Modality,
+        dim: int,
+        *,
+        width: PositiveInt = 64,
+        depth: PositiveInt = 1,
+        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+    ):
+        super().__init__()
+        if modality.kind != "vector":
+            raise ValueError(f"encoder 'mlp' reads vectors, not {modality.kind}: use 'open_clip'")
+        self.width = dim
+        sizes = [math.prod(modality.shape), *[width] * (depth - 1)]
+        hidden = [
+            layer
+            for inputs, outputs in zip(sizes, sizes[1:], strict=False)
+            for layer in (nn.Linear(inputs, outputs), nn.GELU(), nn.Dropout(dropout))
+        ]
+        self.layers = nn.Sequential(*hidden, nn.Linear(sizes[-1], dim))
+
+    def forward(self, x: Float[Tensor, "n ..."]) -> Features:
+        z = self.layers(x.reshape(len(x), -1))
+        return Features(z=z, pooled=z)
+
+    def transform(self, train: bool) -> Callable[[Any], Tensor]:
+        """Anything array-like -> float32, in training and evaluation alike."""
+        return partial(torch.as_tensor, dtype=torch.float32)

@@ -1,0 +1,156 @@
+"""The one training loop, from XOR on a laptop to image-text pretraining. Read `fit` first.
+
+A callback sees a step at these times:
+
+    on_start       after a resume, before the first batch
+    on_gradients   after backward and clipping, before the optimizer update (what raises here leaves the weights alone)
+    on_step        after the update, in the order of the list: metrics are recorded before anyone is called
+    on_end         after the last step, also when the run was asked to stop
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from workbench.checkpoint import Best
+from workbench.metrics import Metrics
+from workbench.model import Model
+from workbench.parallel import Parallel
+from workbench.schedule import warmup_cosine
+from workbench.seeds import seed_torch
+from workbench.types import Batch, Loss, View, Views
+
+Logs = dict[str, Tensor | float]
+
+
+class Callback:
+    """Every hook does nothing; override what you need."""
+
+    def on_start(self, engine: Engine) -> None: ...
+    def on_gradients(self, engine: Engine, logs: Logs) -> None: ...
+    def on_step(self, engine: Engine, logs: Logs) -> None: ...
+    def on_end(self, engine: Engine) -> None: ...
+
+
+@dataclass
+class Engine:
+    """Parts that `build` put together, and the loop over them. `steps` counts optimizer steps."""
+
+    model: Model
+    objective: Any
+    optimizer: torch.optim.Optimizer
+    batches: Any
+    """start step -> iterator of Batch"""
+    parallel: Parallel
+    metrics: Metrics
+    steps: int
+    batch: int
+    lr: float
+    warmup: int = 0
+    microbatch: int | None = None
+    clip: float | None = None
+    precision: str = "fp32"
+    seed: int = 0
+    log_every: int = 1
+    callbacks: list[Callback] = field(default_factory=list)
+    step: int = 0
+    best: Best | None = None
+    stop_requested: bool = False
+
+    @property
+    def samples(self) -> int:
+        """Batch rows consumed so far."""
+        return self.step * self.batch
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.steps
+
+    def fit(self) -> None:
+        """Train until `steps`, or until a stop is requested; then the current step is finished first."""
+        self.model.train()
+        self._call("on_start")
+        batches: Iterator[Batch] = self.batches(self.step)
+        while not self.finished and not self.parallel.any(self.stop_requested):
+            started = time.perf_counter()
+            batch = next(batches).to(self.parallel.device)
+            waited = time.perf_counter() - started
+            logs = self.train_step(batch)
+            self.step += 1
+            self._record(logs, time.perf_counter() - started, waited)
+            self._call("on_step", logs)
+        self._call("on_end")
+
+    def train_step(self, batch: Batch) -> Logs:
+        """One optimizer update. Raises what a callback raises at on_gradients, with the weights as they were."""
+        lr = self.lr * warmup_cosine(self.step, self.warmup, self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        seed_torch(
+            self.seed, "step", self.step, self.parallel.rank
+        )  # dropout is a function of the step, so a resume repeats it
+        loss = self.loss(batch)
+        loss.total.backward()
+        parameters = [*self.model.parameters(), *self.objective.parameters()]
+        self.parallel.average_gradients(parameters)
+        norm = nn.utils.clip_grad_norm_(parameters, self.clip or float("inf"))
+        logs: Logs = {"loss": loss.total.detach(), "grad_norm": norm, "lr": lr, **loss.logs}
+        self._call("on_gradients", logs)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return logs
+
+    def loss(self, batch: Batch) -> Loss:
+        """The objective on a batch, against all processes' rows."""
+        with self._autocast():
+            views = self.embed(batch, [str(side) for side in self.objective.sides(self.step)])
+        return self.objective(views, self.parallel.pool(views, batch.ids, self.step, self.seed))
+
+    def embed(self, batch: Batch, sides: list[str]) -> Views:
+        """Embeddings of the whole local batch while holding one micro-batch's activations at a time.
+
+        A contrastive loss mixes all samples, so plain gradient accumulation would shrink its negatives. Checkpointing each
+        micro-batch keeps inputs and embeddings only and recomputes the rest in the backward pass: the exact full-batch
+        gradient (GradCache, Gao et al. 2021), dropout included, because the model is a per-sample map.
+        """
+        size = self.microbatch and max(1, self.microbatch // self.parallel.world)
+        if not size or size >= len(batch):
+            return self.model(batch.inputs, batch.valid, sides)
+        run = partial(checkpoint, self.model, use_reentrant=False)
+        chunks = [
+            run(_rows(batch.inputs, i, size), _rows(batch.valid, i, size), sides) for i in range(0, len(batch), size)
+        ]
+        return {
+            side: View(torch.cat([c[side].z for c in chunks]), torch.cat([c[side].valid for c in chunks]))
+            for side in sides
+        }
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.precision == "bf16":
+            return torch.autocast(self.parallel.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+    def _record(self, logs: Logs, seconds: float, waited: float) -> None:
+        if self.step % self.log_every and not self.finished:
+            return
+        tensors = {k: v for k, v in logs.items() if isinstance(v, Tensor)}
+        values = {f"train/{k}": v for k, v in (logs | self.parallel.average(tensors)).items()}
+        clock = {"time/step": seconds, "time/data": waited, "time/samples_per_second": self.batch / seconds}
+        self.metrics.record(self.step, self.samples, values | clock)
+
+    def _call(self, hook: str, *args: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, hook)(self, *args)
+
+
+def _rows(tree: dict[str, Tensor], begin: int, size: int) -> dict[str, Tensor]:
+    return {name: x[begin : begin + size] for name, x in tree.items()}

@@ -1,0 +1,151 @@
+"""The modality gap: how far apart two modalities lie on the sphere, measured on matched pairs.
+
+The trap: the temperature moves every number here (fine-tuning at scale 1 ... 100 moves L2M from .24 to 1.00),
+so the objective's scale is reported beside them: compare gaps at matched scale. `probe_accuracy` saturates at an
+L2M near .46 and tells models apart only near 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from pydantic import PositiveInt
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+
+from workbench.examples import Examples
+from workbench.seeds import generator
+from workbench.types import Context
+
+__all__ = ["Gap"]
+
+_ROWS = 1024  # rows of an n x n matrix that exist at once
+
+Points = Float64[Tensor, "n d"]
+"""unit rows; row i of x and row i of y are a pair"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap:
+    """Gap, alignment, uniformity and mixing of two modalities, with the scale that moves them.
+
+    Every x item is paired with the first y item of its id. Yields `l2m`, `l2i`, `rmg`, `probe_accuracy`,
+    `alignment`, `uniformity_{x}`, `uniformity_{y}`, `mixing`, and `scale` where the objective has one.
+
+    Args:
+        x: one side
+        y: the other; of the items that share an id the first is used
+        split: evaluation split of the data set
+        neighbours: how many nearest items `mixing` looks at
+        max_pairs: larger splits are sampled down to so many pairs, by the run's seed
+
+    Raises ValueError when a side does not fit the split, or there are too few pairs.
+    """
+
+    x: str = "image"
+    y: str = "text"
+    split: str = "validation"
+    neighbours: PositiveInt = 10
+    max_pairs: PositiveInt = 2000
+
+    def run(self, context: Context) -> Iterator[tuple[str, float]]:
+        x, y = (side.embed(context).z[:, 0].double() for side in self._pairs(context))
+        yield "l2m", l2m(x, y)
+        yield "l2i", l2i(x, y)
+        yield "rmg", rmg(x, y)
+        yield "probe_accuracy", probe_accuracy(x, y, context.seed)
+        yield "alignment", alignment(x, y)
+        yield f"uniformity_{self.x}", uniformity(x)
+        yield f"uniformity_{self.y}", uniformity(y)
+        yield "mixing", mixing(x, y, self.neighbours)
+        scale = getattr(context.objective, "scale", None)
+        if callable(scale):
+            yield "scale", torch.as_tensor(scale()).detach().item()
+
+    def _pairs(self, context: Context) -> tuple[Examples, Examples]:
+        split = context.data.split(self.split)
+        x, y = Examples.of(split, self.x), Examples.of(split, self.y)
+        ids, first = np.unique(y.ids.numpy(), return_index=True)
+        rows = torch.from_numpy(np.flatnonzero(np.isin(x.ids.numpy(), ids)))
+        needed = max(5, self.neighbours // 2 + 1)  # 5 pairs leave the probe's test set one item of each
+        if len(rows) < needed:
+            raise ValueError(
+                f"split '{self.split}' has {len(rows)} pairs of {self.x} and {self.y}, {needed} are needed: "
+                "take a larger split or lower neighbours"
+            )
+        order = torch.randperm(len(rows), generator=generator(context.seed, "gap"))
+        rows = rows[order[: self.max_pairs].sort().values]
+        partners = first[np.searchsorted(ids, x.ids[rows].numpy())]
+        return x.take(rows), y.take(torch.from_numpy(partners))
+
+
+def l2m(x: Points, y: Points) -> float:
+    """Distance between the two means (Liang et al. 2022, arXiv 2203.02053)."""
+    return (x.mean(0) - y.mean(0)).norm().item()
+
+
+def l2i(x: Points, y: Points) -> float:
+    """Mean distance between the two of a pair."""
+    return (x - y).norm(dim=1).mean().item()
+
+
+def rmg(x: Points, y: Points) -> float:
+    """Relative modality gap: distance d(c) = (1 - c) / 2 within pairs, against that within the modalities.
+
+    In 0..1; 0 when pairs coincide, 1/2 when a pair is as far apart as strangers of one modality are. Undefined
+    when all points are one.
+    """
+
+    def distance_of_strangers(z: Points) -> Tensor:
+        n = len(z)
+        cosine = (z.sum(0).square().sum() - z.square().sum()) / (n * (n - 1))  # mean over i != j, in n d
+        return (1 - cosine) / 2
+
+    paired = (1 - (x * y).sum(1).mean()) / 2
+    strangers = (distance_of_strangers(x) + distance_of_strangers(y)) / 2
+    return (paired / (paired + strangers)).item()
+
+
+def probe_accuracy(x: Points, y: Points, seed: int) -> float:
+    """Test accuracy of a logistic regression that tells x from y, on a stratified 80/20 split."""
+    z = torch.cat([x, y]).numpy()
+    modality = np.repeat([0, 1], [len(x), len(y)])
+    train, test, train_modality, test_modality = train_test_split(
+        z, modality, test_size=0.2, stratify=modality, random_state=seed
+    )
+    probe = LogisticRegression(max_iter=1000).fit(train, train_modality)
+    return float(probe.score(test, test_modality))
+
+
+def alignment(x: Points, y: Points) -> float:
+    """Mean squared distance between the two of a pair (Wang and Isola 2020, arXiv 2005.10242)."""
+    return (x - y).square().sum(1).mean().item()
+
+
+def uniformity(z: Points) -> float:
+    """log mean exp(-2 |z_i - z_j|^2) over i != j (Wang and Isola 2020): 0 when all points are one, lower when even."""
+    n, total = len(z), 0.0
+    for start in range(0, n, _ROWS):
+        kernel = torch.exp(-2 * torch.cdist(z[start : start + _ROWS], z).square())
+        kernel.diagonal(start).zero_()
+        total += kernel.sum().item()
+    return math.log(total / (n * (n - 1)))
+
+
+def mixing(x: Points, y: Points, neighbours: int) -> float:
+    """Share of the other modality among the nearest of both, self excluded: about 1/2 if mixed, 0 if apart."""
+    z = torch.cat([x, y])
+    modality = torch.arange(len(z)) >= len(x)
+    crossed = 0
+    for start in range(0, len(z), _ROWS):
+        cosine = z[start : start + _ROWS] @ z.T
+        cosine.diagonal(start).fill_(-torch.inf)
+        nearest = cosine.topk(neighbours).indices
+        crossed += (modality[nearest] != modality[start : start + _ROWS, None]).sum().item()
+    return crossed / (len(z) * neighbours)

@@ -1,0 +1,82 @@
+"""Zero-shot classification: the text that describes a class is its classifier.
+
+The trap: on skewed classes plain accuracy flatters a model that always says the commonest one. Read it beside
+`majority`, or read `balanced_accuracy` beside `chance`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from workbench.examples import Examples
+from workbench.ranking import best_ranks
+from workbench.types import Classes, Context, Side, View
+
+__all__ = ["ZeroShot"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroShot:
+    """Accuracy of the nearest class text (Radford et al. 2021, arXiv 2103.00020, section 3.1), in fractions.
+
+    A class is the mean of its normalised prompt embeddings, normalised again. Yields `accuracy`, `top5` (with more
+    than five classes), `balanced_accuracy` (mean recall of the classes present), `chance` (1 / classes) and
+    `majority` (share of the commonest class). Of equal scores the lower class ranks above; items labelled -1 are
+    left out.
+
+    Args:
+        target: which classes, as the data set names them
+        split: evaluation split of the data set
+        image: side that is classified
+        text: side that embeds the class prompts
+        templates: sentences around each prompt, which replaces `{}`
+
+    Raises ValueError when the split has no such classes or labels, or a score is NaN.
+    """
+
+    target: str = "group"
+    split: str = "validation"
+    image: str = "image"
+    text: str = "text"
+    templates: tuple[str, ...] = ("{}",)
+
+    def run(self, context: Context) -> Iterator[tuple[str, float]]:
+        split = context.data.split(self.split)
+        examples = Examples.of(split, self.image)
+        for what, known in (("classes", split.classes), (f"labels of {self.image}", examples.targets)):
+            if self.target not in known:
+                have = ", ".join(known) or "none"
+                raise ValueError(f"split '{self.split}' has no {what} named '{self.target}': it has {have}")
+        examples = examples.take((examples.targets[self.target] >= 0).nonzero().squeeze(1))
+        labels = examples.targets[self.target]
+        if not len(labels):
+            raise ValueError(f"no item of split '{self.split}' has a label of '{self.target}': all are -1")
+
+        candidates = {self.text: self._class_embeddings(context, split.classes[self.target])}
+        images = {self.image: examples.embed(context)}
+        num_classes = len(split.classes[self.target].names)
+        ranks = best_ranks(context.objective.score, images, candidates, labels, torch.arange(num_classes))
+
+        counts = labels.bincount(minlength=num_classes)
+        recalls = labels.bincount(ranks == 1, num_classes) / counts  # nan for classes that no item has
+        yield "accuracy", (ranks == 1).double().mean().item()
+        if num_classes > 5:
+            yield "top5", (ranks <= 5).double().mean().item()
+        yield "balanced_accuracy", recalls.nanmean().item()
+        yield "chance", 1 / num_classes
+        yield "majority", counts.max().item() / len(labels)
+
+    def _class_embeddings(self, context: Context, classes: Classes) -> View:
+        modality, *fused = Side.parse(self.text).members
+        if fused:
+            raise ValueError(f"text side '{self.text}' fuses modalities, class prompts are of one: name a plain side")
+        prompts = [[t.format(p) for t in self.templates for p in prompts] for prompts in classes.prompts]
+        texts = [text for of_class in prompts for text in of_class]
+        z: Tensor = context.embed({modality: texts}, [self.text])[self.text].z[:, 0]
+        means = torch.stack([rows.mean(0) for rows in z.split([len(of_class) for of_class in prompts])])
+        return View(F.normalize(means, dim=1)[:, None], torch.ones(len(means), 1, dtype=torch.bool))

@@ -1,0 +1,141 @@
+"""The feed: which samples a step sees, how they are decoded and batched. Order and augmentation are pure functions of
+(seed, epoch, index), so any start step, any number of workers and any number of processes sees the same samples.
+
+The trap: an epoch has `len(data) // batch` steps; the remainder is dropped, and the next permutation brings it back.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from workbench.seeds import seed_for, seed_torch
+from workbench.types import Batch, Modality, Sample, Transform
+
+
+class MapStyle(Protocol):
+    """A data set with random access: what `Feed.load` can batch."""
+
+    modalities: Mapping[str, Modality]
+
+    def __len__(self) -> int: ...
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        """a pure function of its arguments"""
+        ...
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What the build tells a data set about a run."""
+
+    transforms: Mapping[str, Transform]
+    batch: int
+    """samples a step over all processes"""
+    seed: int
+    rank: int = 0
+    world: int = 1
+    workers: int = 0
+
+    def rows(self, start: int, length: int) -> Iterator[tuple[int, np.ndarray]]:
+        """(epoch, this process's sample indices) for every step from `start` on, without end."""
+        steps, share = epoch_steps(length, self.batch), self.batch // self.world
+        step = start
+        while True:
+            epoch, at = divmod(step, steps)
+            if step == start or at == 0:
+                order = np.random.default_rng(seed_for(self.seed, "order", epoch)).permutation(length)
+            begin = at * self.batch + self.rank * share
+            yield epoch, order[begin : begin + share]
+            step += 1
+
+    def load(self, data: MapStyle, start: int) -> Iterator[Batch]:
+        """Batches of a map-style data set, decoded and transformed in worker processes."""
+        loader = DataLoader(
+            _Samples(data, self.transforms, self.seed),
+            batch_sampler=_Places(self, start, len(data)),  # type: ignore[arg-type]  # any iterable of index lists serves
+            num_workers=self.workers,
+            collate_fn=_Collate(data.modalities),
+            worker_init_fn=_own_signals,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=False,
+        )
+        yield from loader
+
+
+def epoch_steps(length: int, batch: int) -> int:
+    """Steps in an epoch of `length` samples. Raises ValueError when the batch does not fit."""
+    if length < batch:
+        raise ValueError(
+            f"train.batch={batch} is larger than the data set ({length} samples): set train.batch={length} or less"
+        )
+    return length // batch
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Endless lists of (epoch, index): picklable, so that spawned workers can have it."""
+
+    feed: Feed
+    start: int
+    length: int
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for epoch, indices in self.feed.rows(self.start, self.length):
+            yield [(epoch, int(index)) for index in indices]
+
+
+class _Samples(Dataset):
+    def __init__(self, data: MapStyle, transforms: Mapping[str, Transform], seed: int) -> None:
+        self.data, self.transforms, self.seed = data, transforms, seed
+
+    def __getitem__(self, place: tuple[int, int]) -> tuple[dict[str, list[Tensor]], int, dict[str, int]]:
+        epoch, index = place
+        sample = self.data.sample(index, np.random.default_rng(seed_for(self.seed, "sample", epoch, index)))
+        inputs = {
+            m: [self._transform(m, raw, (epoch, index, k)) for k, raw in enumerate(items)]
+            for m, items in sample.inputs.items()
+        }
+        return inputs, sample.id, sample.targets
+
+    def _transform(self, modality: str, raw: Any, place: tuple[int, int, int]) -> Tensor:
+        seed_torch(self.seed, "augment", modality, *place)  # torchvision's transforms draw from the global generator
+        return self.transforms[modality](raw)
+
+
+@dataclass(frozen=True)
+class _Collate:
+    """Stack samples, padding each modality to its full number of items; `valid` tells which are real."""
+
+    modalities: Mapping[str, Modality]
+
+    def __call__(self, samples: list[tuple[dict[str, list[Tensor]], int, dict[str, int]]]) -> Batch:
+        inputs, valid = {}, {}
+        for name, modality in self.modalities.items():
+            template = next((x for items, _, _ in samples for x in items.get(name, ())), None)
+            if template is None:
+                raise ValueError(f"no sample of this batch has any '{name}': use a larger train.batch or other data")
+            inputs[name] = torch.stack([_pad(items.get(name, []), template, modality.count) for items, _, _ in samples])
+            have = torch.tensor([len(items.get(name, ())) for items, _, _ in samples])
+            valid[name] = torch.arange(modality.count) < have[:, None]
+        targets = {t: torch.tensor([s[2][t] for s in samples]) for t in samples[0][2]}
+        return Batch(inputs, valid, torch.tensor([s[1] for s in samples]), targets)
+
+
+def _pad(items: list[Tensor], template: Tensor, count: int) -> Tensor:
+    """[count, ...]; absent items repeat the first one, so that no encoder sees a degenerate input."""
+    filler = items[0] if items else torch.zeros_like(template)
+    return torch.stack(items + [filler] * (count - len(items)))
+
+
+def _own_signals(_: int) -> None:
+    """Ctrl-C reaches the whole process group: the parent finishes its step, the workers serve it until it is done."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,68 @@
+"""Ranks of the right candidates, a chunk of queries at a time: the whole score matrix never exists.
+
+The trap: a positive is known by its id, never by its score. Code that marks positives by `score > 0` loses the
+ones with a negative cosine, and its recall is quietly too low.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float64, Int64
+from torch import Tensor
+
+from workbench.types import View, Views
+
+
+def take(views: Views, rows: slice | Int64[Tensor, " m"]) -> Views:
+    """The same sides, these samples only."""
+    return {side: View(view.z[rows], view.valid[rows]) for side, view in views.items()}
+
+
+@torch.no_grad()
+def best_ranks(
+    score: Callable[[Views, Views], Tensor],
+    query: Views,
+    candidates: Views,
+    query_ids: Int64[Tensor, " q"],
+    candidate_ids: Int64[Tensor, " c"],
+    chunk: int = 1024,
+) -> Int64[Tensor, " q"]:
+    """Rank (1 = top) of each query's best positive: the highest candidate whose id equals the query's.
+
+    Of equal scores the lower index ranks above. Every query must have a positive.
+    Raises ValueError when a score is NaN.
+    """
+    index = torch.arange(len(candidate_ids))
+    ranks = []
+    for start in range(0, len(query_ids), chunk):
+        rows = slice(start, start + chunk)
+        scores = score(take(query, rows), candidates)  # chunk x c
+        if scores.isnan().any():
+            raise ValueError(
+                f"scores of queries {start} to {start + len(scores) - 1} contain NaN: "
+                "check that the model's weights and the objective's scale are finite"
+            )
+        positive = query_ids[rows, None] == candidate_ids
+        assert positive.any(1).all(), "a query without a positive has no rank"
+        best = scores.masked_fill(~positive, -torch.inf).amax(1, keepdim=True)
+        # argmax returns the first maximum; `positive` again, as a negative may tie with (or both be -inf)
+        first = (positive & (scores == best)).int().argmax(1, keepdim=True)
+        above = (scores > best) | ((scores == best) & (index < first))
+        ranks.append(1 + above.sum(1))
+    return torch.cat(ranks)
+
+
+def num_positives(query_ids: Int64[Tensor, " q"], candidate_ids: Int64[Tensor, " c"]) -> Int64[Tensor, " q"]:
+    """How many candidates carry each query's id."""
+    ids, counts = candidate_ids.unique(return_counts=True)
+    at = torch.searchsorted(ids, query_ids).clamp(max=len(ids) - 1)
+    return torch.where(ids[at] == query_ids, counts[at], 0)
+
+
+def chance_recall(positives: Int64[Tensor, " q"], num_candidates: int, k: int) -> Float64[Tensor, " q"]:
+    """Exact probability that a random ranking of c has one of p positives in its top k: 1 - C(c-p,k) / C(c,k)."""
+    drawn = torch.arange(min(k, num_candidates))
+    left = num_candidates - drawn.double()
+    return 1 - ((left - positives[:, None]).clamp(min=0) / left).prod(1)

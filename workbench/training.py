@@ -1,0 +1,118 @@
+"""Train a recipe in a run folder: open or resume it, stop politely, mark it done."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from workbench import checkpoint
+from workbench.build import Parts, build_engine, build_parts
+from workbench.callbacks.checkpointing import Checkpointing
+from workbench.engine import Callback, Engine
+from workbench.metrics import Metrics, Record, rewind
+from workbench.parallel import Parallel
+from workbench.recipe import Recipe
+from workbench.run import Run
+
+
+@dataclass
+class Outcome:
+    """How a training ended."""
+
+    run: Path
+    step: int
+    steps: int
+    finished: bool
+    already: bool
+    """it had been finished before this command"""
+    records: list[Record]
+    best: checkpoint.Best | None
+
+
+def train(
+    recipe: Recipe,
+    path: Path,
+    *,
+    fresh: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+    callbacks: Sequence[Callback] = (),
+) -> Outcome:
+    """Train until the recipe's end, resuming whatever `path` holds. Raises RunError, ValueError, NotFinite, OSError.
+
+    `callbacks` are added behind the run's own (checkpoints, TensorBoard).
+
+    SIGINT and SIGTERM finish the step, save, and return an Outcome that is not finished.
+    """
+    parallel = Parallel()
+    run = Run(path)
+    try:
+        if parallel.rank == 0:
+            aside = run.set_aside() if fresh else None
+            if aside:
+                say(f"the earlier run is now in {aside}")
+            run.open(recipe)
+        parallel.barrier()
+        return _train(build_parts(recipe), run, parallel, say, callbacks)
+    finally:
+        parallel.close()
+
+
+def _train(
+    parts: Parts, run: Run, parallel: Parallel, say: Callable[[str], None], callbacks: Sequence[Callback]
+) -> Outcome:
+    lead = parallel.rank == 0
+    engine = build_engine(parts, parallel, Metrics(None))
+    _resume(engine, run, say if lead else lambda _: None)
+    records = rewind(run.metrics, engine.step) if lead else []
+    already = engine.finished and run.done.exists()
+    if not already:
+        run.done.unlink(missing_ok=True)
+        engine.metrics = Metrics(run.metrics if lead else None, on_device=parallel.device.type == "cuda")
+        engine.callbacks += [*_callbacks(parts, run), *callbacks]
+        with polite_stop(engine):
+            engine.fit()
+        engine.metrics.close()
+        records += engine.metrics.records
+        if engine.finished and lead:
+            run.finish(engine.step)
+    return Outcome(run.path, engine.step, engine.steps, engine.finished, already, records, engine.best)
+
+
+def _resume(engine: Engine, run: Run, say: Callable[[str], None]) -> None:
+    path, complaints = checkpoint.newest(run.checkpoints)
+    for complaint in complaints:
+        say(f"damaged checkpoint left alone: {complaint}")
+    if path is None:
+        return
+    state = checkpoint.load(path, engine.model, engine.objective, engine.optimizer)
+    engine.step, engine.best = state.step, state.best
+    if not engine.finished:
+        say(f"resuming from {path} (step {state.step} of {engine.steps})")
+
+
+def _callbacks(parts: Parts, run: Run) -> list[Callback]:
+    settings = parts.recipe.checkpoint
+    return [Checkpointing(run, max(1, parts.steps(settings.every)), settings.keep)]
+
+
+@contextmanager
+def polite_stop(engine: Engine) -> Iterator[None]:
+    """SIGINT and SIGTERM ask the engine to stop after the current step; a second SIGINT interrupts at once."""
+
+    def request(signum: int, frame: FrameType | None) -> None:
+        if engine.stop_requested and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        engine.stop_requested = True
+        os.write(2, b"\nfinishing this step, then saving; once more to stop at once\n")
+
+    before = {s: signal.signal(s, request) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,228 @@
+"""The few types that every part of the workbench speaks. No logic lives here beyond reading the name of a side.
+
+Letters in shapes: n samples in a micro-batch · b rows of this rank · k views of a sample · l tokens · h width of an
+encoder · d width of the shared space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Modality:
+    """What one modality's raw samples are: `vector` (float tensors of `shape`), `image` (PIL) or `text` (str)."""
+
+    kind: Literal["vector", "image", "text"]
+    shape: tuple[int, ...] = ()
+    count: int = 1
+    """items of it that a training sample has, at most"""
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What an encoder says of n samples. Nothing here is normalised: only the model normalises."""
+
+    z: Float[Tensor, "n d"]
+    """the tower's own projection into the shared space"""
+    pooled: Float[Tensor, "n h"]
+    """the vector before that projection"""
+    tokens: Float[Tensor, "n l d"] | None = None
+    """every token after the final norm, projected into the shared space"""
+    positions: Float[Tensor, "l d"] | None = None
+    """the token positions as a fusion module should see them (not yet added to `tokens`)"""
+    mask: Bool[Tensor, "n l"] | None = None
+    """True where a token is real"""
+    cls: int | None = None
+    """index of the class token, where there is one"""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """k unit embeddings of each of b samples, and which of them exist."""
+
+    z: Float[Tensor, "b k d"]
+    valid: Bool[Tensor, "b k"]
+
+
+Views = dict[str, View]
+"""{side name: View}"""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a contrast: a modality, a second head on it, or a fusion of modalities.
+
+    `image` its head · `+image` a fused singleton · `image+text` fused · `image@ssl` a second head. Options of a fused
+    side follow a colon: `image+text:all` fuses every combination of views instead of zipping them, `:tokens` and
+    `:positions` stop the gradient there.
+    """
+
+    members: tuple[str, ...]
+    fused: bool = False
+    head: str | None = None
+    options: frozenset[str] = frozenset()
+
+    @staticmethod
+    def parse(name: str) -> Side:
+        """Raises ValueError when `name` is not a side."""
+        body, *options = name.split(":")
+        body, at, head = body.partition("@")
+        members = tuple(body.removeprefix("+").split("+"))
+        fused = "+" in body
+        if (
+            not all(m.isidentifier() for m in members)
+            or len(set(members)) < len(members)
+            or not set(options) <= {"all", "tokens", "positions"}
+            or (options and not fused)
+            or (fused and at)
+            or bool(at) != bool(head)
+        ):
+            raise ValueError(f"{name!r} is not a side: write 'image', 'image@head', '+image' or 'image+text'")
+        return Side(members, fused, head or None, frozenset(options))
+
+    def __str__(self) -> str:
+        body = "+".join(self.members)
+        body = f"+{body}" if self.fused and len(self.members) == 1 else body
+        return ":".join([body + (f"@{self.head}" if self.head else ""), *sorted(self.options)])
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """All ranks' rows: what this rank's rows are contrasted with."""
+
+    views: Views
+    ids: Int64[Tensor, " B"]
+    offset: int = 0
+    """where this rank's rows begin"""
+    group: Any = None
+    """torch.distributed group of the ranks, None when there is one process"""
+    step: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One step's samples on one rank. Every leaf has leading dimension b; inputs are [b, k, ...]."""
+
+    inputs: dict[str, Tensor]
+    valid: dict[str, Bool[Tensor, "b k"]]
+    ids: Int64[Tensor, " b"]
+    targets: dict[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def to(self, device: torch.device) -> Batch:
+        def move(tree: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: x.to(device, non_blocking=True) for name, x in tree.items()}
+
+        return Batch(move(self.inputs), move(self.valid), self.ids.to(device), move(self.targets))
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What is optimised and what is shown are different returns."""
+
+    total: Float[Tensor, ""]
+    logs: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One raw training sample: k raw items of each modality (fewer where some are missing)."""
+
+    inputs: dict[str, list[Any]]
+    id: int
+    targets: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Items:
+    """n raw examples of one modality; items of two modalities match when their ids are equal."""
+
+    raw: Sequence[Any]
+    ids: Int64[Tensor, " n"]
+    targets: dict[str, Int64[Tensor, " n"]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Zero-shot classes of a target: their names, and for each the texts whose mean embedding stands for it."""
+
+    names: tuple[str, ...]
+    prompts: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Split:
+    """An evaluation set: independent lists of items a modality, linked by ids. With `paired`, row i of every
+    modality belongs to the same sample (so fused sides can be embedded)."""
+
+    items: dict[str, Items]
+    classes: dict[str, Classes] = field(default_factory=dict)
+    paired: bool = False
+
+
+Transform = Callable[[Any], Tensor]
+"""raw item -> model input; a random one draws from torch's global generator, which the feed seeds per item"""
+
+
+class Data(Protocol):
+    """A data set: training batches as a pure function of (seed, step), and named evaluation splits."""
+
+    modalities: Mapping[str, Modality]
+
+    def __len__(self) -> int:
+        """samples in an epoch"""
+        ...
+
+    def batches(self, start: int, feed: Any) -> Iterator[Batch]:
+        """Endless and replayable: `start` optimizer steps are already consumed. `feed` is workbench.feed.Feed."""
+        ...
+
+    def split(self, name: str) -> Split:
+        """Raises ValueError naming the splits there are."""
+        ...
+
+
+class Objective(Protocol):
+    """The only part that mixes samples. An nn.Module; owns scale and bias (shape [1])."""
+
+    all_sides: Sequence[Side]
+    """every side it may ever ask for: what the model must be able to give"""
+
+    def sides(self, step: int) -> Sequence[Side]:
+        """sides needed at this step (a stochastic objective draws them from (seed, step), never from the rank)"""
+        ...
+
+    def __call__(self, z: Views, pool: Pool) -> Loss: ...
+
+    def score(self, query: Views, candidates: Views) -> Float[Tensor, "q c"]: ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an evaluator sees of a run."""
+
+    embed: Callable[[Mapping[str, Sequence[Any]], Sequence[str]], Views]
+    """embed(raw items by modality (rows aligned), side names) -> Views in fp32 on the CPU, k = 1, no gradient"""
+    objective: Any
+    data: Data
+    batch: int
+    seed: int
+
+
+class Evaluator(Protocol):
+    """Yields facts; the engine decides when, the recipe key is the prefix of the names."""
+
+    def run(self, context: Context) -> Iterator[tuple[str, float]]: ...

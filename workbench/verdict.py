@@ -1,0 +1,49 @@
+"""Has a run on a synthetic task learned what there is to learn? Judged by the loss, never by the accuracy.
+
+The trap: blind by loss is not chance by accuracy. A sum of pair scores that knows nothing of the joint can still
+be right well above chance, so only the loss against its exact optimum says what was learned. Losses are in nats.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Verdict = Literal["passed", "blind", "partial", "below floor", "unknown"]
+
+_ROUNDING = 1e-5  # of a float32 loss, relative: a collapsed model's loss is constant, its s.e. allows for none
+
+
+def recovered(loss: float, floor: float, no_information: float) -> float | None:
+    """Share of the learnable nats that the loss has recovered: 0 knows nothing, 1 is the optimum.
+
+    None when there is nothing to recover, the floor being the no-information loss.
+    """
+    learnable = no_information - floor
+    if abs(learnable) <= _ROUNDING * abs(no_information):
+        return None
+    return (no_information - loss) / learnable
+
+
+def verdict(
+    loss: float,
+    loss_se: float,
+    floor: float | None,
+    no_information: float | None,
+    total_weight: float,
+) -> Verdict:
+    """`passed`, `blind` to the information there is, `partial`, or `below floor`, which only a bug reaches.
+
+    Args:
+        loss: mean on fresh validation samples, at the training batch and with sample ids
+        loss_se: standard error of that mean
+        floor: loss of the optimal critic at this batch; None when it is not known
+        no_information: loss of a critic that knows nothing; None when it is not known
+        total_weight: sum of the weights of the objective's terms
+    """
+    if floor is None or no_information is None:
+        return "unknown"
+    if loss < floor - 3 * loss_se - _ROUNDING * abs(floor):
+        return "below floor"
+    if (recovered(loss, floor, no_information) or 0) >= 0.95:
+        return "passed"
+    return "blind" if abs(loss - no_information) <= 0.02 * total_weight else "partial"
