@@ -7,6 +7,7 @@ everything else together. Here the four changes of colour are one 3 x 4 matrix, 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -72,11 +73,8 @@ class Augment(Section):
             raise ValueError(f"crop {self.crop} must be a smallest share above 0, then a largest one")
         return self
 
-    def compose(
-        self, size: tuple[int, int], mean: tuple[float, float, float], std: tuple[float, float, float]
-    ) -> Transform:
+    def compose(self, size: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> Transform:
         """An RGB image of any size -> [3, *size] float32, `mean` and `std` in units of full brightness."""
-        size = list(size)  # torchvision takes no tuple here
         bicubic = v2.InterpolationMode.BICUBIC
         steps: list[nn.Module] = (  # the crop first: the rest then works on few pixels
             [v2.RandomResizedCrop(size, self.crop, interpolation=bicubic)]
@@ -146,7 +144,7 @@ class GaussianBlur(nn.Module):
 class ToTensor(nn.Module):
     """uint8 to normalised float32 in two operations."""
 
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]):
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
         self.mean, self.std = (255 * torch.tensor(x)[:, None, None] for x in (mean, std))
 

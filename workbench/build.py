@@ -45,10 +45,13 @@ class Parts:
 
     def evaluate(self, parallel: Parallel, evaluators: dict[str, Any] | None = None) -> Iterator[tuple[str, float]]:
         """Facts of the recipe's evaluators (or of others) about the model as it is now."""
-        embedder = Embedder(self.model, self.transforms(train=False), parallel.device)
-        context = Context(embedder, self.objective, self.data, self.recipe.train.batch, self.recipe.seed)
         chosen = self.recipe.eval.evaluators if evaluators is None else evaluators
-        return evaluate({key: spec.build() for key, spec in chosen.items()}, context)
+        return evaluate({key: spec.build() for key, spec in chosen.items()}, self.context(parallel))
+
+    def context(self, parallel: Parallel) -> Context:
+        """What evaluators and pictures see: it follows the model as it trains."""
+        embedder = Embedder(self.model, self.transforms(train=False), parallel.device)
+        return Context(embedder, self.objective, self.data, self.recipe.train.batch, self.recipe.seed)
 
 
 def build_parts(recipe: Recipe) -> Parts:

@@ -73,15 +73,21 @@ def load(path: Path, model: nn.Module, objective: nn.Module, optimizer: torch.op
     """Restore a verified checkpoint. Raises DamagedCheckpoint, or ValueError when it belongs to another model."""
     verify(path)
     both = parts(model, objective)
-    weights = load_file(path / "model.safetensors")
-    missing, unexpected = both.load_state_dict(weights, strict=False)
-    if missing or unexpected:
-        raise ValueError(
-            f"{path} belongs to another model: it lacks {missing[:3] or 'nothing'} and has {unexpected[:3] or 'nothing'} too much"
-        )
+    load_weights(both, path)
     if optimizer is not None:
         _restore_optimizer(both, optimizer, load_file(path / "optimizer.safetensors"))
     return read_state(path)
+
+
+def load_weights(both: nn.Module, path: Path, leave: str = "") -> None:
+    """Weights of a checkpoint, less those whose name begins with `leave`. Raises ValueError where they do not fit."""
+    saved = load_file(path / "model.safetensors")
+    saved = {name: x for name, x in saved.items() if not (leave and name.startswith(leave))}
+    own = both.state_dict()
+    wrong = sorted(saved.keys() ^ own.keys()) + [n for n in saved.keys() & own.keys() if saved[n].shape != own[n].shape]
+    if wrong:
+        raise ValueError(f"{path} belongs to another model: {len(wrong)} tensors differ, such as {', '.join(wrong[:3])}")
+    both.load_state_dict(saved)
 
 
 def read_state(path: Path) -> State:

@@ -1,46 +1,161 @@
-"""What a recipe would cost, without data, weights or time: its parts and one training step under fake tensors.
+"""What a recipe would cost, without data, weights or time: its parts and one training step on fake tensors.
 
-Numbers are counted, not estimated, where they can be: parameters from the modules, FLOPs by torch's counter over forward
-and backward, activations from what autograd actually saves. Time is not predicted here: it depends on the machine.
+Counted, not estimated, where it can be: parameters from the modules, FLOPs by torch's counter over forward and backward,
+activations from what autograd really saves. Only the hours are an estimate, and say of what.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
 
+import torch
+from PIL import Image
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from workbench.build import Parts, build_parts
 from workbench.recipe import Recipe
 
-PROBE = 8
-"""samples of the fake step; FLOPs and activations are per sample, so a few suffice"""
+PROBE = 4
+"""samples of the fake step; costs are per sample, so a few suffice"""
+PEAK, UTILISATION = 989e12, 0.4
+"""dense bf16 FLOP/s of an NVIDIA H100 SXM (its data sheet), and the share of it that well-tuned pretraining reaches"""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Counted costs of a recipe."""
+    """Costs of a recipe; FLOPs and activations of the model, without the loss (8 M N D FLOPs a contrast, linear memory)."""
 
     parameters: dict[str, int]
-    """by part; training only ones under `fusion` and `objective`"""
+    """by part; `fusion` may exist only while training"""
     flops_per_sample: float
-    """forward and backward, of the model; the loss grows with the batch and is given apart"""
-    loss_flops: float
-    """of one step at the recipe's batch: 8 M N D a term (kernels/README.md)"""
-    state_bytes: int
-    """weights, gradients and AdamW's two moments in fp32"""
+    """forward and backward, all views"""
     activation_bytes_per_sample: float
+    state_bytes: int
+    """fp32 weights and gradients, AdamW's two moments"""
+    samples_at_once: int
+    """the micro-batch, or the whole batch"""
+    total_samples: float | None
+    """None when the length of the data is not known without reading it"""
 
     @property
     def total_parameters(self) -> int:
         return sum(self.parameters.values())
 
-    def memory(self, samples: int) -> float:
-        """Bytes for states plus the activations of `samples` samples held at once."""
-        return self.state_bytes + self.activation_bytes_per_sample * samples
+    @property
+    def memory_bytes(self) -> float:
+        return self.state_bytes + self.activation_bytes_per_sample * self.samples_at_once
+
+    @property
+    def gpu_hours(self) -> float | None:
+        return self.total_samples and self.flops_per_sample * self.total_samples / (PEAK * UTILISATION) / 3600
+
+    def as_dict(self) -> dict[str, Any]:
+        derived = ("total_parameters", "memory_bytes", "gpu_hours")
+        return asdict(self) | {name: getattr(self, name) for name in derived}
 
 
 def assemble(recipe: Recipe) -> Parts:
     """The recipe's parts on fake tensors: checks every width without allocating one. Raises ValueError."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         return build_parts(recipe)
+
+
+def cost(recipe: Recipe) -> Cost:
+    """One step's model pass on fake tensors. Raises ValueError where parts do not fit."""
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        parts = build_parts(recipe)
+    raw = {m: _inputs(parts, m) for m in parts.model.encoders}
+    with mode:
+        sides = [str(side) for side in parts.objective.sides(0)]
+        inputs = {m: mode.from_tensor(x) for m, x in raw.items()}
+        valid = {m: torch.ones(x.shape[:2], dtype=torch.bool) for m, x in inputs.items()}
+        precision = torch.autocast("cpu", torch.bfloat16, enabled=recipe.train.precision == "bf16")
+        with FlopCounterMode(display=False) as counter, _saved_bytes(parts) as saved:
+            with precision:
+                views = parts.model(inputs, valid, sides)
+            torch.stack([view.z.sum() for view in views.values()]).sum().backward()
+    trained = sum(p.numel() for m in (parts.model, parts.objective) for p in m.parameters() if p.requires_grad)
+    return Cost(
+        parameters=_parameters(parts),
+        flops_per_sample=counter.get_total_flops() / PROBE,
+        activation_bytes_per_sample=sum(saved.values()) / PROBE,
+        state_bytes=16 * trained,
+        samples_at_once=recipe.train.microbatch or recipe.train.batch,
+        total_samples=_total_samples(parts),
+    )
+
+
+def missing_data(recipe: Recipe) -> str | None:
+    """One line on what the data set lacks and how to point to it; None when it is there."""
+    data = recipe.data.build()
+    return data.missing() if hasattr(data, "missing") else None
+
+
+def _parameters(parts: Parts) -> dict[str, int]:
+    modules: dict[str, Any] = {**parts.model.encoders, "heads": parts.model.heads, "fusion": parts.model.fusion}
+    modules["objective"] = parts.objective
+    counts = {name: sum(p.numel() for p in m.parameters()) for name, m in modules.items() if m is not None}
+    return {name: count for name, count in counts.items() if count}
+
+
+def _inputs(parts: Parts, modality: str) -> Tensor:
+    """PROBE x views of the plainest raw item, through the real transform."""
+    description = parts.data.modalities[modality]
+    raw: Any = {"image": Image.new("RGB", (8, 8)), "text": "a", "vector": torch.zeros(description.shape)}[description.kind]
+    x = parts.transforms(train=False)[modality](raw)
+    return x.expand(PROBE, description.count, *x.shape)
+
+
+def _total_samples(parts: Parts) -> float | None:
+    span, batch = parts.recipe.train.for_, parts.recipe.train.batch
+    if span.unit == "epochs":
+        try:
+            return parts.steps(span) * batch
+        except (ValueError, OSError):
+            return None
+    return span.value if span.unit == "samples" else span.value * batch
+
+
+@contextmanager
+def _saved_bytes(parts: Parts) -> Iterator[dict[int, int]]:
+    """{storage: bytes} of what autograd saves for the backward pass, parameters left out."""
+    own = {p.untyped_storage()._cdata for p in parts.model.parameters()}
+    saved: dict[int, int] = {}
+    alive = []  # a storage that is freed would give its address to the next one
+
+    def pack(x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        if storage._cdata not in own:
+            saved[storage._cdata] = storage.nbytes()
+            alive.append(storage)
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        yield saved
+
+
+def print_cost(recipe: Recipe, found: Cost) -> None:
+    """For people, on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{recipe.name}: one step on fake tensors", show_header=False)
+    table.add_row("parameters", f"{found.total_parameters / 1e6:.1f} M parameters")
+    for name, count in found.parameters.items():
+        table.add_row(f"  {name}", f"{count / 1e6:.2f} M" if count >= 1e4 else f"{count}")
+    table.add_row("FLOPs per sample", f"{found.flops_per_sample / 1e9:.1f} GFLOPs, forward and backward, all views")
+    table.add_row("memory, states", f"{found.state_bytes / 2**30:.2f} GiB: fp32 weights, gradients, AdamW moments")
+    activations = f"{found.activation_bytes_per_sample / 2**20:.1f} MiB a sample"
+    table.add_row("memory, activations", f"{activations}, {found.samples_at_once} at once")
+    table.add_row("memory, together", f"{found.memory_bytes / 2**30:.2f} GiB over all processes, before the loss")
+    if found.gpu_hours is not None and found.total_samples is not None:
+        what = f"{found.total_samples:,.0f} samples at {UTILISATION:.0%} of an H100's {PEAK / 1e12:.0f} TFLOP/s (bf16)"
+        table.add_row("time", f"{found.gpu_hours:,.2f} GPU-hours: {what}")
+    else:
+        table.add_row("time", "not known: the length of the data is not, and train.for is in epochs")
+    Console().print(table)

@@ -30,6 +30,8 @@ class Model(nn.Module):
 
     def forward(self, inputs: dict[str, Tensor], valid: dict[str, Tensor], sides: Sequence[str]) -> Views:
         wanted = [Side.parse(side) for side in sides]
+        if self.fusion is None and any(side.fused for side in wanted):
+            raise ValueError(f"this model has no fusion module, so it has no {sides}: it exists only while training")
         features = {m: self._encode(m, inputs[m], wanted) for m in dict.fromkeys(m for s in wanted for m in s.members)}
         return {str(side): self._view(side, features, valid) for side in wanted}
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from workbench.recipe import Recipe, parse_recipe
+from workbench.recipe import Recipe, load_recipe
 
 MAY_CHANGE = ("train.for", "log", "eval", "checkpoint", "parallel.workers")
 """what a resume may change: none of it alters a step that was already taken, or how the next one is computed"""
@@ -87,12 +87,12 @@ class Run:
         _write(self.done, json.dumps({"step": step}) + "\n")
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
     """The resolved recipe of a run. Raises RunError when `path` is not a run folder."""
     file = path / "recipe.yaml"
     if not file.is_file():
         raise RunError(f"{path} is not a run folder: it has no recipe.yaml")
-    return parse_recipe(yaml.safe_load(file.read_text()))
+    return load_recipe(file, overrides)
 
 
 def environment() -> dict[str, Any]:

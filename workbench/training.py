@@ -13,6 +13,7 @@ from types import FrameType
 from workbench import checkpoint
 from workbench.build import Parts, build_engine, build_parts
 from workbench.callbacks.checkpointing import Checkpointing
+from workbench.callbacks.tensorboard import TensorBoard
 from workbench.engine import Callback, Engine
 from workbench.metrics import Metrics, Record, rewind
 from workbench.parallel import Parallel
@@ -73,7 +74,7 @@ def _train(
     if not already:
         run.done.unlink(missing_ok=True)
         engine.metrics = Metrics(run.metrics if lead else None, on_device=parallel.device.type == "cuda")
-        engine.callbacks += [*_callbacks(parts, run), *callbacks]
+        engine.callbacks += [*_callbacks(parts, run, parallel), *callbacks]
         with polite_stop(engine):
             engine.fit()
         engine.metrics.close()
@@ -95,9 +96,12 @@ def _resume(engine: Engine, run: Run, say: Callable[[str], None]) -> None:
         say(f"resuming from {path} (step {state.step} of {engine.steps})")
 
 
-def _callbacks(parts: Parts, run: Run) -> list[Callback]:
+def _callbacks(parts: Parts, run: Run, parallel: Parallel) -> list[Callback]:
     settings = parts.recipe.checkpoint
-    return [Checkpointing(run, max(1, parts.steps(settings.every)), settings.keep)]
+    chosen: list[Callback] = [Checkpointing(run, max(1, parts.steps(settings.every)), settings.keep)]
+    if parts.recipe.log.tensorboard and parallel.rank == 0:
+        chosen.append(TensorBoard(run.tensorboard, parts.recipe.as_yaml(), parts.context(parallel)))
+    return chosen
 
 
 @contextmanager

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any
+from itertools import pairwise
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from workbench.types import Features, Modality
+from workbench.types import Features, Modality, Transform
 
 __all__ = ["MLP"]
 
@@ -46,7 +46,7 @@ class MLP(nn.Module):
         sizes = [math.prod(modality.shape), *[width] * (depth - 1)]
         hidden = [
             layer
-            for inputs, outputs in zip(sizes, sizes[1:], strict=False)
+            for inputs, outputs in pairwise(sizes)
             for layer in (nn.Linear(inputs, outputs), nn.GELU(), nn.Dropout(dropout))
         ]
         self.layers = nn.Sequential(*hidden, nn.Linear(sizes[-1], dim))
@@ -55,6 +55,6 @@ class MLP(nn.Module):
         z = self.layers(x.reshape(len(x), -1))
         return Features(z=z, pooled=z)
 
-    def transform(self, train: bool) -> Callable[[Any], Tensor]:
+    def transform(self, train: bool) -> Transform:
         """Anything array-like -> float32, in training and evaluation alike."""
         return partial(torch.as_tensor, dtype=torch.float32)

@@ -1,8 +1,8 @@
-"""ITO's fusion (arXiv 2603.02767): a small bidirectional transformer over the tokens of all members, for training only.
+"""ITO's fusion (arXiv 2603.02767): a small transformer over the tokens of all members, for training only.
 
-The trap is the mask. What is not real (padding, an absent modality) must not reach a read-out through keys, through a
-query, or as NaN; so it is zeroed and its keys get a float -inf, and a row of nothing at all attends to its zeros. A bool
-mask means "attend" to one attention of torch and "ignore" to the other, and in an addition silently 0 or 1.
+The trap is the mask. What is not real (padding, an absent modality) must not reach the read-out through a key, a query
+or as NaN: it is zeroed, its keys get a float -inf, and a row of nothing at all attends to its zeros. A bool mask would
+mean "attend" to one attention of torch and "ignore" to the other.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from workbench.types import Features, Side
 
@@ -23,17 +25,17 @@ __all__ = ["Transformer"]
 class Transformer(nn.Module):
     """Pre-norm self-attention over the concatenated tokens and their positions, the same weights for every side.
 
-    Width is `dim`; there is no modality embedding. One sample never sees another. The read-out goes through a LayerNorm;
-    its unit length is the model's business. Parameters: layers x (12 d^2 + 13 d) + 2 d at mlp_ratio 4.
+    Its width is `dim`; there is no modality embedding; one sample never sees another. The read-out goes through a
+    LayerNorm; unit length is the model's business. It has layers x (12 d^2 + 13 d) + 2 d parameters at mlp_ratio 4.
 
     Args:
         layers: blocks of attention and MLP
         heads: attention heads; they divide the shared width
         mlp_ratio: hidden units of the MLP over the width
-        dropout: of what each attention and MLP adds
-        readout: 'cls' at the first member's class token, 'mean' over real tokens, 'token' at a learned one
+        dropout: of what each attention and each MLP adds
+        readout: 'cls' at the first class token of a member, 'mean' over real tokens, 'token' at a learned one
 
-    Raises ValueError when `heads` does not divide `dim`, when a member's tokens are missing, and for 'cls' without a
+    Raises ValueError when `heads` does not divide `dim`, when a member has no tokens, and for 'cls' when none has a
     class token.
     """
 
@@ -59,7 +61,7 @@ class Transformer(nn.Module):
             if missing := [m for m in side.members if m not in widths]:
                 raise ValueError(f"side '{side}' fuses {missing}, but the encoders are {list(widths)}")
         self.readout = readout
-        self.token = nn.Parameter(torch.randn(dim) * 0.02) if readout == "token" else None
+        self.token = nn.Parameter(0.02 * torch.randn(dim)) if readout == "token" else None
         self.blocks = nn.ModuleList(Block(dim, heads, mlp_ratio, dropout, layers) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
 
@@ -68,17 +70,76 @@ class Transformer(nn.Module):
     ) -> Float[Tensor, "n d"]:
         """Rows in which a member is absent (`present` is False) are fused without its tokens."""
         members = Side.parse(side).members
-        x, real = self._tokens(side, members, features, present)
-        row = self._readout_row(side, [features[m] for m in members])
-        mask = None
-        if real is not None:
-            x = x.where(real[..., None], 0)
-            nothing = ~real.any(dim=1, keepdim=True)
-            mask = torch.zeros_like(real, dtype=x.dtype).masked_fill(~(real | nothing), float("-inf"))
+        if missing := [m for m in members if m not in features or features[m].tokens is None]:
+            raise ValueError(
+                f"side '{side}' needs the tokens of {missing}: use encoders that give them, or fusion 'mlp'"
+            )
+        x, real = self._tokens({m: features[m] for m in members}, present or {})
+        rows = self._rows(side, [features[m] for m in members])
+        readable = real | ~real.any(dim=1, keepdim=True)  # a softmax over nothing would be NaN
+        mask = torch.zeros_like(x[..., 0]).masked_fill(~readable, float("-inf"))
         for block in self.blocks[:-1]:
             x = block(x, mask)
-        x = self.blocks[-1](x, mask, row)  # the last block only has to be computed where it is read
+        x = self.blocks[-1](x, mask, rows)  # the last block is only computed where it is read
         if self.readout == "mean":
-            weight = torch.ones_like(x[..., :1]) if real is None else real[..., None].to(x.dtype)
-            x = (x * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+            x = x.where(real[..., None], 0).sum(dim=1, keepdim=True) / real.sum(dim=1).clamp(min=1)[:, None, None]
         return self.norm(x.squeeze(1))
+
+    def _tokens(
+        self, features: Mapping[str, Features], present: Mapping[str, Bool[Tensor, " n"]]
+    ) -> tuple[Float[Tensor, "n l d"], Bool[Tensor, "n l"]]:
+        tokens, real = [], []
+        for member, f in features.items():
+            assert f.tokens is not None
+            tokens.append(f.tokens if f.positions is None else f.tokens + f.positions)
+            mask = f.tokens.new_ones(f.tokens.shape[:2], dtype=torch.bool) if f.mask is None else f.mask
+            real.append(mask & present[member][:, None] if member in present else mask)
+        x, mask = torch.cat(tokens, dim=1), torch.cat(real, dim=1)
+        x = x.where(mask[..., None], 0)
+        if self.token is not None:
+            x = torch.cat([self.token.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
+            mask = F.pad(mask, (1, 0), value=True)
+        return x, mask
+
+    def _rows(self, side: str, members: Sequence[Features]) -> slice:
+        """The rows of the last block that the read-out needs."""
+        if self.readout == "mean":
+            return slice(None)
+        if self.readout == "token":
+            return slice(0, 1)
+        start = 0
+        for f in members:
+            assert f.tokens is not None
+            if f.cls is not None:
+                return slice(start + f.cls, start + f.cls + 1)
+            start += f.tokens.shape[1]
+        raise ValueError(f"no member of side '{side}' has a class token: set readout to 'mean' or 'token'")
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP. The weights are drawn as in CLIP's text transformer (Radford et al. 2021): what is
+    added to the residual stream is the smaller the more layers add to it."""
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float, dropout: float, layers: int):
+        super().__init__()
+        hidden = round(mlp_ratio * dim)
+        self.heads = heads
+        self.attention_norm, self.mlp_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.up, self.down = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+        self.dropout = nn.Dropout(dropout)
+        added = dim**-0.5 * (2 * layers) ** -0.5
+        for linear, std in (self.qkv, dim**-0.5), (self.out, added), (self.up, (2 * dim) ** -0.5), (self.down, added):
+            nn.init.normal_(linear.weight, std=std)
+            nn.init.zeros_(linear.bias)
+
+    def forward(
+        self, x: Float[Tensor, "n l d"], mask: Float[Tensor, "n l"], rows: slice = slice(None)
+    ) -> Float[Tensor, "n rows d"]:
+        """All tokens are attended to; only `rows` attend, and are returned."""
+        qkv = self.qkv(self.attention_norm(x))
+        q, k, v = rearrange(qkv, "n l (three h c) -> three n h l c", three=3, h=self.heads)
+        bias = mask[:, None, None].to(q.dtype)
+        attended = F.scaled_dot_product_attention(q[:, :, rows], k, v, attn_mask=bias)
+        x = x[:, rows] + self.dropout(self.out(rearrange(attended, "n h l c -> n l (h c)")))
+        return x + self.dropout(self.down(F.gelu(self.up(self.mlp_norm(x)))))

@@ -20,7 +20,7 @@ BLANK = 2.0  # standard deviation of grey levels below which there is nothing to
 
 
 class Picture(NamedTuple):
-    """An encoded picture, and a digest of its pixels before encoding."""
+    """An encoded picture, and a digest of its pixels as a reader of the file sees them."""
 
     webp: bytes
     pixels: str
@@ -58,4 +58,4 @@ def render(source: str | Path, size: int) -> Picture | None:
         return None
     webp = io.BytesIO()
     square.save(webp, "WEBP", quality=QUALITY, method=6)
-    return Picture(webp.getvalue(), hashlib.sha1(square.tobytes()).hexdigest())
+    return Picture(webp.getvalue(), hashlib.sha1(Image.open(webp).tobytes()).hexdigest())

@@ -1,0 +1,132 @@
+"""Gap metrics against double loops in numpy, and on sets whose values are known."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from workbench.evals import gap
+from workbench.evals.gap import Gap
+from workbench.seeds import generator
+
+
+def sphere(rng: np.random.Generator, n: int, d: int, towards: float = 0.0) -> np.ndarray:
+    x = rng.normal(size=(n, d))
+    x[:, 0] += towards
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def cosine_distance(a: np.ndarray, b: np.ndarray) -> float:
+    return (1 - float(a @ b)) / 2
+
+
+def brute_force(x: np.ndarray, y: np.ndarray, neighbours: int) -> dict[str, float]:
+    n = len(x)
+    pairs = [(i, j) for i in range(n) for j in range(n) if i != j]
+    within = [np.mean([cosine_distance(z[i], z[j]) for i, j in pairs]) for z in (x, y)]
+    across = np.mean([cosine_distance(x[i], y[i]) for i in range(n)])
+    both, crossed = np.concatenate([x, y]), []
+    for i in range(2 * n):
+        order = sorted((j for j in range(2 * n) if j != i), key=lambda j: np.sum((both[i] - both[j]) ** 2))
+        crossed += [(j < n) != (i < n) for j in order[:neighbours]]
+    return {
+        "l2m": math.dist(x.mean(0), y.mean(0)),
+        "l2i": np.mean([math.dist(a, b) for a, b in zip(x, y, strict=True)]),
+        "rmg": across / (across + sum(within) / 2),
+        "alignment": np.mean([math.dist(a, b) ** 2 for a, b in zip(x, y, strict=True)]),
+        "uniformity_image": math.log(np.mean([math.exp(-2 * math.dist(x[i], x[j]) ** 2) for i, j in pairs])),
+        "uniformity_text": math.log(np.mean([math.exp(-2 * math.dist(y[i], y[j]) ** 2) for i, j in pairs])),
+        "mixing": np.mean(crossed),
+    }
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rows", [7, 1024])
+def test_run_equals_brute_force(world, monkeypatch, rows, dtype):
+    """Images in any order, some without a text, each with the first of its several texts."""
+    monkeypatch.setattr(gap, "_ROWS", rows)
+    seed = np.random.SeedSequence().entropy
+    rng = np.random.default_rng(seed)
+    image_ids, text_ids = rng.permutation(50)[:41], rng.permutation(np.repeat(np.arange(5, 60), 2))
+    images, texts = sphere(rng, 41, 6, 1.0), sphere(rng, 110, 6, -1.0)
+    chosen = [i for i in range(41) if image_ids[i] in text_ids]
+    partners = [text_ids.tolist().index(image_ids[i]) for i in chosen]
+    items = {
+        "image": (torch.tensor(images, dtype=dtype), image_ids),
+        "text": (torch.tensor(texts, dtype=dtype), text_ids),
+    }
+    got = dict(Gap(neighbours=5).run(world(items)))
+    assert 0.5 < got.pop("probe_accuracy") <= 1
+    assert got == pytest.approx(brute_force(images[chosen], texts[partners], 5), rel=1e-5), seed
+
+
+def test_identical_sets_have_no_gap():
+    x = torch.from_numpy(sphere(np.random.default_rng(), 300, 64))
+    assert gap.l2m(x, x) == gap.l2i(x, x) == gap.alignment(x, x) == 0
+    assert gap.rmg(x, x) == pytest.approx(0, abs=1e-12)
+    assert gap.probe_accuracy(x, x, 0) == 0.5
+    assert gap.mixing(x, x, 1) == 1  # the nearest of all is one's own twin
+    assert gap.mixing(x, x, 11) == pytest.approx(6 / 11)  # the twin, then five points with theirs
+
+
+def test_sets_of_one_distribution_are_not_told_apart():
+    """Probe: 400 test items of 2000, chance within five standard errors."""
+    rng = np.random.default_rng()
+    x, y = (torch.from_numpy(sphere(rng, 1000, 8)) for _ in range(2))
+    assert gap.probe_accuracy(x, y, 0) == pytest.approx(0.5, abs=5 * 0.5 / 400**0.5)
+    assert gap.mixing(x, y, 10) == pytest.approx(0.5, abs=0.05)
+    assert gap.rmg(x, y) == pytest.approx(0.5, abs=0.02)  # a pair is as far apart as strangers are
+
+
+def test_offset_sets_have_the_gap_they_were_given():
+    """Points spread on a small circle about each pole: means 2h apart, chords and cosines by hand."""
+    n, h = 60, 0.8
+    r = math.sqrt(1 - h * h)
+    angle = torch.arange(n, dtype=torch.float64) * 2 * math.pi / n
+    circle = r * torch.stack([angle.cos(), angle.sin()], 1)
+    x, y = (F.pad(circle, (1, 0), value=side) for side in (h, -h))
+    assert gap.l2m(x, y) == gap.l2i(x, y) == pytest.approx(2 * h)
+    assert gap.alignment(x, y) == pytest.approx(4 * h * h)
+    across, strangers = h * h, (1 - (n * h * h - 1) / (n - 1)) / 2  # cosines: r^2 - h^2 and h^2 - r^2 / (n - 1)
+    assert gap.rmg(x, y) == pytest.approx(across / (across + strangers))
+    assert gap.mixing(x, y, 10) == 0
+    assert gap.probe_accuracy(x, y, 0) == 1
+    assert gap.uniformity(x) == gap.uniformity(y) > gap.uniformity(torch.cat([x, y]))
+
+
+def test_uniformity_of_one_point_and_of_opposite_points():
+    one = torch.tensor([[1.0, 0]], dtype=torch.float64).expand(5, 2)
+    assert gap.uniformity(one) == pytest.approx(0)
+    assert gap.uniformity(torch.stack([one[0], -one[0]])) == pytest.approx(-8)
+
+
+def test_large_splits_are_sampled_by_the_seed(world):
+    x = torch.from_numpy(sphere(np.random.default_rng(), 50, 6))
+    items = {"image": (x, range(50)), "text": (-x, range(50))}
+    a, again, b = (dict(Gap(max_pairs=20).run(world(items, seed=s))) for s in (3, 3, 4))
+    assert a == again
+    assert a["uniformity_image"] != b["uniformity_image"]
+    rows = torch.randperm(50, generator=generator(3, "gap"))[:20]
+    assert a["l2m"] == pytest.approx(2 * x[rows].mean(0).norm().item(), rel=1e-5)
+
+
+def test_scale_is_reported_where_there_is_one(world):
+    x = torch.eye(12)
+    items = {"image": (x, range(12)), "text": (-x, range(12))}
+    log_scale = torch.nn.Parameter(torch.tensor([math.log(14.0)]))
+    with_scale = SimpleNamespace(scale=lambda: log_scale.exp())
+    assert dict(Gap().run(world(items, objective=with_scale)))["scale"] == pytest.approx(14)
+    assert "scale" not in dict(Gap().run(world(items)))
+
+
+def test_too_few_pairs_are_refused(world):
+    items = {"image": (torch.eye(9), range(9)), "text": (torch.eye(9), range(5, 14))}
+    with pytest.raises(ValueError, match=r"4 pairs of image and text .* 6 are needed"):
+        list(Gap().run(world(items)))
+    with pytest.raises(ValueError, match="max_pairs is 3"):
+        list(Gap(y="image", max_pairs=3).run(world(items)))

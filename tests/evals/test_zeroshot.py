@@ -1,0 +1,78 @@
+"""Zero-shot classification against a loop over the items."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from workbench.evals.zeroshot import ZeroShot
+from workbench.types import Classes, Side, View
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def lookup(texts):
+    """Embeds vectors as they are, and texts by a table."""
+
+    def embed(inputs, sides):
+        (name,) = sides
+        (raw,) = (inputs[m] for m in Side.parse(name).members)
+        z = torch.stack([torch.as_tensor(texts[x] if isinstance(x, str) else x) for x in raw]).float()
+        return {name: View(torch.nn.functional.normalize(z, dim=1)[:, None], torch.ones(len(z), 1).bool())}
+
+    return embed
+
+
+@pytest.mark.parametrize(("num_classes", "n"), [(3, 41), (7, 127)])
+def test_equals_brute_force(world, num_classes, n):
+    """Ragged prompts times templates, unlabelled items, a class that no item has."""
+    seed = np.random.SeedSequence().entropy
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(-1, num_classes - 1, n)  # the last class is absent
+    images = rng.normal(size=(n, 5))
+    templates = ("{}", "a photo of {}", "{} and {}")[:2]
+    prompts = tuple(tuple(f"{c}.{i}" for i in range(1 + c % 3)) for c in range(num_classes))
+    table = {t.format(p): rng.normal(size=5) for of_class in prompts for p in of_class for t in templates}
+    classes = {"kind": Classes(tuple(map(str, range(num_classes))), prompts)}
+    items = {"image": (torch.from_numpy(images), range(n))}
+    context = world(items, targets={"kind": labels.tolist()}, classes=classes, lookup=lookup(table))
+    got = dict(ZeroShot(target="kind", templates=templates).run(context))
+
+    means = [np.mean([unit(table[t.format(p)]) for p in of_class for t in templates], 0) for of_class in prompts]
+    scores = unit(images[labels >= 0]) @ unit(np.array(means)).T
+    truth = labels[labels >= 0]
+    hits = scores.argmax(1) == truth
+    expected = {
+        "accuracy": hits.mean(),
+        "balanced_accuracy": np.mean([hits[truth == c].mean() for c in set(truth.tolist())]),
+        "chance": 1 / num_classes,
+        "majority": max((truth == c).mean() for c in range(num_classes)),
+    }
+    if num_classes > 5:
+        expected["top5"] = np.mean([t in np.argsort(-s)[:5] for s, t in zip(scores, truth, strict=True)])
+    assert got == pytest.approx(expected, abs=1e-12), seed
+
+
+def test_equal_scores_go_to_the_lower_class(world):
+    classes = {"group": Classes(("a", "b", "c"), (("same",), ("same",), ("other",)))}
+    table = {"same": torch.tensor([1.0, 0]), "other": torch.tensor([0, 1.0])}
+    items = {"image": (torch.tensor([[1.0, 0]]).expand(4, 2), range(4))}
+    context = world(items, targets={"group": [0, 1, 1, 1]}, classes=classes, lookup=lookup(table))
+    got = dict(ZeroShot().run(context))
+    assert got == pytest.approx({"accuracy": 0.25, "balanced_accuracy": 0.5, "chance": 1 / 3, "majority": 0.75})
+
+
+def test_refusals(world):
+    items = {"image": (torch.eye(2), range(2))}
+    classes = {"group": Classes(("a",), (("a",),))}
+    with pytest.raises(ValueError, match="no classes named 'kind': it has group"):
+        list(ZeroShot(target="kind").run(world(items, targets={"kind": [0, 0]}, classes=classes)))
+    with pytest.raises(ValueError, match="no labels of image named 'group': it has none"):
+        list(ZeroShot().run(world(items, classes=classes)))
+    with pytest.raises(ValueError, match="all are -1"):
+        list(ZeroShot().run(world(items, targets={"group": [-1, -1]}, classes=classes)))
+    with pytest.raises(ValueError, match="class prompts are of one"):
+        list(ZeroShot(text="image+text").run(world(items, targets={"group": [0, 0]}, classes=classes)))

@@ -1,0 +1,99 @@
+"""A checkpoint is whole or does not count."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from workbench import checkpoint
+from workbench.checkpoint import Best, DamagedCheckpoint, State
+
+
+def trained() -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
+    model, objective = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), nn.Linear(4, 1)
+    optimizer = torch.optim.AdamW([*model.parameters(), *objective.parameters()])
+    for _ in range(3):
+        objective(model(torch.randn(8, 3))).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model, objective, optimizer
+
+
+def everything(model: nn.Module, objective: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    both = checkpoint.parts(model, objective)
+    return dict(both.state_dict()) | checkpoint.optimizer_tensors(both, optimizer)
+
+
+def test_all_state_comes_back_bitwise(tmp_path: Path) -> None:
+    before, after = trained(), trained()
+    path = checkpoint.save(tmp_path, *before, State(3, Best("r/mean", 0.5, 2)))
+    state = checkpoint.load(path, *after)
+    assert state == State(3, Best("r/mean", 0.5, 2))
+    a, b = everything(*before), everything(*after)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert any(name.endswith("exp_avg_sq") for name in a)
+
+
+def test_files_are_readable_by_others_and_hold_no_pickle(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, *trained(), State(1))
+    assert {p.name for p in path.iterdir()} == {"model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"}
+    assert (path / "model.safetensors").stat().st_mode & 0o444 == 0o444
+
+
+@pytest.mark.parametrize("damage", ["truncated", "bit flip", "no manifest", "missing file", "half manifest"])
+def test_a_damaged_newest_one_falls_back_to_the_one_before_and_says_so(tmp_path: Path, damage: str) -> None:
+    good = checkpoint.save(tmp_path, *trained(), State(1))
+    bad = checkpoint.save(tmp_path, *trained(), State(12))
+    weights, manifest = bad / "model.safetensors", bad / "manifest.json"
+    match damage:
+        case "truncated":
+            weights.write_bytes(weights.read_bytes()[:-5])
+        case "bit flip":
+            content = bytearray(weights.read_bytes())
+            content[-3] ^= 4
+            weights.write_bytes(content)
+        case "no manifest":
+            manifest.unlink()
+        case "missing file":
+            (bad / "optimizer.safetensors").unlink()
+        case _:
+            manifest.write_text(manifest.read_text()[:20])
+    found, complaints = checkpoint.newest(tmp_path)
+    assert found == good
+    assert len(complaints) == 1
+    assert "step-12" in complaints[0]
+    with pytest.raises(DamagedCheckpoint):
+        checkpoint.load(bad, *trained())
+
+
+def test_an_interrupted_save_leaves_nothing_that_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = checkpoint.save(tmp_path, *trained(), State(1))
+    monkeypatch.setattr(checkpoint, "_write_tensors", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        checkpoint.save(tmp_path, *trained(), State(2))
+    assert checkpoint.newest(tmp_path) == (good, [])
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
+    for step in (5, 10, 15, 20):
+        checkpoint.save(tmp_path, *trained(), State(step))
+    checkpoint.prune(tmp_path, keep=2, best=Best("x", 1.0, 5))
+    assert [p.name for p in checkpoint.saved(tmp_path)] == ["step-5", "step-15", "step-20"]
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, *trained(), State(1))
+    model, objective, optimizer = trained()
+    with pytest.raises(ValueError, match="belongs to another model"):
+        checkpoint.load(path, nn.Sequential(model, nn.Linear(4, 4)), objective, optimizer)
+
+
+def test_the_manifest_names_every_file_and_its_size(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, *trained(), State(1))
+    manifest = json.loads((path / "manifest.json").read_text())
+    assert {name: facts["bytes"] for name, facts in manifest.items()} == {
+        p.name: p.stat().st_size for p in path.iterdir() if p.name != "manifest.json"
+    }

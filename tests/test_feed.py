@@ -1,0 +1,79 @@
+"""The feed is a pure function of (seed, step): any start, any number of workers or processes sees the same samples."""
+
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from workbench.feed import Feed, epoch_steps
+from workbench.types import Batch, Modality, Sample
+
+
+class Numbers:
+    """Sample i holds i and a random number; every third sample lacks its second caption."""
+
+    modalities = {"x": Modality("vector", (2,)), "caption": Modality("vector", (1,), count=2)}
+
+    def __len__(self) -> int:
+        return 23
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        captions = [torch.tensor([float(index + 100 * k)]) for k in range(1 if index % 3 == 0 else 2)]
+        return Sample({"x": [torch.tensor([float(index), rng.random()])], "caption": captions}, index, {"odd": index % 2})
+
+
+def noisy(x: torch.Tensor) -> torch.Tensor:
+    return x + torch.rand_like(x)
+
+
+def identity(x: torch.Tensor) -> torch.Tensor:
+    return x
+
+
+def feed(**changes: Any) -> Feed:
+    return Feed(**({"transforms": {"x": noisy, "caption": identity}, "batch": 4, "seed": 3} | changes))
+
+
+def same(a: Batch, b: Batch) -> bool:
+    trees = ((a.inputs, b.inputs), (a.valid, b.valid), (a.targets, b.targets), ({"ids": a.ids}, {"ids": b.ids}))
+    return all(torch.equal(x[k], y[k]) for x, y in trees for k in x)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_later_start_continues_the_same_stream_with_any_workers(workers: int) -> None:
+    whole = list(islice(feed().load(Numbers(), 0), 13))
+    resumed = list(islice(feed(workers=workers).load(Numbers(), 4), 9))  # across two epoch ends: five steps an epoch
+    assert all(same(a, b) for a, b in zip(whole[4:], resumed, strict=True))
+
+
+def test_an_epoch_has_no_repeats_and_the_next_one_another_order() -> None:
+    rows = [indices for _, indices in islice(feed().rows(0, 23), 10)]
+    first, second = np.concatenate(rows[:5]), np.concatenate(rows[5:])
+    assert len(set(first)) == len(set(second)) == 20
+    assert not np.array_equal(first, second)
+
+
+def test_processes_share_a_batch_in_order() -> None:
+    whole = [indices for _, indices in islice(feed().rows(2, 23), 5)]
+    shares = [[i for _, i in islice(feed(rank=r, world=2).rows(2, 23), 5)] for r in range(2)]
+    assert all(np.array_equal(w, np.concatenate([a, b])) for w, a, b in zip(whole, *shares, strict=True))
+
+
+def test_missing_items_are_padded_and_marked() -> None:
+    batch = next(iter(feed(batch=23).load(Numbers(), 0)))
+    assert batch.inputs["caption"].shape == (23, 2, 1)
+    assert torch.equal(batch.valid["caption"][:, 1], batch.ids % 3 != 0)
+    assert batch.valid["caption"][:, 0].all()
+    assert torch.equal(batch.targets["odd"], batch.ids % 2)
+
+
+def test_another_seed_is_another_stream() -> None:
+    a, b = (next(iter(feed(seed=s).load(Numbers(), 0))) for s in (3, 4))
+    assert not torch.equal(a.ids, b.ids)
+
+
+def test_a_batch_larger_than_the_data_says_so() -> None:
+    with pytest.raises(ValueError, match=r"train.batch=64 is larger than the data set \(23 samples\)"):
+        epoch_steps(23, 64)

@@ -1,0 +1,94 @@
+"""The model is a per-sample map that gives unit rows, whatever sides and views it is asked for."""
+
+import pytest
+import torch
+
+from workbench.build import Parts, build_parts
+from workbench.model import view_indices
+from workbench.recipe import parse_recipe
+from workbench.types import View
+
+
+def parts(**model: object) -> Parts:
+    tree = {"name": "x", "data": {"name": "synthetic", "task": "xor"}, "train": {"for": "1 steps", "batch": 8}}
+    tree |= {"objective": "confu", "model": {"dim": 8, "encoders": dict.fromkeys("abc", "mlp"), "fusion": "mlp"} | model}
+    return build_parts(parse_recipe(tree))
+
+
+def inputs(n: int = 6, **counts: int) -> dict[str, torch.Tensor]:
+    return {m: torch.randn(n, k, 3) for m, k in counts.items()}
+
+
+def everywhere(x: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {m: torch.ones(t.shape[:2], dtype=torch.bool) for m, t in x.items()}
+
+
+SIDES = ["a", "b", "a+b", "a+b:all"]
+
+
+def test_rows_are_unit_and_shapes_follow_the_views() -> None:
+    x = inputs(a=2, b=3)
+    views = parts().model.eval()(x, everywhere(x), SIDES)
+    assert {s: tuple(v.z.shape) for s, v in views.items()} == {"a": (6, 2, 8), "b": (6, 3, 8), "a+b": (6, 3, 8), "a+b:all": (6, 6, 8)}
+    for view in views.values():
+        assert torch.allclose(view.z.norm(dim=-1), torch.ones(view.valid.shape), atol=1e-6)
+
+
+def test_a_row_depends_on_its_own_sample_alone() -> None:
+    model, x = parts(head="linear").model.eval(), inputs(a=2, b=2)
+    whole = model(x, everywhere(x), SIDES)
+    order = torch.tensor([4, 1, 5])
+    some = {m: t[order] for m, t in x.items()}
+    for side, view in model(some, everywhere(some), SIDES).items():
+        assert torch.allclose(view.z, whole[side].z[order], atol=1e-6)
+
+
+def test_zip_repeats_the_shorter_side_and_all_combines() -> None:
+    assert view_indices([2, 3], "zip") == [[0, 1, 0], [0, 1, 2]]
+    assert view_indices([2, 3], "all") == [[0, 0, 0, 1, 1, 1], [0, 1, 2, 0, 1, 2]]
+
+
+def test_fused_views_take_the_members_views_they_say() -> None:
+    model, x = parts().model.eval(), inputs(a=2, b=3)
+    valid = everywhere(x)
+    fused = model(x, valid, ["a+b:all"])["a+b:all"].z
+    for k, (i, j) in enumerate(zip(*view_indices([2, 3], "all"), strict=True)):
+        one = {"a": x["a"][:, i : i + 1], "b": x["b"][:, j : j + 1]}
+        assert torch.allclose(model(one, everywhere(one), ["a+b"])["a+b"].z[:, 0], fused[:, k], atol=1e-6)
+
+
+def test_a_fused_row_is_valid_when_all_its_members_are() -> None:
+    x = inputs(a=2, b=2)
+    valid = everywhere(x)
+    valid["a"][0, 1] = valid["b"][1] = False
+    view: View = parts().model(x, valid, ["a+b"])["a+b"]
+    assert view.valid.tolist()[:3] == [[True, False], [False, False], [True, True]]
+
+
+def test_stopped_tokens_get_no_gradient_from_the_fused_side() -> None:
+    model, x = parts().model, inputs(a=1, b=1)
+    model(x, everywhere(x), ["a+b:tokens"])["a+b:tokens"].z.square().sum().backward()
+    assert all(p.grad is None for p in model.encoders.parameters())
+    model(x, everywhere(x), ["a+b"])["a+b"].z[..., 0].sum().backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.encoders["a"].parameters())
+
+
+def test_second_heads_are_linear_maps_of_pooled_features() -> None:
+    tree = {"name": "x", "data": {"name": "synthetic", "task": "xor"}, "train": {"for": "1 steps", "batch": 8}}
+    terms = [{"between": ["a", "b"]}, {"between": ["a@other", "c"]}]
+    tree |= {"objective": {"name": "terms", "terms": terms}, "model": {"dim": 8, "encoders": dict.fromkeys("abc", "mlp")}}
+    model = build_parts(parse_recipe(tree)).model
+    assert list(model.heads) == ["a@other"]
+    x = inputs(a=1)
+    views = model(x, everywhere(x), ["a", "a@other"])
+    assert not torch.allclose(views["a"].z, views["a@other"].z)
+
+
+def test_a_fused_side_without_a_fusion_module_says_so() -> None:
+    with pytest.raises(ValueError, match=r"say which module fuses, as model.fusion: mlp"):
+        parts(fusion=None)
+
+
+def test_encoders_for_modalities_the_data_lacks_are_named() -> None:
+    with pytest.raises(ValueError, match=r"model.encoders has \['d'\]"):
+        parts(encoders=dict.fromkeys("abcd", "mlp"))

@@ -1,0 +1,154 @@
+"""Writes what a run measures to TensorBoard, laid out, and after each evaluation pictures of what it has learned.
+
+x is the optimizer step. The trap: pictures may cost a run some seconds but never the run: when one cannot be drawn, a
+line on stderr says so and the rest of the run goes without.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from workbench import figures
+from workbench.dashboards import layout
+from workbench.engine import Callback, Engine, Logs
+from workbench.gallery import Gallery
+from workbench.metrics import Record
+from workbench.ranking import take
+from workbench.types import Context, Views
+
+__all__ = ["TensorBoard"]
+
+MAPS, MAP_ROWS = 6, 64
+QUERIES, ANSWERS = 6, 5
+THUMBNAIL = 48
+"""pixels a side, in the projector"""
+
+
+class TensorBoard(Callback):
+    """Scalars of every metrics record under their own names, the recipe as text, dashboards, pictures, the projector.
+
+    Stands behind the evaluation callback: it draws the model that was just evaluated.
+
+    Args:
+        folder: where the event file goes.
+        recipe: the resolved recipe, as YAML.
+        context: the data and the model, as evaluators see them.
+        split: the held-out split that pictures are drawn from.
+    """
+
+    def __init__(self, folder: Path, recipe: str, context: Context, split: str = "validation") -> None:
+        self.folder, self.recipe, self.context, self.split = folder, recipe, context, split
+        self.gallery: Gallery | None = None
+        self._draws = True
+        self._evaluated = False
+        self._laid_out = False
+
+    def on_start(self, engine: Engine) -> None:
+        from torch.utils.tensorboard.writer import SummaryWriter  # TensorBoard takes a second to import
+
+        # a resumed run repeats the steps after its checkpoint: what was written about them is withdrawn
+        self.writer = SummaryWriter(str(self.folder), purge_step=engine.step + 1, flush_secs=2)
+        self.writer.add_text("recipe", f"```yaml\n{self.recipe}```", engine.step)
+        for record in engine.metrics.records:  # the evaluation before the first step has already been
+            self._write(record)
+        engine.metrics.listeners.append(self._write)
+        self._draw_evaluated(engine.step)
+
+    def on_step(self, engine: Engine, logs: Logs) -> None:
+        self._draw_evaluated(engine.step)
+
+    def on_end(self, engine: Engine) -> None:
+        engine.metrics.flush()
+        if not self._laid_out:
+            self.writer.add_custom_scalars(layout(()))
+        if self._draws:
+            self._try(self._project, engine.step)
+        self.writer.close()
+
+    def _write(self, record: Record) -> None:
+        for name, value in record.items():
+            if name not in ("step", "samples") and value is not None:
+                self.writer.add_scalar(name, value, record["step"])
+        if any(name.startswith("eval/") for name in record):
+            self._evaluated = True
+            if not self._laid_out:  # only now is it known what there is to see
+                self.writer.add_custom_scalars(layout(record))
+                self._laid_out = True
+
+    def _draw_evaluated(self, step: int) -> None:
+        if self._evaluated and self._draws:
+            self._try(self._draw, step)
+        self._evaluated = False
+
+    def _try(self, draw: Any, step: int) -> None:
+        try:
+            self.gallery = self.gallery or Gallery.of(self.context, self.split)
+            draw(self.gallery, step)
+        except Exception as error:
+            self._draws = False
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            sys.stderr.write(f"TensorBoard: no more pictures from step {step} on: {reason}\n")
+
+    def _draw(self, gallery: Gallery, step: int) -> None:
+        views = gallery.embed(self.context)
+        for query, candidates in gallery.pairs()[:MAPS]:
+            self._heat_map(gallery, views, query, candidates, step)
+        image, text = gallery.first("image"), gallery.first("text")
+        if image and text:
+            self._retrieved(gallery, views, image, text, step)
+            self._retrieved(gallery, views, text, image, step)
+
+    def _heat_map(self, gallery: Gallery, views: Views, query: str, candidates: str, step: int) -> None:
+        rows, columns = gallery.matches(query, candidates, MAP_ROWS)
+        scores = self._scores(views, query, candidates)[np.ix_(rows, columns)]
+        labels = [[gallery.labels[side][i] for i in at] for side, at in ((query, rows), (candidates, columns))]
+        title = f"{len(rows)} held-out pairs at step {step}: matches on the diagonal"
+        figure = figures.heat_map(scores, *labels, title=title, row_name=query, column_name=candidates)
+        self._picture(f"similarity/{query}~{candidates}", figure, step)
+
+    def _retrieved(self, gallery: Gallery, views: Views, query: str, candidates: str, step: int) -> None:
+        rows, _ = gallery.matches(query, candidates, QUERIES)
+        scores = self._scores(views, query, candidates)[rows]
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :ANSWERS]
+        asked, found = gallery.examples[query], gallery.examples[candidates]
+        items, raw = next(iter(found.raw.values())), next(iter(asked.raw.values()))
+        answers = [
+            [figures.Answer(items[j], line[j], bool(found.ids[j] == asked.ids[i])) for j in top]
+            for i, line, top in zip(rows, scores, best.tolist(), strict=True)
+        ]
+        title = f"top {best.shape[1]} of {len(found.ids)} {candidates}s at step {step}, right ones in green"
+        if gallery.kinds[query] == "image":
+            queries = [(raw[i], gallery.labels[query][i]) for i in rows]
+            figure = figures.retrieved_texts(queries, answers, title)
+        else:
+            figure = figures.retrieved_images([gallery.labels[query][i] for i in rows], answers, title)
+        self._picture(f"retrieval/{query}_to_{candidates}", figure, step)
+
+    def _project(self, gallery: Gallery, step: int) -> None:
+        """The embedding projector: every item of the plain sides in one cloud."""
+        views = gallery.embed(self.context)
+        sides = [side for side, kind in gallery.kinds.items() if kind != "fused"]
+        if not sides:
+            return
+        tag, pictures = "held_out", None
+        if gallery.first("image"):
+            raw = [item for side in sides for items in gallery.examples[side].raw.values() for item in items]
+            pictures = np.stack([figures.thumbnail(item, THUMBNAIL) for item in raw])
+        metadata = [[figures.short(label, 80), side] for side in sides for label in gallery.labels[side]]
+        # the same step may have been written by a run that was stopped there; TensorBoard would complain on stdout
+        shutil.rmtree(self.folder / f"{step:05d}" / tag, ignore_errors=True)
+        z = torch.cat([views[side].z[:, 0] for side in sides])
+        self.writer.add_embedding(z, metadata, pictures, step, tag, metadata_header=["name", "modality"])
+
+    def _scores(self, views: Views, query: str, candidates: str) -> np.ndarray:
+        with torch.no_grad():
+            return self.context.objective.score({query: views[query]}, {candidates: views[candidates]}).numpy()
+
+    def _picture(self, tag: str, figure: Any, step: int) -> None:
+        self.writer.add_image(tag, figures.pixels(figure), step, dataformats="HWC")

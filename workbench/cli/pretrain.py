@@ -1,0 +1,92 @@
+"""`wb pretrain`: train a recipe in a run folder; the same command again resumes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from workbench.recipe import Recipe
+    from workbench.training import Outcome
+
+
+@click.command()
+@click.argument("recipe")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, as train.lr=1e-3.")
+@click.option(
+    "--run", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Run folder; default: runs/NAME of the recipe."
+)
+@click.option("--nproc", default=1, show_default=True, type=click.IntRange(min=1), help="Processes on this machine.")
+@click.option("--fresh", is_flag=True, help="Set an earlier run of this folder aside and start anew.")
+@click.option("--dry", is_flag=True, help="Cost only: fake tensors, no data read, nothing trained.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome (or, with --dry, the cost) as JSON on stdout.")
+def pretrain_(
+    recipe: str, overrides: tuple[str, ...], folder: Path | None, nproc: int, fresh: bool, dry: bool, as_json: bool
+) -> None:
+    """Train RECIPE (a file, or the name of a shipped one); resumes by itself when the run folder holds a checkpoint.
+
+    Example: wb pretrain recipes/emoji_ito.yaml --set seed=1 --run runs/ito-1
+    """
+    from workbench.recipe import load_recipe
+
+    if nproc > 1 and "RANK" not in os.environ:
+        raise SystemExit(_torchrun(nproc))
+    loaded = load_recipe(recipe, overrides)
+    if dry:
+        return _print_cost(loaded, as_json)
+    outcome = _train(loaded, folder or Path("runs") / loaded.name, fresh)
+    if int(os.environ.get("RANK", 0)) == 0:
+        _print_outcome(outcome, as_json)
+    return None
+
+
+def _torchrun(nproc: int) -> int:
+    """The same command in `nproc` processes, started by torchrun."""
+    import subprocess
+
+    command = [a for a in sys.argv[1:]]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={nproc}", "-m", "workbench"]
+    return subprocess.call([*launcher, *command])
+
+
+def _train(recipe: Recipe, folder: Path, fresh: bool) -> Outcome:
+    from workbench.callbacks.console import Console
+    from workbench.training import train
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    headline = [recipe.eval.best] if recipe.eval.best else None
+    return train(recipe, folder, fresh=fresh, say=say, callbacks=[Console(headline)])
+
+
+def _print_outcome(outcome: Outcome, as_json: bool) -> None:
+    from workbench.report import evaluations, print_evaluations
+
+    if as_json:
+        facts: dict[str, Any] = {"run": str(outcome.run), "step": outcome.step, "finished": outcome.finished}
+        click.echo(json.dumps(facts | {"metrics": (evaluations(outcome.records) or [{}])[-1]}))
+        return
+    if outcome.already:
+        click.echo(f"{outcome.run} is finished (step {outcome.step}); --fresh starts anew, a longer train.for goes on")
+    elif not outcome.finished:
+        click.echo(f"stopped at step {outcome.step} of {outcome.steps}, saved; the same command goes on from there")
+    print_evaluations(outcome.records, outcome.best)
+
+
+def _print_cost(recipe: Recipe, as_json: bool) -> None:
+    from workbench.dry import cost, missing_data, print_cost
+
+    found = cost(recipe)
+    missing = missing_data(recipe)
+    if as_json:
+        click.echo(json.dumps(found.as_dict() | {"missing_data": missing}))
+        return
+    print_cost(recipe, found)
+    if missing:
+        click.echo(missing)

@@ -1,0 +1,312 @@
+"""An image or text tower of open_clip, by the name of one of its models or by a config of your own, with its tokens.
+
+The trap: a timm trunk with BatchNorm mixes the samples of a batch in training, so micro-batches and ranks change its
+result; `per_sample` is False then. Trunks with LayerNorm are safe: any ViT, convnext_atto, edgenext_xx_small.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import open_clip
+import torch
+from jaxtyping import Float, Int64
+from open_clip import CLIPTextCfg, CLIPVisionCfg, SimpleTokenizer
+from open_clip.factory import convert_state_dict, convert_to_custom_text_state_dict, load_state_dict
+from open_clip.model import _build_text_tower, _build_vision_tower, resize_pos_embed, resize_text_pos_embed
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from open_clip.transformer import text_global_pool
+from pydantic import NonNegativeInt, PositiveInt
+from timm.layers import freeze_batch_norm_2d
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from workbench.augment import Augment
+from workbench.component import did_you_mean
+from workbench.types import Features, Modality, Transform
+
+__all__ = ["OpenCLIP"]
+
+VOCABULARY = 49408
+"""size of CLIP's byte-pair encoding, whose end token is the largest id"""
+
+
+class OpenCLIP(nn.Module):
+    """Images [n, 3, h, w] or token ids [n, l] to Features; z equals open_clip's encode_image or encode_text.
+
+    `pooled` is what the tower projects: the class token after the final norm, the end token of a text, or what a timm
+    trunk pools. Tokens are computed when `want_tokens` is set: all of them, after the final norm, through the tower's
+    own projection. Positions of an image are fixed 2-D sin-cos on its grid, zero at the class token; of a text they are
+    the tower's own learned embedding, or fixed 1-D sin-cos where its width is not `dim`. A text's mask ends at its end
+    token. Weights are drawn by open_clip from torch's global generator.
+
+    Args:
+        model: a model of open_clip, as ViT-B-16: its tower for this modality, projecting to the shared width
+        config: instead of a model, the tower's own block of an open_clip config (vision_cfg or text_cfg)
+        pretrained: a tag of open_clip for this model, or a checkpoint file in open_clip's format
+        image_size: pixels a side, instead of the config's
+        context_length: token ids a text, instead of the config's
+        augment: of training images: none, clip (the default), ito, or a block of its own
+        grad_checkpointing: recompute the blocks in the backward pass: less memory, more time
+        lock: freeze the tower but for this many last groups of layers (0: all; LiT, arXiv 2111.07991)
+
+    Raises ValueError for a tower that this encoder does not do, by name, and for options of the other modality.
+    """
+
+    has_tokens = True
+
+    def __init__(
+        self,
+        modality: Modality,
+        dim: int,
+        *,
+        model: str | None = None,
+        config: dict[str, Any] | None = None,
+        pretrained: str | None = None,
+        image_size: PositiveInt | None = None,
+        context_length: PositiveInt | None = None,
+        augment: Augment | None = None,
+        grad_checkpointing: bool = False,
+        lock: NonNegativeInt | None = None,
+    ):
+        super().__init__()
+        if modality.kind == "vector":
+            raise ValueError("encoder 'open_clip' reads images and text, not vectors: use 'mlp'")
+        image = modality.kind == "image"
+        foreign = {"context_length": context_length} if image else {"image_size": image_size, "augment": augment}
+        if wrong := [name for name, value in foreign.items() if value is not None]:
+            raise ValueError(f"{', '.join(wrong)}: no option of a tower for {modality.kind}, remove it")
+        self.config, self.quick_gelu = tower_config(modality.kind, model, config)
+        self.config |= {"image_size": image_size} if image_size else {}
+        self.config |= {"context_length": context_length} if context_length else {}
+        path, preprocess = find_weights(model, pretrained, self.quick_gelu) if pretrained else (None, {})
+
+        self.dim = dim
+        self._want_tokens = False
+        self.kind = "timm" if self.config.get("timm_model_name") else "vit" if image else "text"
+        build: Any = _build_vision_tower if image else _build_text_tower
+        self.tower: Any = build(dim, self.config, self.quick_gelu)
+        if path:
+            load_tower(self.tower, "visual" if image else "text", path)
+        if self.kind == "timm":
+            finish_trunk(self.tower, dim)
+        self.augment = augment or Augment()
+        self.preprocess = PreprocessCfg(size=tuple(self.tower.image_size), **preprocess) if image else None
+        self.tokenizer = None if image else SimpleTokenizer(context_length=self.tower.context_length)
+        if grad_checkpointing:
+            checkpoint_gradients(self.tower.trunk if self.kind == "timm" else self.tower)
+        if lock is not None:
+            self.lock(lock)
+
+    @property
+    def width(self) -> int:
+        """of `pooled`"""
+        if self.kind == "timm":
+            return self.tower.trunk.head_hidden_size
+        return len(self.tower.proj if self.kind == "vit" else self.tower.ln_final.weight)
+
+    @property
+    def per_sample(self) -> bool:
+        """False where BatchNorm lets the samples of a batch see each other in training."""
+        return not any(isinstance(m, _BatchNorm) for m in self.modules())
+
+    @property
+    def want_tokens(self) -> bool:
+        """Whether the forward computes tokens. Setting it raises ValueError on a tower with patch dropout."""
+        return self._want_tokens
+
+    @want_tokens.setter
+    def want_tokens(self, want: bool) -> None:
+        if want and (dropped := self.config.get("patch_dropout", 0)):
+            raise ValueError(f"patch_dropout ({dropped}) leaves tokens without a known position: set it to 0")
+        self._want_tokens = want
+
+    def lock(self, unlocked_groups: int = 0) -> None:
+        """Freeze all but the last groups of layers; of a timm trunk never the projection, and always the BatchNorms."""
+        self.tower.lock(unlocked_groups)
+        if self.kind == "timm":
+            self.tower.trunk = freeze_batch_norm_2d(self.tower.trunk)
+
+    def transform(self, train: bool) -> Transform:
+        """PIL RGB -> [3, h, w] float32 (in evaluation by open_clip's own preprocessing), or str -> [l] int64."""
+        if self.preprocess is None:
+            return Tokenize(self.tokenizer)
+        if train:
+            return self.augment.compose(self.tower.image_size, self.preprocess.mean, self.preprocess.std)
+        evaluation: Any = image_transform_v2(self.preprocess, is_train=False)
+        return evaluation
+
+    def forward(self, x: Float[Tensor, "n 3 h w"] | Int64[Tensor, "n l"]) -> Features:
+        return {"vit": self._vit, "timm": self._timm, "text": self._text}[self.kind](x)
+
+    # What follows are the bodies of open_clip's forwards: those do not return the vector before the projection.
+
+    def _vit(self, images: Float[Tensor, "n 3 h w"]) -> Features:
+        tower = self.tower
+        h = tower.transformer(tower._embeds(images))
+        pooled, _ = tower._pool(h)
+        z = pooled @ tower.proj
+        if not self.want_tokens:
+            return Features(z, pooled)
+        positions = grid_positions(tower.grid_size, self.dim, 1, z.device)
+        cls = 0 if tower.pool_type == "tok" else None
+        return Features(z, pooled, tower.ln_post(h) @ tower.proj, positions, cls=cls)
+
+    def _text(self, ids: Int64[Tensor, "n l"]) -> Features:
+        def project(h: Tensor) -> Tensor:
+            return projection(h) if isinstance(projection, nn.Linear) else h @ projection
+
+        tower, projection = self.tower, self.tower.text_projection
+        h, causal = tower._embeds(ids)
+        h = tower.ln_final(tower.transformer(h, attn_mask=causal))
+        pooled = text_global_pool(h, ids, tower.pool_type)
+        if not self.want_tokens:
+            return Features(project(pooled), pooled)
+        places = torch.arange(ids.shape[1], device=ids.device)
+        if tower.width == self.dim:
+            positions = tower.positional_embedding.clone()  # fully sharded training cannot return a parameter
+        else:
+            positions = F.pad(sincos(places, self.dim // 2), (0, self.dim % 2))
+        return Features(project(pooled), pooled, project(h), positions, places <= ids.argmax(dim=1, keepdim=True))
+
+    def _timm(self, images: Float[Tensor, "n 3 h w"]) -> Features:
+        def project(pooled: Tensor) -> Tensor:
+            return self.tower.head(trunk.get_classifier()(pooled))
+
+        trunk = self.tower.trunk
+        h = trunk.forward_features(images)
+        pooled = trunk.forward_head(h, pre_logits=True)
+        z = project(pooled)
+        if not self.want_tokens:
+            return Features(z, pooled)
+        if h.ndim == 3:  # n l c: a transformer
+            positions = grid_positions(trunk.patch_embed.grid_size, self.dim, trunk.num_prefix_tokens, z.device)
+            cls = 0 if trunk.global_pool == "token" else None
+            return Features(z, pooled, project(trunk.fc_norm(h)), positions, cls=cls)
+        # A convolutional trunk pools, normalises and projects a map of features: each token is a map of one cell.
+        channels_last = getattr(trunk, "output_fmt", None) == "NHWC"
+        h = h if channels_last else h.permute(0, 2, 3, 1)
+        cells = h.flatten(0, 2)[:, None, None] if channels_last else h.flatten(0, 2)[..., None, None]
+        tokens = project(trunk.forward_head(cells, pre_logits=True)).unflatten(0, (len(h), -1))
+        return Features(z, pooled, tokens, grid_positions(h.shape[1:3], self.dim, 0, z.device))
+
+
+@dataclass(frozen=True)
+class Tokenize:
+    """One text -> its token ids, cut or padded with zeros to the tokenizer's context length."""
+
+    tokenizer: Any
+
+    def __call__(self, text: str) -> Int64[Tensor, " l"]:
+        return self.tokenizer(text)[0]
+
+
+def tower_config(
+    kind: Literal["image", "text"], model: str | None, config: dict[str, Any] | None
+) -> tuple[dict[str, Any], bool]:
+    """(the tower's config, whether its GELU is OpenAI's approximation). Raises ValueError for what is not done here."""
+    if (model is None) == (config is None):
+        given = "neither" if model is None else "both"
+        raise ValueError(f"encoder 'open_clip' takes a model (as ViT-B-16) or a config (a block); it got {given}")
+    quick_gelu = False
+    if config is None:
+        names = open_clip.list_models()
+        if model not in names:
+            close = difflib.get_close_matches(str(model), names, n=3)
+            raise ValueError(f"open_clip has no model '{model}'; close: {', '.join(close) or 'none'} (of {len(names)})")
+        whole: dict[str, Any] = open_clip.get_model_config(model) or {}
+        config, quick_gelu = whole["vision_cfg" if kind == "image" else "text_cfg"], whole.get("quick_gelu", False)
+    assert config is not None
+    known = [f.name for f in fields(CLIPVisionCfg if kind == "image" else CLIPTextCfg)]
+    for key in config:
+        if key not in known:
+            raise ValueError(f"the config of a tower for {kind} has no key '{key}'{did_you_mean(key, known)}")
+    if reasons := list(refusals(kind, config)):
+        raise ValueError(f"encoder 'open_clip' does not do {'; nor '.join(reasons)}")
+    return dict(config), quick_gelu
+
+
+def refusals(kind: Literal["image", "text"], config: dict[str, Any]) -> Iterator[str]:
+    """What a config asks for that has no tokens, no projection or no tokenizer here."""
+    if kind == "text":
+        if config.get("hf_model_name"):
+            yield f"text towers of Hugging Face (hf_model_name {config['hf_model_name']})"
+        if config.get("hf_tokenizer_name"):
+            yield f"tokenizers of Hugging Face (hf_tokenizer_name {config['hf_tokenizer_name']}), only CLIP's own"
+        if config.get("pool_type", "argmax") != "argmax":
+            yield f"pool_type {config['pool_type']}: texts are pooled at their end token (argmax)"
+        if config.get("proj_type", "linear") == "none":
+            yield "proj_type none: texts are projected to model.dim"
+        if config.get("vocab_size", VOCABULARY) != VOCABULARY:
+            yield f"vocab_size {config['vocab_size']}: CLIP's tokenizer has {VOCABULARY} ids"
+    if config.get("embed_cls") or config.get("attentional_pool"):
+        yield "the towers of CoCa (embed_cls, attentional_pool)"
+    if isinstance(config.get("layers"), list | tuple):
+        yield "ModifiedResNet (a list of layers): take a timm trunk, as timm_model_name resnet50"
+    if config.get("timm_pool") in ("abs_attn", "rot_attn"):
+        yield f"timm_pool {config['timm_pool']}: it pools and projects at once"
+
+
+def finish_trunk(tower: Any, dim: int) -> None:
+    """Set a trunk to the config's image size: timm builds it at its own. Raises ValueError for a wrong output width."""
+    tower.set_input_size(tower.image_size)
+    width = tower.trunk.head_hidden_size
+    projects = len(tower.head) or not isinstance(tower.trunk.get_classifier(), nn.Identity)
+    if width != dim and not projects:
+        raise ValueError(f"timm_proj none keeps the trunk's width ({width}), but model.dim is {dim}: set it to {width}")
+
+
+def checkpoint_gradients(tower: Any) -> None:
+    """Raises ValueError where a timm trunk cannot: open_clip itself only logs it."""
+    try:
+        tower.set_grad_checkpointing(True)
+    except AssertionError:
+        raise ValueError("this timm trunk cannot recompute its blocks: remove grad_checkpointing") from None
+
+
+def find_weights(model: str | None, pretrained: str, quick_gelu: bool) -> tuple[str, dict[str, Any]]:
+    """(checkpoint file, how its images were preprocessed), downloaded if need be. Raises ValueError when not found."""
+    if tag := open_clip.get_pretrained_cfg(model, pretrained) if model else {}:
+        if tag.get("quick_gelu", False) != quick_gelu:
+            others = open_clip.list_pretrained_models_by_tag(pretrained)
+            raise ValueError(f"'{pretrained}' was not trained with the GELU of {model}: take one of {others}")
+        keys = {"mean", "std", "interpolation", "resize_mode"} & tag.keys()
+        return open_clip.download_pretrained(tag), {key: tag[key] for key in keys}
+    if not Path(pretrained).is_file():
+        tags = open_clip.list_pretrained_tags_by_model(model) if model else "none, without a model"
+        raise ValueError(f"pretrained '{pretrained}' is neither a file nor a tag of open_clip (tags: {tags})")
+    return pretrained, {}
+
+
+def load_tower(tower: nn.Module, part: Literal["visual", "text"], path: str) -> None:
+    """Load one tower of a checkpoint; position embeddings are resized. Raises ValueError if it does not fit."""
+    whole: Any = nn.Module()  # open_clip's conversions look for the tower where its CustomTextCLIP has it
+    whole.add_module(part, tower)
+    weights: Any = load_state_dict(path)
+    weights = convert_to_custom_text_state_dict(convert_state_dict(whole, weights))
+    weights = {name: x for name, x in weights.items() if name.startswith(f"{part}.")}
+    (resize_text_pos_embed if part == "text" else resize_pos_embed)(weights, whole)
+    try:
+        whole.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"the {part} tower in '{path}' does not fit this one: {error}") from None
+
+
+def sincos(places: Int64[Tensor, " l"], frequencies: int) -> Float[Tensor, "l c"]:
+    """Sine and cosine of each place at geometric frequencies 1 ... 1/10000 (Vaswani et al. 2017, section 3.5)."""
+    angles = places[:, None] * 10_000 ** -(torch.arange(frequencies, device=places.device) / frequencies)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def grid_positions(grid: Sequence[int], dim: int, prefix: int, device: torch.device) -> Float[Tensor, "l d"]:
+    """Half of the channels tell the column of a patch, half its row. Zero for `prefix` tokens before the patches, and
+    in the channels left over when 4 does not divide `dim`."""
+    rows, columns = (torch.arange(size, device=device) for size in grid)
+    column, row = columns.repeat(len(rows)), rows.repeat_interleave(len(columns))
+    positions = torch.cat([sincos(column, dim // 4), sincos(row, dim // 4)], dim=1)
+    return F.pad(positions, (0, dim % 4, prefix, 0))
