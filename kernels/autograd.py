@@ -1,13 +1,14 @@
 """How gradients that were written by hand enter autograd, in which precision, and what a weight of 0 removes.
 
-Inputs of half precision are computed in float32, float64 in float64, whatever torch.autocast says; each gradient goes back
-in its input's own dtype and shape.
+Inputs of half precision are computed in float32, float64 in float64, whatever torch.autocast says; each gradient goes
+back in its input's own dtype and shape.
 
 Trap: what counts is autocast where backward() is called, so a backward that multiplies matrices switches it off again.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -18,9 +19,10 @@ from torch.autograd.function import once_differentiable
 Gradients = tuple[Tensor | None, ...]
 
 
-def full_precision(x: Tensor) -> torch.autocast:
+def full_precision(x: Tensor) -> AbstractContextManager:
     """A context in which autocast leaves the products of x alone."""
-    return torch.autocast(x.device.type, enabled=False)
+    device = x.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def accumulation_dtype(x: Tensor, y: Tensor) -> torch.dtype:
@@ -65,10 +67,10 @@ class Side:
     """The items of one side that are present (weight > 0), in the accumulation dtype."""
 
     def __init__(self, z: Float[Tensor, "n d"], ids: Int64[Tensor, " n"], weight: Tensor | None, dtype: torch.dtype):
-        self.num, self.kept = len(z), None
+        self.num, self.kept, self.uniform = z.shape[0], None, weight is None
         self.z: Float[Tensor, "k d"] = z.to(dtype)
         self.ids: Int64[Tensor, " k"] = ids
-        self.weight: Float[Tensor, " k"] = self.z.new_ones(len(z)) if weight is None else weight.to(dtype)
+        self.weight: Float[Tensor, " k"] = self.z.new_ones(self.num) if weight is None else weight.to(dtype)
         if weight is not None and not (present := self.weight > 0).all():
             self.kept = present.nonzero().squeeze(1)
             self.z, self.ids, self.weight = self.z[self.kept], ids[self.kept], self.weight[self.kept]
@@ -87,5 +89,5 @@ def self_column(rows: Side, columns: Side, x_offset: int) -> Int64[Tensor, " m"]
     if columns.kept is None:
         return column
     place = torch.full((columns.num,), -1, device=column.device)
-    place[columns.kept] = torch.arange(len(columns.kept), device=column.device)
+    place[columns.kept] = torch.arange(columns.kept.shape[0], device=column.device)
     return place[column]

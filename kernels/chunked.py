@@ -1,14 +1,14 @@
 """The losses in linear memory on any device: logits by chunks of rows, positives by segment sums, gradients by hand.
 
 With S = t X Y^T + b and G = dL/dS:  dL/dX = t G Y,  dL/dY = t G^T X,  dL/dt = <G Y, X>,  dL/db = sum_ij G_ij.
-A loss computes its gradients together with its value, so that S is formed twice (softmax: first the log-sum-exps, then G;
-8 MND FLOPs) or once (sigmoid: 6 MND), and backward only multiplies. contrast_lse, whose upstream gradient is a vector,
-forms S once forward and once backward.
+A loss computes its gradients together with its value, and backward only multiplies: S is formed once for the
+log-sum-exps and once more for G (8 MND FLOPs; `each` three times, 10 MND), the sigmoid's once (6 MND).
+contrast_lse, whose upstream gradient is a vector, forms S once forward and once backward.
 
 Traps
-- When x is y, both arguments' gradients are returned and autograd adds them; <G Y, X> is dL/dt from the left one alone.
-- It reads a few numbers back from the device (which exponential is safe, which rows are present): right on CUDA, but slower
-  than it could be.
+- When x is y, both arguments' gradients are returned and autograd adds them; <G Y, X> is dL/dt through the left alone.
+- It reads a few numbers back from the device (which exponential is safe, which rows are present): on CUDA it is
+  correct, and slower than it could be.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from kernels.autograd import (
     self_column,
     wants_gradient,
 )
-from kernels.distributed import lse_over, sum_over
-from kernels.logits import Logits, softmax_gradient
-from kernels.positives import Positives
+from kernels.distributed import sum_over
+from kernels.logits import Logits, LogSumExp
+from kernels.positives import positives_of
 
 _SOFTMAX = {"mean": softmax.mean, "logsum": softmax.logsum, "each": softmax.each}
 
@@ -59,21 +59,16 @@ def multi_positive_infonce(
     with torch.no_grad(), full_precision(x):
         rows, columns = _sides(x, x_ids, x_weight, y, y_ids, y_weight)
         itself = self_column(rows, columns, x_offset) if exclude_self else None
-        t = scalar(scale, rows.z)
-        logits = Logits(rows.z, columns.z, t, self_column=itself)
-        P = Positives(rows.ids, columns.ids, itself, rows.z.dtype)
-        (m,) = sum_over(group, P.column_counts)
-        half = 0.5 if symmetric else 1.0
-        a = _share(rows.weight * (P.row_counts > 0), half, group)
-        b = _share(columns.weight * (m > 0), 1.0 - half, None)
-        problem = softmax.Problem(logits, P, a, b, P.row_counts.clamp_min(1.0), m.clamp_min(1.0), group)
-        loss = _SOFTMAX[positives](problem)
+        logits = Logits(rows.z, columns.z, scalar(scale, rows.z), self_column=itself)
+        P = positives_of(rows.ids, columns.ids, itself)
+        loss = _SOFTMAX[positives](logits, P, softmax.means(P, rows, columns, symmetric, group), group)
         if not wants_gradient(x, y, scale):
             return loss.value
 
-        GY, GX = logits.products(loss.gradient, wants_gradient(x, scale), wants_gradient(y))
-        if loss.finish is not None:
-            loss.finish(GY, GX)
+        y_operand = logits.y if wants_gradient(x, scale) else None
+        x_operand = logits.tx if wants_gradient(y) else None
+        GY, GX = logits.products(loss.gradient, y_operand, x_operand)
+        loss.finish(GY, GX)
         gradients = _gradients(logits, rows, columns, GY, GX)
     return Computed.apply((loss.value, gradients), x, y, scale)
 
@@ -95,35 +90,38 @@ def multi_positive_sigmoid(
     """As kernels.multi_positive_sigmoid, arguments unchecked.
 
     With w_i the row weights over their sum and v_j the column weights:
-    L = sum_ij w_i v_j [softplus(S_ij) - P_ij S_ij],  G_ij = w_i v_j [sigmoid(S_ij) - P_ij].
+    L = sum_ij w_i v_j [softplus(S_ij) - P_ij S_ij],  G_ij = w_i v_j [sigmoid(S_ij) - P_ij],
+    G Y = diag(w) [sigmoid(S) - P] diag(v) Y: the weights meet X and Y, never S.
     """
     with torch.no_grad(), full_precision(x):
         rows, columns = _sides(x, x_ids, x_weight, y, y_ids, y_weight)
         itself = self_column(rows, columns, x_offset) if exclude_self else None
         t, b = scalar(scale, rows.z), scalar(bias, rows.z)
         logits = Logits(rows.z, columns.z, t, bias=b, self_column=itself)
-        P = Positives(rows.ids, columns.ids, itself, rows.z.dtype)
-        w, v = _share(rows.weight, 1.0, group), columns.weight
+        P = positives_of(rows.ids, columns.ids, itself)
+        (total,) = sum_over(group, rows.weight.sum())
+        w, v = rows.weight / total.clamp_min(torch.finfo(total.dtype).tiny), columns.weight
         cost, db = torch.zeros_like(t), torch.zeros_like(t)
 
-        def gradient(rows: slice, S: Tensor) -> Tensor:
-            # L and dL/db are summed on the way: softplus is exact above 40 in float64 too
-            cost.add_(w[rows] @ (softplus(S, threshold=40.0) @ v))
-            G = S.sigmoid_().mul_(w[rows, None]).mul_(v)
-            db.add_(G.sum())
-            return G
+        def sigmoid(rows: slice, S: Tensor) -> Tensor:
+            cost.add_(w[rows] @ (softplus(S, threshold=40.0) @ v))  # with this threshold exact in float64 too
+            S.sigmoid_()
+            db.add_(w[rows] @ (S @ v))
+            return S
 
-        GY, GX = logits.products(gradient, wants_gradient(x, scale), wants_gradient(y))
-        PY, num_positives = P.rows(columns.z, v) * w[:, None], w @ P.rows(v[:, None])
-        (value,) = sum_over(group, cost - (logits.tx * PY).sum() - b * num_positives.sum())
+        vy, wx = logits.y * v[:, None], logits.tx * w[:, None]
+        y_operand, x_operand = vy if wants_gradient(x, scale) else None, wx if wants_gradient(y) else None
+        GY, GX = logits.products(sigmoid, y_operand, x_operand)
+        PY, num_positives = P.rows(vy), w @ P.rows(v[:, None])[:, 0]
+        (value,) = sum_over(group, cost - (wx * PY).sum() - b * num_positives)
         value = value.clamp_min(0.0)  # as every term is; what is below comes from the rounding of softplus(S) - S
         if not wants_gradient(x, y, scale, bias):
             return value
 
         if GY is not None:
-            GY.sub_(PY)
+            GY.sub_(PY).mul_(w[:, None])
         if GX is not None:
-            GX.sub_(P.columns(logits.tx, w).mul_(v[:, None]))
+            GX.sub_(P.columns(wx)).mul_(v[:, None])
         gradients = (*_gradients(logits, rows, columns, GY, GX), db - num_positives)
     return Computed.apply((value, gradients), x, y, scale, bias)
 
@@ -152,27 +150,28 @@ class _ContrastLSE(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, y: Tensor, scale: Tensor | float, excluded: dict[str, Any], group: Any
     ) -> tuple[Float[Tensor, " m"], Float[Tensor, " n"]]:
-        dtype = accumulation_dtype(x, y)
-        t = scalar(scale, x.new_empty(0, dtype=dtype))
+        x_, y_ = (z.to(accumulation_dtype(x, y)) for z in (x, y))
+        t = scalar(scale, x_)
         with full_precision(x):
-            row, column = Logits(x.to(dtype), y.to(dtype), t, **excluded).lse()
-        column = lse_over(group, column)
-        ctx.save_for_backward(x, y, t, row, column)
-        ctx.excluded, ctx.scale = excluded, (scale.dtype, scale.shape) if isinstance(scale, Tensor) else None
-        return row, column
+            lse = Logits(x_, y_, t, **excluded).lse(group)
+        ctx.save_for_backward(x, y, t, lse.row, lse.column)
+        ctx.excluded, ctx.moderate = excluded, lse.moderate
+        ctx.scale = (scale.dtype, scale.shape) if isinstance(scale, Tensor) else None
+        return lse.row, lse.column
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Float[Tensor, " m"], h: Float[Tensor, " n"]) -> Gradients:
         x, y, t, row, column = ctx.saved_tensors
         need_x, need_y, need_scale, *_ = ctx.needs_input_grad
-        logits = Logits(x.to(t.dtype), y.to(t.dtype), t, **ctx.excluded)
+        logits, lse = Logits(x.to(t.dtype), y.to(t.dtype), t, **ctx.excluded), LogSumExp(row, column, ctx.moderate)
 
         def gradient(rows: slice, S: Tensor) -> Tensor:
-            return softmax_gradient(S, row[rows], column, g[rows], h)
+            return lse.gradient(rows, S, g, h)
 
         with full_precision(x):
-            GY, GX = logits.products(gradient, need_x or need_scale, need_y)
+            y_operand, x_operand = logits.y if need_x or need_scale else None, logits.tx if need_y else None
+            GY, GX = logits.products(gradient, y_operand, x_operand)
         dx = (GY * t).to(x.dtype) if GY is not None and need_x else None
         dy = GX.to(y.dtype) if GX is not None else None
         dt = in_form((GY * logits.x).sum(), ctx.scale) if GY is not None and need_scale else None
@@ -184,12 +183,6 @@ def _sides(
 ) -> tuple[Side, Side]:
     dtype = accumulation_dtype(x, y)
     return Side(x, x_ids, x_weight, dtype), Side(y, y_ids, y_weight, dtype)
-
-
-def _share(weight: Float[Tensor, " n"], part: float, group: Any) -> Float[Tensor, " n"]:
-    """part * weight / sum of weight over the group; 0 where that sum is 0."""
-    (total,) = sum_over(group, weight.sum())
-    return weight * (part / total.clamp_min(torch.finfo(weight.dtype).tiny))
 
 
 def _gradients(logits: Logits, rows: Side, columns: Side, GY: Tensor | None, GX: Tensor | None) -> Gradients:

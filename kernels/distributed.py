@@ -1,10 +1,10 @@
 """What the ranks of a group owe one another when each holds a strip of the rows and all of the columns.
 
-A row sees every column, so its sums are complete on its own rank. A column sees only its rank's rows: whatever is summed
-over rows is reduced here. Reductions happen in the forward pass only; every rank must make the same calls in the same
-order, so no call may depend on a rank's own data.
+A row sees every column, so its sums are complete on its own rank. A column sees only its rank's rows: whatever is
+summed over rows is reduced here. Reductions happen in the forward pass only; every rank must make the same calls in
+the same order, so no call may depend on a rank's own data.
 
-Trap: nothing here carries a gradient. The callers differentiate by hand (chunked) or reattach their own strip (reference).
+Trap: nothing here carries a gradient. Callers differentiate by hand (chunked) or reattach their strip (reference).
 """
 
 from __future__ import annotations

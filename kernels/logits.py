@@ -1,7 +1,7 @@
 """The logits S = t X Y^T + b by chunks of rows: the one place where M x N numbers exist, a bounded number at a time.
 
-Everything the losses need of S is a row or column log-sum-exp, or a product with G = dL/dS. Both passes ask for S chunk
-by chunk and forget it, so that memory is O((M + N) D + chunk N); what a second pass needs is computed again.
+All that a loss needs of S is row and column log-sum-exps and the products of G = dL/dS with X and Y. Both passes ask
+for S chunk by chunk and forget it, so memory is O((M + N) D + chunk N), and the second pass computes S again.
 
 Traps
 - Only a loss's last pass may overwrite the chunks: a single chunk is computed once and kept.
@@ -11,19 +11,23 @@ Traps
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from kernels.distributed import lse_over
+
 CELLS = 2**21
-"""logits in a chunk: 8 MiB in float32, what stays in a CPU's last-level cache"""
+"""logits in a chunk: 8 MiB in float32, which a CPU's last-level cache holds"""
 MIN_ROWS = 256
 """fewer rows than this make the matrix products slow, however many columns there are"""
 
-Select = Callable[[slice, Tensor], Tensor]
-"""(rows, S[rows]) -> S[rows] with -inf in the pairs to leave out, not in place"""
+ByChunk = Callable[[slice, Tensor], Tensor]
+"""(rows, S[rows]) -> another matrix of that shape"""
 
 
 class Logits:
@@ -44,19 +48,20 @@ class Logits:
     ):
         self.x, self.y, self.t, self.tx = x, y, t, x * t
         self._bias, self._self_column, self._distinct = bias, self_column, distinct
-        self._chunk = max(CELLS // max(len(y), 1), MIN_ROWS)
 
     def __iter__(self) -> Iterator[tuple[slice, Float[Tensor, "rows n"]]]:
-        if len(self.x) <= self._chunk:
-            yield slice(0, len(self.x)), self._single
+        num_rows, num_columns = self.x.shape[0], self.y.shape[0]
+        step = max(CELLS // max(num_columns, 1), MIN_ROWS)
+        if num_rows <= step:
+            yield slice(0, num_rows), self._single
             return
-        for start in range(0, len(self.x), self._chunk):
-            rows = slice(start, min(start + self._chunk, len(self.x)))
+        for start in range(0, num_rows, step):
+            rows = slice(start, min(start + step, num_rows))
             yield rows, self._compute(rows)
 
     @cached_property
     def _single(self) -> Float[Tensor, "m n"]:
-        return self._compute(slice(0, len(self.x)))
+        return self._compute(slice(0, self.x.shape[0]))
 
     def _compute(self, rows: slice) -> Float[Tensor, "rows n"]:
         S = self.tx[rows] @ self.y.T
@@ -71,64 +76,71 @@ class Logits:
             S.masked_fill_(x_ids[rows, None] == y_ids, -torch.inf)
         return S
 
-    def lse(self, select: Select | None = None) -> tuple[Float[Tensor, " m"], Float[Tensor, " n"]]:
-        """Row and column log-sum-exp, of all of S or of what `select` leaves; -inf where nothing is left."""
-        row, column = self.tx.new_empty(len(self.tx)), self.y.new_full((len(self.y),), -torch.inf)
+    def lse(self, group: Any, select: ByChunk | None = None) -> LogSumExp:
+        """Row and column log-sum-exps of S, or of what `select` makes of it; columns' over all rows of the group."""
+        parts, column, moderate = [], None, True
         for rows, S in self:
-            row[rows], part = _lse(S if select is None else select(rows, S))
-            column = torch.logaddexp(column, part)
-        return row, column
+            row_part, column_part, moderate_part = _lse(S if select is None else select(rows, S))
+            parts.append(row_part)
+            column = column_part if column is None else torch.logaddexp(column, column_part)
+            moderate = moderate and moderate_part
+        assert column is not None  # the last chunk of no rows is one of no rows
+        return LogSumExp(parts[0] if len(parts) == 1 else torch.cat(parts), lse_over(group, column), moderate)
 
     def products(
-        self, gradient: Callable[[slice, Tensor], Tensor], left: bool = True, right: bool = True
+        self,
+        G: ByChunk,
+        y: Float[Tensor, "n d"] | None,
+        tx: Float[Tensor, "m d"] | None,
     ) -> tuple[Float[Tensor, "m d"] | None, Float[Tensor, "n d"] | None]:
-        """(G Y, t G^T X) with G = gradient(rows, S[rows]): dL/dX is t times the first, dL/dY is the second.
+        """(G y, G^T tx) for G given by chunks; without an operand, None for its product.
 
-        dL/dt = sum_ij G_ij <x_i, y_j> = <G Y, X>, from the first before it meets t (which may be 0).
+        With y = Y and tx = t X they are dL/dX / t and dL/dY. The first has not met t, which may be 0, because
+        dL/dt = sum_ij G_ij <x_i, y_j> = <G Y, X>.
         """
-        GY = torch.empty_like(self.x) if left else None
-        GX = torch.zeros_like(self.y) if right else None
+        Gy = None if y is None else torch.empty_like(self.x)
+        Gx = None if tx is None else torch.zeros_like(self.y)
         for rows, S in self:
-            G = gradient(rows, S)
-            if GY is not None:
-                torch.mm(G, self.y, out=GY[rows])
-            if GX is not None:
-                GX.addmm_(G.T, self.tx[rows])
-        return GY, GX
+            chunk = G(rows, S)
+            if y is not None and Gy is not None:
+                torch.mm(chunk, y, out=Gy[rows])
+            if tx is not None and Gx is not None:
+                Gx.addmm_(chunk.T, tx[rows])
+        return Gy, Gx
 
 
-def _lse(S: Float[Tensor, "m n"]) -> tuple[Float[Tensor, " m"], Float[Tensor, " n"]]:
-    """Row and column log-sum-exp of one chunk, from one exponential where float32 allows."""
+@dataclass(frozen=True)
+class LogSumExp:
+    """The log-sum-exp of every row and column, -inf where everything is excluded."""
+
+    row: Float[Tensor, " m"]
+    column: Float[Tensor, " n"]
+    moderate: bool
+    """whether exp(S) can be formed as it is"""
+
+    def gradient(
+        self, rows: slice, S: Float[Tensor, "rows n"], a: Float[Tensor, " m"], b: Float[Tensor, " n"]
+    ) -> Float[Tensor, "rows n"]:
+        """G_ij = a_i exp(S_ij - row_i) + b_j exp(S_ij - column_j), in the memory of S.
+
+        The gradient of sum_i a_i row_i + sum_j b_j column_j; 0 in a row or column in which everything is excluded.
+        """
+        row, column, a = self.row[rows], self.column, a[rows]
+        if self.moderate:
+            return S.exp_().mul_((a * (-row).exp())[:, None] + b * (-column).exp())
+        # -inf - -inf would be NaN; -inf - inf is as good as no logit at all
+        row, column = (v.masked_fill(v.isneginf(), torch.inf) for v in (row, column))
+        return (S - column).exp_().mul_(b).add_(S.sub_(row[:, None]).exp_().mul_(a[:, None]))
+
+
+def _lse(S: Float[Tensor, "m n"]) -> tuple[Float[Tensor, " m"], Float[Tensor, " n"], bool]:
+    """Row and column log-sum-exp of one chunk, and whether one exponential of S without a reference served for both.
+
+    It does when all of them are within (-40, 40): then no exponential overflows, and those that underflow are below
+    e^-47 of their row's and their column's sum. -inf, inf and NaN are not.
+    """
     E = S.exp()
     row, column = E.sum(1).log_(), E.sum(0).log_()
-    return (row, column) if _moderate(row, column) else (S.logsumexp(1), S.logsumexp(0))
-
-
-def _moderate(row: Tensor, column: Tensor) -> bool:
-    """Whether exp(S) needs no reference: with every log-sum-exp inside (-40, 40) no row's or column's terms overflow,
-    and those that underflow are below e^-47 of their sum. False for -inf, inf and NaN."""
-    return bool(torch.cat([row, column]).abs_().amax() < 40)
-
-
-def softmax_gradient(
-    S: Float[Tensor, "m n"],
-    row: Float[Tensor, " m"],
-    column: Float[Tensor, " n"],
-    a: Float[Tensor, " m"],
-    b: Float[Tensor, " n"] | None,
-) -> Float[Tensor, "m n"]:
-    """G_ij = a_i exp(S_ij - row_i) + b_j exp(S_ij - column_j), in the memory of S.
-
-    The gradient of sum_i a_i row_i + sum_j b_j column_j. Without b, of the first sum. A row or column in which everything
-    is excluded (log-sum-exp -inf) has gradient 0.
-    """
-    if b is not None and _moderate(row, column):
-        factor = (a * (-row).exp())[:, None] + b * (-column).exp()
-        return S.exp_().mul_(factor)
-    G = 0.0 if b is None else (S - _filled(column)).exp_().mul_(b)
-    return S.sub_(_filled(row)[:, None]).exp_().mul_(a[:, None]).add_(G)
-
-
-def _filled(lse: Tensor) -> Tensor:
-    """-inf becomes +inf, so that exp(-inf - lse) is 0 and not NaN."""
-    return lse.masked_fill(lse.isneginf(), torch.inf)
+    if S.numel() > 0 and all(-40 < bound < 40 for v in (row, column) for bound in map(float, v.aminmax())):
+        return row, column, True
+    return S.logsumexp(1), S.logsumexp(0), False

@@ -34,7 +34,8 @@ def contrast_lse(
     if exclude == "self":
         keep = ~_itself(x, y, x_offset)
     elif exclude == "group":
-        assert x_ids is not None and y_ids is not None
+        assert x_ids is not None
+        assert y_ids is not None
         keep = x_ids[:, None] != y_ids
     row = _lse(S, keep)
     S, keep = _all_rows(group, S, keep)

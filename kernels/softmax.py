@@ -1,18 +1,18 @@
 """The three softmax losses over several positives: their values, and their gradients on chunks of logits.
 
-Letters: S = t X Y^T; P_ij = 1 where i and j are positives; n_i, m_j = positives of row i, of column j; a_i, b_j = weights of
-the row and column means; row_i, column_j = log-sum-exps. The loss is sum_i a_i l_i + sum_j b_j l'_j.
+Letters: S = t X Y^T; P_ij = 1 where i and j are positives; n_i, m_j = positives of row i, of column j; a_i, b_j =
+weights of the row and column means; row_i, column_j = log-sum-exps. The loss is sum_i a_i l_i + sum_j b_j l'_j.
 
- 1. The dense part of G = dL/dS is the same for all:  G_ij = a_i exp(S_ij - row_i) + b_j exp(S_ij - column_j), where the
-    log-sum-exps run over everything (mean, logsum) or over the negatives (each).
- 2. mean    l_i = row_i - (1/n_i) (P S')_i.       SupCon's L_out (arXiv 2004.11362, eq. 2); its floor is log n_i.
+ 1. The dense part of G = dL/dS is the same for all:  G_ij = a_i exp(S_ij - row_i) + b_j exp(S_ij - column_j), where
+    the log-sum-exps run over everything (mean, logsum) or over the negatives (each).
+ 2. mean    l_i = row_i - (1/n_i) sum_p S_ip.          SupCon's L_out (arXiv 2004.11362, eq. 2); its floor is log n_i.
             G_ij -= P_ij (a_i/n_i + b_j/m_j): not a function of S, so it reaches dL/dX and dL/dY as segment sums.
  3. logsum  l_i = row_i - row+_i, row+ over the positives.      MIL-NCE (arXiv 1912.06430, eq. 1); its floor is 0.
-            G_ij -= P_ij (a_i exp(S_ij - row+_i) + b_j exp(S_ij - column+_j)).
- 4. each    l_i = (1/n_i) sum_p [log(e^S_ip + e^row_i) - S_ip] = (1/n_i) sum_p softplus(row_i - S_ip), row over the negatives.
-            NT-Xent (arXiv 2002.05709) for each positive alone; its floor is 0. With B_i = sum_p sigmoid(row_i - S_ip):
-            dl_i/drow_i = B_i/n_i, so the negatives carry a_i B_i/n_i in the place of a_i in step 1, and
-            G_ip = -(a_i/n_i) sigmoid(row_i - S_ip) - (b_p/m_p) sigmoid(column_p - S_ip).
+            G_ij -= P_ij [a_i exp(S_ij - row+_i) + b_j exp(S_ij - column+_j)].
+ 4. each    l_i = (1/n_i) sum_p [log(e^S_ip + e^row_i) - S_ip] = (1/n_i) sum_p softplus(row_i - S_ip), row over the
+            negatives: NT-Xent (arXiv 2002.05709) for each positive alone; its floor is 0.
+            With B_i = sum_p sigmoid(row_i - S_ip), dl_i/drow_i = B_i/n_i: the negatives carry a_i B_i/n_i in the place
+            of a_i in step 1, and  G_ip = -(a_i/n_i) sigmoid(row_i - S_ip) - (b_p/m_p) sigmoid(column_p - S_ip).
 
 Trap: over a group, sums over rows are complete only after a reduction, which every rank must join whatever its data.
 """
@@ -27,111 +27,131 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from kernels.autograd import Side
 from kernels.distributed import lse_over, sum_over
-from kernels.logits import Logits, softmax_gradient
-from kernels.positives import Positives
+from kernels.logits import ByChunk, Logits
+from kernels.positives import OneToOne, Positives
 
 
-class Problem(NamedTuple):
-    """sum_i a_i l_i + sum_j b_j l'_j; a and b are 0 where there is no positive, and b is when only rows count."""
+class Means(NamedTuple):
+    """The weights of the two means; 0 where there is no positive, and all columns' when only rows count."""
 
-    logits: Logits
-    P: Positives
     a: Float[Tensor, " m"]
     b: Float[Tensor, " n"]
-    n: Float[Tensor, " m"]
-    """positives of each row, at least 1"""
-    m: Float[Tensor, " n"]
-    """positives of each column in all strips, at least 1"""
-    group: Any
+    an: Float[Tensor, " m"]
+    """a_i / n_i"""
+    bm: Float[Tensor, " n"]
+    """b_j / m_j, m_j counted in the strips of all ranks"""
+    floor: Float[Tensor, ""] | float
+    """sum_i a_i log n_i + sum_j b_j log m_j: the loss `mean` when all positives agree and no negative does"""
 
 
 class Solution(NamedTuple):
     value: Float[Tensor, ""]
-    gradient: Callable[[slice, Tensor], Tensor]
+    gradient: ByChunk
     """(rows, S[rows]) -> G[rows], in the memory of S"""
-    finish: Callable[[Tensor | None, Tensor | None], None] | None = None
+    finish: Callable[[Tensor | None, Tensor | None], None] = lambda GY, GX: None
     """adds to (G Y, t G^T X), where they are wanted, what is not in `gradient`"""
 
 
-def mean(p: Problem) -> Solution:
-    row, column = p.logits.lse()
-    column = lse_over(p.group, column)
-    an, bm = p.a / p.n, p.b / p.m
-    tx, y = p.logits.tx, p.logits.y
-    PY = p.P.rows(y).mul(an[:, None]).add_(p.P.rows(y, bm))
-    local, floor = sum_over(p.group, _dot(p.a, row) - (tx * PY).sum(), _dot(p.a, p.n.log()))
-    value = local + _dot(p.b, column)
-    # Rounding may take the difference below what it is at perfect agreement; the exact value never is.
-    value = torch.maximum(value, floor + _dot(p.b, p.m.log()))
+def means(P: Positives | OneToOne, rows: Side, columns: Side, symmetric: bool, group: Any) -> Means:
+    half = 0.5 if symmetric else 0.0
+    if isinstance(P, OneToOne) and rows.uniform and columns.uniform and group is None:
+        a = rows.weight * ((1 - half) / max(rows.num, 1))
+        b = columns.weight * (half / max(columns.num, 1))
+        return Means(a, b, a, b, 0.0)
+    n, (m,) = P.row_count, sum_over(group, P.column_count)
+    a, b = rows.weight * (n > 0), columns.weight * (m > 0)
+    (total,) = sum_over(group, a.sum())
+    tiny = torch.finfo(a.dtype).tiny
+    a *= (1 - half) / total.clamp_min(tiny)
+    b *= half / b.sum().clamp_min(tiny)
+    n, m = n.clamp_min(1).to(a.dtype), m.clamp_min(1).to(a.dtype)
+    (floor,) = sum_over(group, a @ n.log())
+    return Means(a, b, a / n, b / m, floor + b @ m.log())
+
+
+def mean(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solution:
+    lse = logits.lse(group)
+    tx, y = logits.tx, logits.y
+    PY = P.rows(y * w.bm[:, None]).add(P.rows(y) * w.an[:, None])
+    (local,) = sum_over(group, _dot(w.a, lse.row) - (tx * PY).sum())
+    # Rounding may take the difference below its floor; the exact value never is.
+    value = (local + _dot(w.b, lse.column)).clamp_min(w.floor)
 
     def gradient(rows: slice, S: Tensor) -> Tensor:
-        return softmax_gradient(S, row[rows], column, p.a[rows], p.b)
+        return lse.gradient(rows, S, w.a, w.b)
 
     def finish(GY: Tensor | None, GX: Tensor | None) -> None:
         if GY is not None:
             GY.sub_(PY)
         if GX is not None:
-            GX.sub_(p.P.columns(tx, an)).addcmul_(p.P.columns(tx), bm[:, None], value=-1)
+            GX.sub_(P.columns(tx * w.an[:, None])).sub_(P.columns(tx) * w.bm[:, None])
 
     return Solution(value, gradient, finish)
 
 
-def logsum(p: Problem) -> Solution:
-    row_positive = torch.full_like(p.a, -torch.inf)
-    column_positive = torch.full_like(p.b, -torch.inf)
+def logsum(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solution:
+    row_positive = torch.full_like(w.a, -torch.inf)
+    column_positive = torch.full_like(w.b, -torch.inf)
 
     def read_positives(rows: slice, S: Tensor) -> Tensor:
-        i, j = p.P.pairs(rows)
+        i, j = P.pairs(rows)
         s = S[i, j]
-        row_positive[rows] = _segment_lse(s, i, len(S))
-        column_positive.copy_(torch.logaddexp(column_positive, _segment_lse(s, j, len(p.b))))
+        row_positive[rows] = _segment_lse(s, i, S.shape[0])
+        column_positive.copy_(torch.logaddexp(column_positive, _segment_lse(s, j, S.shape[1])))
         return S
 
-    row, column = p.logits.lse(read_positives)
-    column, column_positive = lse_over(p.group, column), lse_over(p.group, column_positive)
-    (local,) = sum_over(p.group, _dot(p.a, (row - row_positive).clamp_min(0.0)))
-    value = local + _dot(p.b, (column - column_positive).clamp_min(0.0))
+    lse = logits.lse(group, read_positives)
+    column_positive = lse_over(group, column_positive)
+    # without a positive the difference is infinite or no number; rounding may take it below 0
+    row = torch.where(w.a > 0, lse.row - row_positive, 0.0).clamp_min(0.0)
+    column = torch.where(w.b > 0, lse.column - column_positive, 0.0).clamp_min(0.0)
+    (local,) = sum_over(group, w.a @ row)
+    value = local + w.b @ column
 
     def gradient(rows: slice, S: Tensor) -> Tensor:
-        i, j = p.P.pairs(rows)
-        s, a = S[i, j], p.a[rows]
-        G = softmax_gradient(S, row[rows], column, a, p.b)
-        G[i, j] -= a[i] * (s - row_positive[rows][i]).exp() + p.b[j] * (s - column_positive[j]).exp()
+        i, j = P.pairs(rows)
+        s = S[i, j]
+        from_row = w.a[rows][i] * (s - row_positive[rows][i]).exp()
+        from_column = w.b[j] * (s - column_positive[j]).exp()
+        G = lse.gradient(rows, S, w.a, w.b)
+        G[i, j] -= from_row + from_column
         return G
 
     return Solution(value, gradient)
 
 
-def each(p: Problem) -> Solution:
-    row, column = p.logits.lse(lambda rows, S: S.index_put(p.P.pairs(rows), S.new_tensor(-torch.inf)))
-    column = lse_over(p.group, column)
-    an, bm = p.a / p.n, p.b / p.m
-    B, C = torch.zeros_like(p.a), torch.zeros_like(p.b)
-    cost = p.a.new_zeros(())
-    for rows, S in p.logits:
-        i, j = p.P.pairs(rows)
-        from_row, from_column = row[rows][i] - S[i, j], column[j] - S[i, j]
-        B[rows].index_add_(0, i, from_row.sigmoid())
+def each(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solution:
+    nothing = logits.t.new_tensor(-torch.inf)
+    negatives = logits.lse(group, lambda rows, S: S.index_put(P.pairs(rows), nothing))
+    B, C = torch.zeros_like(w.a), torch.zeros_like(w.b)
+    value = torch.zeros_like(logits.t)
+    for rows, S in logits:
+        i, j = P.pairs(rows)
+        s = S[i, j]
+        from_row, from_column = negatives.row[rows][i] - s, negatives.column[j] - s
+        B[rows] = B[rows].index_add(0, i, from_row.sigmoid())
         C.index_add_(0, j, from_column.sigmoid())
-        cost += _dot(an[rows][i], softplus(from_row, threshold=40.0))
-        cost += _dot(bm[j], softplus(from_column, threshold=40.0))
-    value, C = sum_over(p.group, cost, C)
+        # softplus with this threshold is exact in float64 too
+        value += w.an[rows][i] @ softplus(from_row, threshold=40.0) + w.bm[j] @ softplus(from_column, threshold=40.0)
+    value, C = sum_over(group, value, C)
 
     def gradient(rows: slice, S: Tensor) -> Tensor:
-        i, j = p.P.pairs(rows)
+        i, j = P.pairs(rows)
         s = S[i, j]
-        S[i, j] = -torch.inf
-        G = softmax_gradient(S, row[rows], column, (an * B)[rows], bm * C)
-        G[i, j] = -an[rows][i] * (row[rows][i] - s).sigmoid() - bm[j] * (column[j] - s).sigmoid()
+        S[i, j] = nothing
+        G = negatives.gradient(rows, S, w.an * B, w.bm * C)
+        from_row, from_column = negatives.row[rows][i] - s, negatives.column[j] - s
+        G[i, j] = -w.an[rows][i] * from_row.sigmoid() - w.bm[j] * from_column.sigmoid()
         return G
 
     return Solution(value, gradient)
 
 
 def _dot(weight: Tensor, value: Tensor) -> Float[Tensor, ""]:
-    """sum of weight * value; a weight of 0 silences whatever stands there, infinite or not a number."""
-    return (weight * torch.where(weight > 0, value, 0.0)).sum()
+    """sum of weight * value, where a weight of 0 silences -inf"""
+    return weight @ value.clamp_min(torch.finfo(value.dtype).min)
 
 
 def _segment_lse(s: Float[Tensor, " k"], segment: Int64[Tensor, " k"], num: int) -> Float[Tensor, " num"]:

@@ -99,7 +99,7 @@ def test_own_components_train_together(own: dict[str, str], data: str) -> None:
     build_engine(build_parts(recipe), Parallel(), metrics).fit()
     losses = [record["train/loss"] for record in metrics.records]
     assert len(losses) == 20
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < 0.9 * losses[0]
 
 
 def test_a_module_path_is_found_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

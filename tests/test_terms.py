@@ -175,8 +175,9 @@ def test_symile_contrasts_the_true_product_with_shuffled_ones() -> None:
     for anchor, others in (("a", "bc"), ("b", "ac"), ("c", "ab")):
         x, (p, q) = z[anchor].z[:, 0], (z[m].z[:, 0] for m in others)
         shuffled = p[torch.randperm(13, generator=generator)] * q[torch.randperm(13, generator=generator)]
-        logits = 5.0 * x @ shuffled.T
-        truth = 5.0 * (x * p * q).sum(1)
+        s = float(objective.scale())
+        logits = s * x @ shuffled.T
+        truth = s * (x * p * q).sum(1)
         logits = torch.where(torch.eye(13, dtype=torch.bool), truth, logits)
         total = total + F.cross_entropy(logits, torch.arange(13)) / 3
     close(objective(z, pool(z, step=9, seed=4)).total, total)

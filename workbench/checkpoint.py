@@ -155,8 +155,7 @@ def _restore_optimizer(both: nn.Module, optimizer: torch.optim.Optimizer, tensor
     state: dict[nn.Parameter, dict[str, Any]] = {}
     for name, value in tensors.items():
         owner, _, key = name.rpartition(".")
-        device = "cpu" if key == "step" else parameters[owner].device
-        state.setdefault(parameters[owner], {})[key] = value.to(device)
+        state.setdefault(parameters[owner], {})[key] = value.to(parameters[owner].device)
     optimizer.state.clear()
     optimizer.state.update(state)
 

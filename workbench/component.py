@@ -28,6 +28,7 @@ from pydantic import (
     ConfigDict,
     PlainSerializer,
     ValidationError,
+    WithJsonSchema,
     WrapValidator,
     create_model,
     model_validator,
@@ -196,4 +197,5 @@ def component(kind: str, *, optional: bool = False) -> Any:
     def read(value: Any, _: Any) -> Spec | None:
         return None if optional and value is None else validate(kind, value)
 
-    return Annotated[Any, WrapValidator(read), PlainSerializer(lambda spec: spec and spec.as_dict())]
+    write = PlainSerializer(lambda spec: spec and spec.as_dict())
+    return Annotated[Any, WrapValidator(read), write, WithJsonSchema({"type": kind})]  # the type that `wb show` prints

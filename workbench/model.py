@@ -55,9 +55,8 @@ class Model(nn.Module):
         chosen = view_indices([valid[m].shape[1] for m in side.members], "all" if "all" in side.options else "zip")
         present, inputs = {}, {}
         for modality, views in zip(side.members, chosen, strict=True):
-            index = torch.tensor(views, device=valid[modality].device)
-            present[modality] = valid[modality][:, index]
-            inputs[modality] = _detach(_select(features[modality], valid[modality].shape, index), side.options)
+            present[modality] = valid[modality][:, views]
+            inputs[modality] = _detach(_select(features[modality], valid[modality].shape, views), side.options)
         exists = torch.stack(list(present.values())).all(0)
         fused = self.fusion(
             str(replace(side, options=frozenset())), inputs, {m: p.flatten() for m, p in present.items()}
@@ -72,13 +71,13 @@ def view_indices(counts: Sequence[int], views: Literal["zip", "all"]) -> list[li
     return [list(column) for column in zip(*product(*map(range, counts)), strict=True)]
 
 
-def _select(features: Features, shape: torch.Size, index: Tensor) -> Features:
-    """Features of the views `index` of each sample: [n*k, ...] -> [n*len(index), ...]."""
-    if index.tolist() == list(range(shape[1])):
+def _select(features: Features, shape: torch.Size, views: list[int]) -> Features:
+    """Features of these views of each sample: [n*k, ...] -> [n*len(views), ...]."""
+    if views == list(range(shape[1])):
         return features
 
     def pick(x: Tensor | None) -> Tensor | None:
-        return None if x is None else x.unflatten(0, shape)[:, index].flatten(0, 1)
+        return None if x is None else x.unflatten(0, shape)[:, views].flatten(0, 1)
 
     z, pooled = pick(features.z), pick(features.pooled)
     assert z is not None and pooled is not None

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import yaml
+
 from workbench.checkpoint import Best
-from workbench.metrics import Record
+from workbench.metrics import Record, read
+from workbench.run import Run, RunError
 
 
 def evaluations(records: list[Record]) -> list[Record]:
@@ -36,3 +41,44 @@ def print_evaluations(records: list[Record], best: Best | None) -> None:
             values = (column.get(name) for column in columns.values())
             table.add_row(name.removeprefix("eval/"), *("-" if v is None else f"{v:.4g}" for v in values))
     Console().print(table)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the files of a run say, whether or not its components can still be imported."""
+
+    run: Path
+    recipe: str
+    step: int
+    finished: bool
+    evaluations: list[Record]
+    metric: str | None
+    """the one that stands for the run: eval.best of its recipe, or else the first there is"""
+    best: Best | None
+    """of `metric`, where the recipe says that larger is better"""
+
+    @property
+    def value(self) -> float | None:
+        """Of the metric, at the last evaluation."""
+        return self.evaluations[-1].get(f"eval/{self.metric}") if self.evaluations else None
+
+
+def read_report(path: Path) -> Report:
+    """Raises RunError when `path` is not a run folder."""
+    run = Run(path)
+    if not run.exists:
+        raise RunError(f"{path} is not a run folder: it has no recipe.yaml")
+    recipe, records = yaml.safe_load((path / "recipe.yaml").read_text(encoding="utf-8")), read(run.metrics)
+    found = evaluations(records)
+    wanted = recipe["eval"]["best"]
+    at = [(record[f"eval/{wanted}"], record["step"]) for record in found if f"eval/{wanted}" in record]
+    value, step = max(at, key=lambda pair: pair[0], default=(None, None))
+    return Report(
+        run=path,
+        recipe=recipe["name"],
+        step=records[-1]["step"] if records else 0,
+        finished=run.done.exists(),
+        evaluations=found,
+        metric=wanted or next((n.removeprefix("eval/") for r in found for n in r if n.startswith("eval/")), None),
+        best=Best(wanted, value, step) if at else None,
+    )

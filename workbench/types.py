@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal, Protocol
 
 import torch
@@ -70,6 +71,7 @@ class Side:
     options: frozenset[str] = frozenset()
 
     @staticmethod
+    @cache
     def parse(name: str) -> Side:
         """Raises ValueError when `name` is not a side."""
         body, *options = name.split(":")

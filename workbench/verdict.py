@@ -10,7 +10,7 @@ from typing import Literal
 
 Verdict = Literal["passed", "blind", "partial", "below floor", "unknown"]
 
-_ROUNDING = 1e-5  # of a float32 loss, relative: a collapsed model's loss is constant, its s.e. allows for none
+_ROUNDING = 1e-5  # of a float32 loss, over the no-information loss: the s.e. of a constant loss allows for none
 
 
 def recovered(loss: float, floor: float, no_information: float) -> float | None:
@@ -42,7 +42,7 @@ def verdict(
     """
     if floor is None or no_information is None:
         return "unknown"
-    if loss < floor - 3 * loss_se - _ROUNDING * abs(floor):
+    if loss < floor - 3 * loss_se - _ROUNDING * abs(no_information):
         return "below floor"
     if (recovered(loss, floor, no_information) or 0) >= 0.95:
         return "passed"

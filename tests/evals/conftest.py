@@ -24,8 +24,8 @@ class Cosine:
 def embed(inputs, sides) -> Views:
     views = {}
     for name in sides:
-        z = sum(torch.stack([torch.as_tensor(x) for x in inputs[m]]) for m in Side.parse(name).members)
-        z = F.normalize(z.float(), dim=1)[:, None]
+        members = [torch.stack([torch.as_tensor(x) for x in inputs[m]]) for m in Side.parse(name).members]
+        z = F.normalize(torch.stack(members).sum(0).float(), dim=1)[:, None]
         views[name] = View(z, torch.ones(z.shape[:2], dtype=torch.bool))
     return views
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def cosine_distance(a: np.ndarray, b: np.ndarray) -> float:
     return (1 - float(a @ b)) / 2
 
 
-def brute_force(x: np.ndarray, y: np.ndarray, neighbours: int) -> dict[str, float]:
+def brute_force(x: np.ndarray, y: np.ndarray, neighbours: int) -> dict[str, Any]:
     n = len(x)
     pairs = [(i, j) for i in range(n) for j in range(n) if i != j]
     within = [np.mean([cosine_distance(z[i], z[j]) for i, j in pairs]) for z in (x, y)]
@@ -56,12 +57,10 @@ def test_run_equals_brute_force(world, monkeypatch, rows, dtype):
     images, texts = sphere(rng, 41, 6, 1.0), sphere(rng, 110, 6, -1.0)
     chosen = [i for i in range(41) if image_ids[i] in text_ids]
     partners = [text_ids.tolist().index(image_ids[i]) for i in chosen]
-    items = {
-        "image": (torch.tensor(images, dtype=dtype), image_ids),
-        "text": (torch.tensor(texts, dtype=dtype), text_ids),
-    }
+    x, y = (torch.from_numpy(z).to(dtype) for z in (images, texts))
+    items = {"image": (x, image_ids), "text": (y, text_ids)}
     got = dict(Gap(neighbours=5).run(world(items)))
-    assert 0.5 < got.pop("probe_accuracy") <= 1
+    del got["probe_accuracy"]  # depends on a random split: judged below on sets where it is known
     assert got == pytest.approx(brute_force(images[chosen], texts[partners], 5), rel=1e-5), seed
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.component import validate
@@ -38,6 +38,7 @@ def table(scores: torch.Tensor):
     return score, views(scores.shape[0]), views(scores.shape[1])
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.sampled_from([1, 3, 41, 1000]))
 def test_ranks_with_ties_negatives_infinities_and_many_positives(seed, num_values, chunk):
     rng = np.random.default_rng(seed)
@@ -51,12 +52,14 @@ def test_ranks_with_ties_negatives_infinities_and_many_positives(seed, num_value
     assert ranks.tolist() == sorted_ranks(scores, query_ids, candidate_ids)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 6), min_size=1), st.lists(st.integers(0, 6), min_size=1))
 def test_num_positives_counts_equal_ids(query_ids, candidate_ids):
     counted = num_positives(torch.tensor(query_ids), torch.tensor(candidate_ids))
     assert counted.tolist() == [candidate_ids.count(i) for i in query_ids]
 
 
+@settings(deadline=None)
 @given(st.integers(1, 30), st.integers(1, 40), st.data())
 def test_chance_is_one_minus_a_ratio_of_binomials(num_candidates, k, data):
     p = data.draw(st.integers(1, num_candidates))

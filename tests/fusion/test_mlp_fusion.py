@@ -11,6 +11,11 @@ WIDTHS = {"audio": 5, "image": 7, "text": 3}
 SIDES = [Side.parse(s) for s in ("audio+image", "audio+text", "+text", "audio+image+text")]
 
 
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    print(f"torch.manual_seed({torch.seed()})")
+
+
 def features(n: int, dtype: torch.dtype = torch.float64) -> dict[str, Features]:
     return {m: Features(torch.randn(n, 4, dtype=dtype), torch.randn(n, w, dtype=dtype)) for m, w in WIDTHS.items()}
 
@@ -32,9 +37,7 @@ def test_formula(side: str, final: bool) -> None:
 def test_sides_have_their_own_weights_but_views_do_not() -> None:
     fusion = MLP([*SIDES, Side.parse("audio+image:all")], WIDTHS, 6, hidden=11).eval()
     size = {s: sum(p.numel() for p in fusion.mlps[s].parameters()) for s in fusion.mlps}
-    assert size == {
-        "+".join(s.members): (sum(WIDTHS[m] for m in s.members) + 1) * 11 + 12 * 6 for s in SIDES
-    }
+    assert size == {"+".join(s.members): (sum(WIDTHS[m] for m in s.members) + 1) * 11 + 12 * 6 for s in SIDES}
     inputs = features(5, torch.float32)
     assert torch.equal(fusion("audio+image", inputs), fusion("audio+image:all", inputs))
 

@@ -1,4 +1,4 @@
-"""ITO's fusion against torch's own encoder layers with copied weights, and what must not leak: padding, absence, samples."""
+"""ITO's fusion against torch's own layers with copied weights, and what must not leak: padding, absence, samples."""
 
 from dataclasses import replace
 
@@ -10,6 +10,11 @@ from workbench.fusion.transformer import Transformer
 from workbench.types import Features, Side
 
 DIM, SIDES, WIDTHS = 24, [Side.parse("image+text")], {"image": 10, "text": 12}
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    print(f"torch.manual_seed({torch.seed()})")
 
 
 def make(readout: str = "cls", dim: int = DIM, heads: int = 4, **settings: object) -> Transformer:
@@ -24,7 +29,9 @@ def inputs(n: int = 5, dim: int = DIM, dtype: torch.dtype = torch.float64) -> di
 
     def draw(tokens: int, **rest: object) -> Features:
         z, pooled = torch.randn(n, dim, dtype=dtype), torch.randn(n, 10, dtype=dtype)
-        return Features(z, pooled, torch.randn(n, tokens, dim, dtype=dtype), torch.randn(tokens, dim, dtype=dtype), **rest)
+        return Features(
+            z, pooled, torch.randn(n, tokens, dim, dtype=dtype), torch.randn(tokens, dim, dtype=dtype), **rest
+        )
 
     return {"image": draw(7, cls=0), "text": draw(9, mask=torch.arange(9) < torch.randint(1, 10, (n, 1)))}
 
@@ -124,7 +131,10 @@ def test_is_a_map_of_single_samples(readout: str) -> None:
 def test_reads_the_first_class_token_wherever_it_is() -> None:
     fusion, x = make(), inputs()
     image, text = x["image"], x["text"]
-    swapped = {"text": text, "image": replace(image, tokens=image.tokens.flip(1), positions=image.positions.flip(0), cls=6)}
+    swapped = {
+        "text": text,
+        "image": replace(image, tokens=image.tokens.flip(1), positions=image.positions.flip(0), cls=6),
+    }
     torch.testing.assert_close(fusion("image+text", x), fusion("text+image", swapped))
 
 

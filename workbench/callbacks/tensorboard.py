@@ -19,7 +19,6 @@ from workbench.dashboards import layout
 from workbench.engine import Callback, Engine, Logs
 from workbench.gallery import Gallery
 from workbench.metrics import Record
-from workbench.ranking import take
 from workbench.types import Context, Views
 
 __all__ = ["TensorBoard"]
@@ -108,8 +107,8 @@ class TensorBoard(Callback):
         rows, columns = gallery.matches(query, candidates, MAP_ROWS)
         scores = self._scores(views, query, candidates)[np.ix_(rows, columns)]
         labels = [[gallery.labels[side][i] for i in at] for side, at in ((query, rows), (candidates, columns))]
-        title = f"{len(rows)} held-out pairs at step {step}: matches on the diagonal"
-        figure = figures.heat_map(scores, *labels, title=title, row_name=query, column_name=candidates)
+        title = f"{query} (rows) with {candidates}: {len(rows)} held-out pairs at step {step}, matches on the diagonal"
+        figure = figures.heat_map(scores, *labels, title)
         self._picture(f"similarity/{query}~{candidates}", figure, step)
 
     def _retrieved(self, gallery: Gallery, views: Views, query: str, candidates: str, step: int) -> None:
@@ -139,7 +138,7 @@ class TensorBoard(Callback):
         tag, pictures = "held_out", None
         if gallery.first("image"):
             raw = [item for side in sides for items in gallery.examples[side].raw.values() for item in items]
-            pictures = np.stack([figures.thumbnail(item, THUMBNAIL) for item in raw])
+            pictures = torch.from_numpy(np.stack([figures.thumbnail(item, THUMBNAIL) for item in raw]))
         metadata = [[figures.short(label, 80), side] for side in sides for label in gallery.labels[side]]
         # the same step may have been written by a run that was stopped there; TensorBoard would complain on stdout
         shutil.rmtree(self.folder / f"{step:05d}" / tag, ignore_errors=True)

@@ -6,6 +6,7 @@ import multiprocessing
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from workbench.builders.emoji.drawings import Artwork, collect
@@ -29,6 +30,8 @@ def build(out: Path, sources: Path, size: int = 64, workers: int = 2) -> dict:
 
     Raises ValueError when npm or resvg-py is missing, or when a package's licence is not the one on record.
     """
+    if find_spec("resvg_py") is None:
+        raise ValueError("resvg-py is not installed: pip install 'multimodal-workbench[data]'")
     modules = fetch(sources)
     for style in STYLES:
         check_licence(modules, style)
@@ -36,7 +39,7 @@ def build(out: Path, sources: Path, size: int = 64, workers: int = 2) -> dict:
     artworks = collect(modules, concepts)
     pictures = _render_all([artwork.source for artwork in artworks], size, workers)
     split_of = {concept.key: concept.split for concept in concepts}
-    drawings, dropped = _sort(artworks, pictures, split_of)
+    drawings, dropped = _assign(artworks, pictures, split_of)
     # an unseen style of a concept that was never trained on would be neither unseen style nor unseen concept
     trained = {drawing.concept for drawing in drawings["train"]}
     for part in ("style_a", "style_b"):
@@ -47,7 +50,7 @@ def build(out: Path, sources: Path, size: int = 64, workers: int = 2) -> dict:
     for split, rows in drawings.items():
         write_drawings(out, split, rows)
     write_notices(out)
-    return _count(concepts, drawings) | dropped
+    return {**_count(concepts, drawings), "dropped": dropped}
 
 
 def _render_all(sources: list[str | Path], size: int, workers: int) -> list[Picture | None]:
@@ -56,7 +59,7 @@ def _render_all(sources: list[str | Path], size: int, workers: int) -> list[Pict
         return list(pool.map(partial(render, size=size), sources, chunksize=64))
 
 
-def _sort(
+def _assign(
     artworks: list[Artwork], pictures: list[Picture | None], split_of: dict[str, str]
 ) -> tuple[dict[str, list[Drawing]], dict[str, int]]:
     """Drawings by file, and how many were left out for what reason."""
@@ -64,18 +67,14 @@ def _sort(
     keep = distinguishable([(artwork.concept, picture.pixels) for artwork, picture in seen])
     drawings: dict[str, list[Drawing]] = {name: [] for name in FILES}
     share_alike = 0
-    for (artwork, picture), distinct in zip(seen, keep, strict=True):
-        split = split_of[artwork.concept]
-        if not distinct:
-            continue
-        if split == "train":
-            split = artwork.style.part
-        elif artwork.style.licence == SHARE_ALIKE:
+    for concept, style, picture in ((a.concept, a.style, p) for (a, p), kept in zip(seen, keep, strict=True) if kept):
+        split = style.part if split_of[concept] == "train" else split_of[concept]
+        if style.licence == SHARE_ALIKE and split != "style_b":  # the only file with that licence
             share_alike += 1
-            continue
-        drawings[split].append(Drawing(artwork.concept, artwork.style, picture.webp))
+        else:
+            drawings[split].append(Drawing(concept, style, picture.webp))
     dropped = {"blank": len(pictures) - len(seen), "not distinct": keep.count(False), "share-alike": share_alike}
-    return drawings, {"dropped": dropped}
+    return drawings, dropped
 
 
 def _count(concepts: list[Concept], drawings: dict[str, list[Drawing]]) -> dict:

@@ -16,7 +16,7 @@ if __name__ == "__main__":
     parser.add_argument(
         "--sources",
         type=Path,
-        default=Path(tempfile.gettempdir()) / "emoji_src",
+        default=Path(tempfile.gettempdir()) / "emoji_sources",
         help="scratch folder of the npm packages [%(default)s]",
     )
     parser.add_argument("--size", type=int, default=64, help="side of the pictures in pixels [%(default)s]")

@@ -13,6 +13,9 @@ from typing import NamedTuple
 from workbench.builders.emoji.sources import STYLES, IconSet, Style
 from workbench.builders.emoji.texts import Concept, key_of
 
+# FxEmojis' names that mean something else here: a bow to tie, a piano's keyboard, a face in sunglasses ...
+FALSE_FRIENDS = {"fxemoji": {"bow", "down", "keyboard", "pout", "pouting", "sunglasses"}}
+
 
 class Artwork(NamedTuple):
     """A drawing before rendering: the text of an SVG document, or a bitmap file."""
@@ -90,4 +93,5 @@ def _find(modules: Path, style: Style, icons: IconSet | None, tiers: list[Names]
     assert icons
     if icons.characters:
         return {key_of(code): icons.svg(name) for code, name in icons.characters.items()}
-    return {concept: icons.svg(name) for concept, name in match(icons.names(), tiers).items()}
+    names = [name for name in icons.names() if name not in FALSE_FRIENDS.get(style.name, ())]
+    return {concept: icons.svg(name) for concept, name in match(names, tiers).items()}

@@ -44,9 +44,10 @@ def rasterise(svg: str, size: int) -> Image.Image:
     import resvg_py  # a developer's dependency: only this line needs it
 
     box = re.search(r'viewBox="\S+ \S+ (\S+) (\S+)"', svg)
-    side = "height" if box and float(box[2]) > float(box[1]) else "width"
+    tall = box is not None and float(box[2]) > float(box[1])
+    width, height = (None, size) if tall else (size, None)  # one side given, the other follows
     # without dpi=96 lengths in physical units come out as zero
-    png = resvg_py.svg_to_bytes(svg_string=svg, dpi=96.0, skip_system_fonts=True, **{side: size})
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=width, height=height, dpi=96.0, skip_system_fonts=True)
     return Image.open(io.BytesIO(bytes(png)))
 
 

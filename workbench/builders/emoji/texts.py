@@ -1,7 +1,7 @@
 """The concepts: each emoji with its English texts, its name in other languages and its place in Unicode's taxonomy.
 
-The words are Unicode CLDR's (names, keywords, through emojibase), community shortcodes and emojilib's keywords. Words
-that OpenMoji wrote are share-alike and JoyPixels' shortcodes belong to a vendor that is not in the set: neither is read.
+The words are Unicode CLDR's (names and keywords, by way of emojibase), community shortcodes and emojilib's keywords.
+The trap: words have licences too. OpenMoji's are share-alike and are not read.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def load_concepts(modules: Path) -> list[Concept]:
     concepts = []
     for key, record in sorted(records.items()):
         group, family = groups[record["group"]], family_of(key)
-        # names of sequences only list their members
-        codes, official = shortcodes.get(key, []), official_names.get(key.upper(), "").lower() if "-" not in key else ""
+        codes = shortcodes.get(key, [])
+        official = "" if "-" in key else official_names.get(key.upper(), "").lower()  # a sequence's lists its members
         spoken = [code.replace("-", " ") for code in codes if not re.search(r"^flag.?[a-z]{2}$|\d{3,}", code)]
         texts = [record["label"], official, *spoken, *record.get("tags", []), *emojilib.get(key, [])]
         concepts.append(
@@ -106,4 +106,3 @@ def _shortcodes(emojibase: Path) -> dict[str, list[str]]:
         for hexcode, words in json.loads((emojibase / f"en/shortcodes/{source}.json").read_text()).items():
             codes.setdefault(key_of(hexcode), []).extend([words] if isinstance(words, str) else words)
     return codes
-

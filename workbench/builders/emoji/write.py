@@ -10,12 +10,12 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from workbench.builders.emoji.sources import PACKAGES, STYLES, Style
+from workbench.builders.emoji.sources import PACKAGES, STYLES, WORDS, Style
 from workbench.builders.emoji.texts import LANGUAGES, Concept
 
 FILES = {
@@ -35,9 +35,7 @@ CONCEPTS = pa.schema(
         ("names", pa.struct([(language, TEXT) for language in LANGUAGES])),
     ]
 )
-DRAWINGS = pa.schema(
-    [("image", pa.binary()), *((name, TEXT) for name in ("concept", "style", "vendor", "licence"))]
-)
+DRAWINGS = pa.schema([("image", pa.binary()), *((name, TEXT) for name in ("concept", "style", "vendor", "licence"))])
 
 
 class Drawing(NamedTuple):
@@ -54,17 +52,14 @@ def write_concepts(out: Path, concepts: Iterable[Concept]) -> None:
 
 
 def write_drawings(out: Path, split: str, drawings: Iterable[Drawing]) -> None:
-    rows = [
-        {"image": d.webp, "concept": d.concept, "style": d.style.name, "vendor": d.style.vendor, "licence": d.style.licence}
-        for d in drawings
-    ]
-    _write(pa.Table.from_pylist(rows, schema=DRAWINGS), out / FILES[split])
+    rows = [(d.webp, d.concept, d.style.name, d.style.vendor, d.style.licence) for d in drawings]
+    table = pa.Table.from_pylist([dict(zip(DRAWINGS.names, row, strict=True)) for row in rows], schema=DRAWINGS)
+    _write(table, out / FILES[split])
 
 
 def _write(table: pa.Table, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # checksums: a damaged page is found on reading. A dictionary of pictures would only store them twice.
-    columns = [name for name in table.column_names if name != "image"]
+    columns: Any = [name for name in table.column_names if name != "image"]  # a dictionary of pictures saves nothing
     pq.write_table(table, path, compression="zstd", use_dictionary=columns, write_page_checksum=True)
     path.chmod(0o644)
 
@@ -74,10 +69,13 @@ def write_notices(out: Path) -> None:
     licences = Path(__file__).parent / "licences"
     for name, folder in (("MIT.txt", out), ("Unicode-3.0.txt", out), ("CC-BY-SA-4.0.txt", out / "share_alike")):
         shutil.copyfile(licences / name, folder / name)
-    rows = "\n".join(
+    drawings = "\n".join(
         f"| {s.name} | {s.credit} | {s.package} {PACKAGES[s.package]} | {s.licence} | {FILES[s.part]} |" for s in STYLES
     )
-    (out / "ATTRIBUTION.md").write_text(ATTRIBUTION.format(rows=rows, **{p.replace("-", "_"): v for p, v in PACKAGES.items()}))
+    words = "\n".join(
+        f"| {what} | {credit} | {package} {PACKAGES[package]} | {licence} |" for what, credit, package, licence in WORDS
+    )
+    (out / "ATTRIBUTION.md").write_text(ATTRIBUTION.format(drawings=drawings, words=words))
 
 
 ATTRIBUTION = """# Attribution
@@ -87,9 +85,9 @@ and encoded as WebP. The columns `style`, `vendor` and `licence` name the source
 
 ## Drawings
 
-| style | credit | npm package | licence | file of the training concepts |
+| style | credit | npm package | licence | where (training concepts) |
 |---|---|---|---|---|
-{rows}
+{drawings}
 
 validation.parquet and test.parquet hold the styles of train.parquet and style_a.parquet. OpenMoji's drawings are
 share-alike: they are in the folder `share_alike` only, with their licence.
@@ -98,15 +96,13 @@ share-alike: they are in the folder `share_alike` only, with their licence.
 
 | what | credit | npm package | licence |
 |---|---|---|---|
-| names and keywords | Unicode CLDR, © Unicode, Inc., https://cldr.unicode.org; packaged by emojibase, © Miles Johnson, https://github.com/milesj/emojibase | emojibase-data {emojibase_data} | Unicode-3.0, MIT |
-| shortcodes | emojibase (with those of GitHub and iamcal's emoji-data) | emojibase-data {emojibase_data} | MIT |
-| more keywords | emojilib, © Mu-An Chiou, https://github.com/muan/emojilib | emojilib {emojilib} | MIT |
+{words}
 
 ## Licences
 
 - MIT: MIT.txt
 - Unicode-3.0: Unicode-3.0.txt
-- Apache-2.0: https://www.apache.org/licenses/LICENSE-2.0
+- Apache-2.0: https://www.apache.org/licenses/LICENSE-2.0 (also the LICENSE of the program this set comes with)
 - CC-BY-4.0: https://creativecommons.org/licenses/by/4.0/
 - CC-BY-SA-4.0: share_alike/CC-BY-SA-4.0.txt, https://creativecommons.org/licenses/by-sa/4.0/
 """

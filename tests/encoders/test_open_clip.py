@@ -1,0 +1,392 @@
+"""Towers of open_clip against open_clip itself with the same weights: features, tokens, positions, images and texts."""
+
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from open_clip.pos_embed import get_2d_sincos_pos_embed
+from PIL import Image
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from workbench.augment import Augment
+from workbench.component import validate
+from workbench.encoders.open_clip import OpenCLIP, grid_positions, sincos
+from workbench.types import Features, Modality
+
+IMAGE, TEXT, DIM = Modality("image"), Modality("text"), 24
+VIT = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}
+TOWER = {"context_length": 10, "width": 32, "heads": 2, "layers": 2}
+TRUNKS = {
+    "resnet": {"timm_model_name": "test_resnet", "image_size": 64},
+    "convnext": {"timm_model_name": "test_convnext", "image_size": 64},
+    "edgenext": {"timm_model_name": "edgenext_xx_small", "image_size": 64},
+    "vit": {"timm_model_name": "test_vit", "timm_pool": "token", "image_size": 64},
+    "vit_average": {"timm_model_name": "test_vit", "timm_pool": "avg", "image_size": 64},
+    "registers": {"timm_model_name": "test_vit4", "timm_pool": "avg", "image_size": 64},
+    "classifier": {"timm_model_name": "test_convnext2", "timm_proj": "", "image_size": 64},
+    "mlp": {"timm_model_name": "test_vit", "timm_pool": "token", "timm_proj": "mlp", "image_size": 64},
+    "siglip": {"timm_model_name": "test_vit3", "timm_pool": "map", "timm_proj": "none", "image_size": 64},
+}
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    print(f"torch.manual_seed({torch.seed()})")
+
+
+def make(modality: Modality, dim: int = DIM, **settings: object) -> OpenCLIP:
+    encoder = OpenCLIP(modality, dim, **settings)
+    encoder.want_tokens = True
+    return encoder
+
+
+def trunk(name: str) -> OpenCLIP:
+    return make(IMAGE, 96 if name == "siglip" else DIM, config=TRUNKS[name]).eval()
+
+
+def ids(n: int = 7, length: int = 10) -> Tensor:
+    """Start, 0 to length - 2 ids, end, padding: as the tokenizer makes them."""
+    rows = torch.zeros(n, length, dtype=torch.int64)
+    for row, end in zip(rows, torch.randint(1, length, (n,)), strict=True):
+        row[:end] = torch.randint(1, 49405, (int(end),))
+        row[0], row[end] = 49406, 49407
+    return rows
+
+
+def clip(dim: int = DIM, vision: dict | None = None, text: dict | None = None) -> open_clip.CustomTextCLIP:
+    return open_clip.CustomTextCLIP(dim, vision or VIT, text or TOWER).eval()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        VIT,
+        VIT | {"image_size": [16, 40]},
+        VIT | {"pool_type": "avg", "final_ln_after_pool": True},
+        VIT | {"pos_embed_type": "sin_cos_2d", "no_ln_pre": True, "ls_init_value": 0.3},
+    ],
+)
+def test_vit_is_open_clips(config: dict) -> None:
+    encoder, reference = make(IMAGE, config=config).eval(), clip(vision=config)
+    for p in encoder.parameters():  # norms and biases too
+        nn.init.normal_(p, std=0.3)
+    reference.visual.load_state_dict(encoder.tower.state_dict())
+    images = torch.randn(5, 3, *reference.visual.image_size)
+    out = encoder(images)
+    assert torch.equal(out.z, reference.encode_image(images))
+    assert out.pooled.shape == (5, encoder.width)
+    torch.testing.assert_close(out.pooled @ reference.visual.proj, out.z)
+    found = reference.visual.forward_intermediates(
+        images, indices=1, normalize_intermediates=True, output_fmt="NLC", output_extra_tokens=True
+    )
+    tokens = torch.cat([found["image_intermediates_prefix"][0], found["image_intermediates"][0]], dim=1)
+    torch.testing.assert_close(out.tokens, tokens @ reference.visual.proj)
+    if config.get("pool_type") == "avg":
+        assert out.cls is None
+    else:
+        torch.testing.assert_close(out.tokens[:, out.cls], out.z)
+    assert out.positions.shape == out.tokens.shape[1:]
+    assert out.mask is None
+    without_tokens(encoder, images, out)
+
+
+def without_tokens(encoder: OpenCLIP, x: Tensor, out: Features) -> None:
+    encoder.want_tokens = False
+    lean = encoder(x)
+    assert torch.equal(lean.z, out.z)
+    assert torch.equal(lean.pooled, out.pooled)
+    assert lean == replace(lean, tokens=None, positions=None, mask=None, cls=None)
+
+
+@pytest.mark.parametrize("config", [TOWER, TOWER | {"no_causal_mask": True}, TOWER | {"proj_bias": True}])
+def test_text_is_open_clips(config: dict) -> None:
+    encoder, reference = make(TEXT, config=config).eval(), clip(text=config)
+    reference.text.load_state_dict(encoder.tower.state_dict())
+    x = ids()
+    out = encoder(x)
+    assert torch.equal(out.z, reference.encode_text(x))
+    assert out.mask.sum(dim=1).tolist() == (x > 0).sum(dim=1).tolist()
+    end = (x == 49407).nonzero()[:, 1]
+    torch.testing.assert_close(out.tokens[range(7), end], out.z)
+    found = reference.text.forward_intermediates(x, indices=1, normalize_intermediates=True, output_fmt="NLC")
+    h, p = found["text_intermediates"][0], reference.text.text_projection
+    torch.testing.assert_close(out.tokens, p(h) if isinstance(p, nn.Linear) else h @ p)
+    assert torch.equal(out.pooled, h[range(7), end])
+    assert encoder.width == 32
+    without_tokens(encoder, x, out)
+
+
+@pytest.mark.parametrize("name", TRUNKS)
+def test_trunk_is_open_clips(name: str) -> None:
+    encoder = trunk(name)
+    reference = clip(encoder.dim, vision=TRUNKS[name])
+    reference.visual.set_input_size(64)
+    reference.visual.load_state_dict(encoder.tower.state_dict())
+    images = torch.randn(3, 3, 64, 64)
+    out = encoder(images)
+    assert torch.equal(out.z, reference.encode_image(images))
+    assert out.pooled.shape == (3, encoder.width)
+    assert out.tokens.shape[2] == encoder.dim
+    assert out.tokens.shape[1:] == out.positions.shape
+    without_tokens(encoder, images, out)
+
+
+@pytest.mark.parametrize("name", TRUNKS)
+def test_tokens_of_a_trunk(name: str) -> None:
+    encoder, x = trunk(name), torch.randn(3, 3, 64, 64)
+    out, tower = encoder(x), encoder.tower
+    if name in ("vit", "mlp"):
+        assert out.cls == 0
+        torch.testing.assert_close(out.tokens[:, 0], out.z)
+    else:
+        assert out.cls is None
+    if name == "registers":  # one, before the patches: it belongs to no place on the grid
+        prefix = tower.trunk.num_prefix_tokens
+        assert prefix == 1
+        assert torch.equal(out.positions[:prefix], torch.zeros(prefix, DIM))
+        assert torch.equal(out.positions[prefix:], grid_positions((4, 4), DIM, 0, x.device))
+    if name == "resnet":  # average pooling and a linear projection commute
+        torch.testing.assert_close(out.tokens.mean(dim=1), out.z)
+    if name in ("convnext", "edgenext"):  # whose head normalises: by hand, cell by cell
+        grid, norm = tower.trunk.forward_features(x), tower.trunk.head.norm
+        cells = nn.functional.layer_norm(grid.flatten(2).mT, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        torch.testing.assert_close(out.tokens, cells @ tower.head.proj.weight.T)
+
+
+def test_channels_last_trunk() -> None:
+    config = {"timm_model_name": "swin_tiny_patch4_window7_224", "timm_pool": "avg", "image_size": 64}
+    out = make(IMAGE, config=config).eval()(torch.randn(2, 3, 64, 64))
+    torch.testing.assert_close(out.tokens.mean(dim=1), out.z)  # its norm comes before the pooling
+
+
+def test_upstream_gradient() -> None:
+    for encoder, tower, x in (
+        (make(IMAGE, config=VIT), "visual", torch.randn(4, 3, 32, 32)),
+        (make(TEXT, config=TOWER), "text", ids(4)),
+    ):
+        reference = clip()
+        getattr(reference, tower).load_state_dict(encoder.tower.state_dict())
+        upstream = torch.randn(4, DIM)
+        encoder(x).z.backward(upstream)
+        getattr(reference, tower)(x).backward(upstream)
+        for mine, theirs in zip(encoder.tower.parameters(), getattr(reference, tower).parameters(), strict=True):
+            assert torch.equal(mine.grad, theirs.grad)
+
+
+def test_weights_are_drawn_by_open_clip_from_torchs_generator() -> None:
+    torch.manual_seed(draw := int(torch.randint(2**31, ())))
+    encoder = OpenCLIP(TEXT, DIM, config=TOWER)
+    torch.manual_seed(draw)
+    reference = open_clip.model._build_text_tower(DIM, open_clip.CLIPTextCfg(**TOWER))
+    for mine, theirs in zip(encoder.tower.parameters(), reference.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize(("size", "dim"), [(4, 24), (7, 64)])
+def test_grid_positions(size: int, dim: int) -> None:
+    device = torch.device("cpu")
+    expected = get_2d_sincos_pos_embed(dim, size, cls_token=True)
+    torch.testing.assert_close(grid_positions((size, size), dim, 1, device), torch.from_numpy(expected).float())
+    wide = grid_positions((2, 5), dim + 3, 0, device)
+    assert torch.equal(wide[:, dim:], torch.zeros(10, 3))
+    patches = torch.from_numpy(get_2d_sincos_pos_embed(dim, 5)).float().unflatten(0, (5, 5))[:2].flatten(0, 1)
+    torch.testing.assert_close(wide[:, :dim], patches)
+
+
+def test_text_positions() -> None:
+    own = make(TEXT, 32, config=TOWER)
+    positions = own(ids()).positions
+    assert torch.equal(positions, own.tower.positional_embedding)
+    assert positions is not own.tower.positional_embedding
+    positions.backward(upstream := torch.randn_like(positions))
+    assert torch.equal(own.tower.positional_embedding.grad, upstream)
+    other = make(TEXT, 7, config=TOWER)(ids()).positions
+    place, frequency = np.arange(10)[:, None], 10_000 ** (-np.arange(3)[None] / 3)
+    expected = np.concatenate([np.sin(place * frequency), np.cos(place * frequency), np.zeros((10, 1))], axis=1)
+    torch.testing.assert_close(other, torch.from_numpy(expected).float())
+    assert torch.equal(other[:, :6], sincos(torch.arange(10), 3))
+
+
+def test_what_follows_the_end_token_does_not_matter() -> None:
+    encoder, x = make(TEXT, config=TOWER).eval(), ids()
+    out = encoder(x)
+    after = torch.where(out.mask, x, torch.randint(1, 49406, x.shape))
+    torch.testing.assert_close(encoder(after).tokens[out.mask], out.tokens[out.mask])
+    assert torch.equal(encoder(after).mask, out.mask)
+
+
+@pytest.mark.parametrize("name", [*TRUNKS, "image", "text"])
+def test_is_a_map_of_single_samples_unless_it_says_so(name: str) -> None:
+    plain = {"image": (IMAGE, VIT), "text": (TEXT, TOWER)}
+    encoder = make(plain[name][0], config=plain[name][1]) if name in plain else trunk(name)
+    encoder.train()
+    x = ids(6) if name == "text" else torch.randn(6, 3, *encoder.preprocess.size)
+    out, few = encoder(x), encoder(x[[4, 1]])
+    alike = all(torch.allclose(a[[4, 1]], b, atol=1e-4) for a, b in ((out.z, few.z), (out.tokens, few.tokens)))
+    assert alike == encoder.per_sample == (name not in ("resnet",))
+
+
+@pytest.mark.parametrize("settings", [{"config": VIT}, {"config": TOWER}, {"config": TRUNKS["edgenext"]}])
+def test_gradient_checkpointing_saves_memory_and_changes_nothing(settings: dict) -> None:
+    modality = TEXT if "context_length" in settings["config"] else IMAGE
+    plain, lean = (make(modality, **settings, grad_checkpointing=on) for on in (False, True))
+    lean.load_state_dict(plain.state_dict())
+    x = ids(4) if modality == TEXT else torch.randn(4, 3, *plain.preprocess.size)
+    saved = []
+    for encoder in (plain, lean):
+        bytes_kept: dict[int, int] = {}
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, kept=bytes_kept: kept.setdefault(t.data_ptr(), t.numel() * t.element_size()) and t, lambda t: t
+        ):
+            out = encoder(x)
+            (out.z.sum() + (out.tokens**2).sum()).backward()
+        saved.append(sum(bytes_kept.values()))
+    for mine, theirs in zip(plain.parameters(), lean.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad)
+    assert saved[1] < 0.7 * saved[0]
+
+
+def test_lock() -> None:
+    def trainable(encoder: OpenCLIP) -> set[str]:
+        return {name for name, p in encoder.named_parameters() if p.requires_grad}
+
+    for modality, config, projection in ((IMAGE, VIT, "tower.proj"), (TEXT, TOWER, "tower.text_projection")):
+        assert trainable(OpenCLIP(modality, DIM, config=config, lock=0)) == set()
+        assert trainable(OpenCLIP(modality, DIM, config=config, lock=1)) == {projection}
+    resnet = OpenCLIP(IMAGE, DIM, config=TRUNKS["resnet"])
+    assert not resnet.per_sample
+    resnet.lock()
+    assert trainable(resnet) == {"tower.head.proj.weight"}
+    assert resnet.per_sample
+    before = {name: x.clone() for name, x in resnet.state_dict().items()}
+    resnet.train()(torch.randn(4, 3, 64, 64))
+    assert all(torch.equal(x, before[name]) for name, x in resnet.state_dict().items())
+
+
+def checkpoint(folder: object, model: nn.Module) -> str:
+    path = f"{folder}/model.pt"
+    torch.save({"state_dict": model.state_dict()}, path)
+    return path
+
+
+def test_pretrained_file(tmp_path: object) -> None:
+    reference = clip()
+    path = checkpoint(tmp_path, reference)
+    images, x = torch.randn(3, 3, 32, 32), ids(3)
+    image, text = OpenCLIP(IMAGE, DIM, config=VIT, pretrained=path), OpenCLIP(TEXT, DIM, config=TOWER, pretrained=path)
+    assert torch.equal(image(images).z, reference.encode_image(images))
+    assert torch.equal(text(x).z, reference.encode_text(x))
+    with pytest.raises(ValueError, match=r"(?s)does not fit this one.*visual.proj"):
+        OpenCLIP(IMAGE, DIM + 1, config=VIT, pretrained=path)
+
+
+def test_pretrained_plain_clip_at_another_size(tmp_path: object) -> None:
+    path = checkpoint(tmp_path, open_clip.CLIP(DIM, VIT, TOWER))  # the old layout, without `text.`
+    reference = clip(vision=VIT | {"image_size": 48}, text=TOWER | {"context_length": 8})
+    open_clip.load_checkpoint(reference, path)
+    images, x = torch.randn(3, 3, 48, 48), ids(3, length=8)
+    image = OpenCLIP(IMAGE, DIM, config=VIT, image_size=48, pretrained=path)
+    text = OpenCLIP(TEXT, DIM, config=TOWER, context_length=8, pretrained=path)
+    assert torch.equal(image(images).z, reference.encode_image(images))
+    assert torch.equal(text(x).z, reference.encode_text(x))
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (90, 50), (33, 71)])
+def test_evaluation_images(shape: tuple[int, int]) -> None:
+    encoder = OpenCLIP(IMAGE, DIM, config=VIT)
+    image = Image.fromarray(np.random.default_rng().integers(0, 256, (*shape, 3), dtype=np.uint8))
+    transform = pickle.loads(pickle.dumps(encoder.transform(train=False)))
+    x = transform(image)
+    assert torch.equal(x, open_clip.image_transform(32, is_train=False)(image))
+    height, width = shape  # by hand: the shorter side to 32, the centre
+    size = (int(32 * width / min(shape)), int(32 * height / min(shape)))
+    left, top = round((size[0] - 32) / 2), round((size[1] - 32) / 2)
+    pixels = np.asarray(image.resize(size, Image.Resampling.BICUBIC).crop((left, top, left + 32, top + 32))) / 255
+    expected = (pixels - open_clip.OPENAI_DATASET_MEAN) / open_clip.OPENAI_DATASET_STD
+    np.testing.assert_allclose(x.permute(1, 2, 0).numpy(), expected, atol=1e-5)
+
+
+def test_training_images() -> None:
+    image = Image.fromarray(np.random.default_rng().integers(0, 256, (40, 40, 3), dtype=np.uint8))
+    plain = OpenCLIP(IMAGE, DIM, config=VIT, augment=Augment.model_validate("none"))
+    torch.testing.assert_close(plain.transform(train=True)(image), plain.transform(train=False)(image))
+    for encoder in (OpenCLIP(IMAGE, DIM, config=VIT), OpenCLIP(IMAGE, DIM, config=TRUNKS["convnext"])):
+        transform = encoder.transform(train=True)
+        draws = [transform(image) for _ in range(4)]
+        assert draws[0].shape == (3, *encoder.preprocess.size)
+        assert any(not torch.equal(draws[0], x) for x in draws)
+
+
+def test_texts() -> None:
+    encoder = OpenCLIP(TEXT, DIM, config=TOWER)
+    transform = pickle.loads(pickle.dumps(encoder.transform(train=True)))
+    for text in ("a cat", "", "Ein Füchschen &amp; 🦊", "word " * 40):
+        x = transform(text)
+        assert torch.equal(x, open_clip.get_tokenizer("ViT-B-16", context_length=10)(text)[0])
+        assert x.dtype == torch.int64
+    assert torch.equal(transform("a cat"), encoder.tokenizer(["a cat"])[0])
+
+
+@pytest.mark.parametrize(
+    ("modality", "settings", "message"),
+    [
+        (Modality("vector"), {"model": "ViT-B-16"}, "not vectors: use 'mlp'"),
+        (IMAGE, {}, "it got neither"),
+        (IMAGE, {"model": "ViT-B-16", "config": VIT}, "it got both"),
+        (IMAGE, {"model": "ViT-B16"}, r"no model 'ViT-B16'; close: .*ViT-B-16"),
+        (IMAGE, {"config": {"layer": 2}}, "did you mean 'layers'"),
+        (IMAGE, {"model": "RN50"}, "ModifiedResNet"),
+        (IMAGE, {"model": "coca_ViT-B-32"}, "CoCa"),
+        (TEXT, {"model": "coca_ViT-B-32"}, "CoCa"),
+        (TEXT, {"model": "roberta-ViT-B-32"}, "hf_model_name roberta-base"),
+        (TEXT, {"model": "ViT-B-16-SigLIP"}, "hf_tokenizer_name timm/ViT-B-16-SigLIP"),
+        (TEXT, {"config": TOWER | {"pool_type": "last"}}, "pool_type last"),
+        (TEXT, {"config": TOWER | {"proj_type": "none"}}, "proj_type none"),
+        (TEXT, {"config": TOWER | {"vocab_size": 100}}, "vocab_size 100: CLIP's tokenizer has 49408"),
+        (IMAGE, {"config": TRUNKS["resnet"] | {"timm_pool": "abs_attn"}}, "timm_pool abs_attn"),
+        (IMAGE, {"config": TRUNKS["siglip"]}, r"width \(96\), but model.dim is 24"),
+        (IMAGE, {"config": {"timm_model_name": "vgg11"}, "grad_checkpointing": True}, "remove grad_checkpointing"),
+        (IMAGE, {"config": VIT, "context_length": 5}, "context_length: no option of a tower for image"),
+        (TEXT, {"config": TOWER, "augment": Augment(), "image_size": 5}, "image_size, augment: no option"),
+        (IMAGE, {"config": VIT, "pretrained": "nowhere.pt"}, "neither a file nor a tag"),
+        (IMAGE, {"model": "ViT-B-16", "pretrained": "laion"}, "laion2b_s34b_b88k"),
+        (IMAGE, {"model": "ViT-B-32", "pretrained": "openai"}, "ViT-B-32-quickgelu"),
+    ],
+)
+def test_refusals(modality: Modality, settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message), torch.device("meta"):
+        OpenCLIP(modality, DIM, **settings)
+
+
+def test_patch_dropout_has_no_tokens() -> None:
+    encoder = OpenCLIP(IMAGE, DIM, config=VIT | {"patch_dropout": 0.5})
+    assert encoder(torch.randn(2, 3, 32, 32)).z.shape == (2, DIM)
+    with pytest.raises(ValueError, match=r"patch_dropout \(0.5\)"):
+        encoder.want_tokens = True
+
+
+def test_recipe() -> None:
+    spec = validate("encoder", {"name": "open_clip", "config": VIT, "augment": "ito", "image_size": 16})
+    again = validate("encoder", spec.as_dict())
+    encoder = again.build(IMAGE, DIM)
+    assert encoder.augment == Augment.model_validate("ito")
+    assert encoder.preprocess.size == encoder.tower.image_size == (16, 16)
+    with pytest.raises(ValueError, match="did you mean 'ito'"):
+        validate("encoder", {"name": "open_clip", "config": VIT, "augment": "itto"})
+
+
+@pytest.mark.slow
+def test_large_towers_without_memory() -> None:
+    """What a dry run does: ViT-L/14's two towers, forward and backward, without data and without their 1.7 GB."""
+    with FakeTensorMode():
+        image, text = (make(modality, 768, model="ViT-L-14") for modality in (IMAGE, TEXT))
+        assert sum(p.numel() for m in (image, text) for p in m.parameters()) == 427_616_512
+        out = image(torch.randn(2, 3, 224, 224)), text(torch.zeros(2, 77, dtype=torch.int64))
+        assert [f.tokens.shape for f in out] == [(2, 257, 768), (2, 77, 768)]
+        assert [f.positions.shape for f in out] == [(257, 768), (77, 768)]
+        (out[0].z.sum() + out[1].z.sum()).backward()
+    assert (image.width, text.width) == (1024, 768)

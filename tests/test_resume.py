@@ -1,0 +1,207 @@
+"""Runs never lose work: killed at random moments and started again, a run is bitwise the uninterrupted one."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from workbench.metrics import read
+from workbench.recipe import load_recipe
+from workbench.run import Run, RunError
+from workbench.training import train
+
+DATA = """
+import torch
+from workbench.types import Items, Modality, Sample, Split
+
+class Pairs:
+    '''Two noisy looks at one of many points; 30 samples an epoch-step so that epochs end often.'''
+    def __init__(self, *, samples: int = 200):
+        self.samples = samples
+        self.modalities = {"a": Modality("vector", (6,)), "b": Modality("vector", (6,), count=2)}
+    def __len__(self):
+        return self.samples
+    def sample(self, index, rng):
+        point = torch.randn(6, generator=torch.Generator().manual_seed(index))
+        look = lambda: point + 0.1 * torch.from_numpy(rng.normal(size=6)).float()
+        return Sample({"a": [look()], "b": [look()] * (1 + index % 2)}, index)
+    def batches(self, start, feed):
+        return feed.load(self, start)
+    def split(self, name):
+        items = [torch.randn(6, generator=torch.Generator().manual_seed(i)) for i in range(20)]
+        return Split({m: Items(items, torch.arange(20)) for m in "ab"})
+"""
+
+RECIPE = """
+name: small
+seed: 5
+data: {{name: '{data}:Pairs'}}
+model: {{dim: 8, encoders: {{a: {{name: mlp, width: 16, depth: 2, dropout: 0.1}}, b: mlp}}}}
+objective: clip
+train: {{for: 90 steps, batch: 32, microbatch: 16, lr: 0.01, warmup: 5 steps}}
+eval: {{every: 20 steps, best: retrieval/mean_recall, retrieval: {{query: a, candidates: b}}}}
+checkpoint: {{every: 7 steps, keep: 2}}
+parallel: {{workers: {workers}}}
+log: {{tensorboard: false}}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    return write_recipe(tmp_path, workers=0)
+
+
+def write_recipe(folder: Path, workers: int) -> Path:
+    (folder / "pairs.py").write_text(DATA)
+    path = folder / f"recipe{workers}.yaml"
+    path.write_text(RECIPE.format(data=folder / "pairs.py", workers=workers))
+    return path
+
+
+def start(recipe: Path, run: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "workbench", "pretrain", str(recipe), "--run", str(run), *more]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+
+
+def wait_for_step(run: Path, step: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        records = read(run / "metrics.jsonl")
+        if records and records[-1]["step"] >= step:
+            return
+        time.sleep(0.005)
+
+
+def facts(run: Path) -> list[dict[str, Any]]:
+    """Metrics without the clock."""
+    return [{k: v for k, v in record.items() if not k.startswith("time/")} for record in read(run / "metrics.jsonl")]
+
+
+def last_files(run: Path) -> dict[str, bytes]:
+    newest = max((run / "checkpoints").glob("step-*"), key=lambda p: int(p.name[5:]))
+    return {p.name: p.read_bytes() for p in newest.glob("*.safetensors")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [(0, 0, 0), (2, 0, 1)])
+def test_killed_twice_a_run_is_bitwise_the_uninterrupted_one(tmp_path: Path, workers: tuple[int, ...]) -> None:
+    recipes = [write_recipe(tmp_path, w) for w in workers]
+    whole = train(load_recipe(recipes[0], ("parallel.workers=0",)), tmp_path / "whole")
+    assert whole.finished
+    broken, seed = tmp_path / "broken", random.SystemRandom().randrange(2**31)
+    first, second = sorted(random.Random(seed).sample(range(8, 85), 2))  # an epoch has six steps: both lie epochs apart or not
+    for kill_at, recipe in zip((first, second), recipes, strict=False):
+        process = start(recipe, broken)
+        wait_for_step(broken, kill_at, process)
+        process.kill()
+        process.communicate()
+    process = start(recipes[-1], broken)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert "resuming from" in err or (broken / "DONE").exists()
+    assert facts(broken) == facts(tmp_path / "whole"), f"killed at {first} and {second}, seed {seed}"
+    assert last_files(broken) == last_files(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_polite_stop_finishes_the_step_saves_and_exits_0(recipe: Path, tmp_path: Path, number: int) -> None:
+    run = tmp_path / "run"
+    process = start(recipe, run, "--set", "train.for=100000 steps")
+    wait_for_step(run, 10, process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "the same command goes on from there" in out
+    step = read(run / "metrics.jsonl")[-1]["step"]
+    assert (run / "checkpoints" / f"step-{step}" / "manifest.json").exists()
+    assert not (run / "DONE").exists()
+
+
+def stopped_at(recipe: Path, run: Path, step: int) -> None:
+    train(load_recipe(recipe, (f"train.for={step} steps",)), run)
+
+
+def test_a_truncated_newest_checkpoint_falls_back_and_says_so(recipe: Path, tmp_path: Path) -> None:
+    train(load_recipe(recipe), tmp_path / "whole")
+    run, said = tmp_path / "run", []
+    train(load_recipe(recipe), run)
+    (run / "DONE").unlink()
+    newest = run / "checkpoints" / "step-90" / "model.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    outcome = train(load_recipe(recipe), run, say=said.append)
+    assert outcome.finished
+    assert any("damaged checkpoint left alone" in line and "step-90" in line for line in said)
+    assert any("resuming from" in line and "step-84" in line for line in said)
+    assert facts(run) == facts(tmp_path / "whole")
+    assert last_files(run) == last_files(tmp_path / "whole")
+
+
+def test_a_finished_run_says_so_and_a_longer_one_goes_on(recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert not train(load_recipe(recipe), run).already
+    before = last_files(run)
+    assert train(load_recipe(recipe), run).already
+    assert last_files(run) == before
+    longer = train(load_recipe(recipe, ("train.for=95 steps",)), run)
+    assert longer.finished
+    assert longer.step == 95
+    assert [r["step"] for r in facts(run) if "train/loss" in r] == list(range(1, 96))
+
+
+def test_anything_else_that_changes_is_refused_by_name(recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    stopped_at(recipe, run, 7)
+    train(load_recipe(recipe, ("train.for=8 steps", "log.every=2 steps", "checkpoint.keep=3", "eval.every=3 steps")), run)
+    with pytest.raises(RunError, match=r"train.lr: 0.01 -> 0.02(.|\n)*--fresh"):
+        train(load_recipe(recipe, ("train.lr=0.02",)), run)
+    with pytest.raises(RunError, match="seed: 5 -> 6"):
+        train(load_recipe(recipe, ("seed=6",)), run)
+
+
+def test_fresh_sets_the_old_run_aside(recipe: Path, tmp_path: Path) -> None:
+    run, said = tmp_path / "run", []
+    stopped_at(recipe, run, 7)
+    train(load_recipe(recipe, ("train.lr=0.02", "train.for=7 steps")), run, fresh=True, say=said.append)
+    (aside,) = [p for p in tmp_path.glob("run.*")]
+    assert (aside / "DONE").exists()
+    assert str(aside) in said[0]
+
+
+def test_a_folder_in_use_is_refused(recipe: Path, tmp_path: Path) -> None:
+    held = Run(tmp_path / "run")
+    held.open(load_recipe(recipe))
+    with pytest.raises(RunError, match="being trained by another process"):
+        Run(tmp_path / "run").open(load_recipe(recipe))
+
+
+def test_the_run_folder_holds_what_it_promises(recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    outcome = train(load_recipe(recipe), run)
+    assert {"recipe.yaml", "environment.json", "metrics.jsonl", "checkpoints", "DONE"} <= {p.name for p in run.iterdir()}
+    assert load_recipe(run / "recipe.yaml").as_dict() == load_recipe(recipe).as_dict()
+    assert json.loads((run / "environment.json").read_text())["packages"]["torch"]
+    lines = facts(run)
+    assert [r["step"] for r in lines if "train/loss" in r] == list(range(1, 91))
+    evaluated = [r["step"] for r in lines if "eval/retrieval/mean_recall" in r]
+    assert evaluated == [0, 20, 40, 60, 80, 90]
+    assert outcome.best is not None
+    assert outcome.best.value == max(r.get("eval/retrieval/mean_recall", 0) for r in lines)
+    kept = {p.name for p in (run / "checkpoints").glob("step-*")}
+    assert kept == {"step-84", "step-90", f"step-{outcome.best.step}"}
+    weights = load_file(run / "checkpoints" / "step-90" / "model.safetensors")
+    assert {"model.encoders.b.layers.0.weight", "objective.log_scales.shared"} <= weights.keys()
+
+
+def test_an_unknown_best_metric_lists_the_ones_there_are(recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no metric 'retrieval/r1' \(there are: retrieval/a_to_b_r1"):
+        train(load_recipe(recipe, ("eval.best=retrieval/r1",)), tmp_path / "run")

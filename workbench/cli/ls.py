@@ -1,0 +1,112 @@
+"""`wb ls`: the components, tasks, recipes and runs there are. Listing components never imports torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+KINDS = {
+    "encoder": "towers: what turns a modality into features",
+    "fusion": "modules that make one embedding of several modalities",
+    "objective": "what is optimised: sums of contrast terms, and methods that are none",
+    "data": "data sets",
+    "eval": "evaluators",
+    "task": "synthetic tasks with exact truths",
+    "recipe": "recipes that come with the program",
+    "run": "runs below a folder",
+}
+
+
+@click.command()
+@click.argument("kind", required=False)
+@click.option(
+    "--dir", "folder", default="runs", show_default=True, type=click.Path(path_type=Path), help="Where runs are."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a list of objects on stdout.")
+def ls_(kind: str | None, folder: Path, as_json: bool) -> None:
+    """List what there is of KIND: encoder, fusion, objective, data, eval, task, recipe or run; without KIND, the kinds.
+
+    Example: wb ls objectives
+    """
+    kind = kind and singular(kind)
+    if kind is None:
+        rows = [{"name": name, "summary": summary} for name, summary in KINDS.items()]
+    elif kind == "run":
+        rows = _runs(folder)
+    elif kind == "recipe":
+        rows = _recipes()
+    else:
+        rows = _components(kind)
+    if as_json:
+        click.echo(json.dumps(rows))
+    elif rows:
+        _print_table(rows)
+    else:
+        click.echo(f"no runs in {folder}: wb pretrain RECIPE makes one", err=True)
+
+
+def singular(kind: str) -> str:
+    """The kind itself, or the kind that `kind` is the plural of. Raises click.UsageError."""
+    from workbench.suggest import did_you_mean
+
+    one = kind if kind in KINDS else kind.removesuffix("s")
+    if one not in KINDS:
+        raise click.UsageError(f"no kind '{kind}'{did_you_mean(kind, KINDS)}")
+    return one
+
+
+def _components(kind: str) -> list[dict[str, Any]]:
+    from workbench.component import names, summary
+
+    return [{"name": name, "summary": summary(kind, name)} for name in names(kind)]
+
+
+def _recipes() -> list[dict[str, Any]]:
+    """By the first comment of the file: the command, its time, the expected result."""
+    from workbench.recipe_file import recipe_names, shipped_recipes
+
+    def summary(name: str) -> str:
+        first = (shipped_recipes() / name).read_text(encoding="utf-8").partition("\n")[0]
+        return " ".join(first.removeprefix("#").split()) if first.startswith("#") else ""
+
+    return [{"name": name, "summary": summary(name)} for name in recipe_names()]
+
+
+def _runs(folder: Path) -> list[dict[str, Any]]:
+    """Every run folder below `folder`, the latest last, with the metric that stands for it."""
+    from workbench.report import read_report
+
+    files = sorted(folder.rglob("recipe.yaml"), key=lambda file: file.stat().st_mtime)
+    reports = [read_report(file.parent) for file in files]
+    return [
+        {
+            "name": str(report.run.relative_to(folder)),
+            "recipe": report.recipe,
+            "step": report.step,
+            "finished": report.finished,
+            "metric": report.metric,
+            "value": report.value,
+        }
+        for report in reports
+    ]
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in rows[0]:
+        table.add_column(column, no_wrap=column == "name")
+    for row in rows:
+        table.add_row(*map(_cell, row.values()))
+    Console().print(table, highlight=False)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,181 @@
+"""`wb show`: what a component takes, what is true of a task, what a recipe resolves to, how a run went."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from workbench.cli.ls import singular
+
+if TYPE_CHECKING:
+    from workbench.documentation import Block, Documentation
+    from workbench.recipe import Recipe
+
+
+@click.command()
+@click.argument("kind")
+@click.argument("name")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="An option of a task (bits=5), or a key of a recipe."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def show_(kind: str, name: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Show an encoder, fusion, objective, data or eval (its documentation), a task (its truth), a recipe or a run.
+
+    \b
+    Examples: wb show objective ito
+              wb show task xor --set bits=5
+              wb show recipe synth/confu.yaml
+              wb show run runs/emoji-ito
+    """
+    kind = singular(kind)
+    if overrides and kind not in ("task", "recipe"):
+        raise click.UsageError(f"--set changes a task or a recipe, not {kind} '{name}'")
+    if kind == "recipe":
+        _show_recipe(name, overrides, as_json)
+    elif kind == "run":
+        _show_run(Path(name), as_json)
+    else:
+        _show_component(kind, name, overrides, as_json)
+
+
+def _show_component(kind: str, name: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    from workbench.component import names
+    from workbench.documentation import document
+    from workbench.suggest import did_you_mean
+
+    if ":" not in name and name not in names(kind):
+        raise click.UsageError(f"no {kind} named '{name}'{did_you_mean(name, names(kind))}")
+    found = document(kind, name)
+    truth = _truth(name, overrides) if kind == "task" else None
+    if as_json:
+        click.echo(json.dumps(found.as_dict() | ({"truth": truth} if truth else {})))
+        return
+    _print_component(found)
+    if truth:
+        click.echo("\n" + _as_yaml({"truth": rounded(truth)}))
+
+
+def _truth(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
+    """What is known of a task with these options. Raises RecipeError."""
+    from pydantic import ValidationError
+
+    from workbench.component import validate
+    from workbench.recipe_file import RecipeError, apply_override
+
+    tree: dict[str, Any] = {"name": name}
+    for override in overrides:
+        tree = apply_override(tree, {}, override)
+    try:
+        return validate("task", tree).build().truth().as_dict()
+    except ValidationError as error:
+        lines = (f"--set {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise RecipeError("\n".join(lines)) from None
+    except ValueError as error:
+        raise RecipeError(f"task {name}: {error}") from None
+
+
+def _print_component(found: Documentation) -> None:
+    click.echo(f"{found.kind} {found.name}  ({found.file})\n\n{found.block.text}")
+    _print_keywords(found.block)
+    for name, block in found.inner.items():
+        click.echo(f"\n{name}: {block.text}")
+        _print_keywords(block)
+    click.echo(f"\nIn a recipe, at its defaults:\n\n{_indented(found.example(), '  ')}")
+
+
+def _print_keywords(block: Block) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    if not block.keywords:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column, fold in (("keyword", False), ("type", True), ("default", True), ("meaning", True)):
+        table.add_column(column, no_wrap=not fold)
+    for k in block.keywords:
+        table.add_row(k.name, escape(k.type), escape(_inline(rounded(k.default))), escape(k.description))
+    click.echo()
+    Console(highlight=False).print(table)
+
+
+def _show_recipe(name: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    from workbench.recipe import load_recipe
+
+    recipe = load_recipe(name, overrides)
+    terms = expansion(recipe)
+    if as_json:
+        click.echo(json.dumps({"recipe": recipe.as_dict(), "as_terms": terms}))
+        return
+    click.echo(recipe.as_yaml(), nl=False)
+    if terms:
+        rest = _as_yaml({key: value for key, value in terms.items() if key not in ("name", "terms")})
+        lines = [f"objective {recipe.objective.name} is short for", "", "objective:", "  name: terms", "  terms:"]
+        lines += [f"    - {_inline(term)}" for term in terms["terms"]]
+        click.echo("\n" + _indented("\n".join([*lines, _indented(rest, "  ")]), "# "))
+
+
+def expansion(recipe: Recipe) -> dict[str, Any] | None:
+    """The objective as a block `{name: terms, ...}` that trains the same; None where it is no sum of terms, or is
+    written as one. Raises ValueError when the objective does not fit the model."""
+    from workbench.terms import Terms
+
+    objective = recipe.objective.build(tuple(recipe.model.encoders))
+    if not isinstance(objective, Terms) or recipe.objective.name == "terms":
+        return None
+    terms = []
+    for term in objective.terms:
+        default = "pairwise" if not term.is_self else "mean" if term.loss == "sigmoid" else "each"
+        shown = {"between": list(term.between), "loss": term.loss, "positives": term.positives or default}
+        terms.append(shown | {"weight": term.weight} | term.model_dump(mode="json", exclude_defaults=True))
+    block = {"name": "terms", "terms": terms, "scale": objective.limits["shared"].model_dump(mode="json")}
+    return block if objective.bias is None else block | {"bias": objective.bias.item()}
+
+
+def _show_run(path: Path, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from workbench.report import print_evaluations, read_report
+
+    report = read_report(path)
+    if as_json:
+        best = report.best and asdict(report.best)
+        facts = {"run": str(path), "recipe": report.recipe, "step": report.step, "finished": report.finished}
+        click.echo(json.dumps(facts | {"best": best, "evaluations": report.evaluations}))
+        return
+    state = "finished" if report.finished else "not finished; the same wb pretrain goes on"
+    click.echo(f"{path}: recipe {report.recipe}, step {report.step}, {state}")
+    if report.evaluations:
+        print_evaluations(report.evaluations, report.best)
+    else:
+        click.echo("no evaluation yet")
+
+
+def _as_yaml(tree: dict[str, Any]) -> str:
+    import yaml
+
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
+
+
+def _inline(value: Any) -> str:
+    """A value as a recipe would write it on one line."""
+    import yaml
+
+    return yaml.safe_dump(value, default_flow_style=True, width=1000, sort_keys=False).removesuffix("...\n").strip()
+
+
+def rounded(value: Any) -> Any:
+    """The same tree with its numbers as people read them: six digits."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _indented(text: str, prefix: str) -> str:
+    return "\n".join((prefix + line).rstrip() for line in text.rstrip().splitlines())

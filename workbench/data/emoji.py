@@ -1,0 +1,197 @@
+"""Emoji: real drawings by several vendors, several texts of each concept; ships with the program.
+
+Every training drawing is the anchor of one sample an epoch; the concept is the sample's id, so drawings and texts of
+one emoji are never negatives of each other. Held out are concepts (`validation`, `test`; by families, so that no gender
+or direction variant leaks) and vendors' styles of training concepts (`style_a`, `style_b`). Made by
+workbench/builders/emoji.
+
+The trap: an epoch goes through the drawings, not the concepts, so concepts that many vendors drew come up more often.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, cycle, islice
+from pathlib import Path
+from typing import Literal, overload
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from pydantic import PositiveInt
+
+from workbench.feed import Feed
+from workbench.types import Batch, Classes, Items, Modality, Sample, Split
+
+__all__ = ["Emoji"]
+
+PACKAGED = Path(__file__).parents[1] / "assets" / "emoji"
+FILES = {
+    "train": "train.parquet",
+    "validation": "validation.parquet",
+    "test": "test.parquet",
+    "style_a": "style_a.parquet",
+    "style_b": "share_alike/style_b.parquet",  # OpenMoji's drawings, under a share-alike licence
+}
+TARGETS = ("group", "subgroup")
+
+
+class Emoji:
+    """Drawings and texts of Unicode emoji: a small, real image-text set with several views of both.
+
+    Args:
+        views: drawings per sample; the first is the anchor, whatever the number
+        captions: texts per sample; a concept with fewer gives what it has
+        drawings: `same`: all views are the anchor drawing (the transform augments each on its own); `different`: other
+            drawings of the concept, repeated when there are fewer than views
+        captions_from: what the first caption is: the emoji's `name`, or `any` of its texts; the others are any others
+        path: folder of another build of the set (`wb data build emoji`); default: the one in the package
+    """
+
+    def __init__(
+        self,
+        *,
+        views: PositiveInt = 2,
+        captions: PositiveInt = 1,
+        drawings: Literal["same", "different"] = "same",
+        captions_from: Literal["name", "any"] = "any",
+        path: Path | None = None,
+    ) -> None:
+        self.modalities: Mapping[str, Modality] = {
+            "image": Modality("image", count=views),
+            "text": Modality("text", count=captions),
+        }
+        self.views, self.captions = views, captions
+        self.drawings, self.captions_from = drawings, captions_from
+        self.path = path or PACKAGED
+        concepts = _read(self.path / "concepts.parquet", ["concept", "texts", *TARGETS])
+        self._index = {key: index for index, key in enumerate(concepts["concept"])}
+        self._texts: list[list[str]] = concepts["texts"]
+        self.classes = {"group": _groups(concepts), "subgroup": _subgroups(concepts)}
+        self._targets = {
+            target: torch.tensor([self.classes[target].names.index(name) for name in concepts[target]])
+            for target in TARGETS
+        }
+        self._images, self._concept = self._load("train")
+        self._siblings: dict[int, list[int]] = {}
+        for drawing, concept in enumerate(self._concept):
+            self._siblings.setdefault(concept, []).append(drawing)
+
+    def __len__(self) -> int:
+        """Training drawings: each is the anchor of one sample an epoch."""
+        return len(self._images)
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        """The sample of training drawing `index`, a pure function of both arguments.
+
+        Whole orders are drawn, whatever is used of them: arms with other numbers of views or captions see the same
+        first ones.
+        """
+        concept = self._concept[index]
+        texts, siblings = self._texts[concept], self._siblings[concept]
+        order = rng.permutation(len(texts)).tolist()
+        if self.captions_from == "name":  # a concept's texts begin with its name
+            order = sorted(order, key=bool)
+        drawings = [index]
+        if self.drawings == "different":
+            drawings += [d for d in rng.permutation(siblings).tolist() if d != index]
+        images = [self._images[d] for d in drawings[: self.views]]
+        return Sample(
+            {
+                "image": list(islice(cycle(images), self.views)),
+                "text": [texts[i] for i in order[: self.captions]],
+            },
+            concept,
+        )
+
+    def batches(self, start: int, feed: Feed) -> Iterator[Batch]:
+        """Endless batches from optimizer step `start` on."""
+        return feed.load(self, start)
+
+    def split(self, name: str) -> Split:
+        """All drawings of a split, and all texts of its concepts, each concept's name first.
+
+        `validation` and `test` are concepts that training never sees, `style_a` and `style_b` training concepts in the
+        styles of vendors that training never sees. Raises ValueError naming the splits for any other name.
+        """
+        if name not in FILES:
+            raise ValueError(f"the emoji data has no split '{name}' (known: {', '.join(FILES)})")
+        images, concepts = self._load(name)
+        ids = torch.tensor(concepts)
+        present = sorted(set(concepts))
+        texts = [self._texts[concept] for concept in present]
+        text_ids = torch.tensor(present).repeat_interleave(torch.tensor([len(t) for t in texts]))
+        return Split(
+            {
+                "image": Items(images, ids, self._targets_of(ids)),
+                "text": Items(list(chain.from_iterable(texts)), text_ids, self._targets_of(text_ids)),
+            },
+            self.classes,
+        )
+
+    def _targets_of(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {target: values[ids] for target, values in self._targets.items()}
+
+    def _load(self, split: str) -> tuple[Drawings, list[int]]:
+        """The drawings of a split and the concept of each."""
+        path = self.path / FILES[split]
+        rows = _read(path, ["image", "concept"])
+        unknown = set(rows["concept"]) - set(self._index)
+        if unknown:
+            raise ValueError(
+                f"{path}: {len(unknown)} concepts are not in concepts.parquet: the files are of two builds"
+            )
+        return Drawings(rows["image"]), [self._index[key] for key in rows["concept"]]
+
+
+class Drawings(Sequence[Image.Image]):
+    """Encoded pictures, decoded on access: a worker process copies 10 MB, not 120."""
+
+    def __init__(self, encoded: list[bytes]) -> None:
+        self._encoded = encoded
+
+    def __len__(self) -> int:
+        return len(self._encoded)
+
+    @overload
+    def __getitem__(self, index: int) -> Image.Image: ...
+    @overload
+    def __getitem__(self, index: slice) -> Drawings: ...
+    def __getitem__(self, index: int | slice) -> Image.Image | Drawings:
+        """One picture (RGB), or the pictures of a slice, still encoded."""
+        if isinstance(index, slice):
+            return Drawings(self._encoded[index])
+        # naming the format saves trying the decoders of all others: 0.23 ms instead of 0.4
+        return Image.open(io.BytesIO(self._encoded[index]), formats=("WEBP",)).convert("RGB")
+
+
+def _read(path: Path, columns: list[str]) -> dict[str, list]:
+    """Columns of a parquet file, checked against its checksums. Raises ValueError with the path and the remedy."""
+    try:
+        return pq.read_table(path, columns=columns, page_checksum_verification=True).select(columns).to_pydict()
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}): reinstall the package, or build the set again with "
+            f"`wb data build emoji` and give its folder as `path`"
+        ) from None
+
+
+def _groups(concepts: dict[str, list]) -> Classes:
+    """Each group in words, prompted by its own name and those of its subgroups ("animal mammal", "food fruit")."""
+    members: dict[str, set[str]] = {}
+    for group, subgroup in zip(concepts["group"], concepts["subgroup"], strict=True):
+        members.setdefault(group, set()).add(subgroup)
+    names = tuple(sorted(members))
+    return Classes(names, tuple((_words(g), *map(_words, sorted(members[g]))) for g in names))
+
+
+def _subgroups(concepts: dict[str, list]) -> Classes:
+    names = tuple(sorted(set(concepts["subgroup"])))
+    return Classes(names, tuple((_words(name),) for name in names))
+
+
+def _words(key: str) -> str:
+    return key.replace("-", " ")
