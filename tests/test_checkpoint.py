@@ -39,7 +39,12 @@ def test_all_state_comes_back_bitwise(tmp_path: Path) -> None:
 
 def test_files_are_readable_by_others_and_hold_no_pickle(tmp_path: Path) -> None:
     path = checkpoint.save(tmp_path, *trained(), State(1))
-    assert {p.name for p in path.iterdir()} == {"model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"}
+    assert {p.name for p in path.iterdir()} == {
+        "model.safetensors",
+        "optimizer.safetensors",
+        "state.json",
+        "manifest.json",
+    }
     assert (path / "model.safetensors").stat().st_mode & 0o444 == 0o444
 
 

@@ -88,7 +88,9 @@ def test_own_components_train_together(own: dict[str, str], data: str) -> None:
     recipe = parse_recipe(
         {
             "name": "own",
-            "data": {"name": own["data"], "samples": 48} if data == "own data" else {"name": "synthetic", "task": own["task"]},
+            "data": {"name": own["data"], "samples": 48}
+            if data == "own data"
+            else {"name": "synthetic", "task": own["task"]},
             "objective": {"name": own["objective"], "strength": 2.0},
             "model": {"dim": 8, "encoders": dict.fromkeys("abc", "mlp"), "fusion": own["fusion"]},
             "train": {"for": "20 steps", "batch": 16, "lr": 1e-2},

@@ -6,7 +6,8 @@ from workbench.duration import Span, parse
 
 
 @pytest.mark.parametrize(
-    ("text", "steps"), [("30 epochs", 600), ("1 epoch", 20), ("500 steps", 500), ("1e6 samples", 3907), ("0.5 epochs", 10)]
+    ("text", "steps"),
+    [("30 epochs", 600), ("1 epoch", 20), ("500 steps", 500), ("1e6 samples", 3907), ("0.5 epochs", 10)],
 )
 def test_units_become_steps(text: str, steps: int) -> None:
     assert parse(text).steps(batch=256, epoch_steps=20) == steps

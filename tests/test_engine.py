@@ -168,7 +168,15 @@ def test_metrics_of_every_step_hold_loss_terms_scale_rate_and_clock() -> None:
     assert [record["step"] for record in engine.metrics.records] == list(range(1, 13))
     last = engine.metrics.records[-1]
     assert last["samples"] == 12 * 24
-    names = {"train/loss", "train/grad_norm", "train/lr", "train/scale", "train/loss/a+b~c", "time/step", "time/samples_per_second"}
+    names = {
+        "train/loss",
+        "train/grad_norm",
+        "train/lr",
+        "train/scale",
+        "train/loss/a+b~c",
+        "time/step",
+        "time/samples_per_second",
+    }
     assert names <= last.keys()
 
 

@@ -21,7 +21,9 @@ class Numbers:
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         captions = [torch.tensor([float(index + 100 * k)]) for k in range(1 if index % 3 == 0 else 2)]
-        return Sample({"x": [torch.tensor([float(index), rng.random()])], "caption": captions}, index, {"odd": index % 2})
+        return Sample(
+            {"x": [torch.tensor([float(index), rng.random()])], "caption": captions}, index, {"odd": index % 2}
+        )
 
 
 def noisy(x: torch.Tensor) -> torch.Tensor:

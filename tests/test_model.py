@@ -11,7 +11,10 @@ from workbench.types import View
 
 def parts(**model: object) -> Parts:
     tree = {"name": "x", "data": {"name": "synthetic", "task": "xor"}, "train": {"for": "1 steps", "batch": 8}}
-    tree |= {"objective": "confu", "model": {"dim": 8, "encoders": dict.fromkeys("abc", "mlp"), "fusion": "mlp"} | model}
+    tree |= {
+        "objective": "confu",
+        "model": {"dim": 8, "encoders": dict.fromkeys("abc", "mlp"), "fusion": "mlp"} | model,
+    }
     return build_parts(parse_recipe(tree))
 
 
@@ -29,7 +32,12 @@ SIDES = ["a", "b", "a+b", "a+b:all"]
 def test_rows_are_unit_and_shapes_follow_the_views() -> None:
     x = inputs(a=2, b=3)
     views = parts().model.eval()(x, everywhere(x), SIDES)
-    assert {s: tuple(v.z.shape) for s, v in views.items()} == {"a": (6, 2, 8), "b": (6, 3, 8), "a+b": (6, 3, 8), "a+b:all": (6, 6, 8)}
+    assert {s: tuple(v.z.shape) for s, v in views.items()} == {
+        "a": (6, 2, 8),
+        "b": (6, 3, 8),
+        "a+b": (6, 3, 8),
+        "a+b:all": (6, 6, 8),
+    }
     for view in views.values():
         assert torch.allclose(view.z.norm(dim=-1), torch.ones(view.valid.shape), atol=1e-6)
 
@@ -76,7 +84,10 @@ def test_stopped_tokens_get_no_gradient_from_the_fused_side() -> None:
 def test_second_heads_are_linear_maps_of_pooled_features() -> None:
     tree = {"name": "x", "data": {"name": "synthetic", "task": "xor"}, "train": {"for": "1 steps", "batch": 8}}
     terms = [{"between": ["a", "b"]}, {"between": ["a@other", "c"]}]
-    tree |= {"objective": {"name": "terms", "terms": terms}, "model": {"dim": 8, "encoders": dict.fromkeys("abc", "mlp")}}
+    tree |= {
+        "objective": {"name": "terms", "terms": terms},
+        "model": {"dim": 8, "encoders": dict.fromkeys("abc", "mlp")},
+    }
     model = build_parts(parse_recipe(tree)).model
     assert list(model.heads) == ["a@other"]
     x = inputs(a=1)

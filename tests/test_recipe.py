@@ -98,7 +98,9 @@ def test_exponents_without_a_point_are_numbers(tmp_path: Path) -> None:
 def test_microbatch_that_does_not_divide_names_one_that_does() -> None:
     tree = {"name": "x", "data": {"name": "synthetic", "task": "xor"}, "objective": "clip"}
     tree |= {"model": {"encoders": {"a": "mlp"}}, "train": {"for": "1 steps", "batch": 100, "microbatch": 32}}
-    with pytest.raises(RecipeError, match=r"batch \(100\) must be a multiple of microbatch \(32\): set train.microbatch=25"):
+    with pytest.raises(
+        RecipeError, match=r"batch \(100\) must be a multiple of microbatch \(32\): set train.microbatch=25"
+    ):
         parse_recipe(tree)
 
 

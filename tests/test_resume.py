@@ -98,7 +98,9 @@ def test_killed_twice_a_run_is_bitwise_the_uninterrupted_one(tmp_path: Path, wor
     whole = train(load_recipe(recipes[0], ("parallel.workers=0",)), tmp_path / "whole")
     assert whole.finished
     broken, seed = tmp_path / "broken", random.SystemRandom().randrange(2**31)
-    first, second = sorted(random.Random(seed).sample(range(8, 85), 2))  # an epoch has six steps: both lie epochs apart or not
+    first, second = sorted(
+        random.Random(seed).sample(range(8, 85), 2)
+    )  # an epoch has six steps: both lie epochs apart or not
     for kill_at, recipe in zip((first, second), recipes, strict=False):
         process = start(recipe, broken)
         wait_for_step(broken, kill_at, process)
@@ -161,7 +163,9 @@ def test_a_finished_run_says_so_and_a_longer_one_goes_on(recipe: Path, tmp_path:
 def test_anything_else_that_changes_is_refused_by_name(recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     stopped_at(recipe, run, 7)
-    train(load_recipe(recipe, ("train.for=8 steps", "log.every=2 steps", "checkpoint.keep=3", "eval.every=3 steps")), run)
+    train(
+        load_recipe(recipe, ("train.for=8 steps", "log.every=2 steps", "checkpoint.keep=3", "eval.every=3 steps")), run
+    )
     with pytest.raises(RunError, match=r"train.lr: 0.01 -> 0.02(.|\n)*--fresh"):
         train(load_recipe(recipe, ("train.lr=0.02",)), run)
     with pytest.raises(RunError, match="seed: 5 -> 6"):
@@ -187,7 +191,9 @@ def test_a_folder_in_use_is_refused(recipe: Path, tmp_path: Path) -> None:
 def test_the_run_folder_holds_what_it_promises(recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     outcome = train(load_recipe(recipe), run)
-    assert {"recipe.yaml", "environment.json", "metrics.jsonl", "checkpoints", "DONE"} <= {p.name for p in run.iterdir()}
+    assert {"recipe.yaml", "environment.json", "metrics.jsonl", "checkpoints", "DONE"} <= {
+        p.name for p in run.iterdir()
+    }
     assert load_recipe(run / "recipe.yaml").as_dict() == load_recipe(recipe).as_dict()
     assert json.loads((run / "environment.json").read_text())["packages"]["torch"]
     lines = facts(run)

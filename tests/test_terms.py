@@ -249,7 +249,9 @@ def test_a_single_view_against_itself_is_an_error() -> None:
         ITO(("image", "text"))(z, pool(z))
 
 
-@pytest.mark.parametrize("name", ["image", "+image", "image+text", "image@ssl", "image+text:all", "a+b:positions:tokens"])
+@pytest.mark.parametrize(
+    "name", ["image", "+image", "image+text", "image@ssl", "image+text:all", "a+b:positions:tokens"]
+)
 def test_names_of_sides_read_back(name: str) -> None:
     assert str(Side.parse(name)) == name
 

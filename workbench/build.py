@@ -15,6 +15,7 @@ from workbench.callbacks.nan_guard import NaNGuard
 from workbench.duration import Span
 from workbench.embedding import Embedder, evaluate
 from workbench.engine import Engine
+from workbench.errors import RecipeError
 from workbench.feed import Feed, epoch_steps
 from workbench.metrics import Metrics
 from workbench.model import Model
@@ -35,7 +36,7 @@ class Parts:
     objective: Any
 
     def steps(self, span: Span) -> int:
-        """A duration in optimizer steps. Raises ValueError when the data holds less than a batch."""
+        """A duration in optimizer steps. Raises RecipeError when the data holds less than a batch."""
         batch = self.recipe.train.batch
         return span.steps(batch, epoch_steps(len(self.data), batch))
 
@@ -56,14 +57,14 @@ class Parts:
 
 
 def build_parts(recipe: Recipe) -> Parts:
-    """Data set, model and objective. Raises ValueError where they do not fit each other. Reads no data.
+    """Data set, model and objective. Raises RecipeError where they do not fit each other. Reads no data.
 
     Every part draws its initial weights from (seed, its name), so that arms of a comparison share what they share.
     """
     data = recipe.data.build()
     unknown = set(recipe.model.encoders) - set(data.modalities)
     if unknown:
-        raise ValueError(f"model.encoders has {sorted(unknown)}, the data has {list(data.modalities)}")
+        raise RecipeError(f"model.encoders has {sorted(unknown)}, the data has {list(data.modalities)}")
     seed_torch(recipe.seed, "objective")
     objective = recipe.objective.build(tuple(recipe.model.encoders))
     encoders = {}
@@ -90,7 +91,7 @@ def _fusion(recipe: Recipe, encoders: dict[str, Any], sides: list[Side]) -> nn.M
     if not fused:
         return None
     if recipe.model.fusion is None:
-        raise ValueError(
+        raise RecipeError(
             f"the objective contrasts {', '.join(map(str, fused))}: say which module fuses, as model.fusion: mlp"
         )
     seed_torch(recipe.seed, "fusion")
@@ -98,10 +99,10 @@ def _fusion(recipe: Recipe, encoders: dict[str, Any], sides: list[Side]) -> nn.M
 
 
 def build_engine(parts: Parts, parallel: Parallel, metrics: Metrics) -> Engine:
-    """The engine with the callbacks that every run has: the NaN guard and evaluation. Raises ValueError."""
+    """The engine with the callbacks that every run has: the NaN guard and evaluation. Raises RecipeError."""
     recipe, train = parts.recipe, parts.recipe.train
     if train.batch % parallel.world:
-        raise ValueError(
+        raise RecipeError(
             f"train.batch ({train.batch}) must be a multiple of the number of processes ({parallel.world})"
         )
     feed = Feed(

@@ -86,7 +86,9 @@ def load_weights(both: nn.Module, path: Path, leave: str = "") -> None:
     own = both.state_dict()
     wrong = sorted(saved.keys() ^ own.keys()) + [n for n in saved.keys() & own.keys() if saved[n].shape != own[n].shape]
     if wrong:
-        raise ValueError(f"{path} belongs to another model: {len(wrong)} tensors differ, such as {', '.join(wrong[:3])}")
+        raise ValueError(
+            f"{path} belongs to another model: {len(wrong)} tensors differ, such as {', '.join(wrong[:3])}"
+        )
     both.load_state_dict(saved)
 
 

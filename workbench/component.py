@@ -35,7 +35,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from workbench.suggest import did_you_mean
+from workbench.errors import RecipeError, did_you_mean
 
 KINDS = {
     "encoder": "workbench.encoders",
@@ -163,10 +163,15 @@ class Spec:
     settings: Section
 
     def build(self, *args: Any) -> Any:
-        """The component itself; `args` are what the build gives, the rest comes from the recipe."""
-        return load(self.kind, self.name)(
-            *args, **{key: getattr(self.settings, key) for key in type(self.settings).model_fields}
-        )
+        """The component itself; `args` are what the build gives, the rest comes from the recipe.
+
+        Raises RecipeError with the component's own words when it refuses them.
+        """
+        settings = {key: getattr(self.settings, key) for key in type(self.settings).model_fields}
+        try:
+            return load(self.kind, self.name)(*args, **settings)
+        except ValueError as error:
+            raise RecipeError(f"{self.kind} '{self.name}': {error}") from error
 
     def as_dict(self) -> dict[str, Any]:
         return {"name": self.name, **self.settings.model_dump(mode="json", by_alias=True)}

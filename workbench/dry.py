@@ -106,7 +106,9 @@ def _parameters(parts: Parts) -> dict[str, int]:
 def _inputs(parts: Parts, modality: str) -> Tensor:
     """PROBE x views of the plainest raw item, through the real transform."""
     description = parts.data.modalities[modality]
-    raw: Any = {"image": Image.new("RGB", (8, 8)), "text": "a", "vector": torch.zeros(description.shape)}[description.kind]
+    raw: Any = {"image": Image.new("RGB", (8, 8)), "text": "a", "vector": torch.zeros(description.shape)}[
+        description.kind
+    ]
     x = parts.transforms(train=False)[modality](raw)
     return x.expand(PROBE, description.count, *x.shape)
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from workbench.errors import RecipeError
 from workbench.seeds import seed_for, seed_torch
 from workbench.types import Batch, Modality, Sample, Transform
 
@@ -71,9 +72,9 @@ class Feed:
 
 
 def epoch_steps(length: int, batch: int) -> int:
-    """Steps in an epoch of `length` samples. Raises ValueError when the batch does not fit."""
+    """Steps in an epoch of `length` samples. Raises RecipeError when the batch does not fit."""
     if length < batch:
-        raise ValueError(
+        raise RecipeError(
             f"train.batch={batch} is larger than the data set ({length} samples): set train.batch={length} or less"
         )
     return length // batch

@@ -37,7 +37,8 @@ def heat_map(scores: Float[np.ndarray, "q c"], rows: Sequence[str], columns: Seq
     axes, ruler = figure.add_axes((0.155, 0.02, 0.755, 0.79)), figure.add_axes((0.925, 0.02, 0.018, 0.79))
     picture = axes.imshow(scores, cmap="viridis", interpolation="nearest", aspect="auto")
     axes.set(xticks=[], yticks=[])
-    figure.colorbar(picture, cax=ruler).set_label("score", fontsize=12)
+    figure.colorbar(picture, cax=ruler)
+    ruler.set_title("score", fontsize=11)
     # plain texts and fixed margins: ticks, and a layout solved around them, take three times as long
     size = float(np.clip(520 / max(1, len(rows)), 6, 11))
     for at, label in enumerate(rows):
@@ -52,8 +53,8 @@ def retrieved_texts(queries: Sequence[tuple[Any, str]], answers: Sequence[Sequen
     """A card for each query image: the image with its name, its best texts below, right ones in green."""
     columns = min(3, len(queries))
     lines = -(-len(queries) // columns)
-    figure = Figure(figsize=(3.7 * columns, 0.5 + 3.4 * lines), dpi=DPI, layout="constrained")
-    figure.suptitle(title, fontsize=12, color=INK, x=0.02, ha="left")
+    figure = Figure(figsize=(3.7 * columns, 0.5 + 3.7 * lines), dpi=DPI, layout="constrained")
+    figure.suptitle(title, fontsize=14, color=INK, x=0.02, ha="left")
     grid = figure.subplots(2 * lines, columns, squeeze=False, height_ratios=[1.5, 1.0] * lines)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -61,13 +62,13 @@ def retrieved_texts(queries: Sequence[tuple[Any, str]], answers: Sequence[Sequen
         line, column = divmod(at, columns)
         picture, texts = grid[2 * line, column], grid[2 * line + 1, column]
         _show(picture, image)
-        picture.set_title(short(name, 34), fontsize=10, color=INK)
+        picture.set_title(short(name, 28), fontsize=12.5, color=INK)
         for rank, answer in enumerate(found):
             place = 1 - (rank + 0.5) / len(found)
-            style: dict[str, Any] = {"fontsize": 10, "va": "center", "color": RIGHT if answer.correct else WRONG}
+            style: dict[str, Any] = {"fontsize": 12.5, "va": "center", "color": RIGHT if answer.correct else WRONG}
             weight = "bold" if answer.correct else "normal"
             texts.text(0.02, place, f"{answer.score:.2f}", family="monospace", **style)
-            texts.text(0.17, place, short(answer.item, 34), weight=weight, **style)
+            texts.text(0.2, place, short(answer.item, 28), weight=weight, **style)
     return figure
 
 
@@ -75,17 +76,17 @@ def retrieved_images(queries: Sequence[str], answers: Sequence[Sequence[Answer]]
     """A row for each query text: its best images, right ones in a green frame."""
     width = max(map(len, answers))
     figure = Figure(figsize=(2.6 + 1.45 * width, 0.5 + 1.6 * len(queries)), dpi=DPI, layout="constrained")
-    figure.suptitle(title, fontsize=12, color=INK, x=0.02, ha="left")
+    figure.suptitle(title, fontsize=14, color=INK, x=0.02, ha="left")
     grid = figure.subplots(len(queries), width + 1, squeeze=False, width_ratios=[1.8] + [1.0] * width)
     for axes in grid[:, 0]:
         axes.set_axis_off()
     for row, query, found in zip(grid, queries, answers, strict=True):
-        row[0].text(0.97, 0.5, textwrap.fill(short(query, 60), 20), fontsize=11, ha="right", va="center", color=INK)
+        row[0].text(0.97, 0.5, textwrap.fill(short(query, 60), 18), fontsize=13, ha="right", va="center", color=INK)
         for axes, answer in zip(row[1:], found, strict=True):
             _show(axes, answer.item)
             axes.set_axis_on()
             axes.set(xticks=[], yticks=[])
-            axes.set_xlabel(f"{answer.score:.2f}", fontsize=9, color=RIGHT if answer.correct else WRONG, labelpad=2)
+            axes.set_xlabel(f"{answer.score:.2f}", fontsize=11, color=RIGHT if answer.correct else WRONG, labelpad=2)
             for spine in axes.spines.values():
                 spine.set(color=RIGHT if answer.correct else "#d0d7de", linewidth=4 if answer.correct else 1)
     return figure

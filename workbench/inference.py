@@ -71,7 +71,9 @@ def evaluate_run(
     recipe = read_recipe(run, tuple(overrides))
     unknown = set(suites) - set(recipe.eval.evaluators)
     if unknown:
-        raise RunError(f"no suite {sorted(unknown)} in the recipe's eval block (there are: {', '.join(recipe.eval.evaluators)})")
+        raise RunError(
+            f"no suite {sorted(unknown)} in the recipe's eval block (there are: {', '.join(recipe.eval.evaluators)})"
+        )
     parts, step = load_parts(run, which, recipe)
     chosen = {key: spec for key, spec in recipe.eval.evaluators.items() if not suites or key in suites}
     parallel = Parallel()
@@ -103,7 +105,9 @@ def _find(run: Path, which: str) -> Path:
     if which == "best":
         best = checkpoint.read_state(last).best
         if best is None:
-            raise RunError(f"{run} has no best checkpoint: its recipe names no eval.best; use last or a step ({', '.join(steps)})")
+            raise RunError(
+                f"{run} has no best checkpoint: its recipe names no eval.best; use last or a step ({', '.join(steps)})"
+            )
         which = str(best.step)
     path = folder / f"step-{which}"
     if not path.is_dir():

@@ -19,7 +19,8 @@ from pydantic_core import PydanticCustomError
 
 from workbench.component import Section, Spec, component, relay, validate
 from workbench.duration import Duration, parse
-from workbench.recipe_file import Lines, RecipeError, read_tree
+from workbench.errors import RecipeError
+from workbench.recipe_file import Lines, read_tree
 
 __all__ = ["Recipe", "RecipeError", "load_recipe", "parse_recipe"]
 

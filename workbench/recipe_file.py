@@ -12,12 +12,10 @@ from typing import Any
 
 import yaml
 
+from workbench.errors import RecipeError
+
 SHIPPED = Path(__file__).parent / "_recipes"
 """recipes inside the wheel; a source checkout keeps them in recipes/ beside the package"""
-
-
-class RecipeError(ValueError):
-    """Everything that is wrong with a recipe, a line each."""
 
 
 Lines = dict[tuple, str]

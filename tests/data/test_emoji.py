@@ -245,7 +245,7 @@ def test_a_split_is_its_file_and_the_texts_of_its_concepts(data: Emoji, concepts
     images, texts = split.items["image"], split.items["text"]
     assert not split.paired
     assert [concepts[i]["concept"] for i in images.ids.tolist()] == [row["concept"] for row in table]
-    at = np.random.default_rng(SEED).integers(len(table))
+    at = int(np.random.default_rng(SEED).integers(len(table)))
     assert images.raw[at].mode == "RGB"
     assert images.raw[at].tobytes() == decoded(table[at]["image"]), SEED
     assert pixels(list(images.raw[at : at + 2])) == [decoded(row["image"]) for row in table[at : at + 2]], SEED
@@ -269,11 +269,13 @@ def test_classes_are_the_groups_prompted_by_their_subgroups(data: Emoji, concept
     assert "food fruit" in prompts["food-drink"]
     assert sum(len(p) - 1 for p in prompts.values()) == len({c["subgroup"] for c in concepts})
     assert set(classes["subgroup"].names) == {c["subgroup"] for c in concepts}
-    assert dict(zip(classes["subgroup"].names, classes["subgroup"].prompts, strict=True))["food-fruit"] == ("food fruit",)
+    assert dict(zip(classes["subgroup"].names, classes["subgroup"].prompts, strict=True))["food-fruit"] == (
+        "food fruit",
+    )
 
 
 def test_an_unknown_split_is_an_error_that_names_the_splits(data: Emoji) -> None:
-    with pytest.raises(ValueError, match="no split 'dev'.*train, validation, test, style_a, style_b"):
+    with pytest.raises(ValueError, match=r"no split 'dev'.*train, validation, test, style_a, style_b"):
         data.split("dev")
 
 
@@ -315,5 +317,5 @@ def test_a_missing_column_is_an_error(copy: Path) -> None:
 def test_files_of_two_builds_do_not_mix(copy: Path) -> None:
     file = copy / "concepts.parquet"
     pq.write_table(pq.read_table(file).slice(1), file)
-    with pytest.raises(ValueError, match="1 of its concepts are not in concepts.parquet"):
+    with pytest.raises(ValueError, match=r"1 of its concepts are not in concepts\.parquet"):
         Emoji(path=copy)

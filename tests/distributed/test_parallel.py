@@ -27,7 +27,9 @@ def run(folder: Path, objective: str, nproc: int) -> Path:
     recipe, out = folder / "recipe.yaml", folder / f"run{nproc}"
     recipe.write_text(RECIPE.replace("OBJECTIVE", objective))
     command = [sys.executable, "-m", "workbench", "pretrain", str(recipe), "--run", str(out), "--nproc", str(nproc)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
     assert done.returncode == 0, done.stderr
     return out
 

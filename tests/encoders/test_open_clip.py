@@ -25,7 +25,7 @@ TRUNKS = {
     "convnext": {"timm_model_name": "test_convnext", "image_size": 64},
     "edgenext": {"timm_model_name": "edgenext_xx_small", "image_size": 64},
     "vit": {"timm_model_name": "test_vit", "timm_pool": "token", "image_size": 64},
-    "vit_average": {"timm_model_name": "test_vit", "timm_pool": "avg", "image_size": 64},
+    "vit_average": {"timm_model_name": "test_vit", "timm_pool": "avg", "timm_proj": "", "image_size": 64},
     "registers": {"timm_model_name": "test_vit4", "timm_pool": "avg", "image_size": 64},
     "classifier": {"timm_model_name": "test_convnext2", "timm_proj": "", "image_size": 64},
     "mlp": {"timm_model_name": "test_vit", "timm_pool": "token", "timm_proj": "mlp", "image_size": 64},
@@ -149,6 +149,10 @@ def test_tokens_of_a_trunk(name: str) -> None:
         assert prefix == 1
         assert torch.equal(out.positions[:prefix], torch.zeros(prefix, DIM))
         assert torch.equal(out.positions[prefix:], grid_positions((4, 4), DIM, 0, x.device))
+    if name == "vit_average":  # which normalises after pooling: here token by token
+        h, norm, projection = tower.trunk.forward_features(x), tower.trunk.fc_norm, tower.trunk.head
+        h = nn.functional.layer_norm(h, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        torch.testing.assert_close(out.tokens, h @ projection.weight.T + projection.bias)
     if name == "resnet":  # average pooling and a linear projection commute
         torch.testing.assert_close(out.tokens.mean(dim=1), out.z)
     if name in ("convnext", "edgenext"):  # whose head normalises: by hand, cell by cell

@@ -111,8 +111,11 @@ def test_absent_members_never_leak(readout: str) -> None:
     torch.testing.assert_close(before[0], whole[0])
     assert not torch.isclose(before[1:], whole[1:]).all(dim=1).any()
     if readout != "cls":  # with the image gone, the text alone decides
-        alone = Transformer.forward(fusion, "+text", {"text": x["text"]})
+        alone = fusion("+text", {"text": x["text"]})
         torch.testing.assert_close(before[2], alone[2])
+    if readout == "cls":  # with all gone, on any device, the row is one of zeros and not of NaN
+        zeros = {m: replace(f, tokens=-f.positions.expand_as(f.tokens), mask=None) for m, f in x.items()}
+        torch.testing.assert_close(before[3], fusion("image+text", zeros)[3])
 
 
 @pytest.mark.parametrize("readout", ["cls", "mean", "token"])

@@ -53,7 +53,7 @@ class Verbs(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            from workbench.suggest import did_you_mean
+            from workbench.errors import did_you_mean
 
             error.message = f"no command '{args[0]}'{did_you_mean(args[0], list(VERBS))}"
             raise

@@ -20,9 +20,7 @@ def board_(folder: Path, port: int, bind_all: bool) -> None:
     """
     if next(folder.rglob("events.out.tfevents.*"), None) is None:
         what = "has no TensorBoard files" if folder.is_dir() else "is not a folder"
-        raise click.ClickException(
-            f"{folder} {what}: train something (wb pretrain RECIPE), or say where the runs are"
-        )
+        raise click.ClickException(f"{folder} {what}: train something (wb pretrain RECIPE), or say where the runs are")
     url = _serve(folder, port, bind_all)
     click.echo(f"TensorBoard on {folder}: {url} (dashboards: {url}#custom_scalars). Ctrl-C ends it.")
     _wait()

@@ -35,7 +35,7 @@ def build(name: str, out: Path | None, sources: Path | None, as_json: bool) -> N
 
     Example: wb data build emoji --out data/emoji
     """
-    from workbench.suggest import did_you_mean
+    from workbench.errors import did_you_mean
 
     if name not in BUILDERS:
         raise click.UsageError(f"no data set '{name}' to build{did_you_mean(name, BUILDERS)}")

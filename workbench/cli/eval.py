@@ -10,9 +10,19 @@ import click
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--suite", "suites", multiple=True, metavar="NAME", help="A key of the recipe's eval block (repeatable); default: all.")
-@click.option("--checkpoint", "which", default="last", show_default=True, metavar="best|last|STEP", help="Which checkpoint.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change an evaluator, as eval.retrieval.split=test.")
+@click.option(
+    "--suite",
+    "suites",
+    multiple=True,
+    metavar="NAME",
+    help="A key of the recipe's eval block (repeatable); default: all.",
+)
+@click.option(
+    "--checkpoint", "which", default="last", show_default=True, metavar="best|last|STEP", help="Which checkpoint."
+)
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change an evaluator, as eval.retrieval.split=test."
+)
 @click.option("--json", "as_json", is_flag=True, help='Print {"run", "step", "metrics"}.')
 def eval_(run: Path, suites: tuple[str, ...], which: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Evaluate RUN: zero-shot, retrieval, gap, or whatever its recipe names.

@@ -50,7 +50,7 @@ def ls_(kind: str | None, folder: Path, as_json: bool) -> None:
 
 def singular(kind: str) -> str:
     """The kind itself, or the kind that `kind` is the plural of. Raises click.UsageError."""
-    from workbench.suggest import did_you_mean
+    from workbench.errors import did_you_mean
 
     one = kind if kind in KINDS else kind.removesuffix("s")
     if one not in KINDS:

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 @click.argument("recipe")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, as train.lr=1e-3.")
 @click.option(
-    "--run", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Run folder; default: runs/NAME of the recipe."
+    "--run",
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Run folder; default: runs/NAME of the recipe.",
 )
 @click.option("--nproc", default=1, show_default=True, type=click.IntRange(min=1), help="Processes on this machine.")
 @click.option("--fresh", is_flag=True, help="Set an earlier run of this folder aside and start anew.")
@@ -50,7 +54,15 @@ def _torchrun(nproc: int) -> int:
     import subprocess
 
     command = [a for a in sys.argv[1:]]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={nproc}", "-m", "workbench"]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={nproc}",
+        "-m",
+        "workbench",
+    ]
     return subprocess.call([*launcher, *command])
 
 

@@ -45,7 +45,7 @@ def show_(kind: str, name: str, overrides: tuple[str, ...], as_json: bool) -> No
 def _show_component(kind: str, name: str, overrides: tuple[str, ...], as_json: bool) -> None:
     from workbench.component import names
     from workbench.documentation import document
-    from workbench.suggest import did_you_mean
+    from workbench.errors import did_you_mean
 
     if ":" not in name and name not in names(kind):
         raise click.UsageError(f"no {kind} named '{name}'{did_you_mean(name, names(kind))}")

@@ -54,7 +54,7 @@ def synth_(
     Example: wb synth --task xor --objective clip --objective confu --seeds 3
     """
     from workbench.component import load, names
-    from workbench.suggest import did_you_mean
+    from workbench.errors import did_you_mean
 
     if list_tasks:
         return _list_tasks(as_json)

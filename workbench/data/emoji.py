@@ -142,7 +142,8 @@ class Emoji:
         unknown = set(rows["concept"]) - set(self._index)
         if unknown:
             raise ValueError(
-                f"{path}: {len(unknown)} concepts are not in concepts.parquet: the files are of two builds"
+                f"{path}: {len(unknown)} of its concepts are not in concepts.parquet: the files are of two builds; "
+                f"build the set again with `wb data build emoji` and give its folder as `path`"
             )
         return Drawings(rows["image"]), [self._index[key] for key in rows["concept"]]
 

@@ -75,7 +75,9 @@ class Shards:
 
     def split(self, name: str) -> Split:
         if name != "validation" or self.validation is None:
-            raise ValueError(f"data shards has no split '{name}': set data.validation to held-out tars for 'validation'")
+            raise ValueError(
+                f"data shards has no split '{name}': set data.validation to held-out tars for 'validation'"
+            )
         pairs = self._list(self.validation)
         texts = [(text, i) for i, pair in enumerate(pairs) for text in pair.captions()]
         image_ids, text_ids = torch.arange(len(pairs)), torch.tensor([i for _, i in texts])

@@ -1,0 +1,60 @@
+"""`wb synth --task xor`, as a newcomer runs it: clip is blind, symile and confu land on their exact optimum."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def wb(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "workbench", *arguments], capture_output=True, text=True, timeout=timeout
+    )
+
+
+@pytest.mark.slow
+def test_the_default_line_up_on_xor() -> None:
+    done = wb("synth", "--task", "xor", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["task"] == "xor"
+    assert found["truth"]["total_correlation"] == pytest.approx(3 * 0.6931471805599453)
+    by_objective: dict[str, list[dict]] = {}
+    for result in found["results"]:
+        by_objective.setdefault(result["objective"], []).append(result)
+        assert result["loss"] >= result["floor"] - 3 * result["loss_se"] - 1e-4
+    assert {name: len(runs) for name, runs in by_objective.items()} == {"clip": 3, "symile": 3, "confu": 3}
+    assert [r["verdict"] for r in by_objective["clip"]] == ["blind"] * 3
+    for r in by_objective["symile"] + by_objective["confu"]:
+        assert r["verdict"] == "passed", r
+        assert r["accuracy"] >= 0.95 * r["bayes"], r
+        assert 0.95 <= (r["no_information_loss"] - r["loss"]) / (r["no_information_loss"] - r["floor"]) <= 1.0, r
+    assert by_objective["confu"][0]["floor"] == pytest.approx(13.537, abs=5e-4)
+    assert by_objective["symile"][0]["floor"] == pytest.approx(3.4795, abs=5e-5)
+
+
+def test_list_prints_every_task_with_its_truth() -> None:
+    done = wb("synth", "--list", "--json")
+    truths = json.loads(done.stdout)
+    assert {"xor", "synergy"} <= truths.keys()
+    assert truths["xor"]["bayes_accuracy"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--task", "xorr"], 2, "no task 'xorr'; did you mean 'xor'?"),
+        ([], 2, "say which task"),
+        (["--task", "xor", "--objective", "clipp"], 2, "did you mean 'clip'?"),
+        (["--task", "xor", "--set", "train.lrr=1"], 2, "did you mean 'lr'?"),
+        (["--task", "xor", "--set", "data.task.bits=99"], 2, "bits (99)"),
+        (["--task", "xor", "--set", "train.batch=99999"], 2, "larger than the data set"),
+    ],
+)
+def test_mistakes_end_in_one_message(arguments: list[str], code: int, message: str) -> None:
+    done = wb("synth", *arguments)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
