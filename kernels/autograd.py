@@ -8,6 +8,7 @@ Trap: what counts is autocast where backward() is called, so a backward that mul
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -38,6 +39,19 @@ def wants_gradient(*inputs: Tensor | float) -> bool:
     return any(isinstance(value, Tensor) and value.requires_grad for value in inputs)
 
 
+def first_derivative_only(backward: Callable[..., Gradients]) -> Callable[..., Gradients]:
+    """once_differentiable, which alone says nothing where the upstream gradient is a constant: a gradient penalty on a
+    loss would silently lose its gradient."""
+    once = once_differentiable(backward)
+
+    def checked(ctx: Any, *upstream: Tensor) -> Gradients:
+        if torch.is_grad_enabled():  # create_graph=True: make whoever differentiates the result again see an error
+            upstream = tuple(g.detach().requires_grad_() for g in upstream)
+        return once(ctx, *upstream)
+
+    return checked
+
+
 class Computed(torch.autograd.Function):
     """A scalar loss whose gradients were computed together with its value.
 
@@ -52,7 +66,7 @@ class Computed(torch.autograd.Function):
         return value
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, upstream: Float[Tensor, ""]) -> Gradients:
         pairs = zip(ctx.saved_tensors, ctx.form, strict=True)
         return None, *(None if g is None or form is None else in_form(g * upstream, form) for g, form in pairs)

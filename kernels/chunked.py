@@ -18,7 +18,6 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
 from kernels import softmax
@@ -27,6 +26,7 @@ from kernels.autograd import (
     Gradients,
     Side,
     accumulation_dtype,
+    first_derivative_only,
     full_precision,
     in_form,
     scalar,
@@ -160,7 +160,7 @@ class _ContrastLSE(torch.autograd.Function):
         return lse.row, lse.column
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, g: Float[Tensor, " m"], h: Float[Tensor, " n"]) -> Gradients:
         x, y, t, row, column = ctx.saved_tensors
         need_x, need_y, need_scale, *_ = ctx.needs_input_grad

@@ -16,6 +16,7 @@ from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image, ImageDraw, ImageFont
 
 RIGHT, WRONG, INK = "#1a7f37", "#8c959f", "#24292f"
@@ -51,45 +52,53 @@ def heat_map(scores: Float[np.ndarray, "q c"], rows: Sequence[str], columns: Seq
 
 def retrieved_texts(queries: Sequence[tuple[Any, str]], answers: Sequence[Sequence[Answer]], title: str) -> Figure:
     """A card for each query image: the image with its name, its best texts below, right ones in green."""
-    columns = min(3, len(queries))
-    lines = -(-len(queries) // columns)
-    figure = Figure(figsize=(3.7 * columns, 0.5 + 3.7 * lines), dpi=DPI, layout="constrained")
-    figure.suptitle(title, fontsize=14, color=INK, x=0.02, ha="left")
-    grid = figure.subplots(2 * lines, columns, squeeze=False, height_ratios=[1.5, 1.0] * lines)
-    for axes in grid.flat:
-        axes.set_axis_off()
+    columns, lines = min(3, len(queries)), -(-len(queries) // 3)
+    width, line = 3.7, 0.24
+    height = 2.75 + line * max(map(len, answers))
+    figure, axes = _sheet(width * columns, 0.5 + height * lines, title)
     for at, ((image, name), found) in enumerate(zip(queries, answers, strict=True)):
-        line, column = divmod(at, columns)
-        picture, texts = grid[2 * line, column], grid[2 * line + 1, column]
-        _show(picture, image)
-        picture.set_title(short(name, 28), fontsize=12.5, color=INK)
+        x, y = width * (at % columns), 0.5 + height * (at // columns)
+        axes.text(x + width / 2, y + 0.2, short(name, 28), fontsize=12.5, ha="center", va="center", color=INK)
+        _place(axes, image, x + (width - 2) / 2, y + 0.4, 2)
         for rank, answer in enumerate(found):
-            place = 1 - (rank + 0.5) / len(found)
-            style: dict[str, Any] = {"fontsize": 12.5, "va": "center", "color": RIGHT if answer.correct else WRONG}
+            colour, below = RIGHT if answer.correct else WRONG, y + 2.6 + line * rank
             weight = "bold" if answer.correct else "normal"
-            texts.text(0.02, place, f"{answer.score:.2f}", family="monospace", **style)
-            texts.text(0.2, place, short(answer.item, 28), weight=weight, **style)
+            axes.text(x + 0.15, below, f"{answer.score:.2f}", fontsize=12, va="center", color=colour)
+            axes.text(x + 0.75, below, short(answer.item, 28), fontsize=12, va="center", color=colour, weight=weight)
     return figure
 
 
 def retrieved_images(queries: Sequence[str], answers: Sequence[Sequence[Answer]], title: str) -> Figure:
     """A row for each query text: its best images, right ones in a green frame."""
-    width = max(map(len, answers))
-    figure = Figure(figsize=(2.6 + 1.45 * width, 0.5 + 1.6 * len(queries)), dpi=DPI, layout="constrained")
-    figure.suptitle(title, fontsize=14, color=INK, x=0.02, ha="left")
-    grid = figure.subplots(len(queries), width + 1, squeeze=False, width_ratios=[1.8] + [1.0] * width)
-    for axes in grid[:, 0]:
-        axes.set_axis_off()
-    for row, query, found in zip(grid, queries, answers, strict=True):
-        row[0].text(0.97, 0.5, textwrap.fill(short(query, 60), 18), fontsize=13, ha="right", va="center", color=INK)
-        for axes, answer in zip(row[1:], found, strict=True):
-            _show(axes, answer.item)
-            axes.set_axis_on()
-            axes.set(xticks=[], yticks=[])
-            axes.set_xlabel(f"{answer.score:.2f}", fontsize=11, color=RIGHT if answer.correct else WRONG, labelpad=2)
-            for spine in axes.spines.values():
-                spine.set(color=RIGHT if answer.correct else "#d0d7de", linewidth=4 if answer.correct else 1)
+    left, side, step = 2.3, 1.3, 1.6
+    figure, axes = _sheet(left + step * max(map(len, answers)), 0.5 + step * len(queries), title)
+    for row, (query, found) in enumerate(zip(queries, answers, strict=True)):
+        y, label = 0.5 + step * row, textwrap.fill(short(query, 54), 18)
+        axes.text(left - 0.2, y + side / 2, label, fontsize=13, ha="right", va="center", color=INK)
+        for rank, answer in enumerate(found):
+            x = left + step * rank
+            _place(axes, answer.item, x, y, side)
+            frame = {"color": RIGHT, "linewidth": 4} if answer.correct else {"color": "#d0d7de", "linewidth": 1}
+            axes.add_patch(Rectangle((x, y), side, side, fill=False, zorder=2, **frame))
+            colour = RIGHT if answer.correct else WRONG
+            axes.text(x + side / 2, y + side + 0.13, f"{answer.score:.2f}", fontsize=11, ha="center", va="center", color=colour)
     return figure
+
+
+def _sheet(width: float, height: float, title: str) -> tuple[Figure, Axes]:
+    """An empty page measured in inches from its upper left corner: many small axes would take ten times as long."""
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    axes = figure.add_axes((0, 0, 1, 1), frameon=False)
+    axes.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
+    axes.text(0.12, 0.22, title, fontsize=14, va="center", color=INK)
+    return figure, axes
+
+
+def _place(axes: Axes, image: Any, x: float, y: float, side: float) -> None:
+    """An image in the middle of a square whose upper left corner is (x, y)."""
+    w, h = (side * length / max(image.size) for length in image.size)
+    x, y = x + (side - w) / 2, y + (side - h) / 2
+    axes.imshow(np.asarray(image.convert("RGB")), extent=(x, x + w, y + h, y), aspect="auto")
 
 
 def pixels(figure: Figure) -> UInt8[np.ndarray, "h w 3"]:
@@ -120,7 +129,3 @@ def short(text: str, length: int) -> str:
     """At most so many letters, on one line."""
     line = " ".join(str(text).split())
     return line if len(line) <= length else line[: length - 1] + "…"
-
-
-def _show(axes: Axes, image: Any) -> None:
-    axes.imshow(np.asarray(image.convert("RGB")), interpolation="nearest" if max(image.size) < 128 else "antialiased")

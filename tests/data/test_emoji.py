@@ -8,6 +8,7 @@ import secrets
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -160,10 +161,12 @@ def test_a_sample_is_a_pure_function_of_index_and_generator(data: Emoji) -> None
 
 
 @pytest.mark.parametrize("captions_from", ["name", "any"])
-def test_arms_with_more_views_or_captions_begin_with_those_of_fewer(captions_from: str) -> None:
+def test_arms_with_more_views_or_captions_begin_with_those_of_fewer(captions_from: Literal["name", "any"]) -> None:
     arms = [
-        Emoji(views=views, captions=captions, drawings=drawings, captions_from=captions_from)
-        for views, captions, drawings in [(1, 1, "same"), (2, 2, "same"), (2, 1, "different"), (5, 4, "different")]
+        Emoji(views=1, captions=1, drawings="same", captions_from=captions_from),
+        Emoji(views=2, captions=2, drawings="same", captions_from=captions_from),
+        Emoji(views=2, captions=1, drawings="different", captions_from=captions_from),
+        Emoji(views=5, captions=4, drawings="different", captions_from=captions_from),
     ]
     for index in np.random.default_rng(SEED).integers(len(arms[0]), size=20).tolist():
         one, same, two, five = (arm.sample(index, np.random.default_rng([SEED, index])) for arm in arms)

@@ -1,0 +1,73 @@
+"""The command line is a promise to scripts: verbs and options change here or nowhere."""
+
+import subprocess
+import sys
+
+import click
+import pytest
+
+from workbench.cli import cli
+
+SURFACE = {
+    "synth": {"--task", "--list", "--objective", "--seeds", "--set", "--run", "--json"},
+    "pretrain": {"recipe", "--set", "--run", "--nproc", "--fresh", "--dry", "--json"},
+    "eval": {"run", "--suite", "--checkpoint", "--set", "--json"},
+    "check": {"recipes", "--set", "--json"},
+    "ls": {"kind", "--dir", "--json"},
+    "show": {"kind", "name", "--set", "--json"},
+    "data build": {"name", "--out", "--sources", "--json"},
+    "board": {"folder", "--port", "--bind-all"},
+    "doctor": {"--json"},
+}
+
+
+def commands(group: click.Group, prefix: str = "") -> dict[str, click.Command]:
+    context = click.Context(group)
+    found = {}
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        nested = isinstance(command, click.Group)
+        found |= commands(command, f"{prefix}{name} ") if nested else {prefix + name: command}
+    return found
+
+
+def test_the_surface_is_frozen() -> None:
+    surface = {
+        name: {
+            p.opts[0] if isinstance(p, click.Argument) else next(o for o in p.opts if o.startswith("--"))
+            for p in command.params
+        }
+        for name, command in commands(cli).items()
+    }
+    assert surface == SURFACE
+
+
+@pytest.mark.parametrize("name", sorted(SURFACE))
+def test_help_has_an_example_and_no_silent_option(name: str) -> None:
+    command = commands(cli)[name]
+    assert f"wb {name}" in (command.help or "")
+    assert all(p.help for p in command.params if isinstance(p, click.Option))
+
+
+def test_help_and_lists_of_components_do_not_pay_for_torch() -> None:
+    calls = [["--help"], *([*name.split(), "--help"] for name in SURFACE)]
+    calls += [["ls"], *(["ls", kind] for kind in ("encoder", "fusion", "objective", "data", "eval", "task", "recipe"))]
+    code = (
+        "import sys\n"
+        "from workbench.cli import cli\n"
+        f"for arguments in {calls}:\n"
+        "    cli(arguments, prog_name='wb', standalone_mode=False)\n"
+        "    heavy = {'torch', 'open_clip', 'pydantic_core'} & set(sys.modules) if arguments[0] != 'ls' else "
+        "{'torch', 'open_clip'} & set(sys.modules)\n"
+        "    assert not heavy, (arguments, heavy)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_unknown_verb_is_one_message() -> None:
+    done = subprocess.run([sys.executable, "-m", "workbench", "pretrian"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "did you mean 'pretrain'?" in done.stderr
+    assert not done.stdout
