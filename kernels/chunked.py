@@ -13,29 +13,21 @@ Traps
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from kernels import softmax
-from kernels.autograd import (
-    Computed,
-    Gradients,
-    Side,
-    accumulation_dtype,
-    first_derivative_only,
-    full_precision,
-    in_form,
-    scalar,
-    self_column,
-    wants_gradient,
-)
+from kernels.autograd import Computed, Gradients, first_derivative_only, full_precision, in_form, wants_gradient
 from kernels.distributed import sum_over
 from kernels.logits import Logits, LogSumExp
 from kernels.positives import positives_of
+from kernels.side import Side, accumulation_dtype, scalar, self_column
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int64
 
 _SOFTMAX = {"mean": softmax.mean, "logsum": softmax.logsum, "each": softmax.each}
 
@@ -43,7 +35,7 @@ _SOFTMAX = {"mean": softmax.mean, "logsum": softmax.logsum, "each": softmax.each
 def multi_positive_infonce(
     x: Float[Tensor, "m d"],
     y: Float[Tensor, "n d"],
-    scale: Float[Tensor, ""] | float,
+    scale: Tensor | float,
     x_ids: Int64[Tensor, " m"],
     y_ids: Int64[Tensor, " n"],
     *,
@@ -76,8 +68,8 @@ def multi_positive_infonce(
 def multi_positive_sigmoid(
     x: Float[Tensor, "m d"],
     y: Float[Tensor, "n d"],
-    scale: Float[Tensor, ""] | float,
-    bias: Float[Tensor, ""] | float,
+    scale: Tensor | float,
+    bias: Tensor | float,
     x_ids: Int64[Tensor, " m"],
     y_ids: Int64[Tensor, " n"],
     *,
@@ -129,7 +121,7 @@ def multi_positive_sigmoid(
 def contrast_lse(
     x: Float[Tensor, "m d"],
     y: Float[Tensor, "n d"],
-    scale: Float[Tensor, ""] | float,
+    scale: Tensor | float,
     *,
     exclude: Literal["none", "self", "group"] = "none",
     x_ids: Int64[Tensor, " m"] | None = None,

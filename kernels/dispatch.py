@@ -10,13 +10,15 @@ Trap: over a group, y.grad, scale.grad and bias.grad are one rank's share. Avera
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from jaxtyping import Float, Integer
 from torch import Tensor
 
 from kernels import chunked, reference
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Integer
 
 BACKENDS: dict[str, ModuleType] = {"reference": reference, "chunked": chunked}
 Backend = Literal["auto", "reference", "chunked", "triton"]
@@ -217,6 +219,6 @@ def _check_weight(side: str, weight: Tensor | None, z: Tensor) -> None:
 def _check_self(x: Tensor, y: Tensor, x_offset: int) -> None:
     if not 0 <= x_offset <= len(y) - len(x):
         raise ValueError(
-            f"x has {len(x)} rows, x_offset is {x_offset} and y has {len(y)} rows, but to exclude itself row i of x must "
-            "be row x_offset + i of y: pass all rows as y, and as x_offset where x begins among them"
+            f"x has {len(x)} rows, x_offset is {x_offset} and y has {len(y)} rows, but to exclude itself row i of x "
+            "must be row x_offset + i of y: pass all rows as y, and as x_offset where x begins among them"
         )

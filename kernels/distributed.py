@@ -9,12 +9,14 @@ Trap: nothing here carries a gradient. Callers differentiate by hand (chunked) o
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
 
 def sum_over(group: Any, *parts: Tensor) -> tuple[Tensor, ...]:

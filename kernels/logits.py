@@ -13,13 +13,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float, Int64
 from torch import Tensor
 
 from kernels.distributed import lse_over
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int64
 
 CELLS = 2**21
 """logits in a chunk: 8 MiB in float32, which a CPU's last-level cache holds"""

@@ -9,10 +9,14 @@ Trap: a pair that is one and the same item (`self_column`) is no positive. Segme
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import embedding_bag
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int64
 
 
 class Positives:

@@ -6,21 +6,24 @@ Trap: it holds several M x N matrices (over a group, one of all ranks' rows). It
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from kernels.autograd import accumulation_dtype, full_precision
+from kernels.autograd import full_precision
 from kernels.distributed import gather_rows
+from kernels.side import accumulation_dtype
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Integer
 
 
 def contrast_lse(
     x: Float[Tensor, "m d"],
     y: Float[Tensor, "n d"],
-    scale: Float[Tensor, ""] | float,
+    scale: Tensor | float,
     *,
     exclude: Literal["none", "self", "group"] = "none",
     x_ids: Integer[Tensor, " m"] | None = None,
@@ -45,7 +48,7 @@ def contrast_lse(
 def multi_positive_infonce(
     x: Float[Tensor, "m d"],
     y: Float[Tensor, "n d"],
-    scale: Float[Tensor, ""] | float,
+    scale: Tensor | float,
     x_ids: Integer[Tensor, " m"],
     y_ids: Integer[Tensor, " n"],
     *,
@@ -73,8 +76,8 @@ def multi_positive_infonce(
 def multi_positive_sigmoid(
     x: Float[Tensor, "m d"],
     y: Float[Tensor, "n d"],
-    scale: Float[Tensor, ""] | float,
-    bias: Float[Tensor, ""] | float,
+    scale: Tensor | float,
+    bias: Tensor | float,
     x_ids: Integer[Tensor, " m"],
     y_ids: Integer[Tensor, " n"],
     *,

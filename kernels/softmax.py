@@ -20,17 +20,19 @@ Trap: over a group, sums over rows are complete only after a reduction, which ev
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from kernels.autograd import Side
 from kernels.distributed import lse_over, sum_over
 from kernels.logits import ByChunk, Logits
 from kernels.positives import OneToOne, Positives
+from kernels.side import Side
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int64
 
 
 class Means(NamedTuple):

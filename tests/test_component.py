@@ -1,4 +1,4 @@
-"""A component is one class in one file: an objective, a fusion, a data set and a task of one's own, touching nothing else."""
+"""A component is one class in one file: an objective, a fusion, a data set and a task of one's own."""
 
 from pathlib import Path
 

@@ -9,14 +9,14 @@ from workbench.recipe import Recipe, load_recipe, parse_recipe
 
 def tiny(**changes: object) -> Recipe:
     tree = {"name": "x", "data": {"name": "synthetic", "task": "xor"}, "objective": "clip"}
-    tree |= {"model": {"dim": 16, "encoders": dict.fromkeys("abc", {"name": "mlp", "width": 32, "depth": 2})}}
+    tree |= {"model": {"dim": 16, "encoders": {m: {"name": "mlp", "width": 32, "depth": 2} for m in "abc"}}}
     return parse_recipe(tree | {"train": {"for": "10 steps", "batch": 64}} | changes)
 
 
 def test_counts_of_a_small_network_by_hand() -> None:
     found = cost(tiny())
     weights = 3 * 32 + 32 * 16
-    assert found.parameters == {m: weights + 32 + 16 for m in "abc"} | {"objective": 1}
+    assert found.parameters == dict.fromkeys("abc", weights + 32 + 16) | {"objective": 1}
     # forward 2 per weight; backward 2 more for the weights of both layers and 2 for the inputs of the second
     assert found.flops_per_sample == 3 * (4 * weights + 2 * 32 * 16)
     assert found.state_bytes == 16 * found.total_parameters

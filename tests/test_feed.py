@@ -1,5 +1,6 @@
 """The feed is a pure function of (seed, step): any start, any number of workers or processes sees the same samples."""
 
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
@@ -14,7 +15,7 @@ from workbench.types import Batch, Modality, Sample
 class Numbers:
     """Sample i holds i and a random number; every third sample lacks its second caption."""
 
-    modalities = {"x": Modality("vector", (2,)), "caption": Modality("vector", (1,), count=2)}
+    modalities: Mapping[str, Modality] = {"x": Modality("vector", (2,)), "caption": Modality("vector", (1,), count=2)}
 
     def __len__(self) -> int:
         return 23

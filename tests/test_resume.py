@@ -107,7 +107,7 @@ def test_killed_twice_a_run_is_bitwise_the_uninterrupted_one(tmp_path: Path, wor
         process.kill()
         process.communicate()
     process = start(recipes[-1], broken)
-    out, err = process.communicate(timeout=200)
+    _, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     assert "resuming from" in err or (broken / "DONE").exists()
     assert facts(broken) == facts(tmp_path / "whole"), f"killed at {first} and {second}, seed {seed}"
@@ -176,7 +176,7 @@ def test_fresh_sets_the_old_run_aside(recipe: Path, tmp_path: Path) -> None:
     run, said = tmp_path / "run", []
     stopped_at(recipe, run, 7)
     train(load_recipe(recipe, ("train.lr=0.02", "train.for=7 steps")), run, fresh=True, say=said.append)
-    (aside,) = [p for p in tmp_path.glob("run.*")]
+    (aside,) = list(tmp_path.glob("run.*"))
     assert (aside / "DONE").exists()
     assert str(aside) in said[0]
 

@@ -233,7 +233,7 @@ def test_scale_is_clamped_in_the_forward_pass() -> None:
         (lambda: ITO(("a", "b", "c")), "aligns two modalities"),
         (lambda: Terms(("a",), terms=[Term(between=("a", "q"))]), r"speak of \['q'\]"),
         (lambda: Term(between=("a+a", "b")), "not a side"),
-        (lambda: Term(between=("a", "a"), positives="pairwise"), "no pairs of sides"),
+        (lambda: Term(between=("a", "a"), positives="pairwise"), "has no pairs of sides"),
         (lambda: Term(between=("a", "b"), loss="sigmoid", positives="each"), "does not apply"),
         (lambda: CLIP(("a",)), "nothing would be trained"),
     ],

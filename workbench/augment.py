@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from numpy import ndarray
 from PIL import Image, ImageFilter
-from pydantic import Field, NonNegativeFloat, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
@@ -36,7 +36,7 @@ LUMA = np.array([0.299, 0.587, 0.114])
 YIQ = np.stack([LUMA, [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 """RGB to luma and two axes of chroma: a change of hue is a rotation of these two"""
 
-Probability = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Augment(Section):
@@ -51,12 +51,12 @@ class Augment(Section):
         flip: probability of a mirror image
     """
 
-    crop: tuple[Probability, Probability] | None = PRESETS["clip"]["crop"]
-    jitter: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] | None = None
-    jitter_p: Probability = 0.8
-    grayscale: Probability = 0.0
-    blur: Probability = 0.0
-    flip: Probability = 0.0
+    crop: tuple[Fraction, Fraction] | None = PRESETS["clip"]["crop"]
+    jitter: tuple[Fraction, Fraction, Fraction, Fraction] | None = None
+    jitter_p: Fraction = 0.8
+    grayscale: Fraction = 0.0
+    blur: Fraction = 0.0
+    flip: Fraction = 0.0
 
     @model_validator(mode="before")
     @classmethod
@@ -101,16 +101,17 @@ class ColorJitter(nn.Module):
 
     def __init__(self, brightness: float, contrast: float, saturation: float, hue: float):
         super().__init__()
-        self.largest = torch.tensor([brightness, contrast, saturation, hue])
+        self.largest = (brightness, contrast, saturation, hue)
 
     def forward(self, image: Image.Image) -> Image.Image:
-        change = (self.largest * torch.empty(4).uniform_(-1, 1)).tolist()
+        draws = torch.empty(4).uniform_(-1, 1).tolist()
+        change = [largest * draw for largest, draw in zip(self.largest, draws, strict=True)]
         order = torch.randperm(4).tolist()
         matrix = color_matrix(np.array(image.reduce(image.size).getpixel((0, 0))), change, order)
         return image.convert("RGB", tuple(matrix.flat))
 
 
-def color_matrix(mean: Float[ndarray, 3], change: list[float], order: list[int]) -> Float[ndarray, "3 4"]:
+def color_matrix(mean: Float[ndarray, " 3"], change: list[float], order: list[int]) -> Float[ndarray, "3 4"]:
     """The map [A | b], x -> A x + b on colours 0..255, of the changes `order` = 0 brightness, 1 contrast (towards the
     luma of the `mean` colour), 2 saturation, 3 hue."""
     matrix = np.eye(3, 4)

@@ -1,8 +1,8 @@
 """Checkpoints that are whole or do not count.
 
-A checkpoint is written under a temporary name, synced, given a manifest with the digest of every file (written last), and
-renamed. Only a folder whose manifest agrees with its files is ever read. Tensors are safetensors, the rest is JSON: nothing
-is unpickled.
+A checkpoint is written under a temporary name, given a manifest with the digest of every file (written last), synced,
+and renamed. Only a folder whose manifest agrees with its files is ever read. Tensors are safetensors, the rest is
+JSON: nothing is unpickled.
 
     checkpoints/step-500/model.safetensors      model.* and objective.*
                          optimizer.safetensors  exp_avg, exp_avg_sq and step of every parameter, by its name

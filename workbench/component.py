@@ -57,7 +57,8 @@ def names(kind: str) -> list[str]:
 def summary(kind: str, name: str) -> str:
     """First line of the documentation of a component's file, read without importing it."""
     spec = importlib.util.find_spec(f"{KINDS[kind]}.{name}")
-    assert spec and spec.origin
+    assert spec is not None
+    assert spec.origin is not None
     text = ast.get_docstring(ast.parse(Path(spec.origin).read_text())) or ""
     return text.split("\n\n")[0].replace("\n", " ")
 
@@ -98,7 +99,8 @@ def _module_from_file(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path.resolve()}")
     spec = importlib.util.spec_from_file_location(f"user_{path.stem}", path)
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # data loader workers pickle classes by module name
     spec.loader.exec_module(module)

@@ -85,16 +85,18 @@ def document(kind: str, name: str) -> Documentation:
 
 def _block(found: dict[str, Any], doc: str) -> Block:
     text, descriptions = split_docstring(doc)
-    keywords = [
-        Keyword(key, spell(value), value.get("default", REQUIRED), descriptions.get(key, value.get("description", "")))
-        for key, value in found.get("properties", {}).items()
-    ]
+    keywords = []
+    for key, value in found.get("properties", {}).items():
+        description: str = descriptions.get(key) or value.get("description", "")
+        keywords.append(Keyword(key, spell(value), value.get("default", REQUIRED), description))
     return Block(text, keywords)
 
 
 def split_docstring(doc: str) -> tuple[str, dict[str, str]]:
     """(the text without its `Args:` section, {argument: description})."""
-    text, descriptions, inside, last = [], {}, False, ""
+    text: list[str] = []
+    descriptions: dict[str, str] = {}
+    inside, last = False, ""
     for line in inspect.cleandoc(doc).splitlines():
         if line == "Args:":
             inside = True
@@ -124,7 +126,7 @@ def spell(found: dict[str, Any]) -> str:
         return f"[{', '.join(map(spell, found['prefixItems']))}]"
     if "items" in found:
         return f"list of {spell(found['items'])}"
-    kind = found.get("type", "anything")
+    kind: str = found.get("type", "anything")
     bounds = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
     limits = [f"{sign} {found[key]:g}" for key, sign in bounds.items() if key in found]
     return " ".join([NAMES.get(kind, kind), " and ".join(limits)]).strip()

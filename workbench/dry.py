@@ -1,7 +1,7 @@
 """What a recipe would cost, without data, weights or time: its parts and one training step on fake tensors.
 
-Counted, not estimated, where it can be: parameters from the modules, FLOPs by torch's counter over forward and backward,
-activations from what autograd really saves. Only the hours are an estimate, and say of what.
+Counted, not estimated, where it can be: parameters from the modules, FLOPs by torch's counter over forward and
+backward, activations from what autograd really saves. Only the hours are an estimate, and say of what.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PEAK, UTILISATION = 989e12, 0.4
 
 @dataclass(frozen=True)
 class Cost:
-    """Costs of a recipe; FLOPs and activations of the model, without the loss (8 M N D FLOPs a contrast, linear memory)."""
+    """Costs of a recipe; FLOPs and activations without the loss (8 M N D FLOPs a contrast, linear memory)."""
 
     parameters: dict[str, int]
     """by part; `fusion` may exist only while training"""

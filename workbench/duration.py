@@ -1,4 +1,4 @@
-"""Times with units: `30 epochs`, `500 steps`, `1e6 samples`. A bare number is an error, because nobody remembers of what."""
+"""Times with units: `30 epochs`, `500 steps`, `1e6 samples`. A bare number is an error: nobody remembers of what."""
 
 from __future__ import annotations
 

@@ -24,7 +24,8 @@ from workbench.types import Batch, Modality, Sample, Transform
 class MapStyle(Protocol):
     """A data set with random access: what `Feed.load` can batch."""
 
-    modalities: Mapping[str, Modality]
+    @property
+    def modalities(self) -> Mapping[str, Modality]: ...
 
     def __len__(self) -> int: ...
 

@@ -81,7 +81,15 @@ def retrieved_images(queries: Sequence[str], answers: Sequence[Sequence[Answer]]
             frame = {"color": RIGHT, "linewidth": 4} if answer.correct else {"color": "#d0d7de", "linewidth": 1}
             axes.add_patch(Rectangle((x, y), side, side, fill=False, zorder=2, **frame))
             colour = RIGHT if answer.correct else WRONG
-            axes.text(x + side / 2, y + side + 0.13, f"{answer.score:.2f}", fontsize=11, ha="center", va="center", color=colour)
+            axes.text(
+                x + side / 2,
+                y + side + 0.13,
+                f"{answer.score:.2f}",
+                fontsize=11,
+                ha="center",
+                va="center",
+                color=colour,
+            )
     return figure
 
 

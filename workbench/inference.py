@@ -52,7 +52,8 @@ class DualEncoder:
         # pixels that are tensors went through `preprocess` already
         ready: Callable[[Any], Tensor] = (lambda x: x) if isinstance(items, Tensor) else transform
         embed = Embedder(self.model, {modality: ready}, self._device)
-        return embed({modality: items}, [modality])[modality].z[:, 0]
+        rows: Any = items
+        return embed({modality: rows}, [modality])[modality].z[:, 0]
 
 
 def load(path: str | Path, which: str = "last") -> DualEncoder:

@@ -1,6 +1,6 @@
 """A line-up: objectives x seeds on one synthetic task, trained in parallel processes and judged against exact theory.
 
-The trap: worker processes must be spawned, not forked, and each takes one thread: two runs on two cores beat one run on two
+The trap: processes are spawned, not forked, and each takes one thread: two runs on two cores beat one run on two
 threads, because the matrices are small.
 """
 
@@ -43,10 +43,10 @@ class Result:
 
 
 def arm(task: dict[str, Any], objective: str, seed: int, overrides: tuple[str, ...] = ()) -> Recipe:
-    """The recipe of one run: the shipped one of the objective (or the common parent), on this task. Raises RecipeError."""
+    """The recipe of one run: the objective's shipped one (or the common parent), on this task. Raises RecipeError."""
     own = shipped_recipes() / "synth" / f"{objective}.yaml"
-    tree, lines = read_tree(own if own.is_file() else shipped_recipes() / "_base" / "synth.yaml")
-    tree = {"objective": objective} | tree | {"seed": seed}
+    parent, lines = read_tree(own if own.is_file() else shipped_recipes() / "_base" / "synth.yaml")
+    tree: dict[str, Any] = {"objective": objective, **parent, "seed": seed}
     tree["data"]["task"] = task
     lines[("objective",)] = f"--objective {objective}"
     lines[("data", "task")] = f"--task {task['name']}"

@@ -21,7 +21,7 @@ PATIENCE = 0.5
 
 
 class Metrics:
-    """Buffer in front of metrics.jsonl. `path` None keeps the records in memory only (other processes, short trials)."""
+    """Buffer in front of metrics.jsonl; without a `path` the records stay in memory (short trials, other processes)."""
 
     def __init__(self, path: Path | None, *, on_device: bool = False) -> None:
         self.records: list[Record] = []

@@ -26,7 +26,8 @@ class Model(nn.Module):
 
     def __init__(self, encoders: dict[str, Any], heads: dict[str, nn.Module], fusion: Any | None) -> None:
         super().__init__()
-        self.encoders, self.heads, self.fusion = nn.ModuleDict(encoders), nn.ModuleDict(heads), fusion
+        self.encoders, self.heads = nn.ModuleDict(encoders), nn.ModuleDict(heads)
+        self.fusion: Any = fusion
 
     def forward(self, inputs: dict[str, Tensor], valid: dict[str, Tensor], sides: Sequence[str]) -> Views:
         wanted = [Side.parse(side) for side in sides]
@@ -45,8 +46,8 @@ class Model(nn.Module):
             z, exists = self._fuse(side, features, valid)
         else:
             (modality,) = side.members
-            head = self.heads[str(side)] if str(side) in self.heads else None
-            z = head(features[modality].pooled) if head else features[modality].z
+            name = str(side)
+            z = self.heads[name](features[modality].pooled) if name in self.heads else features[modality].z
             exists = valid[modality]
         z = F.normalize(z.float(), dim=-1)
         return View(z.unflatten(0, exists.shape), exists)
@@ -80,7 +81,8 @@ def _select(features: Features, shape: torch.Size, views: list[int]) -> Features
         return None if x is None else x.unflatten(0, shape)[:, views].flatten(0, 1)
 
     z, pooled = pick(features.z), pick(features.pooled)
-    assert z is not None and pooled is not None
+    assert z is not None
+    assert pooled is not None
     return replace(features, z=z, pooled=pooled, tokens=pick(features.tokens), mask=pick(features.mask))
 
 

@@ -1,4 +1,4 @@
-"""AdamW with weight decay on matrices only: norms, biases, positions of rank one, scale and bias of an objective have none."""
+"""AdamW with weight decay on matrices only: norms, biases, and an objective's scale and bias have none."""
 
 import torch
 from torch import nn

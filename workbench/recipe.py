@@ -1,4 +1,4 @@
-"""Recipes: the schema of an experiment. Every mistake is reported at once, with file and line, the value and the remedy."""
+"""The schema of an experiment. Every mistake is reported at once, with file and line, the value and the remedy."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ __all__ = ["Recipe", "RecipeError", "load_recipe", "parse_recipe"]
 
 
 class Model(Section):
-    dim: PositiveInt = Field(512, description="width of the shared space")
+    dim: PositiveInt = Field(default=512, description="width of the shared space")
     encoders: dict[str, component("encoder")] = Field(min_length=1)
     head: Literal["tower", "linear"] = Field(
-        "tower", description="plain modalities use the tower's own projection, or a linear head on its pooled features"
+        default="tower",
+        description="plain modalities use the tower's own projection, or a linear head on its pooled features",
     )
     fusion: component("fusion", optional=True) = None
 
@@ -37,15 +38,15 @@ class Model(Section):
 class Train(Section):
     for_: Duration = Field(description="length of training")
     batch: PositiveInt = Field(description="contrastive batch: samples per optimizer step over all processes")
-    microbatch: PositiveInt | None = Field(None, description="samples encoded at once; gradients stay exact")
+    microbatch: PositiveInt | None = Field(default=None, description="samples encoded at once; gradients stay exact")
     lr: PositiveFloat = 1e-3
     warmup: Duration = parse("0 steps")
     weight_decay: NonNegativeFloat = 0.1
     betas: tuple[NonNegativeFloat, NonNegativeFloat] = (0.9, 0.98)
     eps: PositiveFloat = 1e-6
-    clip: PositiveFloat | None = Field(1.0, description="largest gradient norm; null leaves gradients alone")
+    clip: PositiveFloat | None = Field(default=1.0, description="largest gradient norm; null leaves gradients alone")
     precision: Literal["fp32", "bf16"] = "fp32"
-    compile: bool = Field(False, description="torch.compile the towers (needs a C++ compiler on CPU)")
+    compile: bool = Field(default=False, description="torch.compile the towers (needs a C++ compiler on CPU)")
 
     @model_validator(mode="after")
     def _divisible(self) -> Train:
@@ -62,9 +63,10 @@ class Eval(Section):
 
     every: Duration = parse("1 epochs")
     best: str | None = Field(
-        None, description="the metric that picks the best checkpoint, as 'retrieval/mean_recall'; larger is better"
+        default=None,
+        description="the metric that picks the best checkpoint, as 'retrieval/mean_recall'; larger is better",
     )
-    evaluators: dict[str, Spec] = {}
+    evaluators: dict[str, Spec] = Field(default={})
 
     @model_validator(mode="wrap")
     @classmethod
@@ -88,16 +90,17 @@ class Eval(Section):
 class Checkpoint(Section):
     every: Duration = parse("1 epochs")
     keep: Annotated[int, Field(ge=2)] = Field(
-        2, description="newest checkpoints to keep (at least 2, so that one may be damaged); the best one is kept too"
+        default=2,
+        description="newest checkpoints to keep (at least 2, so that one may be damaged); the best one is kept too",
     )
 
 
 class Parallel(Section):
-    workers: NonNegativeInt = Field(2, description="data loading processes; they never change a result")
+    workers: NonNegativeInt = Field(default=2, description="data loading processes; they never change a result")
 
 
 class Log(Section):
-    every: Duration = Field(parse("1 steps"), description="how often a line of training metrics is written")
+    every: Duration = Field(default=parse("1 steps"), description="how often a line of training metrics is written")
     tensorboard: bool = True
 
 

@@ -72,7 +72,6 @@ def read_report(path: Path) -> Report:
     found = evaluations(records)
     wanted = recipe["eval"]["best"]
     at = [(record[f"eval/{wanted}"], record["step"]) for record in found if f"eval/{wanted}" in record]
-    value, step = max(at, key=lambda pair: pair[0], default=(None, None))
     return Report(
         run=path,
         recipe=recipe["name"],
@@ -80,5 +79,5 @@ def read_report(path: Path) -> Report:
         finished=run.done.exists(),
         evaluations=found,
         metric=wanted or next((n.removeprefix("eval/") for r in found for n in r if n.startswith("eval/")), None),
-        best=Best(wanted, value, step) if at else None,
+        best=Best(wanted, *max(at, key=lambda pair: pair[0])) if at else None,
     )

@@ -72,7 +72,7 @@ class Run:
         if changed:
             raise RunError(
                 f"{self.path} was started with another recipe:\n" + "\n".join(changed) + "\n"
-                f"A resume may change only {', '.join(MAY_CHANGE)}. Use another --run, or --fresh to set this run aside."
+                f"A resume may change only {', '.join(MAY_CHANGE)}: use another --run, or --fresh to begin again."
             )
 
     def set_aside(self) -> Path | None:

@@ -25,9 +25,9 @@ from workbench.types import Loss, Pool, Side, View, Views
 class Scale(Section):
     """The factor s on cosines (one over the temperature)."""
 
-    init: PositiveFloat = Field(1 / 0.07, description="its initial value")
+    init: PositiveFloat = Field(default=1 / 0.07, description="its initial value")
     learn: bool = True
-    max: PositiveFloat = Field(100.0, description="clamped in the forward pass")
+    max: PositiveFloat = Field(default=100.0, description="clamped in the forward pass")
 
 
 class Term(Section):
@@ -36,13 +36,15 @@ class Term(Section):
     between: tuple[str, str]
     loss: Literal["infonce", "sigmoid"] = "infonce"
     positives: Literal["pairwise", "mean", "logsum", "each"] | None = Field(
-        None,
-        description="pairwise: every view against every view, each its own contrast (default); a side against itself: each",
+        default=None,
+        description="default: pairwise, every view against every view in a contrast of its own; each, for a side and itself",
     )
-    views: Literal["zip", "all"] = Field("zip", description="how a fused side combines its members' views")
+    views: Literal["zip", "all"] = Field(default="zip", description="how a fused side combines its members' views")
     weight: NonNegativeFloat = 1.0
     scale: Literal["shared"] | Scale = "shared"
-    detach: tuple[Literal["tokens", "positions", "scale"], ...] = Field((), description="stop the gradient there")
+    detach: tuple[Literal["tokens", "positions", "scale"], ...] = Field(
+        default=(), description="stop the gradient there"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Term:
@@ -50,7 +52,7 @@ class Term(Section):
             Side.parse(name)
         if self.is_self and self.positives == "pairwise":
             raise ValueError(
-                f"between {self.between[0]} and itself there are no pairs of sides: positives must be mean, logsum or each"
+                f"{self.between[0]} against itself has no pairs of sides: positives must be mean, logsum or each"
             )
         if self.loss == "sigmoid" and self.positives in ("logsum", "each"):
             raise ValueError(f"a sigmoid term judges every pair by itself: positives {self.positives!r} does not apply")
@@ -148,7 +150,7 @@ class Terms(nn.Module):
         return self._loss(term, x, y, pool, pool.offset * k, exclude_self=True)
 
     def _pairwise(self, term: Term, z: Views, pool: Pool) -> Float[Tensor, ""]:
-        """Every view of one side against every view of the other, over the samples that have both; averaged by their number."""
+        """Every view of one side against every view of the other, over the samples that have both."""
         a, b = map(str, term.sides)
         mine, theirs, everyone = z[a], z[b], pool.views[b]
         losses, counts = [], []
@@ -168,10 +170,10 @@ class Terms(nn.Module):
     ) -> Float[Tensor, ""]:
         scale = self.scale(term.name)
         scale = scale.detach() if "scale" in term.detach else scale
-        common: dict[str, Any] = dict(
-            exclude_self=exclude_self, x_weight=x.weight, y_weight=y.weight, x_offset=offset, group=pool.group
-        )
+        common: dict[str, Any] = {"exclude_self": exclude_self, "x_weight": x.weight, "y_weight": y.weight}
+        common |= {"x_offset": offset, "group": pool.group}
         if term.loss == "sigmoid":
+            assert self.bias is not None
             return multi_positive_sigmoid(x.z, y.z, scale, self.bias, x.ids, y.ids, **common)
         positives = (
             term.positives if term.positives in ("mean", "logsum", "each") else "each" if exclude_self else "mean"
@@ -187,7 +189,7 @@ class Terms(nn.Module):
         return torch.stack(cosines).mean(0) if len(cosines) > 1 else cosines[0]
 
     def query_sides(self, others: Sequence[str], target: str) -> list[str]:
-        """Sides that predict `target` from `others`: one fused from all of them if a term trains it, else each that a term trains."""
+        """Sides that predict `target`: one fused from all `others` if a term trains it, else each that a term trains."""
         partners = [
             mine
             for term in self.terms
@@ -198,7 +200,7 @@ class Terms(nn.Module):
         return [str(side) for side in dict.fromkeys(whole or partners)]
 
     def optimum(self, truth: Any) -> tuple[float, float] | None:
-        """(exact optimum, no-information loss) in nats on a synthetic task; None where theory has no number for a term."""
+        """(exact optimum, no-information loss) in nats on a synthetic task; None where a term has no known one."""
         floor = chance = 0.0
         for term in self.terms:
             (a, b), kind = term.sides, truth.sigmoid if term.loss == "sigmoid" else truth.infonce

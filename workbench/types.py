@@ -182,7 +182,8 @@ Transform = Callable[[Any], Tensor]
 class Data(Protocol):
     """A data set: training batches as a pure function of (seed, step), and named evaluation splits."""
 
-    modalities: Mapping[str, Modality]
+    @property
+    def modalities(self) -> Mapping[str, Modality]: ...
 
     def __len__(self) -> int:
         """samples in an epoch"""

@@ -1,12 +1,15 @@
 """The TensorBoard callback: everything measured is there, pictures tell the truth, and neither can break a run."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from workbench import figures
@@ -21,7 +24,7 @@ from torch import nn
 
 from workbench.types import Features, Items, Modality, Sample, Split
 
-COLOURS = {"red": (255, 0, 0), "green": (0, 160, 0), "blue": (0, 0, 255), "white": (255, 255, 255), "gold": (220, 180, 0)}
+COLOURS = {"red": (255, 0, 0), "green": (0, 160, 0), "blue": (0, 0, 255), "black": (0, 0, 0), "gold": (220, 180, 0)}
 
 
 class Squares:
@@ -73,10 +76,9 @@ class Linear(nn.Module):
 '''
 
 
-@pytest.fixture
-def squares(tmp_path: Path) -> dict[str, Any]:
+def recipe_of_squares(folder: Path) -> dict[str, Any]:
     """A recipe on images and texts that trains in a blink."""
-    file = tmp_path / "squares.py"
+    file = folder / "squares.py"
     file.write_text(COMPONENTS)
     return {
         "name": "squares",
@@ -84,10 +86,26 @@ def squares(tmp_path: Path) -> dict[str, Any]:
         "model": {"dim": 4, "encoders": {"image": f"{file}:Linear", "text": f"{file}:Linear"}},
         "objective": "clip",
         "train": {"for": "6 steps", "batch": 20, "lr": 0.01},
-        "eval": {"every": "3 steps", "retrieval": {"k": [1]}},
+        "eval": {"every": "6 steps", "retrieval": {"k": [1]}},
         "checkpoint": {"every": "4 steps"},
         "parallel": {"workers": 0},
     }
+
+
+@pytest.fixture
+def squares(tmp_path: Path) -> dict[str, Any]:
+    return recipe_of_squares(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+    """A run on squares, and the arguments of each picture of texts that it drew."""
+    folder, drawn = tmp_path_factory.mktemp("squares"), []
+    draw = figures.retrieved_texts
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "retrieved_texts", lambda *a: (drawn.append(a), draw(*a))[1])
+        train(parse_recipe(recipe_of_squares(folder)), folder / "run")
+    return folder / "run", drawn
 
 
 def read(run: Path) -> EventAccumulator:
@@ -112,26 +130,22 @@ def assert_scalars_are_the_metrics(run: Path) -> None:
         np.testing.assert_allclose([p.value for p in points], [values[p.step] for p in points], rtol=1e-6)
 
 
-def test_images_and_texts(squares: dict[str, Any], tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    train(parse_recipe(squares), run)
+def test_scalars_recipe_and_pictures(trained: tuple[Path, list[Any]]) -> None:
+    run, _ = trained
     assert_scalars_are_the_metrics(run)
     events = read(run)
     pictures = ["similarity/image~text", "retrieval/image_to_text", "retrieval/text_to_image"]
     assert events.Tags()["images"] == pictures
     for tag in pictures:
-        assert [image.step for image in events.Images(tag)] == [0, 3, 6]
+        assert [image.step for image in events.Images(tag)] == [0, 6]
     (text,) = events.Tensors("recipe/text_summary")
     (written,) = text.tensor_proto.string_val
     assert written.decode() == f"```yaml\n{(run / 'recipe.yaml').read_text()}```"
     assert "custom_scalars__config__" in events.Tags()["tensors"]
 
 
-def test_the_projector_has_a_thumbnail_for_every_point(squares: dict[str, Any], tmp_path: Path) -> None:
-    from PIL import Image
-
-    run = tmp_path / "run"
-    train(parse_recipe(squares), run)
+def test_the_projector_has_a_thumbnail_for_every_point(trained: tuple[Path, list[Any]]) -> None:
+    run, _ = trained
     folder = run / "tensorboard"
     config = (folder / "projector_config.pbtxt").read_text()
     assert all(f"00006/held_out/{file}" in config for file in ("tensors.tsv", "metadata.tsv", "sprite.png"))
@@ -140,7 +154,7 @@ def test_the_projector_has_a_thumbnail_for_every_point(squares: dict[str, Any], 
     assert points.shape == (12 + 5, 4)  # every image, and one text of each colour
     np.testing.assert_allclose(np.linalg.norm(points, axis=1), 1, atol=1e-5)
     assert header == "name\tmodality"
-    colours = ["red", "green", "blue", "white", "gold"]
+    colours = ["red", "green", "blue", "black", "gold"]
     assert rows == [f"{colours[i % 5]}\timage" for i in range(12)] + [f"{c}\ttext" for c in colours]
     sprite = np.asarray(Image.open(folder / "00006/held_out/sprite.png"))
     assert sprite.shape == (5 * 48, 5 * 48, 3)
@@ -148,16 +162,10 @@ def test_the_projector_has_a_thumbnail_for_every_point(squares: dict[str, Any], 
     assert sprite[24, 2 * 48 + 24].tolist() == [0, 0, 255]
 
 
-def test_retrieval_pictures_show_the_nearest_and_mark_the_right_ones(
-    squares: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn: list[Any] = []
-    draw = figures.retrieved_texts
-    monkeypatch.setattr(figures, "retrieved_texts", lambda *a: (drawn.append(a), draw(*a))[1])
-    run = tmp_path / "run"
-    train(parse_recipe(squares), run)
+def test_retrieval_pictures_show_the_nearest_and_mark_the_right_ones(trained: tuple[Path, list[Any]]) -> None:
+    run, drawn = trained
     z = np.loadtxt(run / "tensorboard/00006/held_out/tensors.tsv")
-    images, texts, names = z[:12], z[12:], ["red", "green", "blue", "white", "gold"]
+    images, texts, names = z[:12], z[12:], ["red", "green", "blue", "black", "gold"]
     queries, answers, title = drawn[-1]
     assert "of 5 texts at step 6" in title
     assert [name for _, name in queries] == names  # one image of each of the five ids
@@ -171,9 +179,8 @@ def test_retrieval_pictures_show_the_nearest_and_mark_the_right_ones(
 
 def test_a_task_without_images_has_heat_maps_of_its_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
-    draw = figures.heat_map
-    monkeypatch.setattr(figures, "heat_map", lambda *a: (drawn.append(a), draw(*a))[1])
-    overrides = ("train.for=2 steps", "train.batch=64", "eval.every=2 steps", "eval.synthetic.batches=2")
+    monkeypatch.setattr(figures, "heat_map", lambda *a: (drawn.append(a), Figure((1, 1)))[1])
+    overrides = ("train.for=1 steps", "train.batch=64", "eval.every=2 steps", "eval.synthetic.batches=2")
     train(load_recipe("synth/confu", overrides), tmp_path / "run")
     assert_scalars_are_the_metrics(tmp_path / "run")
     events = read(tmp_path / "run")
@@ -187,13 +194,15 @@ def test_a_task_without_images_has_heat_maps_of_its_codes(tmp_path: Path, monkey
                 a, b = row.split(" + ")
                 assert column == "".join(str(int(x) ^ int(y)) for x, y in zip(a, b, strict=True))
     assert len(drawn) == 12
-    metadata = (tmp_path / "run/tensorboard/00002/held_out/metadata.tsv").read_text().splitlines()
+    metadata = (tmp_path / "run/tensorboard/00001/held_out/metadata.tsv").read_text().splitlines()
     assert len(metadata) == 1 + 3 * 300
-    assert not (tmp_path / "run/tensorboard/00002/held_out/sprite.png").exists()
+    assert not (tmp_path / "run/tensorboard/00001/held_out/sprite.png").exists()
 
 
 def test_a_resumed_run_has_every_step_once(squares: dict[str, Any], tmp_path: Path) -> None:
     run = tmp_path / "run"
+    squares["data"]["broken"] = True  # no pictures: they take longer than the run
+    squares["eval"] = {"every": "2 steps", "counting": _counting(tmp_path)}
     train(parse_recipe(squares), run)
     shutil.rmtree(run / "checkpoints/step-6")  # as if it had died after step 6, before it was saved
     (run / "DONE").unlink()
@@ -206,7 +215,7 @@ def test_a_picture_that_cannot_be_drawn_costs_one_line(
     squares: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     squares["data"]["broken"] = True
-    squares["eval"] = {"every": "2 steps"} | {"counting": f"{_counting(tmp_path)}:Counting"}
+    squares["eval"] = {"every": "2 steps", "counting": _counting(tmp_path)}
     outcome = train(parse_recipe(squares), tmp_path / "run")
     assert outcome.finished
     lines = capsys.readouterr().err.splitlines()
@@ -214,10 +223,11 @@ def test_a_picture_that_cannot_be_drawn_costs_one_line(
     assert_scalars_are_the_metrics(tmp_path / "run")
 
 
-def _counting(folder: Path) -> Path:
+def _counting(folder: Path) -> str:
+    """An evaluator that needs no held-out split."""
     file = folder / "counting.py"
     file.write_text("class Counting:\n    def run(self, context):\n        yield 'count', 1.0\n")
-    return file
+    return f"{file}:Counting"
 
 
 def test_log_tensorboard_false_writes_nothing(squares: dict[str, Any], tmp_path: Path) -> None:
@@ -232,12 +242,8 @@ def test_charts_are_laid_out_by_what_is_measured() -> None:
     assert list(boards) == ["loss", "retrieval, both ways", "gap, with the scale that moves it", "throughput"]
     assert list(boards["retrieval, both ways"])[:2] == ["retrieval: image to text", "retrieval: text to image"]
     (pattern,) = boards["retrieval, both ways"]["retrieval: image to text"][1]
-    import re
-
     assert [name for name in recalls if re.match(pattern, name)] == [
         f"eval/retrieval/image_to_text_{name}" for name in ("r1", "r10", "chance_r1")
     ]
     assert list(layout([])) == ["loss", "throughput"]
     assert "synthetic, against theory" in layout(["eval/synthetic/no_information_loss"])
-
-

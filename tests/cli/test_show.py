@@ -39,18 +39,25 @@ def test_a_component_is_documented_by_its_source() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [("encoder", "mlp"), ("fusion", "mlp"), ("objective", "clip"), ("data", "synthetic"), ("eval", "gap"), ("task", "xor")],
+    [
+        ("encoder", "mlp"),
+        ("fusion", "mlp"),
+        ("objective", "clip"),
+        ("data", "synthetic"),
+        ("eval", "gap"),
+        ("task", "xor"),
+    ],
 )
 def test_every_keyword_has_a_description_and_the_example_is_valid(kind: str, name: str) -> None:
     found = document(kind, name)
     assert found.block.keywords
     assert all(k.description for k in found.block.keywords), found.block
-    example = yaml.safe_load(found.example().replace("<task>", "xor").replace("MODALITY", "a"))
+    example = yaml.safe_load(found.example().replace("<task>", "{name: xor}").replace("MODALITY", "a"))
     base = load_recipe("synth/confu").as_dict()
     if kind == "task":
         example = {"data": {"name": "synthetic"} | example["data"]}
     if kind == "encoder":
-        example["model"]["encoders"] |= {m: example["model"]["encoders"]["a"] for m in "bc"}
+        example["model"]["encoders"] |= dict.fromkeys("bc", example["model"]["encoders"]["a"])
     if "model" in example:
         example["model"] = base["model"] | example["model"]
     resolved = parse_recipe(base | example).as_dict()
@@ -66,14 +73,19 @@ def _contains(tree: object, part: object) -> bool:
 
 def test_a_component_of_the_users_own(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
-        "class Mine:\n"
-        "    '''Does a thing.\n\n    More on it.\n\n    Args:\n        strength: how much,\n            in newtons\n    '''\n"
+        "class Mine:\n    '''Does a thing.\n\n    More on it.\n\n"
+        "    Args:\n        strength: how much,\n            in newtons\n    '''\n"
         "    def __init__(self, modalities, *, strength: float): ...\n"
     )
     found = json.loads(show("objective", f"{tmp_path}/mine.py:Mine", "--json"))
     assert found["block"]["text"] == "Does a thing.\n\nMore on it."
     (keyword,) = found["block"]["keywords"]
-    assert keyword == {"name": "strength", "type": "float", "default": "required", "description": "how much, in newtons"}
+    assert keyword == {
+        "name": "strength",
+        "type": "float",
+        "default": "required",
+        "description": "how much, in newtons",
+    }
 
 
 def test_types_in_words() -> None:
@@ -84,7 +96,9 @@ def test_types_in_words() -> None:
 
 
 def test_a_docstring_goes_on_after_its_arguments() -> None:
-    text, arguments = split_docstring("One.\n\nArgs:\n    a: first: with a colon\n    b: second\n        line\n\nRaises ValueError.")
+    text, arguments = split_docstring(
+        "One.\n\nArgs:\n    a: first: with a colon\n    b: second\n        line\n\nRaises ValueError."
+    )
     assert text == "One.\n\nRaises ValueError."
     assert arguments == {"a": "first: with a colon", "b": "second line"}
 

@@ -1,4 +1,4 @@
-"""webdataset tars by random access: complete pairs only, several captions, held-out tars, one line when they are missing."""
+"""webdataset tars by random access: complete pairs, several captions, held-out tars, one line when they are missing."""
 
 import io
 import tarfile

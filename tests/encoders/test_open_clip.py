@@ -368,6 +368,7 @@ def test_refusals(modality: Modality, settings: dict, message: str) -> None:
 
 def test_patch_dropout_has_no_tokens() -> None:
     encoder = OpenCLIP(IMAGE, DIM, config=VIT | {"patch_dropout": 0.5})
+    assert not encoder.has_tokens
     assert encoder(torch.randn(2, 3, 32, 32)).z.shape == (2, DIM)
     with pytest.raises(ValueError, match=r"patch_dropout \(0.5\)"):
         encoder.want_tokens = True

@@ -23,6 +23,7 @@ class NaNGuard(Callback):
             (name for name, p in named if p.grad is not None and not p.grad.isfinite().all()), "no single parameter"
         )
         raise NotFinite(
-            f"step {engine.step + 1}: loss {float(loss)}, gradient norm {float(norm)}; first non-finite gradient: {where}. "
-            "The update was not made. Lower train.lr, lengthen train.warmup, or set train.clip; the last checkpoint is sound."
+            f"step {engine.step + 1}: loss {float(loss)}, gradient norm {float(norm)}; "
+            f"first non-finite gradient: {where}. The update was not made, and the last checkpoint is sound: "
+            "lower train.lr, lengthen train.warmup, or set train.clip"
         )

@@ -106,9 +106,9 @@ class TensorBoard(Callback):
     def _heat_map(self, gallery: Gallery, views: Views, query: str, candidates: str, step: int) -> None:
         rows, columns = gallery.matches(query, candidates, MAP_ROWS)
         scores = self._scores(views, query, candidates)[np.ix_(rows, columns)]
-        labels = [[gallery.labels[side][i] for i in at] for side, at in ((query, rows), (candidates, columns))]
+        asked, searched = ([gallery.labels[s][i] for i in at] for s, at in ((query, rows), (candidates, columns)))
         title = f"{query} (rows) with {candidates}: {len(rows)} held-out pairs at step {step}, matches on the diagonal"
-        figure = figures.heat_map(scores, *labels, title)
+        figure = figures.heat_map(scores, asked, searched, title)
         self._picture(f"similarity/{query}~{candidates}", figure, step)
 
     def _retrieved(self, gallery: Gallery, views: Views, query: str, candidates: str, step: int) -> None:

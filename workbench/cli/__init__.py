@@ -84,7 +84,7 @@ def cli() -> None:
 
 
 def refuse_foreign_kernels() -> None:
-    """Another distribution also installs a package called `kernels`; the wrong one would fail much later and stranger."""
+    """Another distribution also installs a package called `kernels`; the wrong one would fail later and stranger."""
     spec = importlib.util.find_spec("kernels")
     ours = Path(__file__).resolve().parents[2] / "kernels" / "__init__.py"
     if spec is None or spec.origin is None or Path(spec.origin).resolve() != ours:

@@ -40,7 +40,7 @@ def _serve(folder: Path, port: int, bind_all: bool) -> str:
         with contextlib.redirect_stderr(io.StringIO()):  # notes on its own loader, which nobody asked for
             return board.launch()
     except program.TensorBoardServerException as error:
-        raise click.ClickException(f"{error.msg}; choose another with --port (0 takes a free one)") from None
+        raise click.ClickException(f"{error.msg}; choose another port with --port (0 takes a free one)") from None
 
 
 def _wait() -> None:

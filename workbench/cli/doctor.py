@@ -75,10 +75,11 @@ def self_check(backend: Any) -> float:
     x_ids, y_ids = torch.tensor([0, 1, 1, 2, 3, 4, 9]), torch.tensor([1, 0, 3, 1, 2])
 
     def losses(backend: Any, dtype: torch.dtype) -> list[torch.Tensor]:
-        z = [t.detach().to(device, dtype).requires_grad_() for t in (x, y, torch.tensor([14.0]))]
-        loss = multi_positive_infonce(*z, x_ids.to(device), y_ids.to(device), backend=backend)
+        inputs = [t.detach().to(device, dtype).requires_grad_() for t in (x, y, torch.tensor([14.0]))]
+        a, b, scale = inputs
+        loss = multi_positive_infonce(a, b, scale, x_ids.to(device), y_ids.to(device), backend=backend)
         loss.backward()
-        return [loss.detach(), *(t.grad for t in z if t.grad is not None)]
+        return [loss.detach(), *(t.grad for t in inputs if t.grad is not None)]
 
     pairs = zip(losses(backend, torch.float32), losses("reference", torch.float64), strict=True)
     return max((a.double() - b).abs().max().item() for a, b in pairs)

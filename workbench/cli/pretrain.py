@@ -53,7 +53,6 @@ def _torchrun(nproc: int) -> int:
     """The same command in `nproc` processes, started by torchrun."""
     import subprocess
 
-    command = [a for a in sys.argv[1:]]
     launcher = [
         sys.executable,
         "-m",
@@ -63,7 +62,7 @@ def _torchrun(nproc: int) -> int:
         "-m",
         "workbench",
     ]
-    return subprocess.call([*launcher, *command])
+    return subprocess.call([*launcher, *sys.argv[1:]])
 
 
 def _train(recipe: Recipe, folder: Path, fresh: bool) -> Outcome:

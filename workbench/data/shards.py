@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from glob import glob
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,7 @@ class Shards:
         """One line on what to point where, when no tar is found."""
         if glob(self.path):
             return None
-        return f"no training data: no tar matches '{self.path}'; point to yours with --set data.path='/where/*.tar' (jpg + txt pairs)"
+        return f"no tar matches '{self.path}': point to yours (jpg + txt pairs) with --set data.path='/where/*.tar'"
 
     def __len__(self) -> int:
         if self.missing() and self.samples:
@@ -124,7 +124,8 @@ def list_pairs(tar: Path) -> list[Pair]:
     try:
         with tarfile.open(tar) as archive:
             for member in archive:
-                stem, extension = os.path.splitext(member.name)
+                path = PurePosixPath(member.name)
+                stem, extension = str(path.with_suffix("")), path.suffix
                 kind = "image" if extension.lower() in IMAGES else "text" if extension == ".txt" else None
                 if member.isfile() and kind:
                     found.setdefault(stem, {})[kind] = (member.offset_data, member.size)

@@ -58,8 +58,6 @@ class OpenCLIP(nn.Module):
     Raises ValueError for a tower that this encoder does not do, by name, and for options of the other modality.
     """
 
-    has_tokens = True
-
     def __init__(
         self,
         modality: Modality,
@@ -87,6 +85,7 @@ class OpenCLIP(nn.Module):
         path, preprocess = find_weights(model, pretrained, self.quick_gelu) if pretrained else (None, {})
 
         self.dim = dim
+        self.has_tokens = not self.config.get("patch_dropout")
         self._want_tokens = False
         self.kind = "timm" if self.config.get("timm_model_name") else "vit" if image else "text"
         build: Any = _build_vision_tower if image else _build_text_tower
@@ -122,7 +121,8 @@ class OpenCLIP(nn.Module):
 
     @want_tokens.setter
     def want_tokens(self, want: bool) -> None:
-        if want and (dropped := self.config.get("patch_dropout", 0)):
+        if want and not self.has_tokens:
+            dropped = self.config["patch_dropout"]
             raise ValueError(f"patch_dropout ({dropped}) leaves tokens without a known position: set it to 0")
         self._want_tokens = want
 

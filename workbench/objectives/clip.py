@@ -1,4 +1,4 @@
-"""CLIP: symmetric InfoNCE between every pair of modalities (Radford et al. 2021; CMC, Tian et al. 2020, for more than two)."""
+"""CLIP: symmetric InfoNCE between every pair of modalities (Radford et al. 2021; CMC, Tian et al. 2020)."""
 
 from collections.abc import Sequence
 from itertools import combinations

@@ -1,4 +1,4 @@
-"""ConFu, "The More, the Merrier" (arXiv 2511.21331): pairs of modalities, fused, are aligned with the third beside all pairs."""
+"""ConFu, "The More, the Merrier" (arXiv 2511.21331): fused pairs of modalities meet the third, beside all pairs."""
 
 from collections.abc import Sequence
 from itertools import combinations

@@ -1,4 +1,4 @@
-"""ITO, "Images and Texts as One" (arXiv 2603.02767): multi-view alignment plus a fusion loss that exists only while training."""
+"""ITO, "Images and Texts as One" (arXiv 2603.02767): multi-view alignment, and a fusion loss only while training."""
 
 from collections.abc import Sequence
 from typing import Literal

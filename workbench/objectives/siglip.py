@@ -1,4 +1,4 @@
-"""SigLIP: a sigmoid judgement of every pair instead of a softmax over rows (Zhai et al. 2023), multi-positive by ids."""
+"""SigLIP: a sigmoid judgement of every pair instead of a softmax over rows (Zhai et al. 2023)."""
 
 from collections.abc import Sequence
 from itertools import combinations

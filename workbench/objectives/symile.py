@@ -1,12 +1,13 @@
-"""Symile: total correlation of all modalities at once through multilinear products (Saporta et al. 2024), `n` negatives.
+"""Symile: total correlation of all modalities at once through multilinear products (Saporta et al. 2024).
 
-The trap: for two modalities the diagonal of the shuffled product is still a positive, so the loss is not CLIP's; refused.
+The trap: with two modalities a shuffled row may still be the positive, so the loss is not CLIP's: refused.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -66,10 +67,10 @@ class Symile(nn.Module):
     ) -> Float[Tensor, ""]:
         others = [m for m in self.modalities if m != anchor]
         shuffles = [complete[torch.randperm(len(complete), generator=generator).to(complete.device)] for _ in others]
-        negatives = math.prod(pool.views[m].z[order, 0] for m, order in zip(others, shuffles, strict=True))
+        negatives = _product(pool.views[m].z[order, 0] for m, order in zip(others, shuffles, strict=True))
         x = z[anchor].z[:, 0]
         scale = self.scale()
-        positive = scale * (x * math.prod(z[m].z[:, 0] for m in others)).sum(1)
+        positive = scale * (x * _product(z[m].z[:, 0] for m in others)).sum(1)
         # the candidate at a sample's own place gives way to its true product
         own = pool.offset + torch.arange(len(x), device=x.device)
         negative, _ = contrast_lse(x, negatives, scale, exclude="group", x_ids=own, y_ids=complete)
@@ -80,7 +81,7 @@ class Symile(nn.Module):
     def score(self, query: Views, candidates: Views) -> Float[Tensor, "q c"]:
         """<prod of the query's modalities, candidate>."""
         (target,) = candidates.values()
-        return math.prod(view.z[:, 0] for view in query.values()) @ target.z[:, 0].T
+        return _product(view.z[:, 0] for view in query.values()) @ target.z[:, 0].T
 
     def query_sides(self, others: Sequence[str], target: str) -> list[str]:
         """All others at once: the score is multilinear."""
@@ -90,3 +91,7 @@ class Symile(nn.Module):
         """(exact optimum, no-information loss) in nats on a synthetic task."""
         best = truth.symile()
         return best.value, best.no_information
+
+
+def _product(rows: Iterable[Tensor]) -> Tensor:
+    return reduce(torch.mul, rows)

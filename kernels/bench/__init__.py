@@ -1,0 +1,1 @@
+"""`python -m kernels.bench`: the chunked losses against the dense ones a person would write."""

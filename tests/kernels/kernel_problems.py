@@ -1,0 +1,85 @@
+"""What the kernels' tests share: random problems, and one way to run a loss and look at its value and all its gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import kernels
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Inputs of a loss. Ids overlap partly, so that rows have zero, one or several positives."""
+
+    x: Tensor
+    y: Tensor
+    scale: Tensor | float
+    bias: Tensor | float
+    x_ids: Tensor
+    y_ids: Tensor
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def to(self, dtype: torch.dtype) -> Problem:
+        def cast(v: Tensor | float) -> Tensor | float:
+            return v.to(dtype) if isinstance(v, Tensor) else v
+
+        return replace(self, x=self.x.to(dtype), y=self.y.to(dtype), scale=cast(self.scale), bias=cast(self.bias))
+
+
+def random_problem(seed: int, m: int, n: int, d: int, scale: float, num_ids: int, **options: Any) -> Problem:
+    draw = torch.Generator().manual_seed(seed)
+
+    def unit(rows: int) -> Tensor:
+        return torch.nn.functional.normalize(torch.randn(rows, d, generator=draw, dtype=torch.float64), dim=1)
+
+    def ids(rows: int) -> Tensor:
+        return torch.randint(-num_ids, num_ids, (rows,), generator=draw) * 10**9
+
+    t, b = torch.tensor(scale, dtype=torch.float64), torch.tensor([-1.5], dtype=torch.float64)
+    return Problem(unit(m), unit(n), t, b, ids(m), ids(n), options)
+
+
+def run(loss: str, p: Problem, upstream: float = 1.0, wanted: str | None = None, **options: Any) -> dict[str, Tensor]:
+    """Value and gradients of a loss, all or the one `wanted`.
+
+    For contrast_lse the value is a random linear function of both vectors, the same each time.
+    """
+    inputs = {"x": p.x, "y": p.y, "scale": p.scale} | ({"bias": p.bias} if loss == "sigmoid" else {})
+    inputs = {k: v.detach() if isinstance(v, Tensor) else v for k, v in inputs.items()}
+    leaves = {k: v.requires_grad_(wanted in (None, k)) for k, v in inputs.items() if isinstance(v, Tensor)}
+    options = p.options | options
+    if loss == "contrast_lse":
+        row, column = kernels.contrast_lse(*inputs.values(), x_ids=p.x_ids, y_ids=p.y_ids, **options)
+        lse = torch.cat([row, column])
+        weight = torch.randn(len(lse), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(lse.dtype)
+        value = (weight * lse.masked_fill(lse.isneginf(), 0.0)).sum()
+        out = {"lse": lse.detach()}
+    else:
+        if loss == "sigmoid":
+            value = kernels.multi_positive_sigmoid(*inputs.values(), p.x_ids, p.y_ids, **options)
+        else:
+            value = kernels.multi_positive_infonce(*inputs.values(), p.x_ids, p.y_ids, positives=loss, **options)
+        out = {"value": value.detach()}
+    (value * upstream).backward()
+    for name, leaf in leaves.items():
+        if leaf.grad is not None:
+            assert leaf.grad.dtype == leaf.dtype
+            out[name] = leaf.grad
+    return out
+
+
+def assert_equal(got: dict[str, Tensor], want: dict[str, Tensor], tolerance: float, note: Any = "") -> None:
+    """Each result within tolerance of the other's, relative to its largest entry (at least 1)."""
+    assert got.keys() == want.keys()
+    for name, expected in want.items():
+        actual, expected = got[name].double(), expected.double()
+        assert actual.shape == expected.shape, (name, note)
+        assert torch.equal(actual.isneginf(), expected.isneginf()), (name, note)
+        difference = (actual - expected).masked_fill(expected.isneginf(), 0.0).abs()
+        size = expected.masked_fill(expected.isneginf(), 0.0).abs()
+        error = difference.max() / size.max().clamp_min(1.0) if difference.numel() else torch.zeros(())
+        assert error <= tolerance, f"{name}: {error:.2e} > {tolerance:.0e}; {note}"  # also fails for NaN

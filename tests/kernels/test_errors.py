@@ -1,0 +1,106 @@
+"""What is refused, with the numbers and the remedy in the message; and that the package stands alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import kernels
+
+X, Y = torch.randn(4, 3), torch.randn(6, 3)
+X_IDS, Y_IDS = torch.arange(4), torch.arange(6)
+
+
+def infonce(x=X, y=Y, scale=1.0, x_ids=X_IDS, y_ids=Y_IDS, **options):
+    return kernels.multi_positive_infonce(x, y, scale, x_ids, y_ids, **options)
+
+
+def sigmoid(x=X, y=Y, scale=1.0, bias=0.0, x_ids=X_IDS, y_ids=Y_IDS, **options):
+    return kernels.multi_positive_sigmoid(x, y, scale, bias, x_ids, y_ids, **options)
+
+
+def lse(x=X, y=Y, scale=1.0, **options):
+    return kernels.contrast_lse(x, y, scale, **options)
+
+
+ANY = [infonce, sigmoid, lse]
+WITH_IDS = [infonce, sigmoid]
+
+
+@pytest.mark.parametrize("function", ANY)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"x": torch.randn(4, 2, 3)}, r"x has shape \[4, 2, 3\].*flatten"),
+        ({"y": torch.randn(6)}, r"y has shape \[6\]"),
+        ({"x": torch.ones(4, 3, dtype=torch.int64)}, r"x is torch.int64.*\.float\(\)"),
+        ({"y": torch.randn(6, 5)}, r"x has 3 dimensions and y has 5"),
+        ({"y": torch.empty(6, 3, device="meta")}, r"x is on cpu and y on meta"),
+        ({"scale": torch.ones(2)}, r"scale has shape \[2\].*\[\] or \[1\]"),
+        ({"scale": torch.ones(1, 1)}, r"scale has shape \[1, 1\]"),
+        ({"backend": "triton"}, r"'triton'.*this build.*reference and chunked"),
+        ({"backend": "cuda"}, r"'cuda'.*reference and chunked"),
+    ],
+)
+def test_rows_scale_and_backend(function, options, message):
+    with pytest.raises(ValueError, match=message):
+        function(**options)
+
+
+@pytest.mark.parametrize("function", WITH_IDS)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"x_ids": torch.arange(5)}, r"x_ids has shape \[5\], but x has 4 rows"),
+        ({"y_ids": torch.arange(6)[:, None]}, r"y_ids has shape \[6, 1\], but y has 6 rows"),
+        ({"x_ids": torch.arange(4.0)}, r"x_ids is torch.float32.*integers"),
+        ({"y_ids": torch.ones(6, dtype=torch.bool)}, r"y_ids is torch.bool.*integers"),
+        ({"x_ids": torch.empty(4, dtype=torch.int64, device="meta")}, r"x_ids is on meta and x on cpu"),
+        ({"x_weight": torch.ones(3)}, r"x_weight has shape \[3\], but x has 4 rows"),
+        ({"y_weight": torch.tensor([1, 1, 1, -0.5, 1, 1])}, r"y_weight.*-0\.5.*>= 0"),
+        ({"x_weight": torch.tensor([1, torch.nan, 1, 1])}, r"x_weight.*nan.*>= 0"),
+        ({"x_weight": torch.ones(4, requires_grad=True)}, r"x_weight requires a gradient.*detach"),
+        ({"exclude_self": True, "x_offset": 3}, r"x has 4 rows, x_offset is 3 and y has 6 rows"),
+        ({"exclude_self": True, "x_offset": -1}, r"x_offset is -1"),
+    ],
+)
+def test_ids_weights_and_self(function, options, message):
+    with pytest.raises(ValueError, match=message):
+        function(**options)
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "message"),
+    [
+        (infonce, {"positives": "median"}, r"'median'.*'mean', 'logsum' or 'each'"),
+        (sigmoid, {"bias": torch.zeros(3)}, r"bias has shape \[3\]"),
+        (lse, {"exclude": "ids"}, r"'ids'.*'none', 'self' or 'group'"),
+        (lse, {"exclude": "group", "x_ids": X_IDS}, r"exclude='group'.*x_ids and y_ids"),
+        (lse, {"exclude": "group", "x_ids": X_IDS, "y_ids": X_IDS}, r"y_ids has shape \[4\], but y has 6 rows"),
+        (lse, {"exclude": "self", "x_offset": 5}, r"x_offset is 5"),
+    ],
+)
+def test_options_of_one_function(function, options, message):
+    with pytest.raises(ValueError, match=message):
+        function(**options)
+
+
+@pytest.mark.parametrize("function", WITH_IDS)
+def test_not_a_number_is_not_hidden(function):
+    x = X.clone()
+    x[1, 1] = torch.nan
+    for backend in ("reference", "chunked"):
+        assert function(x=x, backend=backend).isnan()
+
+
+def test_the_package_is_ours_and_stands_alone():
+    """Imported with nothing of the workbench in reach, it brings torch and no module of ours."""
+    assert kernels.OWNER == "multimodal-workbench"
+    program = (
+        "import sys, kernels; print([m for m in ('workbench', 'synthetic', 'rich', 'triton') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,88 @@
+"""Memory is linear in the number of rows: counted tensor by tensor while a loss runs, and once as the process sees it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import weakref
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import kernels
+import kernels.logits
+
+LOSSES = ("mean", "logsum", "each", "sigmoid", "contrast_lse")
+
+
+class Live(TorchDispatchMode):
+    """Counts the bytes of all live tensors that operators return, and remembers the most."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.peak = 0
+        self.seen = set()
+
+    def release(self, key, size):
+        self.seen.discard(key)
+        self.now -= size
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self.seen:
+                    self.seen.add(storage._cdata)
+                    self.now += storage.nbytes()
+                    weakref.finalize(storage, self.release, storage._cdata, storage.nbytes())
+        self.peak = max(self.peak, self.now)
+        return out
+
+
+def peak(loss: str, n: int, num_ids: int, backend: str = "chunked") -> int:
+    x, y = (normalize(torch.randn(n, 4), dim=1).requires_grad_() for _ in range(2))
+    t, ids = torch.tensor(10.0, requires_grad=True), torch.arange(n) % num_ids
+    with Live() as live:
+        if loss == "contrast_lse":
+            value = torch.cat(kernels.contrast_lse(x, y, t, backend=backend)).sum()
+        elif loss == "sigmoid":
+            value = kernels.multi_positive_sigmoid(x, y, t, -1.0, ids, ids, backend=backend)
+        else:
+            value = kernels.multi_positive_infonce(x, y, t, ids, ids, positives=loss, backend=backend)
+        value.backward()
+    return live.peak
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("positives", ["two each", "half of all"])
+def test_peak_is_linear(loss, positives, monkeypatch):
+    monkeypatch.setattr(kernels.logits, "CELLS", 2**12)
+    monkeypatch.setattr(kernels.logits, "MIN_ROWS", 4)
+    small, large = (peak(loss, n, n // 2 if positives == "two each" else 2) for n in (512, 1024))
+    assert large < 2.1 * small
+    assert large < 1024 * 1024 * 4 / 2  # bytes of half a matrix of logits
+
+
+def test_the_count_sees_a_matrix():
+    assert peak("mean", 512, 256, backend="reference") > 3 * 512 * 512 * 4
+
+
+@pytest.mark.slow
+def test_peak_of_the_process():
+    """8192 x 8192 float32 logits are 256 MiB each; the dense loss holds several."""
+    program = """
+import resource, torch, kernels
+torch.set_num_threads(1)
+def loss(n):
+    x, y = (torch.nn.functional.normalize(torch.randn(n, 8), dim=1).requires_grad_() for _ in range(2))
+    kernels.multi_positive_infonce(x, y, 10.0, torch.arange(n) // 2, torch.arange(n) // 2).backward()
+loss(64)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+loss(8192)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=240)
+    assert int(done.stdout) < 128 * 1024  # KiB

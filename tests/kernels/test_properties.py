@@ -1,0 +1,133 @@
+"""What holds of the losses whatever the formula: limits, symmetries, floors."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from kernel_problems import assert_equal, random_problem, run
+from torch.nn.functional import cross_entropy, normalize
+
+import kernels
+
+POSITIVES = ("mean", "logsum", "each")
+LOSSES = (*POSITIVES, "sigmoid")
+
+
+def seed() -> int:
+    return torch.seed() % 2**31
+
+
+@pytest.mark.parametrize("loss", POSITIVES)
+def test_one_positive_each_is_clip(loss, small_chunks):
+    p = random_problem(seed(), 41, 41, 7, 20.0, num_ids=1)
+    order = torch.randperm(41)
+    ids = torch.randperm(1000)[:41]
+    got = run(loss, replace(p, x_ids=ids, y_ids=ids[order]))
+    x, y, t = (v.clone().requires_grad_() for v in (p.x, p.y, p.scale))
+    S, partner = t * x @ y.T, order.argsort()
+    clip = (cross_entropy(S, partner) + cross_entropy(S.T, order)) / 2
+    clip.backward()
+    assert_equal(got, {"value": clip.detach(), "x": x.grad, "y": y.grad, "scale": t.grad}, 1e-12)
+
+
+@pytest.mark.parametrize("backend", ["reference", "chunked"])
+def test_ln_n_when_nothing_can_be_told_apart(backend):
+    x, ids = normalize(torch.ones(50, 3), dim=1), torch.arange(50)
+    for positives in POSITIVES:
+        value = kernels.multi_positive_infonce(x, x, 10.0, ids, ids, positives=positives, backend=backend)
+        assert value.item() == pytest.approx(math.log(50), rel=1e-6)
+    pairs, values = ids // 2, {}
+    for positives in POSITIVES:
+        values[positives] = kernels.multi_positive_infonce(
+            x, x, 10.0, pairs, pairs, positives=positives, backend=backend
+        )
+    # two positives among 50: against all, together against all, each against the 48 negatives
+    assert values["mean"].item() == pytest.approx(math.log(50), rel=1e-6)
+    assert values["logsum"].item() == pytest.approx(math.log(25), rel=1e-6)
+    assert values["each"].item() == pytest.approx(math.log(49), rel=1e-6)
+    sigmoid = kernels.multi_positive_sigmoid(x, x, 0.0, 0.0, ids, ids, backend=backend)
+    assert sigmoid.item() == pytest.approx(50 * math.log(2), rel=1e-6)
+
+
+@pytest.mark.parametrize("scale", [14.0, 30.0, 100.0])
+@pytest.mark.parametrize("copies", [1, 4])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_never_below_its_floor(loss, copies, scale):
+    """Converged float32 features: the loss is all rounding, and must not pass the floor."""
+    z = normalize(torch.linalg.qr(torch.randn(64, 64)).Q, dim=1).repeat(copies, 1)
+    ids = torch.arange(64).repeat(copies)
+    floor = math.log(copies) if loss == "mean" else 0.0
+    if loss == "sigmoid":
+        value = kernels.multi_positive_sigmoid(z, z, 2 * scale, -scale, ids, ids)
+    else:
+        value = kernels.multi_positive_infonce(z, z, scale, ids, ids, positives=loss)
+    assert floor <= value.item() + 1e-7 * floor  # log(copies) in float32
+    assert value.item() <= floor + 64 * copies * math.exp(-scale) + 1e-6 * scale
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_order_and_names_of_samples_do_not_matter(loss, small_chunks):
+    p = random_problem(seed(), 23, 31, 5, 12.0, num_ids=6)
+    want = run(loss, p)
+    rows, columns = torch.randperm(23), torch.randperm(31)
+    renamed = torch.randperm(2**16)
+    names = {old: int(renamed[k]) - 2**15 for k, old in enumerate(torch.cat([p.x_ids, p.y_ids]).unique().tolist())}
+
+    def rename(ids):
+        return torch.tensor([names[i] for i in ids.tolist()])
+
+    q = replace(p, x=p.x[rows], y=p.y[columns], x_ids=rename(p.x_ids[rows]), y_ids=rename(p.y_ids[columns]))
+    want |= {"x": want["x"][rows], "y": want["y"][columns]}
+    assert_equal(run(loss, q), want, 1e-12)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("exclude_self", [False, True])
+@pytest.mark.parametrize("backend", ["reference", "chunked"])
+def test_weight_zero_is_removal(loss, exclude_self, backend, small_chunks):
+    p = random_problem(seed(), 23, 23, 5, 12.0, num_ids=6, exclude_self=exclude_self, backend=backend)
+    weight = torch.rand(23, dtype=torch.float64) * (torch.rand(23) < 0.6)
+    got = run(loss, p, x_weight=weight, y_weight=weight)
+    k = weight > 0
+    less = replace(p, x=p.x[k], y=p.y[k], x_ids=p.x_ids[k], y_ids=p.y_ids[k])
+    want = run(loss, less, x_weight=weight[k], y_weight=weight[k])
+    assert not got["x"][~k].any()
+    assert not got["y"][~k].any()
+    assert_equal(got | {"x": got["x"][k], "y": got["y"][k]}, want, 1e-12)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_weights_count_copies(loss):
+    """A row of weight 3 weighs in the mean like three such rows (columns' denominators aside: one direction)."""
+    p = random_problem(seed(), 11, 13, 5, 12.0, num_ids=3)
+    copies = torch.randint(1, 4, (11,))
+    options = {} if loss == "sigmoid" else {"symmetric": False}
+    repeated = replace(p, x=p.x.repeat_interleave(copies, 0), x_ids=p.x_ids.repeat_interleave(copies))
+    want = run(loss, repeated, **options)["value"]
+    torch.testing.assert_close(run(loss, p, x_weight=copies.double(), **options)["value"], want)
+
+
+@pytest.mark.parametrize("loss", POSITIVES)
+def test_both_directions_are_the_mean_of_each(loss):
+    p = random_problem(seed(), 11, 13, 5, 12.0, num_ids=4)
+    turned = replace(p, x=p.y, y=p.x, x_ids=p.y_ids, y_ids=p.x_ids)
+    rows, columns = (run(loss, q, symmetric=False)["value"] for q in (p, turned))
+    torch.testing.assert_close(run(loss, p)["value"], (rows + columns) / 2)
+
+
+@pytest.mark.parametrize("loss", (*LOSSES, "contrast_lse"))
+def test_a_strip_without_a_group_is_a_whole(loss):
+    """x_offset says which column a row is, and nothing else."""
+    p = random_problem(seed(), 6, 13, 5, 12.0, num_ids=3)
+    moved = replace(p, y=p.y.roll(4, 0), y_ids=p.y_ids.roll(4))
+    itself = {"exclude": "self"} if loss == "contrast_lse" else {"exclude_self": True}
+    want, got = run(loss, p, x_offset=0, **itself), run(loss, moved, x_offset=4, **itself)
+    got["y"] = got["y"].roll(-4, 0)
+    if loss == "contrast_lse":  # compare what does not depend on the columns' order
+        assert_equal({"lse": got["lse"][:6]}, {"lse": want["lse"][:6]}, 1e-12)
+        assert_equal({"lse": got["lse"][6:].roll(-4)}, {"lse": want["lse"][6:]}, 1e-12)
+    else:
+        assert_equal(got, want, 1e-12)

@@ -1,0 +1,107 @@
+"""Each rank with its strip of the rows and all columns: the value is the whole loss, x.grad the strip's gradient, and the
+ranks' y.grad, scale.grad and bias.grad add up to the whole's."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from kernel_problems import assert_equal, random_problem, run
+
+import kernels
+
+LOSSES = ("mean", "logsum", "each", "sigmoid", "contrast_lse")
+N = 19
+
+
+def cases(world: int):
+    """Every loss with and without self pairs and weights; strips of unequal length, one of them empty."""
+    lengths = [[12, 7], [19, 0], [8, 11]] if world == 2 else [[3, 9, 0, 7]]
+    combinations = itertools.product(LOSSES, [False, True], [False, True], ["chunked", "reference"])
+    for k, (loss, exclude_self, weighted, backend) in enumerate(combinations):
+        yield k, loss, exclude_self, weighted, backend, lengths[k % len(lengths)]
+
+
+def options_of(loss, exclude_self, weighted, backend, draw):
+    if loss == "contrast_lse":
+        exclude = "self" if exclude_self else ("group" if weighted else "none")
+        return {"exclude": exclude, "backend": backend}
+    options = {"exclude_self": exclude_self, "backend": backend}
+    if weighted:
+        weights = (torch.randint(0, 4, (N,), generator=draw) * 0.5 for _ in range(2))
+        options |= dict(zip(("x_weight", "y_weight"), weights, strict=True))
+    return options
+
+
+def strip_of(p, options, rows):
+    """One rank's arguments."""
+    cut = {k: v[rows] if k == "x_weight" else v for k, v in options.items()}
+    return replace(p, x=p.x[rows], x_ids=p.x_ids[rows], options={**cut, "x_offset": rows.start})
+
+
+def problem(seed, k, loss, exclude_self, weighted, backend):
+    draw = torch.Generator().manual_seed(seed + k)
+    p = random_problem(seed + k, N, N, 4, 9.0, num_ids=3)
+    return p, options_of(loss, exclude_self, weighted, backend, draw)
+
+
+def worker(rank, world, port, seed, folder):
+    torch.set_num_threads(1)
+    address = f"tcp://127.0.0.1:{port}"
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world, timeout=timedelta(seconds=60))
+    results = []
+    for k, loss, exclude_self, weighted, backend, lengths in cases(world):
+        p, options = problem(seed, k, loss, exclude_self, weighted, backend)
+        start = sum(lengths[:rank])
+        strip = strip_of(p, options, slice(start, start + lengths[rank]))
+        if loss == "contrast_lse":
+            results.append(run_lse(strip, start))
+        else:
+            results.append(run(loss, strip, upstream=-1.5, group=dist.group.WORLD))
+    torch.save(results, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def run_lse(p, start, group=True):
+    """sum_i f_i row_i + sum_j g_j column_j, f cut like the rows."""
+    x, y, scale = (v.detach().requires_grad_() for v in (p.x, p.y, p.scale))
+    group = dist.group.WORLD if group else None
+    row, column = kernels.contrast_lse(x, y, scale, x_ids=p.x_ids, y_ids=p.y_ids, group=group, **p.options)
+    f, g = torch.randn(2, N, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rows, columns = (v.masked_fill(v.isneginf(), 0.0) for v in (row, column))
+    ((f[start : start + len(x)] * rows).sum() + (g * columns).sum()).backward()
+    return {"row": row.detach(), "column": column.detach(), "x": x.grad, "y": y.grad, "scale": scale.grad}
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_strips_equal_the_whole(world, tmp_path):
+    seed = torch.seed() % 2**31
+    mp.spawn(worker, (world, free_port(), seed, str(tmp_path)), nprocs=world)
+    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
+    for k, loss, exclude_self, weighted, backend, lengths in cases(world):
+        p, options = problem(seed, k, loss, exclude_self, weighted, backend)
+        whole = strip_of(p, options, slice(0, N))
+        if loss == "contrast_lse":
+            want = run_lse(whole, 0, group=False)
+            same, cut = ["column"], ["row", "x"]
+        else:
+            want = run(loss, whole, upstream=-1.5)
+            same, cut = ["value"], ["x"]
+        got = {name: torch.cat([r[k][name] for r in ranks]) for name in cut}
+        got |= {name: torch.stack([r[k][name] for r in ranks]).sum(0) for name in want if name not in same + cut}
+        note = f"seed {seed}, {loss}, exclude_self {exclude_self}, weighted {weighted}, {backend}, strips {lengths}"
+        for r in ranks:
+            assert_equal({**got, **{name: r[k][name] for name in same}}, want, 1e-12, note)
