@@ -180,4 +180,4 @@ def _sides(
 def _gradients(logits: Logits, rows: Side, columns: Side, GY: Tensor | None, GX: Tensor | None) -> Gradients:
     """dL/dx, dL/dy and dL/dscale from (G Y, t G^T X)."""
     dt = None if GY is None else (GY * logits.x).sum()
-    return rows.all_items(None if GY is None else GY * logits.t), columns.all_items(GX), dt
+    return rows.all_items(None if GY is None else GY.mul_(logits.t)), columns.all_items(GX), dt

@@ -1,7 +1,7 @@
 """What a loss computes with: the items that are present, as float32 (float64 stays what it is).
 
-A weight of 0 means absent. Absent items are taken out here, before anything else, so that nothing of them (not even a NaN)
-can reach a loss.
+A weight of 0 means absent. Absent items are taken out here, before anything else, so that nothing of them (not even a
+NaN) can reach a loss.
 
 Trap: without them, columns have other numbers; `self_column` is the one place that knows both.
 """

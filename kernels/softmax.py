@@ -76,7 +76,7 @@ def means(P: Positives | OneToOne, rows: Side, columns: Side, symmetric: bool, g
 def mean(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solution:
     lse = logits.lse(group)
     tx, y = logits.tx, logits.y
-    PY = P.rows(y * w.bm[:, None]).add(P.rows(y) * w.an[:, None])
+    PY = P.rows(y * w.bm[:, None]).addcmul_(P.rows(y), w.an[:, None])
     (local,) = sum_over(group, _dot(w.a, lse.row) - (tx * PY).sum())
     # Rounding may take the difference below its floor; the exact value never is.
     value = (local + _dot(w.b, lse.column)).clamp_min(w.floor)
@@ -88,7 +88,7 @@ def mean(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solut
         if GY is not None:
             GY.sub_(PY)
         if GX is not None:
-            GX.sub_(P.columns(tx * w.an[:, None])).sub_(P.columns(tx) * w.bm[:, None])
+            GX.sub_(P.columns(tx * w.an[:, None])).addcmul_(P.columns(tx), w.bm[:, None], value=-1)
 
     return Solution(value, gradient, finish)
 

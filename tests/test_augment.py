@@ -58,13 +58,13 @@ def test_changes_compose_in_order(order: tuple[int, ...]) -> None:
 
 def test_hue_turns_chroma_and_keeps_luma() -> None:
     image, turn = photo(13, 17), torch.empty(1).uniform_(-0.5, 0.5).item()
-    turned = mapped(image, [0, 0, 0, turn], [3])
+    turned = mapped(image, [0.0, 0.0, 0.0, turn], [3])
     np.testing.assert_allclose(turned @ LUMA, array(image) @ LUMA, atol=1e-9)
-    thrice = color_matrix(np.zeros(3), [0, 0, 0, 1 / 3], [3, 3, 3])
+    thrice = color_matrix(np.zeros(3), [0.0, 0.0, 0.0, 1 / 3], [3, 3, 3])
     np.testing.assert_allclose(thrice, np.eye(3, 4), atol=1e-12)
     red = Image.new("RGB", (1, 1), (160, 110, 110))
     for turn in (0.1, -0.1):  # towards yellow or magenta as in HSV, which however brightens and darkens
-        pair = mapped(red, [0, 0, 0, turn], [3])[0, 0], array(v2.functional.adjust_hue(red, turn))[0, 0]
+        pair = mapped(red, [0.0, 0.0, 0.0, turn], [3])[0, 0], array(v2.functional.adjust_hue(red, turn))[0, 0]
         mine, theirs = (color - color @ LUMA for color in pair)
         assert mine @ theirs > 0.93 * np.linalg.norm(mine) * np.linalg.norm(theirs)
 
@@ -81,7 +81,7 @@ def test_jitter_rounds_and_clips_its_map() -> None:
 
 def test_nothing_to_do_changes_nothing() -> None:
     image = photo(20, 20)
-    assert np.array_equal(array(ColorJitter(0, 0, 0, 0)(image)), array(image))
+    assert np.array_equal(array(ColorJitter(0.0, 0.0, 0.0, 0.0)(image)), array(image))
     out = Augment(crop=None).compose((20, 20), MEAN, STD)(image)
     expected = (array(image) / 255 - MEAN) / STD
     np.testing.assert_allclose(out.permute(1, 2, 0).numpy(), expected, atol=1e-5)
@@ -122,7 +122,7 @@ def test_each_change_happens_as_often_as_it_says(settings: dict) -> None:
 def test_crop_keeps_the_share_it_says() -> None:
     ramp = np.zeros((100, 100, 3), dtype=np.uint8)
     ramp[..., 0], ramp[..., 1] = np.arange(100)[None], np.arange(100)[:, None]
-    transform = Augment(crop=(0.5, 0.6)).compose((50, 50), (0, 0, 0), (1 / 255,) * 3)
+    transform = Augment(crop=(0.5, 0.6)).compose((50, 50), (0.0,) * 3, (1 / 255,) * 3)
     for _ in range(50):
         x = transform(Image.fromarray(ramp))
         sides = [(x[c].max() - x[c].min()).item() + 1 for c in (0, 1)]
@@ -157,10 +157,10 @@ def test_is_fast() -> None:
 
     def microseconds(transform: v2.Compose) -> float:
         start = time.process_time()
-        for _ in range(60):
+        for _ in range(40):
             transform(image)
-        return (time.process_time() - start) / 60 * 1e6
+        return (time.process_time() - start) / 40 * 1e6
 
-    fast, slow = map(min, zip(*[(microseconds(mine), microseconds(theirs)) for _ in range(8)], strict=True))
+    fast, slow = map(min, zip(*[(microseconds(mine), microseconds(theirs)) for _ in range(5)], strict=True))
     print(f"ito at 64 pixels: {fast:.0f} us an image; torchvision {slow:.0f} us")
     assert fast < 0.7 * slow

@@ -36,7 +36,7 @@ def test_vit_l14_with_ito() -> None:
     fusion = 2 * (12 * 768**2 + 13 * 768) + 2 * 768  # method: two pre-norm blocks and a LayerNorm
     assert found.total_parameters == towers + fusion + 1
     assert f"{found.total_parameters / 1e6:.1f} M" == "441.8 M"
-    # published: 162 GFLOPs an image and 13.3 a text, forward (open_clip's profile: 175.33 GFLOPs); two views, times three
+    # open_clip's published profile: 162 GFLOPs an image and 13.3 a text, forward; two views, and twice that backward
     forward = 2 * 162.0 + 13.3
     assert 3 * forward * 0.95 < found.flops_per_sample / 1e9 < 3 * forward * 1.15
 

@@ -107,8 +107,8 @@ class ColorJitter(nn.Module):
         draws = torch.empty(4).uniform_(-1, 1).tolist()
         change = [largest * draw for largest, draw in zip(self.largest, draws, strict=True)]
         order = torch.randperm(4).tolist()
-        matrix = color_matrix(np.array(image.reduce(image.size).getpixel((0, 0))), change, order)
-        return image.convert("RGB", tuple(matrix.flat))
+        mean = np.array(image.reduce(image.size).getpixel((0, 0)), dtype=float)
+        return image.convert("RGB", tuple(color_matrix(mean, change, order).flat))
 
 
 def color_matrix(mean: Float[ndarray, " 3"], change: list[float], order: list[int]) -> Float[ndarray, "3 4"]:
@@ -143,11 +143,11 @@ class GaussianBlur(nn.Module):
 
 
 class ToTensor(nn.Module):
-    """uint8 to normalised float32 in two operations."""
+    """uint8 to normalised float32."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
         self.mean, self.std = (255 * torch.tensor(x)[:, None, None] for x in (mean, std))
 
     def forward(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
-        return (F.pil_to_tensor(image) - self.mean) / self.std
+        return F.pil_to_tensor(image).float().sub_(self.mean).div_(self.std)

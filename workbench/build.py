@@ -117,8 +117,8 @@ def build_engine(parts: Parts, parallel: Parallel, metrics: Metrics) -> Engine:
     )
     engine = Engine(
         parts.model, parts.objective, optimizer, partial(parts.data.batches, feed=feed), parallel, metrics,
-        steps=parts.steps(train.for_), batch=train.batch, lr=train.lr, warmup=parts.steps(train.warmup), microbatch=train.microbatch,
-        clip=train.clip, precision=train.precision, seed=recipe.seed, log_every=max(1, parts.steps(recipe.log.every)),
+        steps=parts.steps(train.for_), batch=train.batch, lr=train.lr, warmup=parts.steps(train.warmup),
+        microbatch=train.microbatch, clip=train.clip, precision=train.precision, seed=recipe.seed, log_every=max(1, parts.steps(recipe.log.every)),
     )  # fmt: skip
     engine.callbacks.append(NaNGuard())
     if recipe.eval.evaluators:

@@ -144,7 +144,7 @@ def prune(folder: Path, keep: int, best: Best | None) -> None:
 
 def optimizer_tensors(both: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Optimizer state by parameter name, so that it does not depend on the order of groups."""
-    names = {parameter: name for name, parameter in both.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in both.named_parameters()}
     return {
         f"{names[parameter]}.{key}": torch.as_tensor(value)
         for parameter, state in optimizer.state.items()
@@ -154,12 +154,10 @@ def optimizer_tensors(both: nn.Module, optimizer: torch.optim.Optimizer) -> dict
 
 def _restore_optimizer(both: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     parameters = dict(both.named_parameters())
-    state: dict[nn.Parameter, dict[str, Any]] = {}
+    optimizer.state.clear()
     for name, value in tensors.items():
         owner, _, key = name.rpartition(".")
-        state.setdefault(parameters[owner], {})[key] = value.to(parameters[owner].device)
-    optimizer.state.clear()
-    optimizer.state.update(state)
+        optimizer.state[parameters[owner]][key] = value.to(parameters[owner].device)
 
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

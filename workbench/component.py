@@ -134,7 +134,7 @@ class Section(BaseModel):
 
 
 def relay(error: ValidationError, known: list[str] | None = None, at: tuple[str, ...] = ()) -> list[InitErrorDetails]:
-    """The lines of a caught error, to be raised again below key `at`, with a suggestion among `known` for a wrong key."""
+    """The lines of a caught error, to be raised again below key `at`, with a suggestion for a wrong key."""
     lines = []
     for line in error.errors():
         loc, message = line["loc"], line["msg"].removeprefix("Value error, ")

@@ -26,6 +26,9 @@ PLACES = {
 }
 """{kind: the keys of a recipe that lead to its block}"""
 
+NAMES = {"integer": "int", "number": "float", "string": "text", "boolean": "true or false", "object": "a block"}
+BOUNDS = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
+
 
 @dataclass(frozen=True)
 class Keyword:
@@ -111,9 +114,6 @@ def split_docstring(doc: str) -> tuple[str, dict[str, str]]:
     return "\n".join(text).strip(), descriptions
 
 
-NAMES = {"integer": "int", "number": "float", "string": "text", "boolean": "true or false", "object": "a block"}
-
-
 def spell(found: dict[str, Any]) -> str:
     """A type of a JSON schema in a few words: `float > 0`, `zip | all`, `list of Term`."""
     if "$ref" in found:
@@ -127,6 +127,5 @@ def spell(found: dict[str, Any]) -> str:
     if "items" in found:
         return f"list of {spell(found['items'])}"
     kind: str = found.get("type", "anything")
-    bounds = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
-    limits = [f"{sign} {found[key]:g}" for key, sign in bounds.items() if key in found]
+    limits = [f"{sign} {found[key]:g}" for key, sign in BOUNDS.items() if key in found]
     return " ".join([NAMES.get(kind, kind), " and ".join(limits)]).strip()

@@ -34,19 +34,24 @@ class Answer(NamedTuple):
 
 def heat_map(scores: Float[np.ndarray, "q c"], rows: Sequence[str], columns: Sequence[str], title: str) -> Figure:
     """Scores of queries (rows) with candidates (columns), with a colour bar."""
-    figure = Figure(figsize=(11.5, 10.5), dpi=DPI)
-    axes, ruler = figure.add_axes((0.155, 0.02, 0.755, 0.79)), figure.add_axes((0.925, 0.02, 0.018, 0.79))
+    rows, columns = ([short(label, 26) for label in labels] for labels in (rows, columns))
+    size = float(np.clip(520 / max(1, len(rows)), 6, 11))
+    # plain texts and computed margins: ticks, and a layout solved around them, take three times as long
+    left, top = (0.4 + 0.0085 * size * max(map(len, labels), default=0) for labels in (rows, columns))
+    side, top = 8.5, top + 0.4
+    width, height = left + side + 1.0, top + side + 0.2
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    axes = figure.add_axes((left / width, 0.2 / height, side / width, side / height))
+    ruler = figure.add_axes(((left + side + 0.2) / width, 0.2 / height, 0.2 / width, side / height))
     picture = axes.imshow(scores, cmap="viridis", interpolation="nearest", aspect="auto")
     axes.set(xticks=[], yticks=[])
     figure.colorbar(picture, cax=ruler)
     ruler.set_title("score", fontsize=11)
-    # plain texts and fixed margins: ticks, and a layout solved around them, take three times as long
-    size = float(np.clip(520 / max(1, len(rows)), 6, 11))
     for at, label in enumerate(rows):
-        axes.text(-0.8, at, short(label, 26), fontsize=size, ha="right", va="center")
+        axes.text(-0.5 - len(columns) / 200, at, label, fontsize=size, ha="right", va="center")
     for at, label in enumerate(columns):
-        axes.text(at, -0.8, short(label, 26), fontsize=size, ha="center", va="bottom", rotation=90)
-    figure.text(0.01, 0.985, title, fontsize=13, va="top")
+        axes.text(at, -0.5 - len(rows) / 200, label, fontsize=size, ha="center", va="bottom", rotation=90)
+    figure.text(0.12 / width, 1 - 0.12 / height, title, fontsize=13, va="top")
     return figure
 
 

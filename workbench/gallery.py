@@ -36,9 +36,9 @@ class Gallery:
     """{side: vector, image, text, or fused}"""
 
     @staticmethod
-    def of(context: Context, name: str) -> Gallery:
-        """Chosen from the split called `name`. Raises ValueError when there is no such split."""
-        split = context.data.split(name)
+    def of(context: Context, split_name: str) -> Gallery:
+        """Chosen from one split. Raises ValueError when there is no such split."""
+        split = context.data.split(split_name)
         sides = {str(side): side for side in context.objective.all_sides if _can_show(split, side)}
         kinds = {
             name: "fused" if len(side.members) > 1 else context.data.modalities[side.members[0]].kind
@@ -90,28 +90,22 @@ def _can_show(split: Split, side: Side) -> bool:
 
 
 def _choose(examples: dict[str, Examples], kinds: dict[str, str]) -> dict[str, Examples]:
-    shared = set.intersection(*(set(e.ids.tolist()) for e in examples.values())) if examples else set()
-    lead = next((name for name, kind in kinds.items() if kind == "image"), next(iter(kinds), None))
-    chosen = {}
-    for name in sorted(examples, key=lambda name: name != lead):
-        of_lead = name == lead
-        rows = _rows(examples[name], shared) if of_lead else list(_first_rows(examples[name], shared).values())
-        rows = spread(rows, ROOM) if of_lead else rows
-        chosen[name] = examples[name].take(torch.tensor(rows, dtype=torch.int64))
-        shared &= set(chosen[name].ids.tolist())
-    return {name: chosen[name] for name in examples}
+    if not examples:
+        return {}
+    lead = next((name for name, kind in kinds.items() if kind == "image"), next(iter(kinds)))
+    everywhere = set.intersection(*(set(of_side.ids.tolist()) for of_side in examples.values()))
+    rows = {lead: spread([i for i, id_ in enumerate(examples[lead].ids.tolist()) if id_ in everywhere], ROOM)}
+    shown = set(examples[lead].ids[rows[lead]].tolist())
+    for name in examples.keys() - {lead}:
+        rows[name] = [row for id_, row in _first_rows(examples[name]).items() if id_ in shown]
+    return {name: of_side.take(torch.tensor(rows[name], dtype=torch.int64)) for name, of_side in examples.items()}
 
 
-def _rows(examples: Examples, ids: set[int]) -> list[int]:
-    return [row for row, id_ in enumerate(examples.ids.tolist()) if id_ in ids]
-
-
-def _first_rows(examples: Examples, ids: set[int] | None = None) -> dict[int, int]:
-    """{id: its first row}, of all ids or of some."""
+def _first_rows(examples: Examples) -> dict[int, int]:
+    """{id: its first row}"""
     rows: dict[int, int] = {}
     for row, id_ in enumerate(examples.ids.tolist()):
-        if ids is None or id_ in ids:
-            rows.setdefault(id_, row)
+        rows.setdefault(id_, row)
     return rows
 
 

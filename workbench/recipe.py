@@ -53,7 +53,8 @@ class Train(Section):
         if self.microbatch and self.batch % self.microbatch:
             fits = max(d for d in range(1, self.microbatch + 1) if self.batch % d == 0)
             raise ValueError(
-                f"batch ({self.batch}) must be a multiple of microbatch ({self.microbatch}): set train.microbatch={fits}"
+                f"batch ({self.batch}) must be a multiple of microbatch ({self.microbatch}): "
+                f"set train.microbatch={fits}"
             )
         return self
 

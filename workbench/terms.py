@@ -37,7 +37,7 @@ class Term(Section):
     loss: Literal["infonce", "sigmoid"] = "infonce"
     positives: Literal["pairwise", "mean", "logsum", "each"] | None = Field(
         default=None,
-        description="default: pairwise, every view against every view in a contrast of its own; each, for a side and itself",
+        description="default: pairwise, every view against every view, each its own contrast; for a side and itself, each",
     )
     views: Literal["zip", "all"] = Field(default="zip", description="how a fused side combines its members' views")
     weight: NonNegativeFloat = 1.0
@@ -189,7 +189,7 @@ class Terms(nn.Module):
         return torch.stack(cosines).mean(0) if len(cosines) > 1 else cosines[0]
 
     def query_sides(self, others: Sequence[str], target: str) -> list[str]:
-        """Sides that predict `target`: one fused from all `others` if a term trains it, else each that a term trains."""
+        """Sides that predict `target`: one fused from all `others`, else each of them that a term trains."""
         partners = [
             mine
             for term in self.terms

@@ -2,8 +2,8 @@
 
     python -m kernels.bench --sizes 2048,4096,8192
 
-Forward and backward of N x N contrasts with two positives per row. Each measurement is a process of its own, because peak
-memory is a property of a process. Rows are appended to kernels/bench/results.csv.
+Forward and backward of N x N contrasts with two positives per row. Each measurement is a process of its own, because
+peak memory is a property of a process. Rows are appended to kernels/bench/results.csv.
 
 Trap: on a busy machine seconds mean little and ratios of them not much more; memory does not mind. No GPU is measured.
 """
@@ -98,18 +98,8 @@ def append(path: Path, row: dict[str, object]) -> None:
 def compare(args: argparse.Namespace) -> None:
     console, progress = Console(), Console(stderr=True)
     table = Table(title=f"forward + backward, float32, D = {args.dim}, {args.threads} threads, two positives per row")
-    for heading in (
-        "loss",
-        "N",
-        "dense s",
-        "chunked s",
-        "faster",
-        "dense MiB",
-        "chunked MiB",
-        "smaller",
-        "values differ",
-    ):
-        table.add_column(heading, justify="left" if heading == "loss" else "right")
+    for heading in ("loss", "N", "dense\nseconds", "chunked", "faster", "dense\nMiB", "chunked", "less", "difference"):
+        table.add_column(heading, justify="left" if heading == "loss" else "right", no_wrap=True)
     about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "torch": torch.__version__, "device": "cpu"}
     about |= {"cpus": os.cpu_count(), "threads": args.threads, "dtype": "float32", "d": args.dim}
     for loss in LOSSES:
@@ -135,7 +125,7 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m kernels.bench", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m kernels.bench", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--sizes", type=lambda s: [int(n) for n in s.split(",")], default=[2048, 4096, 8192])
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=3)

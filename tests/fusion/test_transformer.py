@@ -156,7 +156,7 @@ def test_dropout_in_training_only() -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(ValueError, match=r"heads \(8\) must divide model.dim \(20\): set fusion.heads=5"):
+    with pytest.raises(ValueError, match=r"heads \(8\) must divide model.dim \(20\): set model.fusion.heads=5"):
         Transformer(SIDES, WIDTHS, 20)
     with pytest.raises(ValueError, match=r"fuses \['text'\]"):
         Transformer(SIDES, {"image": 3}, 24)

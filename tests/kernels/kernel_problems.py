@@ -1,4 +1,4 @@
-"""What the kernels' tests share: random problems, and one way to run a loss and look at its value and all its gradients."""
+"""What the kernels' tests share: random problems, and one way to see a loss's value and all its gradients."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 
@@ -96,11 +97,46 @@ def test_not_a_number_is_not_hidden(function):
         assert function(x=x, backend=backend).isnan()
 
 
-def test_the_package_is_ours_and_stands_alone():
-    """Imported with nothing of the workbench in reach, it brings torch and no module of ours."""
+def test_the_package_is_ours_and_stands_alone(monkeypatch):
+    """It imports with torch and nothing else: no other dependency of the program, no other package of it."""
     assert kernels.OWNER == "multimodal-workbench"
-    program = (
-        "import sys, kernels; print([m for m in ('workbench', 'synthetic', 'rich', 'triton') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
-    assert done.stdout.strip() == "[]"
+    ours = [name for name in sys.modules if name.split(".")[0] == "kernels"]
+    for name in ours:
+        monkeypatch.delitem(sys.modules, name)
+    for name in ("workbench", "synthetic", "jaxtyping", "einops", "rich", "numpy", "triton", "open_clip"):
+        monkeypatch.setitem(sys.modules, name, None)  # an import of it fails
+    again = importlib.import_module("kernels")
+    assert again is not kernels
+    assert again.multi_positive_infonce(X, X, 1.0, X_IDS, X_IDS).isfinite()
+
+
+@pytest.mark.slow
+def test_annotations_hold():
+    """Shapes and dtypes in the signatures, checked while each loss runs in both backends."""
+    program = """
+import builtins, jaxtyping
+for name in ("Bool", "Float", "Int64", "Integer"):
+    setattr(builtins, name, getattr(jaxtyping, name))  # the package imports them for type checkers only
+with jaxtyping.install_import_hook("kernels", "beartype.beartype"):
+    import kernels
+import torch
+x, y = (torch.randn(n, 3, requires_grad=True) for n in (7, 9))
+x_ids, y_ids, w = torch.arange(7) // 2, torch.arange(9) // 2, torch.arange(7) % 3
+for backend in ("reference", "chunked"):
+    for positives in ("mean", "logsum", "each"):
+        for exclude_self in (False, True):
+            options = dict(exclude_self=exclude_self, x_weight=w, backend=backend)
+            kernels.multi_positive_infonce(x, y, 2.0, x_ids, y_ids, positives=positives, **options).backward()
+            kernels.multi_positive_sigmoid(x, y, 2.0, torch.zeros(1), x_ids, y_ids, **options).backward()
+    kernels.multi_positive_infonce(x, x, torch.tensor(2.0), x_ids * 9 + w, x_ids * 9 + w, backend=backend).backward()
+    for exclude in ("none", "self", "group"):
+        lse = kernels.contrast_lse(x, y, torch.ones(1), exclude=exclude, x_ids=x_ids, y_ids=y_ids, backend=backend)
+        torch.cat(lse).sum().backward()
+try:
+    kernels.reference.multi_positive_infonce(x, y, 2.0, y_ids, x_ids)
+except jaxtyping.TypeCheckError:
+    print("checked")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == "checked"

@@ -1,4 +1,4 @@
-"""The dense reference against loops over single pairs, against autograd-free differences, and against other libraries."""
+"""The dense reference against loops over single pairs, finite differences, and other libraries."""
 
 from __future__ import annotations
 

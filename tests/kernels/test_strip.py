@@ -1,5 +1,5 @@
-"""Each rank with its strip of the rows and all columns: the value is the whole loss, x.grad the strip's gradient, and the
-ranks' y.grad, scale.grad and bias.grad add up to the whole's."""
+"""Each rank with its strip of the rows and all columns: the value is the whole loss, x.grad the strip's gradient, and
+the ranks' y.grad, scale.grad and bias.grad add up to the whole's."""
 
 from __future__ import annotations
 

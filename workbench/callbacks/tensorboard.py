@@ -121,7 +121,8 @@ class TensorBoard(Callback):
             [figures.Answer(items[j], line[j], bool(found.ids[j] == asked.ids[i])) for j in top]
             for i, line, top in zip(rows, scores, best.tolist(), strict=True)
         ]
-        title = f"top {best.shape[1]} of {len(found.ids)} {candidates}s at step {step}, right ones in green"
+        kind = gallery.kinds[candidates]
+        title = f"top {best.shape[1]} of {len(found.ids)} {kind}s at step {step}, right ones in green"
         if gallery.kinds[query] == "image":
             queries = [(raw[i], gallery.labels[query][i]) for i in rows]
             figure = figures.retrieved_texts(queries, answers, title)

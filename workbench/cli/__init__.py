@@ -52,11 +52,10 @@ class Verbs(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         try:
             return super().resolve_command(ctx, args)
-        except click.UsageError as error:
+        except click.UsageError:
             from workbench.errors import did_you_mean
 
-            error.message = f"no command '{args[0]}'{did_you_mean(args[0], list(VERBS))}"
-            raise
+            raise click.UsageError(f"no command '{args[0]}'{did_you_mean(args[0], VERBS)}", ctx) from None
 
 
 def report(error: Exception) -> int:

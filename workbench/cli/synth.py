@@ -154,8 +154,8 @@ def _row(runs: list[Result]) -> list[str]:
     )
     spread = f"{mean('accuracy')} ± {error:.3f}" if len(runs) > 1 else mean("accuracy")
     return [
-        runs[0].objective, spread, mean("chance"), mean("bayes"), mean("loss"), mean("floor"), mean("no_information_loss"),
-        mean("recovered"), summary,
+        runs[0].objective, spread, mean("chance"), mean("bayes"), mean("loss"), mean("floor"),
+        mean("no_information_loss"), mean("recovered"), summary,
     ]  # fmt: skip
 
 

@@ -57,7 +57,7 @@ class Transformer(nn.Module):
         super().__init__()
         if dim % heads:
             fits = max(h for h in range(1, heads) if dim % h == 0)
-            raise ValueError(f"fusion heads ({heads}) must divide model.dim ({dim}): set fusion.heads={fits}")
+            raise ValueError(f"fusion heads ({heads}) must divide model.dim ({dim}): set model.fusion.heads={fits}")
         for side in sides:
             if missing := [m for m in side.members if m not in widths]:
                 raise ValueError(f"side '{side}' fuses {missing}, but the encoders are {list(widths)}")

@@ -27,9 +27,7 @@ class ConFu(Terms):
         scale: Scale = Scale(learn=False),
     ) -> None:
         if len(modalities) < 3:
-            raise ValueError(
-                f"confu fuses two modalities to meet a third, the model has {len(modalities)}: {list(modalities)}; use clip"
-            )
+            raise ValueError(f"confu fuses two modalities to meet a third, the model has {list(modalities)}: use clip")
         pairs = list(combinations(modalities, 2))
         plain = [Term(between=pair, weight=1 - lambda_) for pair in pairs]
         fused = [Term(between=("+".join(p), m), weight=lambda_) for p in pairs for m in modalities if m not in p]
