@@ -65,7 +65,7 @@ class Feed:
             batch_sampler=_Places(self, start, len(data)),  # type: ignore[arg-type]  # any iterable of index lists serves
             num_workers=self.workers,
             collate_fn=_Collate(data.modalities),
-            worker_init_fn=_own_signals,
+            worker_init_fn=_ignore_stops,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=False,
         )
@@ -137,7 +137,10 @@ def _pad(items: list[Tensor], template: Tensor, count: int) -> Tensor:
     return torch.stack(items + [filler] * (count - len(items)))
 
 
-def _own_signals(_: int) -> None:
-    """Ctrl-C reaches the whole process group: the parent finishes its step, the workers serve it until it is done."""
+def _ignore_stops(_: int) -> None:
+    """Ctrl-C and schedulers signal the whole process group: the parent finishes its step and needs its workers for it.
+
+    They end when the parent tells them to, or within seconds of its death.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -98,7 +98,7 @@ def _resume(engine: Engine, run: Run, say: Callable[[str], None]) -> None:
 
 def _callbacks(parts: Parts, run: Run, parallel: Parallel) -> list[Callback]:
     settings = parts.recipe.checkpoint
-    chosen: list[Callback] = [Checkpointing(run, max(1, parts.steps(settings.every)), settings.keep)]
+    chosen: list[Callback] = [Checkpointing(run.checkpoints, max(1, parts.steps(settings.every)), settings.keep)]
     if parts.recipe.log.tensorboard and parallel.rank == 0:
         chosen.append(TensorBoard(run.tensorboard, parts.recipe.as_yaml(), parts.context(parallel)))
     return chosen

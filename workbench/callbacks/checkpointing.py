@@ -1,8 +1,9 @@
 """Saves the run every so many steps, at the end, and when it is asked to stop."""
 
+from pathlib import Path
+
 from workbench import checkpoint
 from workbench.engine import Callback, Engine, Logs
-from workbench.run import Run
 
 __all__ = ["Checkpointing"]
 
@@ -11,13 +12,13 @@ class Checkpointing(Callback):
     """Metrics reach the disk before the checkpoint does, so a resume never finds a gap in them.
 
     Args:
-        run: the run folder.
+        folder: where checkpoints go.
         every: optimizer steps between checkpoints.
         keep: newest checkpoints that are kept; the best one is kept too.
     """
 
-    def __init__(self, run: Run, every: int, keep: int) -> None:
-        self.run, self.every, self.keep = run, every, keep
+    def __init__(self, folder: Path, every: int, keep: int) -> None:
+        self.folder, self.every, self.keep = folder, every, keep
         self.saved_step: int | None = None
 
     def on_start(self, engine: Engine) -> None:
@@ -36,7 +37,7 @@ class Checkpointing(Callback):
         if engine.parallel.rank == 0:
             engine.metrics.sync()
             state = checkpoint.State(engine.step, engine.best)
-            checkpoint.save(self.run.checkpoints, engine.model, engine.objective, engine.optimizer, state)
-            checkpoint.prune(self.run.checkpoints, self.keep, engine.best)
+            checkpoint.save(self.folder, engine.model, engine.objective, engine.optimizer, state)
+            checkpoint.prune(self.folder, self.keep, engine.best)
         self.saved_step = engine.step
         engine.parallel.barrier()

@@ -31,6 +31,8 @@ class Console(Callback):
 
     def on_start(self, engine: Engine) -> None:
         self._began, self._began_step = time.monotonic(), engine.step
+        for record in engine.metrics.records:  # the evaluation before training came before this callback
+            self._show_evaluation(record)
         engine.metrics.listeners.append(self._show_evaluation)
         if self.console.is_terminal and engine.parallel.rank == 0:
             columns = (
