@@ -45,23 +45,18 @@ def first_derivative_only(backward: Callable[..., Gradients]) -> Callable[..., G
 class Computed(torch.autograd.Function):
     """A scalar loss whose gradients were computed together with its value.
 
-    apply((value, gradients), *inputs): gradients in the order of inputs, None where none is wanted.
+    apply((value, gradients), *inputs): gradients in the order and the shapes of inputs, None where none is wanted.
     """
 
     @staticmethod
     def forward(ctx: Any, computed: tuple[Tensor, Gradients], *inputs: Tensor | float) -> Float[Tensor, ""]:
         value, gradients = computed
         ctx.save_for_backward(*gradients)
-        ctx.form = [(x.dtype, x.shape) if isinstance(x, Tensor) else None for x in inputs]
+        ctx.dtypes = [x.dtype if isinstance(x, Tensor) else None for x in inputs]
         return value
 
     @staticmethod
     @first_derivative_only
     def backward(ctx: Any, upstream: Float[Tensor, ""]) -> Gradients:
-        pairs = zip(ctx.saved_tensors, ctx.form, strict=True)
-        return None, *(None if g is None or form is None else in_form(g * upstream, form) for g, form in pairs)
-
-
-def in_form(gradient: Tensor, form: tuple[torch.dtype, torch.Size]) -> Tensor:
-    dtype, shape = form
-    return gradient.to(dtype).reshape(shape)
+        pairs = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        return None, *(None if g is None or dtype is None else (g * upstream).to(dtype) for g, dtype in pairs)

@@ -20,11 +20,11 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from kernels import softmax
-from kernels.autograd import Computed, Gradients, first_derivative_only, full_precision, in_form, wants_gradient
+from kernels.autograd import Computed, Gradients, first_derivative_only, full_precision, wants_gradient
 from kernels.distributed import sum_over
 from kernels.logits import Logits, LogSumExp
 from kernels.positives import positives_of
-from kernels.side import Side, accumulation_dtype, scalar, self_column
+from kernels.side import Side, accumulation_dtype, as_given, scalar, self_column
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
@@ -61,7 +61,7 @@ def multi_positive_infonce(
         x_operand = logits.tx if wants_gradient(y) else None
         GY, GX = logits.products(loss.gradient, y_operand, x_operand)
         loss.finish(GY, GX)
-        gradients = _gradients(logits, rows, columns, GY, GX)
+        gradients = _gradients(logits, rows, columns, scale, GY, GX)
     return Computed.apply((loss.value, gradients), x, y, scale)
 
 
@@ -114,7 +114,7 @@ def multi_positive_sigmoid(
             GY.sub_(PY).mul_(w[:, None])
         if GX is not None:
             GX.sub_(P.columns(wx)).mul_(v[:, None])
-        gradients = (*_gradients(logits, rows, columns, GY, GX), db - num_positives)
+        gradients = (*_gradients(logits, rows, columns, scale, GY, GX), as_given(db - num_positives, bias))
     return Computed.apply((value, gradients), x, y, scale, bias)
 
 
@@ -148,7 +148,7 @@ class _ContrastLSE(torch.autograd.Function):
             lse = Logits(x_, y_, t, **excluded).lse(group)
         ctx.save_for_backward(x, y, t, lse.row, lse.column)
         ctx.excluded, ctx.moderate = excluded, lse.moderate
-        ctx.scale = (scale.dtype, scale.shape) if isinstance(scale, Tensor) else None
+        ctx.scale = scale.new_empty(scale.shape) if isinstance(scale, Tensor) else scale
         return lse.row, lse.column
 
     @staticmethod
@@ -166,7 +166,7 @@ class _ContrastLSE(torch.autograd.Function):
             GY, GX = logits.products(gradient, y_operand, x_operand)
         dx = (GY * t).to(x.dtype) if GY is not None and need_x else None
         dy = GX.to(y.dtype) if GX is not None else None
-        dt = in_form((GY * logits.x).sum(), ctx.scale) if GY is not None and need_scale else None
+        dt = as_given((GY * logits.x).sum(), ctx.scale) if GY is not None and need_scale else None
         return dx, dy, dt, None, None
 
 
@@ -177,7 +177,11 @@ def _sides(
     return Side(x, x_ids, x_weight, dtype), Side(y, y_ids, y_weight, dtype)
 
 
-def _gradients(logits: Logits, rows: Side, columns: Side, GY: Tensor | None, GX: Tensor | None) -> Gradients:
+def _gradients(
+    logits: Logits, rows: Side, columns: Side, scale: Tensor | float, GY: Tensor | None, GX: Tensor | None
+) -> Gradients:
     """dL/dx, dL/dy and dL/dscale from (G Y, t G^T X)."""
-    dt = None if GY is None else (GY * logits.x).sum()
-    return rows.all_items(None if GY is None else GY.mul_(logits.t)), columns.all_items(GX), dt
+    if GY is None:
+        return None, columns.all_items(GX), None
+    dt = as_given((GY * logits.x).sum(), scale)
+    return rows.all_items(GY.mul_(logits.t)), columns.all_items(GX), dt

@@ -100,14 +100,13 @@ class Logits:
         With y = Y and tx = t X they are dL/dX / t and dL/dY. The first has not met t, which may be 0, because
         dL/dt = sum_ij G_ij <x_i, y_j> = <G Y, X>.
         """
-        Gy = None if y is None else torch.empty_like(self.x)
-        Gx = None if tx is None else torch.zeros_like(self.y)
+        Gy, Gx = None if y is None else torch.empty_like(self.x), None
         for rows, S in self:
             chunk = G(rows, S)
             if y is not None and Gy is not None:
                 torch.mm(chunk, y, out=Gy[rows])
-            if tx is not None and Gx is not None:
-                Gx.addmm_(chunk.T, tx[rows])
+            if tx is not None:
+                Gx = chunk.T @ tx[rows] if Gx is None else Gx.addmm_(chunk.T, tx[rows])
         return Gy, Gx
 
 
@@ -129,7 +128,7 @@ class LogSumExp:
         """
         row, column, a = self.row[rows], self.column, a[rows]
         if self.moderate:
-            return S.exp_().mul_((a * (-row).exp())[:, None] + b * (-column).exp())
+            return S.exp_().mul_((a / row.exp())[:, None] + b / column.exp())
         # -inf - -inf would be NaN; -inf - inf is as good as no logit at all
         row, column = (v.masked_fill(v.isneginf(), torch.inf) for v in (row, column))
         return (S - column).exp_().mul_(b).add_(S.sub_(row[:, None]).exp_().mul_(a[:, None]))
@@ -143,6 +142,8 @@ def _lse(S: Float[Tensor, "m n"]) -> tuple[Float[Tensor, " m"], Float[Tensor, " 
     """
     E = S.exp()
     row, column = E.sum(1).log_(), E.sum(0).log_()
-    if S.numel() > 0 and all(-40 < bound < 40 for v in (row, column) for bound in map(float, v.aminmax())):
-        return row, column, True
+    if S.numel() > 0:
+        least, most = torch.cat([row, column]).aminmax()
+        if float(least) > -40 and float(most) < 40:
+            return row, column, True
     return S.logsumexp(1), S.logsumexp(0), False

@@ -26,7 +26,7 @@ class Positives:
         ids, segment = torch.unique(torch.cat([x_ids, y_ids]), return_inverse=True)
         x_segment, y_segment = segment.split([x_ids.shape[0], y_ids.shape[0]])
         self._x, self._y = _Segments(x_segment, ids.numel()), _Segments(y_segment, ids.numel())
-        self._self_column = self_column
+        self._self_column, self._latest = self_column, None
         self.row_count: Int64[Tensor, " m"] = self._y.count[x_segment]
         """positives of each row"""
         self.column_count: Int64[Tensor, " n"] = self._x.count[y_segment]
@@ -54,6 +54,11 @@ class Positives:
 
     def pairs(self, rows: slice) -> tuple[Int64[Tensor, " k"], Int64[Tensor, " k"]]:
         """The positive pairs (i, j) of a slice of rows, sorted by i, which counts from the slice's start."""
+        if self._latest is None or self._latest[0] != rows:  # a single chunk is asked for by every pass
+            self._latest = rows, self._find_pairs(rows)
+        return self._latest[1]
+
+    def _find_pairs(self, rows: slice) -> tuple[Int64[Tensor, " k"], Int64[Tensor, " k"]]:
         segment = self._x.segment[rows]
         count = self._y.count[segment]
         row = torch.repeat_interleave(count)

@@ -8,6 +8,7 @@ Trap: without them, columns have other numbers; `self_column` is the one place t
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,17 +27,29 @@ def scalar(value: Tensor | float, like: Tensor) -> Float[Tensor, ""]:
     return torch.as_tensor(value, dtype=like.dtype, device=like.device).reshape(())
 
 
+def as_given(gradient: Float[Tensor, ""], value: Tensor | float) -> Tensor:
+    """The gradient of a scale or bias in the shape it was given in."""
+    return gradient.reshape(value.shape) if isinstance(value, Tensor) else gradient
+
+
 class Side:
     """The items of one side that are present (weight > 0), in the accumulation dtype."""
 
     def __init__(self, z: Float[Tensor, "n d"], ids: Int64[Tensor, " n"], weight: Tensor | None, dtype: torch.dtype):
-        self.num, self.kept, self.uniform = z.shape[0], None, weight is None
+        self.num, self.uniform, self.kept = z.shape[0], weight is None, None
         self.z: Float[Tensor, "k d"] = z.to(dtype)
         self.ids: Int64[Tensor, " k"] = ids
-        self.weight: Float[Tensor, " k"] = self.z.new_ones(self.num) if weight is None else weight.to(dtype)
-        if weight is not None and not (present := self.weight > 0).all():
+        if weight is None:
+            return
+        weight = weight.to(dtype)
+        if not (present := weight > 0).all():
             self.kept = present.nonzero().squeeze(1)
-            self.z, self.ids, self.weight = self.z[self.kept], ids[self.kept], self.weight[self.kept]
+            self.z, self.ids, weight = self.z[self.kept], ids[self.kept], weight[self.kept]
+        self.weight = weight
+
+    @cached_property
+    def weight(self) -> Float[Tensor, " k"]:
+        return self.z.new_ones(self.num)
 
     def all_items(self, gradient: Float[Tensor, "k d"] | None) -> Float[Tensor, "n d"] | None:
         """The gradient of all items: 0 for those that are absent."""

@@ -59,8 +59,7 @@ class Solution(NamedTuple):
 def means(P: Positives | OneToOne, rows: Side, columns: Side, symmetric: bool, group: Any) -> Means:
     half = 0.5 if symmetric else 0.0
     if isinstance(P, OneToOne) and rows.uniform and columns.uniform and group is None:
-        a = rows.weight * ((1 - half) / max(rows.num, 1))
-        b = columns.weight * (half / max(columns.num, 1))
+        a, b = (s.z.new_full((s.num,), f / max(s.num, 1)) for s, f in ((rows, 1 - half), (columns, half)))
         return Means(a, b, a, b, 0.0)
     n, (m,) = P.row_count, sum_over(group, P.column_count)
     a, b = rows.weight * (n > 0), columns.weight * (m > 0)
@@ -74,6 +73,8 @@ def means(P: Positives | OneToOne, rows: Side, columns: Side, symmetric: bool, g
 
 
 def mean(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solution:
+    if isinstance(P, OneToOne):
+        return _one_to_one(logits, w, group)
     lse = logits.lse(group)
     tx, y = logits.tx, logits.y
     PY = P.rows(y * w.bm[:, None]).addcmul_(P.rows(y), w.an[:, None])
@@ -91,6 +92,26 @@ def mean(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solut
             GX.sub_(P.columns(tx * w.an[:, None])).addcmul_(P.columns(tx), w.bm[:, None], value=-1)
 
     return Solution(value, gradient, finish)
+
+
+def _one_to_one(logits: Logits, w: Means, group: Any) -> Solution:
+    """`mean` where the positives are the diagonal: read and subtracted there, and never multiplied."""
+    weight, positive = w.an + w.bm, torch.empty_like(w.a)
+
+    def read_positives(rows: slice, S: Tensor) -> Tensor:
+        positive[rows] = S.diagonal(rows.start)
+        return S
+
+    lse = logits.lse(group, read_positives)
+    (local,) = sum_over(group, _dot(w.a, lse.row) - weight @ positive)
+    value = (local + _dot(w.b, lse.column)).clamp_min(w.floor)
+
+    def gradient(rows: slice, S: Tensor) -> Tensor:
+        G = lse.gradient(rows, S, w.a, w.b)
+        G.diagonal(rows.start).sub_(weight[rows])
+        return G
+
+    return Solution(value, gradient)
 
 
 def logsum(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solution:

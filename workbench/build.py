@@ -123,5 +123,7 @@ def build_engine(parts: Parts, parallel: Parallel, metrics: Metrics) -> Engine:
     engine.callbacks.append(NaNGuard())
     if recipe.eval.evaluators:
         every = max(1, parts.steps(recipe.eval.every))
-        engine.callbacks.append(Evaluation(partial(parts.evaluate, parallel), every, recipe.eval.best))
+        engine.callbacks.append(
+            Evaluation(partial(parts.evaluate, parallel), every, recipe.eval.best, recipe.eval.start)
+        )
     return engine

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from workbench.model import Model
 from workbench.types import Context, Transform, View, Views
@@ -21,8 +22,8 @@ class Embedder:
     device: torch.device
     batch: int = 256
 
-    def __call__(self, inputs: Mapping[str, Sequence[Any]], sides: Sequence[str]) -> Views:
-        """{modality: n raw items, rows aligned} -> {side: View} in fp32 on the CPU, one view each.
+    def __call__(self, inputs: Mapping[str, Sequence[Any] | Tensor], sides: Sequence[str]) -> Views:
+        """{modality: n raw items, or a tensor of n model inputs} -> {side: View}, fp32 on the CPU, one view each.
 
         Raises ValueError when the modalities have different numbers of rows, or none.
         """
@@ -43,15 +44,20 @@ class Embedder:
             for side in sides
         }
 
-    def _chunks(self, inputs: Mapping[str, Sequence[Any]], sides: Sequence[str], length: int) -> Iterator[Views]:
+    def _chunks(
+        self, inputs: Mapping[str, Sequence[Any] | Tensor], sides: Sequence[str], length: int
+    ) -> Iterator[Views]:
         for begin in range(0, length, self.batch):
             rows = range(begin, min(begin + self.batch, length))
-            batch = {
-                m: torch.stack([self.transforms[m](raw[i]) for i in rows])[:, None].to(self.device)
-                for m, raw in inputs.items()
-            }
+            batch = {m: self._ready(m, raw, rows)[:, None].to(self.device) for m, raw in inputs.items()}
             valid = {m: torch.ones(len(rows), 1, dtype=torch.bool, device=self.device) for m in inputs}
             yield self.model(batch, valid, sides)
+
+    def _ready(self, modality: str, raw: Sequence[Any] | Tensor, rows: range) -> Tensor:
+        """Model inputs of these rows; a tensor already holds model inputs."""
+        if isinstance(raw, Tensor):
+            return raw[rows.start : rows.stop]
+        return torch.stack([self.transforms[modality](raw[i]) for i in rows])
 
 
 def evaluate(evaluators: Mapping[str, Any], context: Context) -> Iterator[tuple[str, float]]:

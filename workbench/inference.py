@@ -33,27 +33,24 @@ class DualEncoder:
         if not {"image", "text"} <= kinds.keys():
             raise ValueError(f"the run has no image and text tower, it has {list(parts.model.encoders)}")
         self.model = parts.model.to(device).eval()
-        self._image, self._text, self._device = kinds["image"], kinds["text"], device
+        self._image, self._text = kinds["image"], kinds["text"]
         transforms = parts.transforms(train=False)
         self.preprocess: Callable[[Any], Tensor] = transforms[self._image]
         self.tokenizer: Callable[[str], Tensor] = transforms[self._text]
+        self._embed = Embedder(self.model, transforms, device)
 
     def encode_image(self, images: Sequence[Any] | Tensor) -> Float[Tensor, "n d"]:
         """Unit rows, fp32, of PIL images or of pixels [n, 3, h, w] that are already normalised."""
-        return self._encode(self._image, images, self.preprocess)
+        return self._encode(self._image, images)
 
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n d"]:
         """Unit rows, fp32. Raises ValueError for a bare string."""
         if isinstance(texts, str):
             raise ValueError(f"encode_text takes a list of strings, not one: write [{texts!r}]")
-        return self._encode(self._text, texts, self.tokenizer)
+        return self._encode(self._text, texts)
 
-    def _encode(self, modality: str, items: Sequence[Any] | Tensor, transform: Callable[[Any], Tensor]) -> Tensor:
-        # pixels that are tensors went through `preprocess` already
-        ready: Callable[[Any], Tensor] = (lambda x: x) if isinstance(items, Tensor) else transform
-        embed = Embedder(self.model, {modality: ready}, self._device)
-        rows: Any = items
-        return embed({modality: rows}, [modality])[modality].z[:, 0]
+    def _encode(self, modality: str, items: Sequence[Any] | Tensor) -> Tensor:
+        return self._embed({modality: items}, [modality])[modality].z[:, 0]
 
 
 def load(path: str | Path, which: str = "last") -> DualEncoder:

@@ -63,6 +63,7 @@ class Eval(Section):
     """When to evaluate; every further key is an evaluator, and the prefix of its metrics."""
 
     every: Duration = parse("1 epochs")
+    start: bool = Field(default=True, description="evaluate before training, too")
     best: str | None = Field(
         default=None,
         description="the metric that picks the best checkpoint, as 'retrieval/mean_recall'; larger is better",

@@ -12,7 +12,7 @@ from itertools import product
 from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 from torch import Tensor, nn
 
@@ -84,7 +84,8 @@ class Rows(NamedTuple):
 
     z: Float[Tensor, "m d"]
     ids: Int64[Tensor, " m"]
-    weight: Float[Tensor, " m"]
+    weight: Float[Tensor, " m"] | None
+    """1 where the row exists, else 0; None when all do"""
 
 
 class Terms(nn.Module):
@@ -155,10 +156,10 @@ class Terms(nn.Module):
         mine, theirs, everyone = z[a], z[b], pool.views[b]
         losses, counts = [], []
         for v, t in product(range(mine.z.shape[1]), range(everyone.z.shape[1])):
-            both = (mine.valid[:, v] & theirs.valid[:, t]).float()
-            all_both = (pool.views[a].valid[:, v] & everyone.valid[:, t]).float()
-            x = Rows(mine.z[:, v], _own_ids(pool, mine), both)
-            losses.append(self._loss(term, x, Rows(everyone.z[:, t], pool.ids, all_both), pool, pool.offset))
+            both, all_both = mine.valid[:, v] & theirs.valid[:, t], pool.views[a].valid[:, v] & everyone.valid[:, t]
+            x = Rows(mine.z[:, v], _own_ids(pool, mine), _weight(both))
+            y = Rows(everyone.z[:, t], pool.ids, _weight(all_both))
+            losses.append(self._loss(term, x, y, pool, pool.offset))
             counts.append(all_both.sum())
         if len(losses) == 1:
             return losses[0]
@@ -220,7 +221,12 @@ class Terms(nn.Module):
 def _all_rows(view: View, ids: Tensor) -> Rows:
     """Every view of every sample as a row of its own, sharing the sample's id."""
     k = view.z.shape[1]
-    return Rows(view.z.flatten(0, 1), ids.repeat_interleave(k), view.valid.flatten().float())
+    return Rows(view.z.flatten(0, 1), ids.repeat_interleave(k), _weight(view.valid.flatten()))
+
+
+def _weight(valid: Bool[Tensor, " m"]) -> Float[Tensor, " m"] | None:
+    """Kernels are faster without weights. Asking is free on a CPU; on a GPU the answer would cost a stall."""
+    return None if valid.is_cpu and valid.all() else valid.float()
 
 
 def _own_ids(pool: Pool, mine: View) -> Tensor:

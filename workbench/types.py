@@ -217,7 +217,7 @@ class Objective(Protocol):
 class Context:
     """What an evaluator sees of a run."""
 
-    embed: Callable[[Mapping[str, Sequence[Any]], Sequence[str]], Views]
+    embed: Callable[[Mapping[str, Sequence[Any] | Tensor], Sequence[str]], Views]
     """embed(raw items by modality (rows aligned), side names) -> Views in fp32 on the CPU, k = 1, no gradient"""
     objective: Any
     data: Data

@@ -50,7 +50,7 @@ def context(task: XOR, objective: Any, *, knows: bool, seed: int = 0) -> Context
 
     def code_of(modality: str, observed: list[torch.Tensor]) -> torch.Tensor:
         book = task.observe(modality, torch.arange(task.codes[modality])).flatten(1)
-        return torch.cdist(torch.stack(observed).flatten(1), book).argmin(1)
+        return torch.cdist(torch.as_tensor(observed).flatten(1), book).argmin(1)
 
     def embed(inputs: Any, sides: Any) -> Views:
         views = {}

@@ -15,13 +15,16 @@ class Evaluation(Callback):
         evaluate: yields (name, value) for the model as it is now.
         every: optimizer steps between evaluations.
         best: the name whose largest value marks the best checkpoint, or None.
+        start: evaluate before the first step, too.
     """
 
-    def __init__(self, evaluate: Callable[[], Iterator[tuple[str, float]]], every: int, best: str | None) -> None:
-        self.evaluate, self.every, self.best = evaluate, every, best
+    def __init__(
+        self, evaluate: Callable[[], Iterator[tuple[str, float]]], every: int, best: str | None, start: bool = True
+    ) -> None:
+        self.evaluate, self.every, self.best, self.start = evaluate, every, best, start
 
     def on_start(self, engine: Engine) -> None:
-        if engine.step == 0:
+        if engine.step == 0 and self.start:
             self._run(engine)
 
     def on_step(self, engine: Engine, logs: Logs) -> None:

@@ -114,29 +114,25 @@ def _truth(task: str, overrides: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _print_table(task: str, truth: dict[str, Any], results: list[Result]) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{task}: total correlation {truth['total_correlation']:.3f} nats, batch {truth['batch']}")
-    for column in (
-        "objective",
-        "accuracy ± s.e.",
-        "chance",
-        "Bayes",
-        "loss",
-        "floor",
-        "no information",
-        "recovered",
-        "verdict",
-    ):
-        table.add_column(column, justify="left" if column in ("objective", "verdict") else "right")
+    title = f"{task}: total correlation {truth['total_correlation']:.3f} nats, batch {truth['batch']}"
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)  # fits 80 columns
+    numbers = ("accuracy±s.e.", "chance", "Bayes", "loss", "floor", "no info", "recovered")
+    table.add_column("objective")
+    for column in numbers:
+        table.add_column(column, justify="right")
+    table.add_column("verdict")
     for name in dict.fromkeys(r.objective for r in results):
         table.add_row(*_row([r for r in results if r.objective == name]))
     console = Console()
     console.print(table)
     console.print(
         "Losses in nats on fresh samples at the training batch. floor: the exact optimum of that loss at this batch. "
-        "passed: at least 0.95 of the learnable nats recovered. blind: the loss of knowing nothing.",
+        "no info: its value for a model that knows nothing. recovered: the share of the nats between the two. "
+        "passed: at least 0.95 of them. blind: none.",
         style="dim",
     )
 
@@ -152,7 +148,7 @@ def _row(runs: list[Result]) -> list[str]:
     summary = " · ".join(
         v if (n := verdicts.count(v)) == len(runs) else f"{v} {n}/{len(runs)}" for v in dict.fromkeys(verdicts)
     )
-    spread = f"{mean('accuracy')} ± {error:.3f}" if len(runs) > 1 else mean("accuracy")
+    spread = f"{mean('accuracy')}±{error:.3f}" if len(runs) > 1 else mean("accuracy")
     return [
         runs[0].objective, spread, mean("chance"), mean("bayes"), mean("loss"), mean("floor"),
         mean("no_information_loss"), mean("recovered"), summary,

@@ -93,4 +93,4 @@ class Synthetic:
 
 
 def _embed(context: Context, task: Any, codes: dict[str, Int64[Tensor, " n"]], sides: list[str]) -> Views:
-    return context.embed({m: list(task.observe(m, c)) for m, c in codes.items()}, sides)
+    return context.embed({m: task.observe(m, c) for m, c in codes.items()}, sides)
