@@ -25,8 +25,10 @@ def full_precision(x: Tensor) -> AbstractContextManager:
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
-def wants_gradient(*inputs: Tensor | float) -> bool:
-    return any(isinstance(value, Tensor) and value.requires_grad for value in inputs)
+def wanted(*inputs: Tensor | float) -> tuple[bool, ...]:
+    """Which inputs a gradient is wanted for. To be asked before gradients are switched off."""
+    enabled = torch.is_grad_enabled()
+    return tuple(enabled and isinstance(value, Tensor) and value.requires_grad for value in inputs)
 
 
 def first_derivative_only(backward: Callable[..., Gradients]) -> Callable[..., Gradients]:
@@ -46,17 +48,16 @@ class Computed(torch.autograd.Function):
     """A scalar loss whose gradients were computed together with its value.
 
     apply((value, gradients), *inputs): gradients in the order and the shapes of inputs, None where none is wanted.
+    autograd gives each its input's dtype.
     """
 
     @staticmethod
     def forward(ctx: Any, computed: tuple[Tensor, Gradients], *inputs: Tensor | float) -> Float[Tensor, ""]:
         value, gradients = computed
         ctx.save_for_backward(*gradients)
-        ctx.dtypes = [x.dtype if isinstance(x, Tensor) else None for x in inputs]
         return value
 
     @staticmethod
     @first_derivative_only
     def backward(ctx: Any, upstream: Float[Tensor, ""]) -> Gradients:
-        pairs = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        return None, *(None if g is None or dtype is None else (g * upstream).to(dtype) for g, dtype in pairs)
+        return None, *(None if gradient is None else gradient * upstream for gradient in ctx.saved_tensors)

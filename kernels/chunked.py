@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from kernels import softmax
-from kernels.autograd import Computed, Gradients, first_derivative_only, full_precision, wants_gradient
+from kernels.autograd import Computed, Gradients, first_derivative_only, full_precision, wanted
 from kernels.distributed import sum_over
 from kernels.logits import Logits, LogSumExp
 from kernels.positives import positives_of
@@ -48,17 +48,17 @@ def multi_positive_infonce(
     group: Any = None,
 ) -> Float[Tensor, ""]:
     """As kernels.multi_positive_infonce, arguments unchecked."""
+    for_x, for_y, for_scale = wanted(x, y, scale)
     with torch.no_grad(), full_precision(x):
         rows, columns = _sides(x, x_ids, x_weight, y, y_ids, y_weight)
         itself = self_column(rows, columns, x_offset) if exclude_self else None
         logits = Logits(rows.z, columns.z, scalar(scale, rows.z), self_column=itself)
         P = positives_of(rows.ids, columns.ids, itself)
         loss = _SOFTMAX[positives](logits, P, softmax.means(P, rows, columns, symmetric, group), group)
-        if not wants_gradient(x, y, scale):
+        if not (for_x or for_y or for_scale):
             return loss.value
 
-        y_operand = logits.y if wants_gradient(x, scale) else None
-        x_operand = logits.tx if wants_gradient(y) else None
+        y_operand, x_operand = logits.y if for_x or for_scale else None, logits.tx if for_y else None
         GY, GX = logits.products(loss.gradient, y_operand, x_operand)
         loss.finish(GY, GX)
         gradients = _gradients(logits, rows, columns, scale, GY, GX)
@@ -85,6 +85,7 @@ def multi_positive_sigmoid(
     L = sum_ij w_i v_j [softplus(S_ij) - P_ij S_ij],  G_ij = w_i v_j [sigmoid(S_ij) - P_ij],
     G Y = diag(w) [sigmoid(S) - P] diag(v) Y: the weights meet X and Y, never S.
     """
+    for_x, for_y, for_scale, for_bias = wanted(x, y, scale, bias)
     with torch.no_grad(), full_precision(x):
         rows, columns = _sides(x, x_ids, x_weight, y, y_ids, y_weight)
         itself = self_column(rows, columns, x_offset) if exclude_self else None
@@ -95,19 +96,18 @@ def multi_positive_sigmoid(
         w, v = rows.weight / total.clamp_min(torch.finfo(total.dtype).tiny), columns.weight
         cost, db = torch.zeros_like(t), torch.zeros_like(t)
 
-        def sigmoid(rows: slice, S: Tensor) -> Tensor:
-            cost.add_(w[rows] @ (softplus(S, threshold=40.0) @ v))  # with this threshold exact in float64 too
+        def sigmoid(chunk: slice, S: Tensor) -> Tensor:
+            cost.add_(w[chunk] @ (softplus(S, threshold=40.0) @ v))  # with this threshold exact in float64 too
             S.sigmoid_()
-            db.add_(w[rows] @ (S @ v))
+            db.add_(w[chunk] @ (S @ v))
             return S
 
         vy, wx = logits.y * v[:, None], logits.tx * w[:, None]
-        y_operand, x_operand = vy if wants_gradient(x, scale) else None, wx if wants_gradient(y) else None
-        GY, GX = logits.products(sigmoid, y_operand, x_operand)
+        GY, GX = logits.products(sigmoid, vy if for_x or for_scale else None, wx if for_y else None)
         PY, num_positives = P.rows(vy), w @ P.rows(v[:, None])[:, 0]
         (value,) = sum_over(group, cost - (wx * PY).sum() - b * num_positives)
         value = value.clamp_min(0.0)  # as every term is; what is below comes from the rounding of softplus(S) - S
-        if not wants_gradient(x, y, scale, bias):
+        if not (for_x or for_y or for_scale or for_bias):
             return value
 
         if GY is not None:
@@ -164,10 +164,8 @@ class _ContrastLSE(torch.autograd.Function):
         with full_precision(x):
             y_operand, x_operand = logits.y if need_x or need_scale else None, logits.tx if need_y else None
             GY, GX = logits.products(gradient, y_operand, x_operand)
-        dx = (GY * t).to(x.dtype) if GY is not None and need_x else None
-        dy = GX.to(y.dtype) if GX is not None else None
-        dt = as_given((GY * logits.x).sum(), ctx.scale) if GY is not None and need_scale else None
-        return dx, dy, dt, None, None
+        dt = None if GY is None else as_given((GY * logits.x).sum(), ctx.scale)
+        return None if GY is None else GY.mul_(t), GX, dt, None, None
 
 
 def _sides(

@@ -27,7 +27,7 @@ Backend = Literal["auto", "reference", "chunked", "triton"]
 def contrast_lse(
     x: Float[Tensor, "m d"],
     y: Float[Tensor, "n d"],
-    scale: Float[Tensor, ""] | Float[Tensor, 1] | float,
+    scale: Float[Tensor, ""] | Float[Tensor, " 1"] | float,
     *,
     exclude: Literal["none", "self", "group"] = "none",
     x_ids: Integer[Tensor, " m"] | None = None,
@@ -65,7 +65,7 @@ def contrast_lse(
 def multi_positive_infonce(
     x: Float[Tensor, "m d"],
     y: Float[Tensor, "n d"],
-    scale: Float[Tensor, ""] | Float[Tensor, 1] | float,
+    scale: Float[Tensor, ""] | Float[Tensor, " 1"] | float,
     x_ids: Integer[Tensor, " m"],
     y_ids: Integer[Tensor, " n"],
     *,
@@ -124,8 +124,8 @@ def multi_positive_infonce(
 def multi_positive_sigmoid(
     x: Float[Tensor, "m d"],
     y: Float[Tensor, "n d"],
-    scale: Float[Tensor, ""] | Float[Tensor, 1] | float,
-    bias: Float[Tensor, ""] | Float[Tensor, 1] | float,
+    scale: Float[Tensor, ""] | Float[Tensor, " 1"] | float,
+    bias: Float[Tensor, ""] | Float[Tensor, " 1"] | float,
     x_ids: Integer[Tensor, " m"],
     y_ids: Integer[Tensor, " n"],
     *,

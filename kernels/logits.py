@@ -4,7 +4,7 @@ All that a loss needs of S is row and column log-sum-exps and the products of G 
 for S chunk by chunk and forget it, so memory is O((M + N) D + chunk N), and the second pass computes S again.
 
 Traps
-- Only a loss's last pass may overwrite the chunks: a single chunk is computed once and kept.
+- Only a loss's last pass may overwrite the chunks: where S is small, it is computed once and kept.
 - t is folded into X in the accumulation dtype (float32 or float64), never in the inputs' own.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +26,8 @@ CELLS = 2**21
 """logits in a chunk: 8 MiB in float32, which a CPU's last-level cache holds"""
 MIN_ROWS = 256
 """fewer rows than this make the matrix products slow, however many columns there are"""
+KEPT_CELLS = 2**22
+"""an S of no more is not computed again: 16 MiB in float32, and every batch up to 2048"""
 
 ByChunk = Callable[[slice, Tensor], Tensor]
 """(rows, S[rows]) -> another matrix of that shape"""
@@ -50,20 +51,17 @@ class Logits:
     ):
         self.x, self.y, self.t, self.tx = x, y, t, x * t
         self._bias, self._self_column, self._distinct = bias, self_column, distinct
+        self._kept: dict[int, Tensor] = {}
 
     def __iter__(self) -> Iterator[tuple[slice, Float[Tensor, "rows n"]]]:
         num_rows, num_columns = self.x.shape[0], self.y.shape[0]
         step = max(CELLS // max(num_columns, 1), MIN_ROWS)
-        if num_rows <= step:
-            yield slice(0, num_rows), self._single
-            return
-        for start in range(0, num_rows, step):
+        for start in range(0, max(num_rows, 1), step):
             rows = slice(start, min(start + step, num_rows))
-            yield rows, self._compute(rows)
-
-    @cached_property
-    def _single(self) -> Float[Tensor, "m n"]:
-        return self._compute(slice(0, self.x.shape[0]))
+            S = self._kept[start] if start in self._kept else self._compute(rows)
+            if num_rows * num_columns <= KEPT_CELLS:
+                self._kept[start] = S
+            yield rows, S
 
     def _compute(self, rows: slice) -> Float[Tensor, "rows n"]:
         S = self.tx[rows] @ self.y.T
@@ -86,7 +84,7 @@ class Logits:
             parts.append(row_part)
             column = column_part if column is None else torch.logaddexp(column, column_part)
             moderate = moderate and moderate_part
-        assert column is not None  # the last chunk of no rows is one of no rows
+        assert column is not None  # no rows are one chunk of none
         return LogSumExp(parts[0] if len(parts) == 1 else torch.cat(parts), lse_over(group, column), moderate)
 
     def products(

@@ -27,9 +27,9 @@ def scalar(value: Tensor | float, like: Tensor) -> Float[Tensor, ""]:
     return torch.as_tensor(value, dtype=like.dtype, device=like.device).reshape(())
 
 
-def as_given(gradient: Float[Tensor, ""], value: Tensor | float) -> Tensor:
-    """The gradient of a scale or bias in the shape it was given in."""
-    return gradient.reshape(value.shape) if isinstance(value, Tensor) else gradient
+def as_given(gradient: Float[Tensor, ""], value: Tensor | float) -> Tensor | None:
+    """The gradient of a scale or bias in the shape it was given in, None for a number."""
+    return gradient.reshape(value.shape) if isinstance(value, Tensor) else None
 
 
 class Side:

@@ -9,6 +9,7 @@ import kernels.logits
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks of 3 rows or so, so that small problems have many and the last is ragged."""
+    """Chunks of 3 rows or so, so that small problems have many and the last is ragged; kept in very small ones."""
     monkeypatch.setattr(kernels.logits, "CELLS", 60)
     monkeypatch.setattr(kernels.logits, "MIN_ROWS", 3)
+    monkeypatch.setattr(kernels.logits, "KEPT_CELLS", 200)

@@ -12,12 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_problems import assert_equal, random_problem, run
 from torch.nn.functional import normalize
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import kernels
 
 LOSSES = ("mean", "logsum", "each", "sigmoid", "contrast_lse")
 fixtures_are_constant = settings(
-    deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
@@ -99,6 +100,9 @@ def test_one_chunk_equals_many(loss, monkeypatch):
     one = run(loss, p, backend="chunked")
     monkeypatch.setattr(kernels.logits, "CELLS", 41 * 50)
     monkeypatch.setattr(kernels.logits, "MIN_ROWS", 1)
+    kept = run(loss, p, backend="chunked")
+    monkeypatch.setattr(kernels.logits, "KEPT_CELLS", 0)
+    assert_equal(kept, one, 1e-13)
     assert_equal(run(loss, p, backend="chunked"), one, 1e-13)
 
 
@@ -246,11 +250,48 @@ def test_no_rows_or_no_columns(loss, shape):
     assert_equal(run(loss, p, backend="chunked"), run(loss, p, backend="reference"), 0.0)
 
 
-def test_no_graph_without_gradient():
+class Products(TorchDispatchMode):
+    """Counts matrix products."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm_)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_evaluation_forms_the_logits_and_nothing_else(loss):
     p = random_problem(3, 6, 6, 3, 6.0, num_ids=3)
-    x = p.x.requires_grad_()
-    with torch.no_grad():
-        assert not kernels.multi_positive_infonce(x, p.y, p.scale, p.x_ids, p.y_ids).requires_grad
-        assert not kernels.multi_positive_sigmoid(x, p.y, p.scale, p.bias, p.x_ids, p.y_ids).requires_grad
-        assert not kernels.contrast_lse(x, p.y, p.scale)[0].requires_grad
-    assert not kernels.multi_positive_infonce(p.x.detach(), p.y, p.scale, p.x_ids, p.y_ids).requires_grad
+    x, scale = p.x.requires_grad_(), p.scale.requires_grad_()
+    with torch.no_grad(), Products() as products:
+        if loss == "contrast_lse":
+            value, _ = kernels.contrast_lse(x, p.y, scale)
+        elif loss == "sigmoid":
+            value = kernels.multi_positive_sigmoid(x, p.y, scale, p.bias, p.x_ids, p.y_ids)
+        else:
+            value = kernels.multi_positive_infonce(x, p.y, scale, p.x_ids, p.y_ids, positives=loss)
+    assert not value.requires_grad
+    assert products.count == 1
+    assert not kernels.multi_positive_infonce(x.detach(), p.y, scale.detach(), p.x_ids, p.y_ids).requires_grad
+
+
+@pytest.mark.parametrize("loss", ["mean", "logsum", "each", "sigmoid"])
+def test_weights_may_be_booleans(loss):
+    p = random_problem(torch.seed() % 2**31, 9, 8, 3, 6.0, num_ids=3)
+    valid = torch.rand(9) < 0.6
+    for backend in ("reference", "chunked"):
+        got = run(loss, p, x_weight=valid, backend=backend)
+        assert_equal(got, run(loss, p, x_weight=valid.double(), backend=backend), 0.0)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_sides_of_different_dtype(loss):
+    p = random_problem(torch.seed() % 2**31, 9, 8, 3, 6.0, num_ids=3)
+    mixed = replace(p, x=p.x.to(torch.bfloat16), y=p.y.float(), scale=p.scale.float(), bias=p.bias.float())
+    want = run(loss, mixed.to(torch.float64), backend="reference")
+    got = run(loss, mixed)
+    assert_equal({"x": got.pop("x")}, {"x": want.pop("x")}, 1e-2)
+    assert_equal(got, want, 1e-5)

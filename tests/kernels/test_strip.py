@@ -48,6 +48,9 @@ def strip_of(p, options, rows):
 def problem(seed, k, loss, exclude_self, weighted, backend):
     draw = torch.Generator().manual_seed(seed + k)
     p = random_problem(seed + k, N, N, 4, 9.0, num_ids=3)
+    if k % 6 == 1:  # one positive each: plain CLIP on the rank that has all rows, and not on the one that has none
+        ids = torch.randperm(N, generator=draw)
+        p = replace(p, x_ids=ids, y_ids=ids)
     return p, options_of(loss, exclude_self, weighted, backend, draw)
 
 
