@@ -1,4 +1,4 @@
-"""The losses in linear memory on any device: logits by chunks of rows, positives by segment sums, gradients by hand.
+"""The losses in linear memory on any device: logits by chunks of rows, positives without a mask, gradients by hand.
 
 With S = t X Y^T + b and G = dL/dS:  dL/dX = t G Y,  dL/dY = t G^T X,  dL/dt = <G Y, X>,  dL/db = sum_ij G_ij.
 A loss computes its gradients together with its value, and backward only multiplies: S is formed once for the
@@ -84,6 +84,8 @@ def multi_positive_sigmoid(
     With w_i the row weights over their sum and v_j the column weights:
     L = sum_ij w_i v_j [softplus(S_ij) - P_ij S_ij],  G_ij = w_i v_j [sigmoid(S_ij) - P_ij],
     G Y = diag(w) [sigmoid(S) - P] diag(v) Y: the weights meet X and Y, never S.
+    Few positives are turned around in S, as softplus(S) - S is softplus(-S) and sigmoid(S) - 1 is -sigmoid(-S), so that
+    nothing cancels; many are subtracted as segment sums.
     """
     for_x, for_y, for_scale, for_bias = wanted(x, y, scale, bias)
     with torch.no_grad(), full_precision(x):
@@ -97,24 +99,32 @@ def multi_positive_sigmoid(
         cost, db = torch.zeros_like(t), torch.zeros_like(t)
 
         def sigmoid(chunk: slice, S: Tensor) -> Tensor:
+            pairs = P.pairs(chunk) if P.few else None
+            if pairs is not None:
+                S[pairs] = -S[pairs]
             cost.add_(w[chunk] @ (softplus(S, threshold=40.0) @ v))  # with this threshold exact in float64 too
             S.sigmoid_()
+            if pairs is not None:
+                S[pairs] = -S[pairs]
             db.add_(w[chunk] @ (S @ v))
             return S
 
         vy, wx = logits.y * v[:, None], logits.tx * w[:, None]
         GY, GX = logits.products(sigmoid, vy if for_x or for_scale else None, wx if for_y else None)
-        PY, num_positives = P.rows(vy), w @ P.rows(v[:, None])[:, 0]
-        (value,) = sum_over(group, cost - (wx * PY).sum() - b * num_positives)
+        if not P.few:
+            PY, num_positives = P.rows(vy), w @ P.rows(v[:, None])[:, 0]
+            cost.sub_((wx * PY).sum() + b * num_positives)
+            db.sub_(num_positives)
+            GY = None if GY is None else GY.sub_(PY)
+            GX = None if GX is None else GX.sub_(P.columns(wx))
+        (value,) = sum_over(group, cost)
         value = value.clamp_min(0.0)  # as every term is; what is below comes from the rounding of softplus(S) - S
         if not (for_x or for_y or for_scale or for_bias):
             return value
 
-        if GY is not None:
-            GY.sub_(PY).mul_(w[:, None])
-        if GX is not None:
-            GX.sub_(P.columns(wx)).mul_(v[:, None])
-        gradients = (*_gradients(logits, rows, columns, scale, GY, GX), as_given(db - num_positives, bias))
+        GY = None if GY is None else GY.mul_(w[:, None])
+        GX = None if GX is None else GX.mul_(v[:, None])
+        gradients = (*_gradients(logits, rows, columns, scale, GY, GX), as_given(db, bias))
     return Computed.apply((value, gradients), x, y, scale, bias)
 
 

@@ -1,8 +1,8 @@
 """The positives as a matrix that is never written out: P [M, N], P_ij = 1 where the ids are equal.
 
 Products with P are segment sums: with s_g the sum of the rows y_j whose id is g, (P Y)_i = s_g(i). That is O((M + N) D)
-for any number of positives, where a mask costs O(M N). What is not linear in the logits (`logsum`, `each`) asks for the
-pairs of a few rows at a time instead.
+for any number of positives, where a mask costs O(M N). Where there are few, or where a loss is not linear in the logits
+(`logsum`, `each`), the pairs themselves are listed, those of a few rows at a time.
 
 Trap: a pair that is one and the same item (`self_column`) is no positive. Segment sums contain it, so it is taken out.
 """
@@ -17,6 +17,11 @@ from torch.nn.functional import embedding_bag
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
+
+
+FEW = 16
+"""Positives are few when they are at most this many per item on average. Then they are read from the logits and
+subtracted from their gradient one by one: as cheap as segment sums, and in the same arithmetic as the log-sum-exps."""
 
 
 class Positives:
@@ -37,6 +42,7 @@ class Positives:
             self._self_row, self._self_col = row, self_column[row]
             self.row_count[row] -= 1
             self.column_count[self._self_col] -= 1
+        self.few = int(self.row_count.sum()) <= FEW * segment.numel()
 
     def rows(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "m d"]:
         """P z"""
@@ -73,6 +79,8 @@ class Positives:
 
 class OneToOne:
     """P = I: every item is the one positive of its own row, as in CLIP. Costs nothing."""
+
+    few = True
 
     def __init__(self, ids: Int64[Tensor, " n"]):
         self.row_count = self.column_count = torch.ones_like(ids)

@@ -6,7 +6,7 @@ weights of the row and column means; row_i, column_j = log-sum-exps. The loss is
  1. The dense part of G = dL/dS is the same for all:  G_ij = a_i exp(S_ij - row_i) + b_j exp(S_ij - column_j), where
     the log-sum-exps run over everything (mean, logsum) or over the negatives (each).
  2. mean    l_i = row_i - (1/n_i) sum_p S_ip.          SupCon's L_out (arXiv 2004.11362, eq. 2); its floor is log n_i.
-            G_ij -= P_ij (a_i/n_i + b_j/m_j): not a function of S, so it reaches dL/dX and dL/dY as segment sums.
+            G_ij -= P_ij (a_i/n_i + b_j/m_j): no function of S, so it can reach dL/dX and dL/dY as segment sums.
  3. logsum  l_i = row_i - row+_i, row+ over the positives.      MIL-NCE (arXiv 1912.06430, eq. 1); its floor is 0.
             G_ij -= P_ij [a_i exp(S_ij - row+_i) + b_j exp(S_ij - column+_j)].
  4. each    l_i = (1/n_i) sum_p [log(e^S_ip + e^row_i) - S_ip] = (1/n_i) sum_p softplus(row_i - S_ip), row over the
@@ -73,13 +73,35 @@ def means(P: Positives | OneToOne, rows: Side, columns: Side, symmetric: bool, g
 
 
 def mean(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solution:
-    if isinstance(P, OneToOne):
-        return _one_to_one(logits, w, group)
+    if not P.few:
+        return _mean_by_segments(logits, P, w, group)
+    attraction = torch.zeros_like(logits.t)  # sum of P_ij (a_i/n_i + b_j/m_j) S_ij
+
+    def read_positives(rows: slice, S: Tensor) -> Tensor:
+        i, j = P.pairs(rows)
+        attraction.add_((w.an[rows][i] + w.bm[j]) @ S[i, j])
+        return S
+
+    lse = logits.lse(group, read_positives)
+    (local,) = sum_over(group, _dot(w.a, lse.row) - attraction)
+    # Rounding may take the difference below its floor; the exact value never is.
+    value = (local + _dot(w.b, lse.column)).clamp_min(w.floor)
+
+    def gradient(rows: slice, S: Tensor) -> Tensor:
+        i, j = P.pairs(rows)
+        G = lse.gradient(rows, S, w.a, w.b)
+        G[i, j] -= w.an[rows][i] + w.bm[j]
+        return G
+
+    return Solution(value, gradient)
+
+
+def _mean_by_segments(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solution:
+    """The same for any number of positives: they never meet S, only X and Y."""
     lse = logits.lse(group)
     tx, y = logits.tx, logits.y
     PY = P.rows(y * w.bm[:, None]).addcmul_(P.rows(y), w.an[:, None])
     (local,) = sum_over(group, _dot(w.a, lse.row) - (tx * PY).sum())
-    # Rounding may take the difference below its floor; the exact value never is.
     value = (local + _dot(w.b, lse.column)).clamp_min(w.floor)
 
     def gradient(rows: slice, S: Tensor) -> Tensor:
@@ -92,26 +114,6 @@ def mean(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solut
             GX.sub_(P.columns(tx * w.an[:, None])).addcmul_(P.columns(tx), w.bm[:, None], value=-1)
 
     return Solution(value, gradient, finish)
-
-
-def _one_to_one(logits: Logits, w: Means, group: Any) -> Solution:
-    """`mean` where the positives are the diagonal: read and subtracted there, and never multiplied."""
-    weight, positive = w.an + w.bm, torch.empty_like(w.a)
-
-    def read_positives(rows: slice, S: Tensor) -> Tensor:
-        positive[rows] = S.diagonal(rows.start)
-        return S
-
-    lse = logits.lse(group, read_positives)
-    (local,) = sum_over(group, _dot(w.a, lse.row) - weight @ positive)
-    value = (local + _dot(w.b, lse.column)).clamp_min(w.floor)
-
-    def gradient(rows: slice, S: Tensor) -> Tensor:
-        G = lse.gradient(rows, S, w.a, w.b)
-        G.diagonal(rows.start).sub_(weight[rows])
-        return G
-
-    return Solution(value, gradient)
 
 
 def logsum(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solution:

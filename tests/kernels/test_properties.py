@@ -47,20 +47,40 @@ def test_ln_n_when_nothing_can_be_told_apart(backend):
     assert sigmoid.item() == pytest.approx(50 * math.log(2), rel=1e-6)
 
 
-@pytest.mark.parametrize("scale", [14.0, 30.0, 100.0])
+@pytest.mark.parametrize("largest", [14.0, 30.0, 100.0])
 @pytest.mark.parametrize("copies", [1, 4])
+@pytest.mark.parametrize("few", [0, 16])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_never_below_its_floor(loss, copies, scale):
-    """Converged float32 features: the loss is all rounding, and must not pass the floor."""
-    z = normalize(torch.linalg.qr(torch.randn(64, 64)).Q, dim=1).repeat(copies, 1)
-    ids = torch.arange(64).repeat(copies)
+def test_never_below_its_floor(loss, few, copies, largest, monkeypatch):
+    """Converged float32 features: what is left of the loss is rounding, which must not take it below its floor."""
+    monkeypatch.setattr(kernels.positives, "FEW", few)
     floor = math.log(copies) if loss == "mean" else 0.0
-    if loss == "sigmoid":
-        value = kernels.multi_positive_sigmoid(z, z, 2 * scale, -scale, ids, ids)
-    else:
-        value = kernels.multi_positive_infonce(z, z, scale, ids, ids, positives=loss)
-    assert floor <= value.item() + 1e-7 * floor  # log(copies) in float32
-    assert value.item() <= floor + 64 * copies * math.exp(-scale) + 1e-6 * scale
+    # softplus(S) - S of many positives is a difference of large sums
+    tolerance = 1e-5 if loss == "sigmoid" and few == 0 else 1e-6
+    for scale in torch.linspace(0.8 * largest, largest, 10).tolist():
+        z = torch.linalg.qr(torch.randn(64, 64)).Q.repeat(copies, 1)
+        ids = torch.arange(64).repeat(copies)
+        if loss == "sigmoid":
+            value = kernels.multi_positive_sigmoid(z, z, 2 * scale, -scale, ids, ids)
+        else:
+            value = kernels.multi_positive_infonce(z, z, scale, ids, ids, positives=loss)
+        assert floor <= value.item() + 1e-7 * floor  # log(copies) in float32
+        assert value.item() <= floor + 64 * copies * math.exp(-scale) + tolerance * scale
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("scale", [30.0, 60.0, 80.0, 100.0])
+@pytest.mark.parametrize("loss", [*LOSSES, "contrast_lse"])
+def test_logits_of_any_size(loss, sign, scale):
+    """All logits near +scale or -scale: exponentials that float32 cannot hold (e^88) must not be formed."""
+    p = random_problem(seed(), 9, 11, 4, scale, num_ids=3)
+    centre = normalize(torch.ones(4, dtype=torch.float64), dim=0)
+    x, y = (normalize(centre + 0.02 * z, dim=1) for z in (p.x, p.y))
+    p = replace(p, x=x, y=sign * y).to(torch.float32)
+    assert_equal(run(loss, p), run(loss, p.to(torch.float64), backend="reference"), 5e-6 * scale)
+    if loss == "contrast_lse":
+        small, one = run(loss, p, upstream=1e-9)["x"] * 1e9, run(loss, p)["x"]
+        torch.testing.assert_close(small, one, rtol=1e-3, atol=1e-3 * one.abs().max().item())
 
 
 @pytest.mark.parametrize("loss", LOSSES)
