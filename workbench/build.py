@@ -115,11 +115,24 @@ def build_engine(parts: Parts, parallel: Parallel, metrics: Metrics) -> Engine:
     optimizer = adamw(
         parts.model, parts.objective, lr=train.lr, weight_decay=train.weight_decay, betas=train.betas, eps=train.eps
     )
+    batches = partial(parts.data.batches, feed=feed)
     engine = Engine(
-        parts.model, parts.objective, optimizer, partial(parts.data.batches, feed=feed), parallel, metrics,
-        steps=parts.steps(train.for_), batch=train.batch, lr=train.lr, warmup=parts.steps(train.warmup),
-        microbatch=train.microbatch, clip=train.clip, precision=train.precision, seed=recipe.seed, log_every=max(1, parts.steps(recipe.log.every)),
-    )  # fmt: skip
+        parts.model,
+        parts.objective,
+        optimizer,
+        batches,
+        parallel,
+        metrics,
+        steps=parts.steps(train.for_),
+        batch=train.batch,
+        lr=train.lr,
+        warmup=parts.steps(train.warmup),
+        microbatch=train.microbatch,
+        clip=train.clip,
+        precision=train.precision,
+        seed=recipe.seed,
+        log_every=max(1, parts.steps(recipe.log.every)),
+    )
     engine.callbacks.append(NaNGuard())
     if recipe.eval.evaluators:
         every = max(1, parts.steps(recipe.eval.every))

@@ -60,17 +60,20 @@ class Cost:
 
 
 def assemble(recipe: Recipe) -> Parts:
-    """The recipe's parts on fake tensors: checks every width without allocating one. Raises ValueError."""
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    """The recipe's parts on the meta device: checks every width without allocating one. Raises RecipeError.
+
+    Not under fake tensors from the start: some trunks read small numbers of their own while they are built.
+    """
+    with torch.device("meta"):
         return build_parts(recipe)
 
 
 def cost(recipe: Recipe) -> Cost:
     """One step's model pass on fake tensors. Raises ValueError where parts do not fit."""
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        parts = build_parts(recipe)
+    parts = assemble(recipe)
     raw = {m: _inputs(parts, m) for m in parts.model.encoders}
-    with mode:
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        parts.model.to_empty(device="cpu")
         sides = [str(side) for side in parts.objective.sides(0)]
         inputs = {m: mode.from_tensor(x) for m, x in raw.items()}
         valid = {m: torch.ones(x.shape[:2], dtype=torch.bool) for m, x in inputs.items()}

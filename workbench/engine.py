@@ -119,8 +119,8 @@ class Engine:
         """Embeddings of the whole local batch while holding one micro-batch's activations at a time.
 
         A contrastive loss mixes all samples, so plain gradient accumulation would shrink its negatives. Checkpointing
-        each micro-batch keeps inputs and embeddings only and recomputes the rest in the backward pass: the exact full-batch
-        gradient (GradCache, Gao et al. 2021), dropout included, because the model is a per-sample map.
+        each micro-batch keeps inputs and embeddings only and recomputes the rest in the backward pass: the exact
+        full-batch gradient (GradCache, Gao et al. 2021), dropout included, as the model is a per-sample map.
         """
         size = self.microbatch and max(1, self.microbatch // self.parallel.world)
         if not size or size >= len(batch):

@@ -17,8 +17,8 @@ def seed_for(*parts: int | str) -> int:
 def seed_torch(*parts: int | str) -> None:
     """Seed torch's global generators from a place.
 
-    Not by `torch.manual_seed`: while CUDA is not initialised it keeps a stack trace of every call for later, which costs
-    a millisecond and memory a call.
+    Not by `torch.manual_seed`: while CUDA is not initialised it keeps a stack trace of every call for later, which
+    costs a millisecond and memory each time.
     """
     seed = seed_for(*parts)
     torch.default_generator.manual_seed(seed)

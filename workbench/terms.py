@@ -37,7 +37,7 @@ class Term(Section):
     loss: Literal["infonce", "sigmoid"] = "infonce"
     positives: Literal["pairwise", "mean", "logsum", "each"] | None = Field(
         default=None,
-        description="default: pairwise, every view against every view, each its own contrast; for a side and itself, each",
+        description="default: pairwise, each view against each view in its own contrast; for a side and itself, each",
     )
     views: Literal["zip", "all"] = Field(default="zip", description="how a fused side combines its members' views")
     weight: NonNegativeFloat = 1.0
