@@ -180,7 +180,13 @@ def test_retrieval_pictures_show_the_nearest_and_mark_the_right_ones(trained: tu
 def test_a_task_without_images_has_heat_maps_of_its_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
     monkeypatch.setattr(figures, "heat_map", lambda *a: (drawn.append(a), Figure((1, 1)))[1])
-    overrides = ("train.for=1 steps", "train.batch=64", "eval.every=2 steps", "eval.synthetic.batches=2")
+    overrides = (
+        "train.for=1 steps",
+        "train.batch=64",
+        "eval.every=2 steps",
+        "eval.start=true",
+        "eval.synthetic.batches=2",
+    )
     train(load_recipe("synth/confu", overrides), tmp_path / "run")
     assert_scalars_are_the_metrics(tmp_path / "run")
     events = read(tmp_path / "run")

@@ -10,6 +10,7 @@ from workbench.cli import cli
 
 
 def test_without_npm_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("resvg_py")
     monkeypatch.setenv("PATH", str(tmp_path))
     folders = ["--out", str(tmp_path / "out"), "--sources", str(tmp_path / "sources")]
     result = CliRunner().invoke(cli, ["data", "build", "emoji", *folders])

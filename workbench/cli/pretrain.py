@@ -53,16 +53,9 @@ def _torchrun(nproc: int) -> int:
     """The same command in `nproc` processes, started by torchrun."""
     import subprocess
 
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        f"--nproc-per-node={nproc}",
-        "-m",
-        "workbench",
-    ]
-    return subprocess.call([*launcher, *sys.argv[1:]])
+    # behind `--`, or torchrun would take our --run for an abbreviation of its own options
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={nproc}", "-m", "--", "workbench"]
+    return subprocess.call([sys.executable, *launcher, *sys.argv[1:]])
 
 
 def _train(recipe: Recipe, folder: Path, fresh: bool) -> Outcome:

@@ -114,12 +114,11 @@ def _truth(task: str, overrides: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _print_table(task: str, truth: dict[str, Any], results: list[Result]) -> None:
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     title = f"{task}: total correlation {truth['total_correlation']:.3f} nats, batch {truth['batch']}"
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)  # fits 80 columns
+    table = Table(title=title, box=None, padding=(0, 1, 0, 0), header_style="bold underline")  # fits 80 columns
     numbers = ("accuracy±s.e.", "chance", "Bayes", "loss", "floor", "no info", "recovered")
     table.add_column("objective")
     for column in numbers:
