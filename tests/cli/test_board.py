@@ -21,11 +21,18 @@ def fetch(url: str) -> bytes:
         return answer.read()
 
 
+def _hear_interrupts() -> None:
+    """A job in the background of a script is started with SIGINT ignored, and so would be what it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_serves_the_runs_until_interrupted(tmp_path: Path) -> None:
     with SummaryWriter(str(tmp_path / "run" / "tensorboard")) as writer:
         writer.add_scalar("train/loss", 2.5, 3)
     command = [sys.executable, "-m", "workbench", "board", str(tmp_path), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as board:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_hear_interrupts
+    ) as board:
         try:
             assert board.stdout
             address = re.search(r"http://\S+/", board.stdout.readline())
