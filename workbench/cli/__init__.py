@@ -73,7 +73,7 @@ def report(error: Exception) -> int:
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="multimodal-workbench", prog_name="wb")
 def cli() -> None:
-    """Multimodal contrastive learning, from a 20-second XOR to image-text pretraining, through one engine.
+    """Multimodal contrastive learning, from a half-minute XOR to image-text pretraining, through one engine.
 
     \b
     wb synth --task xor                     three objectives on XOR, judged against exact theory
