@@ -3,7 +3,10 @@
 `workbench.load(RUN)` gives a trained dual encoder; everything else is reached through the `wb` command.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workbench.inference import load
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load"]

@@ -41,7 +41,7 @@ def frame(drawing: Image.Image, size: int) -> Image.Image:
 
 def rasterise(svg: str, size: int) -> Image.Image:
     """An SVG document at `size` pixels on its longer side."""
-    import resvg_py  # a developer's dependency: only this line needs it
+    import resvg_py  # pyright: ignore[reportMissingImports]  # of the extra `data`: only this line needs it
 
     box = re.search(r'viewBox="\S+ \S+ (\S+) (\S+)"', svg)
     tall = box is not None and float(box[2]) > float(box[1])
