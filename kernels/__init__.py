@@ -6,7 +6,17 @@ Needs torch and nothing else of this repository. Trap: another distribution also
 
 from kernels import reference
 from kernels.dispatch import contrast_lse, multi_positive_infonce, multi_positive_sigmoid
+from kernels.khatri_rao import khatri_rao_lse
+from kernels.scratch import set_scratch_limit
 
 OWNER = "multimodal-workbench"
 
-__all__ = ["OWNER", "contrast_lse", "multi_positive_infonce", "multi_positive_sigmoid", "reference"]
+__all__ = [
+    "OWNER",
+    "contrast_lse",
+    "khatri_rao_lse",
+    "multi_positive_infonce",
+    "multi_positive_sigmoid",
+    "reference",
+    "set_scratch_limit",
+]

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 Gradients = tuple[Tensor | None, ...]
 
@@ -36,28 +33,9 @@ def first_derivative_only(backward: Callable[..., Gradients]) -> Callable[..., G
     loss would silently lose its gradient."""
     once = once_differentiable(backward)
 
-    def checked(ctx: Any, *upstream: Tensor) -> Gradients:
+    def checked(ctx: Any, *upstream: Tensor | None) -> Gradients:
         if torch.is_grad_enabled():  # create_graph=True: make whoever differentiates the result again see an error
-            upstream = tuple(g.detach().requires_grad_() for g in upstream)
+            upstream = tuple(None if g is None else g.detach().requires_grad_() for g in upstream)
         return once(ctx, *upstream)
 
     return checked
-
-
-class Computed(torch.autograd.Function):
-    """A scalar loss whose gradients were computed together with its value.
-
-    apply((value, gradients), *inputs): gradients in the order and the shapes of inputs, None where none is wanted.
-    autograd gives each its input's dtype.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, computed: tuple[Tensor, Gradients], *inputs: Tensor | float) -> Float[Tensor, ""]:
-        value, gradients = computed
-        ctx.save_for_backward(*gradients)
-        return value
-
-    @staticmethod
-    @first_derivative_only
-    def backward(ctx: Any, upstream: Float[Tensor, ""]) -> Gradients:
-        return None, *(None if gradient is None else gradient * upstream for gradient in ctx.saved_tensors)

@@ -13,18 +13,18 @@ Traps
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from kernels import softmax
-from kernels.autograd import Computed, Gradients, first_derivative_only, full_precision, wanted
+from kernels.autograd import Gradients, full_precision
 from kernels.distributed import sum_over
-from kernels.logits import Logits, LogSumExp
+from kernels.logits import Logits, LogSumExp, blocks
 from kernels.positives import positives_of
-from kernels.side import Side, accumulation_dtype, as_given, scalar, self_column
+from kernels.side import Side, accumulation_dtype, self_column
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
@@ -32,54 +32,53 @@ if TYPE_CHECKING:
 _SOFTMAX = {"mean": softmax.mean, "logsum": softmax.logsum, "each": softmax.each}
 
 
-def multi_positive_infonce(
+def infonce(
     x: Float[Tensor, "m d"],
     y: Float[Tensor, "n d"],
-    scale: Tensor | float,
+    scale: Float[Tensor, ""],
     x_ids: Int64[Tensor, " m"],
     y_ids: Int64[Tensor, " n"],
     *,
-    positives: Literal["mean", "logsum", "each"] = "mean",
-    exclude_self: bool = False,
-    x_weight: Tensor | None = None,
-    y_weight: Tensor | None = None,
-    symmetric: bool = True,
-    x_offset: int = 0,
-    group: Any = None,
-) -> Float[Tensor, ""]:
-    """As kernels.multi_positive_infonce, arguments unchecked."""
-    for_x, for_y, for_scale = wanted(x, y, scale)
-    with torch.no_grad(), full_precision(x):
+    positives: str,
+    exclude_self: bool,
+    x_weight: Float[Tensor, " m"] | None,
+    y_weight: Float[Tensor, " n"] | None,
+    symmetric: bool,
+    x_offset: int,
+    group: Any,
+    wanted: tuple[bool, ...],
+) -> tuple[Float[Tensor, ""], Gradients]:
+    """As kernels.multi_positive_infonce, with the gradients of what is wanted of x, y, scale."""
+    with full_precision(x):
         rows, columns = _sides(x, x_ids, x_weight, y, y_ids, y_weight)
         itself = self_column(rows, columns, x_offset) if exclude_self else None
-        logits = Logits(rows.z, columns.z, scalar(scale, rows.z), self_column=itself)
+        logits = Logits(rows.z, columns.z, scale, self_column=itself)
         P = positives_of(rows.ids, columns.ids, itself)
         loss = _SOFTMAX[positives](logits, P, softmax.means(P, rows, columns, symmetric, group), group)
-        if not (for_x or for_y or for_scale):
-            return loss.value
-
-        y_operand, x_operand = logits.y if for_x or for_scale else None, logits.tx if for_y else None
-        GY, GX = logits.products(loss.gradient, y_operand, x_operand)
+        if not any(wanted):
+            return loss.value, (None, None, None)
+        GY, GX = logits.products(loss.gradient, *_operands(logits, wanted))
         loss.finish(GY, GX)
-        gradients = _gradients(logits, rows, columns, scale, GY, GX)
-    return Computed.apply((loss.value, gradients), x, y, scale)
+        dx, dy, dt = _gradients(logits, wanted, GY, GX)
+        return loss.value, (rows.all_items(dx), columns.all_items(dy), dt)
 
 
-def multi_positive_sigmoid(
+def sigmoid(
     x: Float[Tensor, "m d"],
     y: Float[Tensor, "n d"],
-    scale: Tensor | float,
-    bias: Tensor | float,
+    scale: Float[Tensor, ""],
+    bias: Float[Tensor, ""],
     x_ids: Int64[Tensor, " m"],
     y_ids: Int64[Tensor, " n"],
     *,
-    exclude_self: bool = False,
-    x_weight: Tensor | None = None,
-    y_weight: Tensor | None = None,
-    x_offset: int = 0,
-    group: Any = None,
-) -> Float[Tensor, ""]:
-    """As kernels.multi_positive_sigmoid, arguments unchecked.
+    exclude_self: bool,
+    x_weight: Float[Tensor, " m"] | None,
+    y_weight: Float[Tensor, " n"] | None,
+    x_offset: int,
+    group: Any,
+    wanted: tuple[bool, ...],
+) -> tuple[Float[Tensor, ""], Gradients]:
+    """As kernels.multi_positive_sigmoid, with the gradients of what is wanted of x, y, scale, bias.
 
     With w_i the row weights over their sum and v_j the column weights:
     L = sum_ij w_i v_j [softplus(S_ij) - P_ij S_ij],  G_ij = w_i v_j [sigmoid(S_ij) - P_ij],
@@ -87,22 +86,22 @@ def multi_positive_sigmoid(
     Few positives are turned around in S, as softplus(S) - S is softplus(-S) and sigmoid(S) - 1 is -sigmoid(-S), so that
     nothing cancels; many are subtracted as segment sums.
     """
-    for_x, for_y, for_scale, for_bias = wanted(x, y, scale, bias)
-    with torch.no_grad(), full_precision(x):
+    for_x, for_y, for_scale, for_bias = wanted
+    with full_precision(x):
         rows, columns = _sides(x, x_ids, x_weight, y, y_ids, y_weight)
         itself = self_column(rows, columns, x_offset) if exclude_self else None
-        t, b = scalar(scale, rows.z), scalar(bias, rows.z)
-        logits = Logits(rows.z, columns.z, t, bias=b, self_column=itself)
+        logits = Logits(rows.z, columns.z, scale, bias=bias, self_column=itself)
         P = positives_of(rows.ids, columns.ids, itself)
         (total,) = sum_over(group, rows.weight.sum())
         w, v = rows.weight / total.clamp_min(torch.finfo(total.dtype).tiny), columns.weight
-        cost, db = torch.zeros_like(t), torch.zeros_like(t)
+        cost, db = torch.zeros_like(scale), torch.zeros_like(scale)
 
-        def sigmoid(chunk: slice, S: Tensor) -> Tensor:
+        def sigmoid_of(chunk: slice, S: Tensor) -> Tensor:
             pairs = P.pairs(chunk) if P.few else None
             if pairs is not None:
                 S[pairs] = -S[pairs]
-            cost.add_(w[chunk] @ (softplus(S, threshold=40.0) @ v))  # with this threshold exact in float64 too
+            for block, w_block in blocks(S, w[chunk]):
+                cost.add_(w_block @ (softplus(block, threshold=40.0) @ v))  # with this threshold exact in float64 too
             S.sigmoid_()
             if pairs is not None:
                 S[pairs] = -S[pairs]
@@ -110,72 +109,63 @@ def multi_positive_sigmoid(
             return S
 
         vy, wx = logits.y * v[:, None], logits.tx * w[:, None]
-        GY, GX = logits.products(sigmoid, vy if for_x or for_scale else None, wx if for_y else None)
+        GY, GX = logits.products(sigmoid_of, vy if for_x or for_scale else None, wx if for_y else None)
         if not P.few:
             PY, num_positives = P.rows(vy), w @ P.rows(v[:, None])[:, 0]
-            cost.sub_((wx * PY).sum() + b * num_positives)
+            cost.sub_((wx * PY).sum() + bias * num_positives)
             db.sub_(num_positives)
             GY = None if GY is None else GY.sub_(PY)
             GX = None if GX is None else GX.sub_(P.columns(wx))
         (value,) = sum_over(group, cost)
         value = value.clamp_min(0.0)  # as every term is; what is below comes from the rounding of softplus(S) - S
-        if not (for_x or for_y or for_scale or for_bias):
-            return value
-
         GY = None if GY is None else GY.mul_(w[:, None])
         GX = None if GX is None else GX.mul_(v[:, None])
-        gradients = (*_gradients(logits, rows, columns, scale, GY, GX), as_given(db, bias))
-    return Computed.apply((value, gradients), x, y, scale, bias)
+        dx, dy, dt = _gradients(logits, wanted, GY, GX)
+        return value, (rows.all_items(dx), columns.all_items(dy), dt, db if for_bias else None)
 
 
-def contrast_lse(
+def lse(
     x: Float[Tensor, "m d"],
     y: Float[Tensor, "n d"],
-    scale: Tensor | float,
+    scale: Float[Tensor, ""],
     *,
-    exclude: Literal["none", "self", "group"] = "none",
-    x_ids: Int64[Tensor, " m"] | None = None,
-    y_ids: Int64[Tensor, " n"] | None = None,
-    x_offset: int = 0,
-    group: Any = None,
+    exclude: str,
+    x_ids: Int64[Tensor, " m"] | None,
+    y_ids: Int64[Tensor, " n"] | None,
+    x_offset: int,
+    group: Any,
 ) -> tuple[Float[Tensor, " m"], Float[Tensor, " n"]]:
-    """As kernels.contrast_lse, arguments unchecked."""
-    itself = torch.arange(x_offset, x_offset + len(x), device=x.device) if exclude == "self" else None
-    distinct = (x_ids, y_ids) if exclude == "group" else None
-    return _ContrastLSE.apply(x, y, scale, {"self_column": itself, "distinct": distinct}, group)
+    """As kernels.contrast_lse: row and column."""
+    with full_precision(x):
+        found = _logits(x, y, scale, exclude, x_ids, y_ids, x_offset).lse(group)
+    return found.row, found.column
 
 
-class _ContrastLSE(torch.autograd.Function):
-    """Row and column log-sum-exp; dL/dS_ij = g_i exp(S_ij - row_i) + h_j exp(S_ij - column_j) for upstream g and h."""
+def lse_gradients(
+    x: Float[Tensor, "m d"],
+    y: Float[Tensor, "n d"],
+    scale: Float[Tensor, ""],
+    row: Float[Tensor, " m"],
+    column: Float[Tensor, " n"],
+    g: Float[Tensor, " m"],
+    h: Float[Tensor, " n"],
+    *,
+    exclude: str,
+    x_ids: Int64[Tensor, " m"] | None,
+    y_ids: Int64[Tensor, " n"] | None,
+    x_offset: int,
+    wanted: tuple[bool, ...],
+) -> Gradients:
+    """The gradients of g . row + h . column:  G_ij = g_i exp(S_ij - row_i) + h_j exp(S_ij - column_j)."""
+    with full_precision(x):
+        logits = _logits(x, y, scale, exclude, x_ids, y_ids, x_offset)
+        found = LogSumExp(row, column)
 
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, y: Tensor, scale: Tensor | float, excluded: dict[str, Any], group: Any
-    ) -> tuple[Float[Tensor, " m"], Float[Tensor, " n"]]:
-        x_, y_ = (z.to(accumulation_dtype(x, y)) for z in (x, y))
-        t = scalar(scale, x_)
-        with full_precision(x):
-            lse = Logits(x_, y_, t, **excluded).lse(group)
-        ctx.save_for_backward(x, y, t, lse.row, lse.column)
-        ctx.excluded, ctx.moderate = excluded, lse.moderate
-        ctx.scale = scale.new_empty(scale.shape) if isinstance(scale, Tensor) else scale
-        return lse.row, lse.column
+        def gradient(chunk: slice, S: Tensor) -> Tensor:
+            return found.gradient(chunk, S, g, h)
 
-    @staticmethod
-    @first_derivative_only
-    def backward(ctx: Any, g: Float[Tensor, " m"], h: Float[Tensor, " n"]) -> Gradients:
-        x, y, t, row, column = ctx.saved_tensors
-        need_x, need_y, need_scale, *_ = ctx.needs_input_grad
-        logits, lse = Logits(x.to(t.dtype), y.to(t.dtype), t, **ctx.excluded), LogSumExp(row, column, ctx.moderate)
-
-        def gradient(rows: slice, S: Tensor) -> Tensor:
-            return lse.gradient(rows, S, g, h)
-
-        with full_precision(x):
-            y_operand, x_operand = logits.y if need_x or need_scale else None, logits.tx if need_y else None
-            GY, GX = logits.products(gradient, y_operand, x_operand)
-        dt = None if GY is None else as_given((GY * logits.x).sum(), ctx.scale)
-        return None if GY is None else GY.mul_(t), GX, dt, None, None
+        GY, GX = logits.products(gradient, *_operands(logits, wanted))
+        return _gradients(logits, wanted, GY, GX)
 
 
 def _sides(
@@ -185,11 +175,23 @@ def _sides(
     return Side(x, x_ids, x_weight, dtype), Side(y, y_ids, y_weight, dtype)
 
 
-def _gradients(
-    logits: Logits, rows: Side, columns: Side, scale: Tensor | float, GY: Tensor | None, GX: Tensor | None
-) -> Gradients:
-    """dL/dx, dL/dy and dL/dscale from (G Y, t G^T X)."""
-    if GY is None:
-        return None, columns.all_items(GX), None
-    dt = as_given((GY * logits.x).sum(), scale)
-    return rows.all_items(GY.mul_(logits.t)), columns.all_items(GX), dt
+def _logits(
+    x: Tensor, y: Tensor, scale: Tensor, exclude: str, x_ids: Tensor | None, y_ids: Tensor | None, x_offset: int
+) -> Logits:
+    """Those of unweighted rows and columns."""
+    itself = torch.arange(x_offset, x_offset + len(x), device=x.device) if exclude == "self" else None
+    distinct = (x_ids, y_ids) if x_ids is not None and y_ids is not None else None
+    return Logits(x.to(scale.dtype), y.to(scale.dtype), scale, self_column=itself, distinct=distinct)
+
+
+def _operands(logits: Logits, wanted: tuple[bool, ...]) -> tuple[Tensor | None, Tensor | None]:
+    """What G has to be multiplied with: Y for dL/dx and dL/dscale, t X for dL/dy."""
+    for_x, for_y, for_scale = wanted
+    return logits.y if for_x or for_scale else None, logits.tx if for_y else None
+
+
+def _gradients(logits: Logits, wanted: tuple[bool, ...], GY: Tensor | None, GX: Tensor | None) -> Gradients:
+    """dL/dx, dL/dy and dL/dscale from (G Y, t G^T X), of the items that are present."""
+    for_x, _, for_scale, *_ = wanted
+    dt = (GY * logits.x).sum() if GY is not None and for_scale else None
+    return GY.mul_(logits.t) if GY is not None and for_x else None, GX, dt

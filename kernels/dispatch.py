@@ -1,7 +1,9 @@
 """The three public functions: what they compute, what they refuse, and which backend runs them.
 
-A backend is a module with these three functions and these signatures (without `backend`), which trusts its arguments:
-a new one is one file and one line in BACKENDS.
+Nothing here looks at values, only at shapes, dtypes, devices and options, so that torch.compile traces it whole. What
+comes out of the checks is uniform: x and y of one dtype, scale and bias as 0-dimensional tensors and weights in the
+accumulation dtype, ids as int64. `reference` computes with that as it is; every other backend stands behind the
+operators of kernels.ops.
 
 Trap: over a group, y.grad, scale.grad and bias.grad are one rank's share. Averaging data parallelism must be told so
 (return world size times the loss, or sum the gradients).
@@ -9,19 +11,30 @@ Trap: over a group, y.grad, scale.grad and bias.grad are one rank's share. Avera
 
 from __future__ import annotations
 
-from types import ModuleType
+import os
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from kernels import chunked, reference
+from kernels import ops, reference
+from kernels.autograd import wanted
+from kernels.side import accumulation_dtype
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Integer
 
-BACKENDS: dict[str, ModuleType] = {"reference": reference, "chunked": chunked}
+BACKENDS = ("reference", *ops.BACKENDS)
 Backend = Literal["auto", "reference", "chunked", "triton"]
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+HAS_TRITON = find_spec("triton") is not None
+
+
+def backend_for(x: Tensor) -> str:
+    """The backend that "auto" takes for x: triton on CUDA where it is installed, except for float64; else chunked."""
+    return "triton" if HAS_TRITON and x.is_cuda and x.dtype != torch.float64 else "chunked"
 
 
 def contrast_lse(
@@ -45,21 +58,28 @@ def contrast_lse(
     runs over the rows of all ranks. For a loss that is sum_ranks f(row_lse) + g(col_lse), with g the same on every
     rank, x.grad is the strip's gradient; y.grad and scale.grad are this rank's shares: their SUM over the ranks is the
     gradient. Without a group a strip is a whole: its columns see its rows alone.
-    Results are float32 (float64 for float64 inputs), gradients in each input's dtype, under autocast too.
-    Raises ValueError when shapes, dtypes, devices or options do not fit.
+    x and y: float16, bfloat16, float32 or float64; where they differ, both are computed with in the wider. Results are
+    float32 (float64 for float64 inputs), gradients in each input's dtype, under autocast too.
+    backend: "auto" is what backend_for says.
+    Raises ValueError when shapes, dtypes, devices or options do not fit, or when there is nothing to contrast
+    (M, N or D is 0; over a group a strip may be empty).
     """
-    _check_rows(x, y, scale=scale)
+    x, y = _check_rows(x, y, group)
+    t, chosen = _scalar("scale", scale, x), _choose(backend, x)
     if exclude not in ("none", "self", "group"):
         raise ValueError(f"exclude is {exclude!r}: it must be 'none', 'self' or 'group'")
     if exclude == "group":
         if x_ids is None or y_ids is None:
             raise ValueError("exclude='group' leaves out pairs with equal ids: pass x_ids and y_ids")
         x_ids, y_ids = _check_ids("x", x_ids, x), _check_ids("y", y_ids, y)
+    else:
+        x_ids = y_ids = None
     if exclude == "self":
         _check_self(x, y, x_offset)
-    return _backend(backend).contrast_lse(
-        x, y, scale, exclude=exclude, x_ids=x_ids, y_ids=y_ids, x_offset=x_offset, group=group
-    )
+    options: dict[str, Any] = {"exclude": exclude, "x_ids": x_ids, "y_ids": y_ids, "x_offset": x_offset}
+    if chosen == "reference":
+        return reference.contrast_lse(x, y, t, group=group, **options)
+    return ops.contrast_lse(x, y, t, group=_name_of(group), backend=chosen, **options)
 
 
 def multi_positive_infonce(
@@ -88,37 +108,39 @@ def multi_positive_infonce(
     which are the same, and CLIP's, for n = 1. The value is sum_i w_i l_i / sum_i w_i over the rows that have a positive
     (0 when there are none), averaged with the same over the columns when `symmetric`. Differentiable once.
 
-    x_weight, y_weight: >= 0, 1 by default, no gradient. 0 means absent: no loss, no positive, in no denominator.
+    x_weight, y_weight: >= 0, 1 by default, no gradient. 0 means absent: no loss, no positive, in no denominator. A
+    negative or NaN weight is a ValueError on the CPU; on other devices it makes the loss and its gradients NaN: to
+    raise an error the host would have to wait for the device at every step, and a CUDA graph cannot record that.
     exclude_self: row i of x is row x_offset + i of y, and that pair is neither positive nor negative.
     group: x, x_ids and x_weight are this rank's strip of the rows (strips may differ in length), x_offset is where it
     begins, and y, y_ids and y_weight are all columns, the same on every rank. The value is the loss of all rows, on
     every rank. x.grad is the strip's gradient; y.grad and scale.grad are this rank's shares: their SUM over the ranks
     is the gradient. Without a group a strip is a whole: its columns see its rows alone.
-    The result is float32 (float64 for float64 inputs), gradients in each input's dtype, under autocast too.
-    Raises ValueError when shapes, dtypes, devices, weights or options do not fit.
+    dtypes, backend: as in contrast_lse. In bfloat16, gradients are rounded before they meet the upstream gradient, too.
+    Raises ValueError when shapes, dtypes, devices, weights or options do not fit, or when there is nothing to contrast
+    (M, N or D is 0; over a group a strip may be empty).
     """
     if positives not in ("mean", "logsum", "each"):
         raise ValueError(f"positives is {positives!r}: it must be 'mean', 'logsum' or 'each'")
-    _check_rows(x, y, scale=scale)
-    x_ids, y_ids = _check_ids("x", x_ids, x), _check_ids("y", y_ids, y)
-    _check_weight("x", x_weight, x)
-    _check_weight("y", y_weight, y)
+    x, y = _check_rows(x, y, group)
+    t, chosen = _scalar("scale", scale, x), _choose(backend, x)
+    options: dict[str, Any] = {
+        "x_ids": _check_ids("x", x_ids, x),
+        "y_ids": _check_ids("y", y_ids, y),
+        "x_weight": _check_weight("x", x_weight, x),
+        "y_weight": _check_weight("y", y_weight, y),
+        "positives": positives,
+        "exclude_self": exclude_self,
+        "symmetric": symmetric,
+        "x_offset": x_offset,
+    }
     if exclude_self:
         _check_self(x, y, x_offset)
-    return _backend(backend).multi_positive_infonce(
-        x,
-        y,
-        scale,
-        x_ids,
-        y_ids,
-        positives=positives,
-        exclude_self=exclude_self,
-        x_weight=x_weight,
-        y_weight=y_weight,
-        symmetric=symmetric,
-        x_offset=x_offset,
-        group=group,
-    )
+    if chosen == "reference":
+        return reference.multi_positive_infonce(x, y, t, group=group, **options)
+    options |= {"group": _name_of(group), "backend": chosen, "wanted": wanted(x, y, t)}
+    value, *_ = ops.infonce(x, y, t, **options)
+    return value
 
 
 def multi_positive_sigmoid(
@@ -142,53 +164,89 @@ def multi_positive_sigmoid(
       sum_ij w_i v_j [softplus(S_ij) - T_ij S_ij] / sum_i w_i,     w = x_weight, v = y_weight; / M by default.
     Rows without a positive count: their negatives are real. Weights, exclude_self, x_offset, group, dtypes and
     gradients as in multi_positive_infonce; bias.grad, too, is this rank's share.
-    Raises ValueError when shapes, dtypes, devices or weights do not fit.
+    Raises ValueError as multi_positive_infonce does.
     """
-    _check_rows(x, y, scale=scale, bias=bias)
-    x_ids, y_ids = _check_ids("x", x_ids, x), _check_ids("y", y_ids, y)
-    _check_weight("x", x_weight, x)
-    _check_weight("y", y_weight, y)
+    x, y = _check_rows(x, y, group)
+    t, b, chosen = _scalar("scale", scale, x), _scalar("bias", bias, x), _choose(backend, x)
+    options: dict[str, Any] = {
+        "x_ids": _check_ids("x", x_ids, x),
+        "y_ids": _check_ids("y", y_ids, y),
+        "x_weight": _check_weight("x", x_weight, x),
+        "y_weight": _check_weight("y", y_weight, y),
+        "exclude_self": exclude_self,
+        "x_offset": x_offset,
+    }
     if exclude_self:
         _check_self(x, y, x_offset)
-    return _backend(backend).multi_positive_sigmoid(
-        x,
-        y,
-        scale,
-        bias,
-        x_ids,
-        y_ids,
-        exclude_self=exclude_self,
-        x_weight=x_weight,
-        y_weight=y_weight,
-        x_offset=x_offset,
-        group=group,
-    )
+    if chosen == "reference":
+        return reference.multi_positive_sigmoid(x, y, t, b, group=group, **options)
+    options |= {"group": _name_of(group), "backend": chosen, "wanted": wanted(x, y, t, b)}
+    value, *_ = ops.sigmoid(x, y, t, b, **options)
+    return value
 
 
-def _backend(name: str) -> ModuleType:
-    name = "chunked" if name == "auto" else name
-    if name not in BACKENDS:
+def _choose(backend: str, x: Tensor) -> str:
+    if backend == "auto":
+        return backend_for(x)
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}: it must be 'auto', {', '.join(map(repr, BACKENDS))}")
+    if backend == "triton":
+        _check_triton(x)
+    return backend
+
+
+def _check_triton(x: Tensor) -> None:
+    if not HAS_TRITON:
         raise ValueError(
-            f"backend {name!r} is not in this build, which has {' and '.join(BACKENDS)}: pass one, or 'auto'"
+            "backend 'triton' needs the package triton, which is not installed: `pip install triton` (it exists for "
+            "Linux), or pass backend='auto'"
         )
-    return BACKENDS[name]
+    if x.dtype == torch.float64:
+        raise ValueError(
+            "backend 'triton' computes in float32, but x or y is torch.float64: pass x.float() and y.float(), or "
+            "backend='chunked'"
+        )
+    if not x.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+        raise ValueError(
+            f"backend 'triton' runs on CUDA tensors, but x is on {x.device}: move x and y to a GPU, or pass "
+            "backend='auto' (TRITON_INTERPRET=1 interprets its kernels on the CPU, for tests)"
+        )
 
 
-def _check_rows(x: Tensor, y: Tensor, **scalars: Tensor | float) -> None:
+def _name_of(group: Any) -> str | None:
+    return None if group is None else group.group_name
+
+
+def _check_rows(x: Tensor, y: Tensor, group: Any) -> tuple[Tensor, Tensor]:
+    """Both in the wider of their dtypes, which holds the other's values exactly."""
     for name, z in (("x", x), ("y", y)):
         if z.dim() != 2:
             raise ValueError(
                 f"{name} has shape {list(z.shape)}: it must be [rows, dimensions]; flatten views into rows"
             )
-        if not z.is_floating_point():
-            raise ValueError(f"{name} is {z.dtype}: it must be a floating type; convert it with .float()")
+        if z.dtype not in FLOATS:
+            raise ValueError(
+                f"{name} is {z.dtype}: it must be float16, bfloat16, float32 or float64; convert it with .float()"
+            )
+        if z.shape[1] == 0 or (z.shape[0] == 0 and (name == "y" or group is None)):
+            raise ValueError(
+                f"{name} has shape {list(z.shape)}, which leaves nothing to contrast: skip the loss of an empty batch"
+            )
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"x has {x.shape[1]} dimensions and y has {y.shape[1]}: project both to the same width")
     if x.device != y.device:
         raise ValueError(f"x is on {x.device} and y on {y.device}: move them to one device")
-    for name, value in scalars.items():
-        if isinstance(value, Tensor) and value.shape not in ((), (1,)):
-            raise ValueError(f"{name} has shape {list(value.shape)}: it must be a number or of shape [] or [1]")
+    dtype = torch.promote_types(x.dtype, y.dtype)
+    return x.to(dtype), y.to(dtype)
+
+
+def _scalar(name: str, value: Tensor | float, x: Tensor) -> Float[Tensor, ""]:
+    """A scale or bias with the dtype of the results."""
+    if not isinstance(value, Tensor):
+        return torch.full((), value, dtype=accumulation_dtype(x, x), device=x.device)
+    if value.shape not in ((), (1,)):
+        raise ValueError(f"{name} has shape {list(value.shape)}: it must be a number or of shape [] or [1]")
+    return value.to(x.device, accumulation_dtype(x, x)).reshape(())
 
 
 def _check_ids(side: str, ids: Tensor, z: Tensor) -> Tensor:
@@ -201,9 +259,10 @@ def _check_ids(side: str, ids: Tensor, z: Tensor) -> Tensor:
     return ids.to(torch.int64)
 
 
-def _check_weight(side: str, weight: Tensor | None, z: Tensor) -> None:
+def _check_weight(side: str, weight: Tensor | None, z: Tensor) -> Tensor | None:
+    """Its sign is checked where it may be read: in kernels.ops."""
     if weight is None:
-        return
+        return None
     if weight.shape != z.shape[:1]:
         raise ValueError(
             f"{side}_weight has shape {list(weight.shape)}, but {side} has {len(z)} rows: pass one weight per row"
@@ -212,8 +271,7 @@ def _check_weight(side: str, weight: Tensor | None, z: Tensor) -> None:
         raise ValueError(f"{side}_weight is on {weight.device} and {side} on {z.device}: move the weights there")
     if weight.requires_grad:
         raise ValueError(f"{side}_weight requires a gradient, but weights get none: pass {side}_weight.detach()")
-    if not (weight >= 0).all():
-        raise ValueError(f"{side}_weight has a least value of {weight.min().item()}: weights must be >= 0, 0 is absent")
+    return weight.to(accumulation_dtype(z, z))
 
 
 def _check_self(x: Tensor, y: Tensor, x_offset: int) -> None:

@@ -3,8 +3,12 @@
 All that a loss needs of S is row and column log-sum-exps and the products of G = dL/dS with X and Y. Both passes ask
 for S chunk by chunk and forget it, so memory is O((M + N) D + chunk N), and the second pass computes S again.
 
+What is fast on a CPU: matrix products of many rows (hence chunks), elementwise passes over what a cache holds (hence
+blocks of a chunk), and one exponential of each logit, exp(S - reference), for its row and its column alike.
+
 Traps
-- Only a loss's last pass may overwrite the chunks: where S is small, it is computed once and kept.
+- Chunks share their memory: one is gone when the next is asked for. Only a loss's last pass may overwrite them, as the
+  first of them are kept from pass to pass.
 - t is folded into X in the accumulation dtype (float32 or float64), never in the inputs' own.
 """
 
@@ -12,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property, reduce
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,12 +27,17 @@ from kernels.distributed import lse_over
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
 
-CELLS = 2**21
-"""logits in a chunk: 8 MiB in float32, which a CPU's last-level cache holds"""
-MIN_ROWS = 256
+CELLS = 2**23
+"""logits in a chunk: 32 MiB in float32"""
+MIN_ROWS = 512
 """fewer rows than this make the matrix products slow, however many columns there are"""
-KEPT_CELLS = 2**22
-"""an S of no more is not computed again: 16 MiB in float32, and every batch up to 2048"""
+BLOCK_CELLS = 2**19
+"""logits that elementwise passes take at a time: 2 MiB in float32, which a core's own cache holds"""
+KEPT_CELLS = 2**24
+"""so many logits are not computed again: 64 MiB in float32, and all of them in batches up to 4096"""
+SMALLEST, LARGEST = -50.0, 65.0
+"""log-sum-exps, relative to the reference, that one exponential serves. Above, a / exp(lse) would leave float32; below,
+terms of exp(lse) would: those lost are less than e^-37 of it."""
 
 ByChunk = Callable[[slice, Tensor], Tensor]
 """(rows, S[rows]) -> another matrix of that shape"""
@@ -54,17 +64,25 @@ class Logits:
         self._kept: dict[int, Tensor] = {}
 
     def __iter__(self) -> Iterator[tuple[slice, Float[Tensor, "rows n"]]]:
+        return self._chunks(keep=False)
+
+    def _chunks(self, keep: bool) -> Iterator[tuple[slice, Float[Tensor, "rows n"]]]:
+        """With `keep`, the first KEPT_CELLS are there for the next pass."""
         num_rows, num_columns = self.x.shape[0], self.y.shape[0]
         step = max(CELLS // max(num_columns, 1), MIN_ROWS)
+        shared = None
         for start in range(0, max(num_rows, 1), step):
             rows = slice(start, min(start + step, num_rows))
-            S = self._kept[start] if start in self._kept else self._compute(rows)
-            if num_rows * num_columns <= KEPT_CELLS:
-                self._kept[start] = S
+            if (S := self._kept.get(start)) is None:
+                if keep and rows.stop * num_columns <= KEPT_CELLS:
+                    S = self._kept[start] = self._compute(rows, self.x.new_empty(rows.stop - start, num_columns))
+                else:
+                    shared = self.x.new_empty(rows.stop - start, num_columns) if shared is None else shared
+                    S = self._compute(rows, shared[: rows.stop - start])
             yield rows, S
 
-    def _compute(self, rows: slice) -> Float[Tensor, "rows n"]:
-        S = self.tx[rows] @ self.y.T
+    def _compute(self, rows: slice, S: Float[Tensor, "rows n"]) -> Float[Tensor, "rows n"]:
+        torch.mm(self.tx[rows], self.y.T, out=S)
         if self._bias is not None:
             S.add_(self._bias)
         if self._self_column is not None:
@@ -76,16 +94,35 @@ class Logits:
             S.masked_fill_(x_ids[rows, None] == y_ids, -torch.inf)
         return S
 
-    def lse(self, group: Any, select: ByChunk | None = None) -> LogSumExp:
-        """Row and column log-sum-exps of S, or of what `select` makes of it; columns' over all rows of the group."""
-        parts, column, moderate = [], None, True
-        for rows, S in self:
-            row_part, column_part, moderate_part = _lse(S if select is None else select(rows, S))
+    def lse(
+        self,
+        group: Any,
+        *,
+        read: Callable[[slice, Tensor], None] | None = None,
+        without: Callable[[slice], tuple[Tensor, Tensor]] | None = None,
+        keep: bool = False,
+    ) -> LogSumExp:
+        """Row and column log-sum-exps of S, columns' over all rows of the group.
+
+        `read` is shown each chunk; the pairs that `without` gives are left out; `keep` promises another pass.
+        """
+        reference = max(abs(float(self.t)) - 55.0, 0.0)  # with unit rows no logit exceeds |t|
+        parts, column = [], None
+        for rows, S in self._chunks(keep):
+            if read is not None:
+                read(rows, S)
+            if without is None:
+                row_part, column_part = _lse(S, reference)
+            else:
+                pairs = without(rows)
+                hidden = S[pairs]
+                S[pairs] = -torch.inf
+                row_part, column_part = _lse(S, reference)
+                S[pairs] = hidden
             parts.append(row_part)
             column = column_part if column is None else torch.logaddexp(column, column_part)
-            moderate = moderate and moderate_part
         assert column is not None  # no rows are one chunk of none
-        return LogSumExp(parts[0] if len(parts) == 1 else torch.cat(parts), lse_over(group, column), moderate)
+        return LogSumExp(parts[0] if len(parts) == 1 else torch.cat(parts), lse_over(group, column))
 
     def products(
         self,
@@ -114,8 +151,14 @@ class LogSumExp:
 
     row: Float[Tensor, " m"]
     column: Float[Tensor, " n"]
-    moderate: bool
-    """whether exp(S) can be formed as it is"""
+
+    @cached_property
+    def reference(self) -> float | None:
+        """Such that exp(S - reference) serves all rows and columns, 0 where that does; None where nothing does."""
+        if self.row.numel() == 0 or self.column.numel() == 0:
+            return 0.0
+        least, most = map(float, torch.cat([self.row, self.column]).aminmax())
+        return min(max(most - LARGEST, 0.0), least - SMALLEST) if most - LARGEST < least - SMALLEST else None
 
     def gradient(
         self, rows: slice, S: Float[Tensor, "rows n"], a: Float[Tensor, " m"], b: Float[Tensor, " n"]
@@ -124,24 +167,42 @@ class LogSumExp:
 
         The gradient of sum_i a_i row_i + sum_j b_j column_j; 0 in a row or column in which everything is excluded.
         """
-        row, column, a = self.row[rows], self.column, a[rows]
-        if self.moderate:
-            return S.exp_().mul_((a / row.exp())[:, None] + b / column.exp())
+        row, column, reference, a = self.row[rows], self.column, self.reference, a[rows]
+        if reference is not None:
+            if reference != 0:
+                S, row, column = S.sub_(reference), row - reference, column - reference
+            a, b = a / row.exp(), b / column.exp()
+            for block, a_block in blocks(S, a):
+                block.exp_().mul_(a_block[:, None] + b)
+            return S
         # -inf - -inf would be NaN; -inf - inf is as good as no logit at all
         row, column = (v.masked_fill(v.isneginf(), torch.inf) for v in (row, column))
-        return (S - column).exp_().mul_(b).add_(S.sub_(row[:, None]).exp_().mul_(a[:, None]))
+        for block, row_block, a_block in blocks(S, row, a):
+            from_column = (block - column).exp_().mul_(b)
+            block.sub_(row_block[:, None]).exp_().mul_(a_block[:, None]).add_(from_column)
+        return S
 
 
-def _lse(S: Float[Tensor, "m n"]) -> tuple[Float[Tensor, " m"], Float[Tensor, " n"], bool]:
-    """Row and column log-sum-exp of one chunk, and whether one exponential of S without a reference served for both.
+def blocks(S: Float[Tensor, "m n"], *per_row: Float[Tensor, " m"]) -> Iterator[tuple[Tensor, ...]]:
+    """S and vectors with an entry for each of its rows, a few rows at a time: views of their memory."""
+    step = max(BLOCK_CELLS // max(S.shape[1], 1), 1)
+    if S.shape[0] <= step:
+        return iter([(S, *per_row)])
+    return zip(*(v.split(step) for v in (S, *per_row)), strict=True)
 
-    It does when all of them are within (-40, 40): then no exponential overflows, and those that underflow are below
-    e^-47 of their row's and their column's sum. -inf, inf and NaN are not.
-    """
-    E = S.exp()
-    row, column = E.sum(1).log_(), E.sum(0).log_()
+
+def _lse(S: Float[Tensor, "m n"], reference: float) -> tuple[Float[Tensor, " m"], Float[Tensor, " n"]]:
+    """Row and column log-sum-exp of one chunk, by one exponential for both where it serves."""
+    rows, column = [], S.new_zeros(S.shape[1])
+    for (block,) in blocks(S):
+        E = block.exp() if reference == 0 else (block - reference).exp_()
+        rows.append(E.sum(1))
+        column += E.sum(0)
+    row = (rows[0] if len(rows) == 1 else torch.cat(rows)).log_()
+    column.log_()
     if S.numel() > 0:
         least, most = torch.cat([row, column]).aminmax()
-        if float(least) > -40 and float(most) < 40:
-            return row, column, True
-    return S.logsumexp(1), S.logsumexp(0), False
+        if float(least) > SMALLEST and float(most) < torch.inf:  # -inf and NaN are not
+            return (row, column) if reference == 0 else (row.add_(reference), column.add_(reference))
+    row = torch.cat([block.logsumexp(1) for (block,) in blocks(S)])
+    return row, reduce(torch.logaddexp, (block.logsumexp(0) for (block,) in blocks(S)))

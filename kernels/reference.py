@@ -100,6 +100,17 @@ def multi_positive_sigmoid(
     return (w[:, None] * v * torch.where(keep, cost, 0.0)).sum() / _positive(w.sum())
 
 
+def khatri_rao_lse(
+    x: Float[Tensor, "m d"], y: Float[Tensor, "n d"], z: Float[Tensor, "k d"], scale: Tensor | float
+) -> Float[Tensor, " m"]:
+    """As kernels.khatri_rao_lse, arguments unchecked. It holds M x N x K logits."""
+    dtype = torch.promote_types(accumulation_dtype(x, y), accumulation_dtype(z, z))
+    scale = torch.as_tensor(scale, dtype=dtype, device=x.device).reshape(())
+    with full_precision(x):
+        S = scale * torch.einsum("id,jd,kd->ijk", x.to(dtype), y.to(dtype), z.to(dtype))
+        return S.flatten(1).logsumexp(1)
+
+
 def _mean_over_rows(
     S: Float[Tensor, "m n"], keep: Bool[Tensor, "m n"], P: Bool[Tensor, "m n"], w: Float[Tensor, " m"], positives: str
 ) -> Float[Tensor, ""]:

@@ -22,16 +22,6 @@ def accumulation_dtype(x: Tensor, y: Tensor) -> torch.dtype:
     return torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
 
 
-def scalar(value: Tensor | float, like: Tensor) -> Float[Tensor, ""]:
-    """A scale or bias of shape [] or [1], or a number, as a 0-dimensional tensor."""
-    return torch.as_tensor(value, dtype=like.dtype, device=like.device).reshape(())
-
-
-def as_given(gradient: Float[Tensor, ""], value: Tensor | float) -> Tensor | None:
-    """The gradient of a scale or bias in the shape it was given in, None for a number."""
-    return gradient.reshape(value.shape) if isinstance(value, Tensor) else None
-
-
 class Side:
     """The items of one side that are present (weight > 0), in the accumulation dtype."""
 

@@ -61,8 +61,21 @@ def means(P: Positives | OneToOne, rows: Side, columns: Side, symmetric: bool, g
     if isinstance(P, OneToOne) and rows.uniform and columns.uniform and group is None:
         a, b = (s.z.new_full((s.num,), f / max(s.num, 1)) for s, f in ((rows, 1 - half), (columns, half)))
         return Means(a, b, a, b, 0.0)
-    n, (m,) = P.row_count, sum_over(group, P.column_count)
-    a, b = rows.weight * (n > 0), columns.weight * (m > 0)
+    return means_of(P.row_count, P.column_count, rows.weight, columns.weight, symmetric, group)
+
+
+def means_of(
+    row_count: Int64[Tensor, " m"],
+    column_count: Int64[Tensor, " n"],
+    row_weight: Float[Tensor, " m"],
+    column_weight: Float[Tensor, " n"],
+    symmetric: bool,
+    group: Any,
+) -> Means:
+    """From the positives of each row and, in this rank's strip, of each column; nothing is read back to the host."""
+    half = 0.5 if symmetric else 0.0
+    n, (m,) = row_count, sum_over(group, column_count)
+    a, b = row_weight * (n > 0), column_weight * (m > 0)
     (total,) = sum_over(group, a.sum())
     tiny = torch.finfo(a.dtype).tiny
     a *= (1 - half) / total.clamp_min(tiny)
@@ -77,15 +90,14 @@ def mean(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solut
         return _mean_by_segments(logits, P, w, group)
     attraction = torch.zeros_like(logits.t)  # sum of P_ij (a_i/n_i + b_j/m_j) S_ij
 
-    def read_positives(rows: slice, S: Tensor) -> Tensor:
+    def read_positives(rows: slice, S: Tensor) -> None:
         i, j = P.pairs(rows)
         attraction.add_((w.an[rows][i] + w.bm[j]) @ S[i, j])
-        return S
 
-    lse = logits.lse(group, read_positives)
-    (local,) = sum_over(group, _dot(w.a, lse.row) - attraction)
+    lse = logits.lse(group, read=read_positives, keep=True)
+    (local,) = sum_over(group, dot(w.a, lse.row) - attraction)
     # Rounding may take the difference below its floor; the exact value never is.
-    value = (local + _dot(w.b, lse.column)).clamp_min(w.floor)
+    value = (local + dot(w.b, lse.column)).clamp_min(w.floor)
 
     def gradient(rows: slice, S: Tensor) -> Tensor:
         i, j = P.pairs(rows)
@@ -98,11 +110,11 @@ def mean(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solut
 
 def _mean_by_segments(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solution:
     """The same for any number of positives: they never meet S, only X and Y."""
-    lse = logits.lse(group)
+    lse = logits.lse(group, keep=True)
     tx, y = logits.tx, logits.y
     PY = P.rows(y * w.bm[:, None]).addcmul_(P.rows(y), w.an[:, None])
-    (local,) = sum_over(group, _dot(w.a, lse.row) - (tx * PY).sum())
-    value = (local + _dot(w.b, lse.column)).clamp_min(w.floor)
+    (local,) = sum_over(group, dot(w.a, lse.row) - (tx * PY).sum())
+    value = (local + dot(w.b, lse.column)).clamp_min(w.floor)
 
     def gradient(rows: slice, S: Tensor) -> Tensor:
         return lse.gradient(rows, S, w.a, w.b)
@@ -120,14 +132,13 @@ def logsum(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Sol
     row_positive = torch.full_like(w.a, -torch.inf)
     column_positive = torch.full_like(w.b, -torch.inf)
 
-    def read_positives(rows: slice, S: Tensor) -> Tensor:
+    def read_positives(rows: slice, S: Tensor) -> None:
         i, j = P.pairs(rows)
         s = S[i, j]
         row_positive[rows] = _segment_lse(s, i, S.shape[0])
         column_positive.copy_(torch.logaddexp(column_positive, _segment_lse(s, j, S.shape[1])))
-        return S
 
-    lse = logits.lse(group, read_positives)
+    lse = logits.lse(group, read=read_positives, keep=True)
     column_positive = lse_over(group, column_positive)
     # without a positive the difference is infinite or no number; rounding may take it below 0
     row = torch.where(w.a > 0, lse.row - row_positive, 0.0).clamp_min(0.0)
@@ -148,8 +159,7 @@ def logsum(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Sol
 
 
 def each(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solution:
-    nothing = logits.t.new_tensor(-torch.inf)
-    negatives = logits.lse(group, lambda rows, S: S.index_put(P.pairs(rows), nothing))
+    negatives = logits.lse(group, without=P.pairs, keep=True)
     B, C = torch.zeros_like(w.a), torch.zeros_like(w.b)
     value = torch.zeros_like(logits.t)
     for rows, S in logits:
@@ -165,7 +175,7 @@ def each(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solut
     def gradient(rows: slice, S: Tensor) -> Tensor:
         i, j = P.pairs(rows)
         s = S[i, j]
-        S[i, j] = nothing
+        S[i, j] = -torch.inf
         G = negatives.gradient(rows, S, w.an * B, w.bm * C)
         from_row, from_column = negatives.row[rows][i] - s, negatives.column[j] - s
         G[i, j] = -w.an[rows][i] * from_row.sigmoid() - w.bm[j] * from_column.sigmoid()
@@ -174,7 +184,7 @@ def each(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solut
     return Solution(value, gradient)
 
 
-def _dot(weight: Tensor, value: Tensor) -> Float[Tensor, ""]:
+def dot(weight: Tensor, value: Tensor) -> Float[Tensor, ""]:
     """sum of weight * value, where a weight of 0 silences -inf"""
     return weight @ value.clamp_min(torch.finfo(value.dtype).min)
 

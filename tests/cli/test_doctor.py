@@ -1,13 +1,13 @@
 """`wb doctor`: what it reports is so, and a kernel that errs is found."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
 from click.testing import CliRunner
 
-from kernels import chunked, dispatch
+from kernels import chunked
+from kernels.autograd import Gradients
 from workbench.cli import cli
 
 
@@ -20,6 +20,7 @@ def test_the_report() -> None:
     assert found["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert {"reference", "chunked"} <= set(found["kernels"]["available"])
     assert found["kernels"]["auto"] == ("triton" if cuda else "chunked")
+    assert ("triton" in found["kernels"]["available"]) == cuda
     assert 0 <= found["kernels"]["errors"]["chunked"] < 1e-4
     assert found["data"]["emoji"]["train"] > 9000
     assert found["memory_bytes"] > 2**28
@@ -33,10 +34,13 @@ def test_for_people() -> None:
 
 
 def test_a_wrong_kernel_fails_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    def off_by_a_thousandth(*args: object, **options: object) -> torch.Tensor:
-        return chunked.multi_positive_infonce(*args, **options) * 1.001  # type: ignore[arg-type]
+    right = chunked.infonce
 
-    monkeypatch.setitem(dispatch.BACKENDS, "chunked", SimpleNamespace(multi_positive_infonce=off_by_a_thousandth))
+    def off_by_a_thousandth(*args: object, **options: object) -> tuple[torch.Tensor, Gradients]:
+        value, gradients = right(*args, **options)  # type: ignore[arg-type]
+        return value * 1.001, gradients
+
+    monkeypatch.setattr(chunked, "infonce", off_by_a_thousandth)
     result = CliRunner().invoke(cli, ["doctor"])
     assert result.exit_code == 1
     assert "FAILED" in result.stdout

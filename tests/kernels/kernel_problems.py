@@ -1,4 +1,5 @@
-"""What the kernels' tests share: random problems, and one way to see a loss's value and all its gradients."""
+"""What the kernels' tests share: random problems, one way to see a loss's value and all its gradients, and one to see
+what it computes."""
 
 from __future__ import annotations
 
@@ -7,8 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import kernels
+from kernels import ops
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,15 @@ class Problem:
             return v.to(dtype) if isinstance(v, Tensor) else v
 
         return replace(self, x=self.x.to(dtype), y=self.y.to(dtype), scale=cast(self.scale), bias=cast(self.bias))
+
+    def on(self, device: str) -> Problem:
+        names = ("x", "y", "scale", "bias", "x_ids", "y_ids")
+        moved = {name: getattr(self, name) for name in names}
+        return replace(self, **{k: v.to(device) if isinstance(v, Tensor) else v for k, v in moved.items()})
+
+    def halved(self, dtype: torch.dtype) -> Problem:
+        """Features in half precision; scale and bias stay what they are."""
+        return replace(self, x=self.x.to(dtype), y=self.y.to(dtype))
 
 
 def random_problem(seed: int, m: int, n: int, d: int, scale: float, num_ids: int, **options: Any) -> Problem:
@@ -83,3 +95,18 @@ def assert_equal(got: dict[str, Tensor], want: dict[str, Tensor], tolerance: flo
         size = expected.masked_fill(expected.isneginf(), 0.0).abs()
         error = difference.max() / size.max().clamp_min(1.0) if difference.numel() else torch.zeros(())
         assert error <= tolerance, f"{name}: {error:.2e} > {tolerance:.0e}; {note}"  # also fails for NaN
+
+
+class Inside(TorchDispatchMode):
+    """Shows `seen` every operation on tensors with its result, those inside our operators too."""
+
+    def seen(self, func: Any, result: Any) -> None:
+        raise NotImplementedError
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "multimodal_workbench":
+            with self:
+                return getattr(ops, func._opname)._init_fn(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        self.seen(func, result)
+        return result

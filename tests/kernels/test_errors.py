@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 
 import kernels
+from kernels import dispatch
 
 X, Y = torch.randn(4, 3), torch.randn(6, 3)
 X_IDS, Y_IDS = torch.arange(4), torch.arange(6)
@@ -38,17 +38,42 @@ WITH_IDS = [infonce, sigmoid]
         ({"x": torch.randn(4, 2, 3)}, r"x has shape \[4, 2, 3\].*flatten"),
         ({"y": torch.randn(6)}, r"y has shape \[6\]"),
         ({"x": torch.ones(4, 3, dtype=torch.int64)}, r"x is torch.int64.*\.float\(\)"),
+        (
+            {"x": torch.ones(4, 3, dtype=torch.complex64)},
+            r"x is torch.complex64.*float16, bfloat16, float32 or",
+        ),
+        ({"y": torch.ones(6, 3).to(torch.float8_e4m3fn)}, r"y is torch.float8_e4m3fn.*\.float\(\)"),
+        ({"x": torch.ones(0, 3)}, r"x has shape \[0, 3\].*nothing to contrast.*skip"),
+        ({"y": torch.ones(0, 3)}, r"y has shape \[0, 3\].*nothing to contrast"),
+        ({"y": torch.ones(0, 3), "group": object()}, r"y has shape \[0, 3\].*nothing to contrast"),
+        ({"x": torch.ones(4, 0), "y": torch.ones(6, 0)}, r"x has shape \[4, 0\].*nothing to contrast"),
+        ({"x": torch.ones(0, 0), "group": object()}, r"x has shape \[0, 0\].*nothing to contrast"),
         ({"y": torch.randn(6, 5)}, r"x has 3 dimensions and y has 5"),
         ({"y": torch.empty(6, 3, device="meta")}, r"x is on cpu and y on meta"),
         ({"scale": torch.ones(2)}, r"scale has shape \[2\].*\[\] or \[1\]"),
         ({"scale": torch.ones(1, 1)}, r"scale has shape \[1, 1\]"),
-        ({"backend": "triton"}, r"'triton'.*this build.*reference and chunked"),
-        ({"backend": "cuda"}, r"'cuda'.*reference and chunked"),
+        ({"backend": "cuda"}, r"'cuda'.*'auto', 'reference', 'chunked', 'triton'"),
     ],
 )
 def test_rows_scale_and_backend(function, options, message):
     with pytest.raises(ValueError, match=message):
         function(**options)
+
+
+@pytest.mark.parametrize("function", ANY)
+@pytest.mark.parametrize(
+    ("installed", "interpreted", "dtype", "message"),
+    [
+        (False, True, torch.float32, r"needs the package triton.*`pip install triton`.*backend='auto'"),
+        (True, False, torch.float32, r"x is on cpu.*backend='auto'.*TRITON_INTERPRET=1"),
+        (True, True, torch.float64, r"float32, but x or y is torch.float64.*x\.float\(\).*backend='chunked'"),
+    ],
+)
+def test_where_triton_cannot_run(function, installed, interpreted, dtype, message, monkeypatch):
+    monkeypatch.setattr(dispatch, "HAS_TRITON", installed)
+    monkeypatch.setenv("TRITON_INTERPRET", "1" if interpreted else "0")
+    with pytest.raises(ValueError, match=message):
+        function(y=Y.to(dtype), backend="triton")
 
 
 @pytest.mark.parametrize("function", WITH_IDS)
@@ -97,17 +122,29 @@ def test_not_a_number_is_not_hidden(function):
         assert function(x=x, backend=backend).isnan()
 
 
-def test_the_package_is_ours_and_stands_alone(monkeypatch):
-    """It imports with torch and nothing else: no other dependency of the program, no other package of it."""
+def test_the_package_is_ours_and_stands_alone():
+    """It imports and computes with torch and nothing else: no other dependency of the program, no other package of it.
+
+    In a process of its own, because an operator may be registered only once.
+    """
     assert kernels.OWNER == "multimodal-workbench"
-    ours = [name for name in sys.modules if name.split(".")[0] == "kernels"]
-    for name in ours:
-        monkeypatch.delitem(sys.modules, name)
-    for name in ("workbench", "synthetic", "jaxtyping", "einops", "rich", "numpy", "triton", "open_clip"):
-        monkeypatch.setitem(sys.modules, name, None)  # an import of it fails
-    again = importlib.import_module("kernels")
-    assert again is not kernels
-    assert again.multi_positive_infonce(X, X, 1.0, X_IDS, X_IDS).isfinite()
+    program = """
+import sys
+for name in ("workbench", "synthetic", "jaxtyping", "einops", "rich", "numpy", "triton", "open_clip"):
+    sys.modules[name] = None  # an import of it fails
+import torch
+import kernels
+x, ids = torch.randn(4, 3, requires_grad=True), torch.arange(4)
+kernels.multi_positive_infonce(x, x, 1.0, ids, ids).backward()
+assert x.grad.isfinite().all()
+try:
+    kernels.contrast_lse(x, x, 1.0, backend="triton")
+except ValueError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "not installed: `pip install triton`" in done.stdout
 
 
 @pytest.mark.slow
@@ -117,7 +154,9 @@ def test_annotations_hold():
 import builtins, jaxtyping
 for name in ("Bool", "Float", "Int64", "Integer"):
     setattr(builtins, name, getattr(jaxtyping, name))  # the package imports them for type checkers only
-with jaxtyping.install_import_hook("kernels", "beartype.beartype"):
+# not the operators, whose annotations torch reads itself
+modules = ("autograd", "chunked", "dispatch", "distributed", "logits", "positives", "reference", "side", "softmax")
+with jaxtyping.install_import_hook([f"kernels.{name}" for name in modules], "beartype.beartype"):
     import kernels
 import torch
 x, y = (torch.randn(n, 3, requires_grad=True) for n in (7, 9))

@@ -8,8 +8,8 @@ import weakref
 
 import pytest
 import torch
+from kernel_problems import Inside
 from torch.nn.functional import normalize
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import kernels
 import kernels.logits
@@ -17,29 +17,27 @@ import kernels.logits
 LOSSES = ("mean", "logsum", "each", "sigmoid", "contrast_lse")
 
 
-class Live(TorchDispatchMode):
+class Live(Inside):
     """Counts the bytes of all live tensors that operators return, and remembers the most."""
 
     def __init__(self):
         super().__init__()
         self.now = self.peak = 0
-        self.seen = set()
+        self.storages = set()
 
     def release(self, key, size):
-        self.seen.discard(key)
+        self.storages.discard(key)
         self.now -= size
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for tensor in out if isinstance(out, tuple | list) else (out,):
+    def seen(self, func, result):
+        for tensor in result if isinstance(result, tuple | list) else (result,):
             if isinstance(tensor, torch.Tensor):
                 storage = tensor.untyped_storage()
-                if storage._cdata not in self.seen:
-                    self.seen.add(storage._cdata)
+                if storage._cdata not in self.storages:
+                    self.storages.add(storage._cdata)
                     self.now += storage.nbytes()
                     weakref.finalize(storage, self.release, storage._cdata, storage.nbytes())
         self.peak = max(self.peak, self.now)
-        return out
 
 
 def peak(loss: str, n: int, num_ids: int, backend: str = "chunked") -> int:

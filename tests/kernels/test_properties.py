@@ -11,6 +11,7 @@ from kernel_problems import assert_equal, random_problem, run
 from torch.nn.functional import cross_entropy, normalize
 
 import kernels
+import kernels.positives
 
 POSITIVES = ("mean", "logsum", "each")
 LOSSES = (*POSITIVES, "sigmoid")

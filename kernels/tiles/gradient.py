@@ -1,0 +1,197 @@
+"""G = dL/dS by tiles, for the softmax family, and the sums over positives that `each` needs before it.
+
+S is formed again, and a tile of G is rounded to the operands' type and left in scratch, where two library products take
+it: G Y and G^T X. With s = S log2(e), row_i and column_j the base-2 log-sum-exps, P_ij = 1 for positives:
+ 1. G_ij = a_i exp2(s - row_i) + b_j exp2(s - column_j).
+ 2. SHIFTED (see kernels.tiles.lse, steps 3 and 4): with E = exp2(s - m) it is
+    E (a_i 2^(m - row_i) + b_j 2^(m - column_j)): one exponential. The two powers come with the weights.
+ 3. mean    G_ij -= P_ij (p_i + q_j),                                      p = a/n, q = b/m
+    logsum  G_ij -= P_ij [a_i exp2(s - p_i) + b_j exp2(s - q_j)],          p, q the log-sum-exps over the positives,
+            into which the weights are folded: p_i - log2 a_i
+    each    G_ij  = -p_i sigma(row_i - s) - q_j sigma(column_j - s) where P_ij, with p = a/n, q = b/m, row and column
+            over the negatives, and a_i B_i/n_i in the place of a_i in step 1, B_i = sum_p sigma(row_i - s_ip).
+ 4. All this comes before rounding: near convergence G is the small difference of two numbers that are alike, and
+    rounding them apart would leave an error of 2^-9 of each.
+
+Trap: weights arrive multiplied by a power of two (see launch), without which float16 would lose what is below 6e-8.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from kernels.tiles.tile import (
+    absent,
+    any_absent,
+    blocks,
+    keys,
+    logistic,
+    meets_diagonal,
+    place,
+    positive,
+    product,
+    same,
+    span,
+    spans_meet,
+    strips,
+)
+
+NONE = tl.constexpr(0)
+MEAN = tl.constexpr(1)
+LOGSUM = tl.constexpr(2)
+EACH = tl.constexpr(3)
+"""what positives do to the gradient"""
+
+
+LN_2 = tl.constexpr(0.6931471805599453)
+
+
+@triton.jit
+def gradient_tiles(
+    x,
+    y,
+    g,
+    x_key,
+    y_key,
+    a,
+    b,
+    row,
+    column,
+    p,
+    q,
+    c,
+    reference,
+    exact,
+    start,
+    stop,
+    N,
+    x_offset,
+    D: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+    GROUP: tl.constexpr,
+    STRIPS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    TMA: tl.constexpr,
+    UPCAST: tl.constexpr,
+    SHIFTED: tl.constexpr,
+    POSITIVE: tl.constexpr,
+    DISTINCT: tl.constexpr,
+    SELF: tl.constexpr,
+):
+    """Rows start..stop of G into g [stop - start, N]. a, b: the weights of step 1, or of step 2 when SHIFTED."""
+    if (tl.load(exact) != 0) == SHIFTED:
+        return
+    x, y = blocks(x, stop, D, D, BM, BK, TMA), blocks(y, N, D, D, BN, BK, TMA)
+    g = blocks(g, stop - start, N, tl.cdiv(N, 8) * 8, BM, BN // STRIPS, TMA)
+    num_row_tiles, num_column_tiles = tl.cdiv(stop - start, BM), tl.cdiv(N, BN)
+    scale, shift = tl.load(c), tl.load(reference)
+    for index in range(tl.program_id(0), num_row_tiles * num_column_tiles, tl.num_programs(0)):
+        tile_row, tile_column = place(index, num_row_tiles, num_column_tiles, GROUP)
+        first_row, first_column = start + tile_row * BM, tile_column * BN
+        tile = product(x, y, first_row, first_column, D, BM, BN, BK, PRECISION, UPCAST)
+        parts = strips(tile, BM, BN, STRIPS)
+        i = first_row + tl.arange(0, BM)
+        kx, ai = keys(x_key, i, stop, -1), tl.load(a + i, i < stop, 0.0)
+        x_span = span(kx)
+        for strip in tl.static_range(STRIPS):
+            at = first_column + strip * (BN // STRIPS)
+            j = at + tl.arange(0, BN // STRIPS)
+            ky, bj = keys(y_key, j, N, -2), tl.load(b + j, j < N, 0.0)
+            y_span = span(ky)
+            s = parts[strip] * scale
+            if SHIFTED:
+                G = tl.exp2(s - shift) * (ai[:, None] + bj[None, :])
+            else:
+                ri, cj = tl.load(row + i, i < stop, 0.0), tl.load(column + j, j < N, 0.0)
+                # where nothing counts weights are 0, and exp2(s - -inf) would be infinite
+                ri = tl.where(ri == float("-inf"), float("inf"), ri)
+                cj = tl.where(cj == float("-inf"), float("inf"), cj)
+                G = ai[:, None] * tl.exp2(s - ri[:, None]) + bj[None, :] * tl.exp2(s - cj[None, :])
+            if DISTINCT or POSITIVE != NONE:
+                if spans_meet(x_span, y_span):
+                    pair = kx[:, None] == ky[None, :]
+                    if DISTINCT or POSITIVE == EACH:
+                        G = tl.where(pair, 0.0, G)
+                    if POSITIVE != NONE:
+                        pi, qj = tl.load(p + i, i < stop, 0.0)[:, None], tl.load(q + j, j < N, 0.0)[None, :]
+                        if POSITIVE == MEAN:
+                            G -= tl.where(pair, pi + qj, 0.0)
+                        elif POSITIVE == LOGSUM:
+                            G -= tl.where(pair, tl.exp2(s - pi) + tl.exp2(s - qj), 0.0)
+                        else:
+                            ri, cj = tl.load(row + i, i < stop, 0.0), tl.load(column + j, j < N, 0.0)
+                            s = tl.where(pair, s, float("inf"))  # whose sigma(row - s) is 0
+                            from_row, _ = logistic((ri[:, None] - s) * LN_2)
+                            G -= pi * from_row
+                            from_column, _ = logistic((cj[None, :] - s) * LN_2)
+                            G -= qj * from_column
+            # last, whatever was subtracted from an item's pair with itself
+            if any_absent(x_span, y_span):
+                G = tl.where(absent(kx, ky), 0.0, G)
+            if SELF:
+                if meets_diagonal(first_row, at, x_offset, BM, BN // STRIPS):
+                    G = tl.where(same(i, j, x_offset), 0.0, G)
+            g.store([tile_row * BM, at], G.to(g.dtype))
+
+
+@triton.jit
+def each_tiles(
+    x,
+    y,
+    x_key,
+    y_key,
+    p,
+    q,
+    row,
+    column,
+    c,
+    row_parts,
+    column_parts,
+    value_parts,
+    start,
+    stop,
+    N,
+    x_offset,
+    D: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+    GROUP: tl.constexpr,
+    STRIPS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    TMA: tl.constexpr,
+    UPCAST: tl.constexpr,
+    SELF: tl.constexpr,
+):
+    """B_i and B'_j of step 3, and sum_ij P_ij [p_i softplus(row_i - s_ij) + q_j softplus(column_j - s_ij)], by tiles:
+    row_parts [column tiles, stop - start], column_parts [row tiles, N], value_parts [tiles], all 0 where none is near.
+    """
+    x, y = blocks(x, stop, D, D, BM, BK, TMA), blocks(y, N, D, D, BN, BK, TMA)
+    num_row_tiles, num_column_tiles = tl.cdiv(stop - start, BM), tl.cdiv(N, BN)
+    for index in range(tl.program_id(0), num_row_tiles * num_column_tiles, tl.num_programs(0)):
+        tile_row, tile_column = place(index, num_row_tiles, num_column_tiles, GROUP)
+        first_row, first_column = start + tile_row * BM, tile_column * BN
+        i = first_row + tl.arange(0, BM)
+        kx = keys(x_key, i, stop, -1)
+        if spans_meet(span(kx), span(keys(y_key, first_column + tl.arange(0, BN), N, -2))):
+            tile = product(x, y, first_row, first_column, D, BM, BN, BK, PRECISION, UPCAST)
+            parts = strips(tile * tl.load(c), BM, BN, STRIPS)
+            ri, pi = tl.load(row + i, i < stop, 0.0), tl.load(p + i, i < stop, 0.0)
+            rows, value = tl.zeros((BM,), tl.float32), tl.zeros((BM,), tl.float32)
+            for strip in tl.static_range(STRIPS):
+                s = parts[strip]
+                j = first_column + strip * (BN // STRIPS) + tl.arange(0, BN // STRIPS)
+                cj, qj = tl.load(column + j, j < N, 0.0), tl.load(q + j, j < N, 0.0)
+                # sigma(row - s) and softplus(row - s) of what is no positive are 0
+                s = tl.where(positive(kx, keys(y_key, j, N, -2), i, j, x_offset, SELF), s, float("inf"))
+                from_row, loss = logistic((ri[:, None] - s) * LN_2)
+                rows += tl.sum(from_row, 1)
+                value += tl.sum(pi[:, None] * loss, 1)
+                from_column, loss = logistic((cj[None, :] - s) * LN_2)
+                value += tl.sum(qj[None, :] * loss, 1)
+                tl.store(column_parts + tile_row.to(tl.int64) * N + j, tl.sum(from_column, 0), j < N)
+            tl.store(row_parts + tile_column.to(tl.int64) * (stop - start) + (i - start), rows, i < stop)
+            tl.store(value_parts + index, tl.sum(value))

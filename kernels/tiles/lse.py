@@ -1,0 +1,166 @@
+"""Row and column log-sum-exps of S = t X Y^T, in base 2, from one pass over its tiles.
+
+With s = S log2(e), i a row, j a column:
+ 1. A tile of x y^T is formed in float32 registers and scaled there: s = c x y^T, c = t log2(e).
+ 2. Absent and excluded pairs become exp2(-inf) = 0.
+ 3. SHIFTED: with one reference m >= s for all of S, E = exp2(s - m) serves rows and columns alike:
+    row = m + log2 sum_j E, column = m + log2 sum_i E. One exponential a logit, no maxima.
+ 4. That is right while no sum of E is too small for float32: as long as every log-sum-exp is above m - 100, terms of
+    2^-26 of the largest still count. Else the pass is repeated with each row's and each column's own maximum of the
+    tile as the reference: two exponentials. Which of the two it is is a number on the device (`needed`), never read
+    by the host: both are launched, and the one that is not needed returns.
+ 5. Each tile writes its rows' and its columns' log-sum-exps, or their sums of E when SHIFTED, as a logarithm here would
+    be taken by every thread that shares a column. `merge` adds them up in their order. No atomics: the same bits every
+    time.
+ 6. `mean` over positives also needs sum_ij P_ij (a_i/n_i + b_j/m_j) S_ij, in the same arithmetic as the log-sum-exps
+    (else the loss may pass its floor): one number a tile, formed only where the tile may hold positives.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from kernels.tiles.tile import (
+    NEGATIVES,
+    POSITIVES,
+    absent,
+    any_absent,
+    blocks,
+    keys,
+    meets_diagonal,
+    place,
+    positive,
+    product,
+    same,
+    span,
+    spans_meet,
+    strips,
+)
+
+
+@triton.jit
+def lse_tiles(
+    x,
+    y,
+    x_key,
+    y_key,
+    x_pull,
+    y_pull,
+    c,
+    reference,
+    needed,
+    row_parts,
+    column_parts,
+    pull_parts,
+    start,
+    stop,
+    N,
+    x_offset,
+    D: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+    GROUP: tl.constexpr,
+    STRIPS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    TMA: tl.constexpr,
+    UPCAST: tl.constexpr,
+    SHIFTED: tl.constexpr,
+    PAIRS: tl.constexpr,
+    SELF: tl.constexpr,
+    PULL: tl.constexpr,
+):
+    """Log-sum-exps, or sums of E, of the tiles of rows start..stop: row_parts [column tiles, stop - start],
+    column_parts [row tiles, N], pull_parts [row tiles, column tiles]. Where a tile has nothing to say
+    (PAIRS = POSITIVES) it writes nothing."""
+    if not SHIFTED:
+        if tl.load(needed) == 0:
+            return
+    x, y = blocks(x, stop, D, D, BM, BK, TMA), blocks(y, N, D, D, BN, BK, TMA)
+    num_row_tiles, num_column_tiles = tl.cdiv(stop - start, BM), tl.cdiv(N, BN)
+    scale, shift = tl.load(c), tl.load(reference)
+    for index in range(tl.program_id(0), num_row_tiles * num_column_tiles, tl.num_programs(0)):
+        tile_row, tile_column = place(index, num_row_tiles, num_column_tiles, GROUP)
+        first_row, first_column = start + tile_row * BM, tile_column * BN
+        i = first_row + tl.arange(0, BM)
+        kx = keys(x_key, i, stop, -1)
+        some = True
+        if PAIRS == POSITIVES:
+            some = spans_meet(span(kx), span(keys(y_key, first_column + tl.arange(0, BN), N, -2)))
+        if some:
+            tile = product(x, y, first_row, first_column, D, BM, BN, BK, PRECISION, UPCAST)
+            parts = strips(tile, BM, BN, STRIPS)
+            x_span = span(kx)
+            pull = tl.zeros((BM,), tl.float32)
+            top, total = tl.full((BM,), -1e30, tl.float32), tl.zeros((BM,), tl.float32)
+            for strip in tl.static_range(STRIPS):
+                at = first_column + strip * (BN // STRIPS)
+                j = at + tl.arange(0, BN // STRIPS)
+                ky = keys(y_key, j, N, -2)
+                y_span = span(ky)
+                s = parts[strip] * scale
+                near = spans_meet(x_span, y_span)
+                if PULL:
+                    if near:
+                        weight = tl.load(x_pull + i, i < stop, 0.0)[:, None] + tl.load(y_pull + j, j < N, 0.0)[None, :]
+                        pull += tl.sum(tl.where(positive(kx, ky, i, j, x_offset, SELF), s * weight, 0.0), 1)
+                if any_absent(x_span, y_span):
+                    s = tl.where(absent(kx, ky), float("-inf"), s)
+                if SELF:
+                    if meets_diagonal(first_row, at, x_offset, BM, BN // STRIPS):
+                        s = tl.where(same(i, j, x_offset), float("-inf"), s)
+                if PAIRS == NEGATIVES:
+                    if near:
+                        s = tl.where(kx[:, None] == ky[None, :], float("-inf"), s)
+                if PAIRS == POSITIVES:
+                    s = tl.where(kx[:, None] == ky[None, :], s, float("-inf"))
+                if SHIFTED:
+                    e = tl.exp2(s - shift)
+                    total += tl.sum(e, 1)
+                    column = tl.sum(e, 0)
+                else:
+                    # a finite stand-in for the maximum of nothing: -inf - -inf would be NaN
+                    higher = tl.maximum(top, tl.max(s, 1))
+                    total = total * tl.exp2(top - higher) + tl.sum(tl.exp2(s - higher[:, None]), 1)
+                    top = higher
+                    highest = tl.maximum(tl.max(s, 0), -1e30)
+                    column = highest + tl.log2(tl.sum(tl.exp2(s - highest[None, :]), 0))
+                tl.store(column_parts + tile_row.to(tl.int64) * N + j, column, j < N)
+            row = total if SHIFTED else top + tl.log2(total)
+            tl.store(row_parts + tile_column.to(tl.int64) * (stop - start) + (i - start), row, i < stop)
+            if PULL:
+                tl.store(pull_parts + index, tl.sum(pull))
+
+
+@triton.jit
+def merge(
+    parts,
+    total,
+    reference,
+    needed,
+    num_parts,
+    L,
+    SHIFTED: tl.constexpr,
+    ALWAYS: tl.constexpr,
+    BP: tl.constexpr,
+    BL: tl.constexpr,
+):
+    """total [L] <- log2 (2^total + sum over parts [num_parts, L] of 2^part), always in the same order; parts that are
+    SHIFTED are themselves the powers, divided by 2^reference."""
+    if not ALWAYS:
+        if tl.load(needed) == 0:
+            return
+    at = tl.program_id(0) * BL + tl.arange(0, BL)
+    top = tl.maximum(tl.load(total + at, at < L, float("-inf")), -1e30)
+    rest = tl.exp2(tl.load(total + at, at < L, float("-inf")) - top)
+    for first in range(0, num_parts, BP):
+        p = first + tl.arange(0, BP)
+        inside = (p < num_parts)[:, None] & (at < L)[None, :]
+        part = tl.load(parts + p.to(tl.int64)[:, None] * L + at[None, :], inside, 0.0 if SHIFTED else float("-inf"))
+        if SHIFTED:
+            part = tl.load(reference) + tl.log2(part)
+        higher = tl.maximum(top, tl.max(part, 0))
+        rest = rest * tl.exp2(top - higher) + tl.sum(tl.exp2(part - higher[None, :]), 0)
+        top = higher
+    tl.store(total + at, top + tl.log2(rest), at < L)
