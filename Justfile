@@ -20,9 +20,17 @@ test *ARGS:
 test-quick:
     pytest -m "not slow"
 
-# contrastive losses against the dense one, time and memory as ratios of one run
+# contrastive losses against dense torch and their peers: a table, kernels/bench/results.csv and a plot
 bench-kernels *ARGS:
     python -m kernels.bench {{ARGS}}
+
+# on a GPU, in nine minutes: check, tune, compare and profile the kernels; writes a report to DIR
+bench-gpu DIR="bench-gpu" *ARGS:
+    python -m kernels.bench.gpu --out {{DIR}} {{ARGS}}
+
+# registers, spills and shared memory of every kernel configuration, compiled with no GPU
+kernel-report *ARGS:
+    python -m kernels.tiles.report {{ARGS}}
 
 fmt:
     ruff check --fix .

@@ -1,0 +1,45 @@
+"""Which problems are measured, by whom and how long."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kernels.bench.compare import Plan
+from kernels.bench.measuring import RESETTABLE
+from kernels.bench.problem import Problem
+from kernels.bench.providers import Provider
+
+CPU_SIZES, LARGE = (2048, 4096, 8192), 16384
+CPU_PLAN = Plan("cpu", ("full",), rounds=5, one_process=RESETTABLE.exists())
+GPU_PLAN = Plan(
+    "cuda", ("forward", "full"), rounds=3, least=0.3, enough=5.0, error_rows=4096, patience=90.0, one_process=True
+)
+
+Problems = list[tuple[Problem, list[Provider]]]
+
+
+def cpu_problems(sizes: Sequence[int], d: int, providers: list[Provider]) -> Problems:
+    """Two positives a row, and one for the packages that can have no more, beside ours."""
+    one = [p for p in providers if not p.many]
+    single = one and one + [p for p in providers if p.name == "chunked"]
+    problems: Problems = []
+    for loss in ("infonce", "sigmoid"):
+        problems += [(Problem(loss, n, d, positives=2), providers) for n in sizes]
+        problems += [(Problem(loss, n, d), single) for n in sizes if single]
+    return problems
+
+
+def gpu_problems(providers: list[Provider]) -> Problems:
+    """The most telling first, as time may run out. 32768 rows with two positives are 16384 samples of two views."""
+    triton = [p for p in providers if p.name == "triton"]
+    shapes = [
+        ("infonce", 32768, 768, 1, providers),
+        ("infonce", 65536, 768, 1, providers),
+        ("sigmoid", 32768, 768, 1, providers),
+        ("infonce", 32768, 512, 2, providers),
+        ("infonce", 131072, 512, 1, providers),
+        ("infonce", 262144, 768, 1, triton),
+        ("sigmoid", 65536, 768, 1, providers),
+        ("sigmoid", 131072, 768, 1, triton),
+    ]
+    return [(Problem(loss, n, d, positives, "bfloat16"), who) for loss, n, d, positives, who in shapes if who]

@@ -1,0 +1,205 @@
+"""Measuring one provider on one problem, in this process: seconds, peak memory, errors, and the device's ceilings.
+
+Trap: on the CPU peak memory is what the process grew by, and pages that were freed may not have gone back. They are
+given back before a measurement where the system can; elsewhere than on Linux a process should measure one problem.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import platform
+import resource
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kernels.bench.problem import Inputs, Mode, Problem
+from kernels.bench.providers import PROVIDERS, Loss, Provider
+
+WARM_ROWS = 512
+MIB = 2**20
+
+
+class Runner:
+    """Methods take and return what JSON can say, as they are called from another process (kernels.bench.worker)."""
+
+    provider: Provider
+    problem: Problem
+    loss: Loss
+    z: Inputs
+
+    def __init__(self, device: str):
+        self.device = device
+        self.adopted = ExitStack()
+        """configurations that hold from now on"""
+
+    def prepare(self, provider: str, problem: dict[str, Any]) -> str:
+        """Build the loss and its inputs; what can be compiled beforehand is. Returns the provider's version."""
+        self.provider, self.problem = PROVIDERS[provider], Problem(**problem)
+        self.loss = self.provider.build(self.problem, self.device)
+        needs, free = self.provider.least(self.problem), self._free_memory()
+        if needs > free:
+            raise MemoryError(f"needs at least {needs / 2**30:.0f} GiB, {free / 2**30:.0f} GiB are free")
+        if self.device == "cpu":
+            z = self.problem.of_size(WARM_ROWS).inputs(self.device).leaves()
+            self.loss(z).backward()
+        self.z = self.problem.inputs(self.device).leaves()
+        return self.provider.version
+
+    def peak(self, mode: Mode) -> float:
+        """MiB that a run needs on top of its inputs: gradients, logits, scratch."""
+        if self.device == "cpu":
+            base = _reset_resident_peak()
+            self._once(mode)
+            return (_resident_peak() - base) / MIB
+        self._once(mode)
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        self._once(mode)
+        taken = torch.cuda.max_memory_allocated() - self.z.num_bytes
+        self._give_back()
+        return taken / MIB
+
+    def time(self, mode: Mode, repeats: int = 1, least: float = 0.0) -> list[float]:
+        """Seconds of `repeats` runs, or of more, up to 20, for as long as they take `least` seconds together."""
+        run = self._timer(mode)
+        taken: list[float] = []
+        while len(taken) < repeats or (len(taken) < 20 and sum(taken) < least):
+            taken.append(run())
+        self._give_back()
+        return taken
+
+    def errors(self, rows: int) -> list[float]:
+        """|value - exact|, and the larger of |g - exact| / |exact| for the gradients of x and of y."""
+        inputs = self.problem.of_size(rows).inputs(self.device)
+        z = inputs.leaves()
+        value = self.loss(z)
+        value.backward()
+        exact, *gradients = self.problem.exact(inputs)
+        relative = [_distance(leaf.grad, g) for leaf, g in zip((z.x, z.y), gradients, strict=True)]
+        found = [abs(value.item() - exact.item()), max(relative)]
+        self._give_back()
+        return found
+
+    def ceilings(self, dtype: str) -> list[float]:
+        """FLOP/s of a large square product in this dtype, bytes/s of a large copy; on a GPU the best of a few."""
+        found = _ceilings(self.device, getattr(torch, dtype))
+        self._give_back()
+        return found
+
+    def about(self) -> dict[str, Any]:
+        """What the rows say of the machine and its software."""
+        try:
+            triton = __import__("triton").__version__
+        except ImportError:
+            triton = ""
+        name = torch.cuda.get_device_name() if self.device == "cuda" else _cpu_name()
+        threads = torch.get_num_threads()
+        return {"device": name, "torch": torch.__version__, "triton": triton, "threads": threads}
+
+    def _give_back(self) -> None:
+        """Other processes measure on this device in turn."""
+        if self.device == "cuda":
+            for leaf in (self.z.x, self.z.y) if hasattr(self, "z") else ():
+                leaf.grad = None
+            torch.cuda.empty_cache()
+
+    def _once(self, mode: Mode) -> None:
+        for leaf in (self.z.x, self.z.y, self.z.scale, self.z.bias):
+            leaf.grad = None
+        with torch.set_grad_enabled(mode == "full"):
+            value = self.loss(self.z)
+        if mode == "full":
+            value.backward()
+
+    def _timer(self, mode: Mode) -> Callable[[], float]:
+        if self.device == "cpu":
+            return lambda: _seconds(lambda: self._once(mode), "cpu")
+        self._once(mode)
+        flush = torch.empty(2**28, dtype=torch.int8, device="cuda")  # larger than any L2, which is to start cold
+
+        def run() -> float:
+            flush.zero_()
+            return _seconds(lambda: self._once(mode), "cuda")
+
+        return run
+
+    def _free_memory(self) -> int:
+        if self.device == "cuda":
+            return torch.cuda.mem_get_info()[0]
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _ceilings(device: str, dtype: torch.dtype) -> list[float]:
+    side, cells, repeats = (8192, 2**30, 5) if device == "cuda" else (2048, 2**25, 1)
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    product = torch.empty_like(a)
+    matmul = min(_seconds(lambda: torch.mm(a, b, out=product), device) for _ in range(repeats))
+    source = torch.zeros(cells, device=device)
+    target = torch.zeros_like(source)
+    copy = min(_seconds(lambda: target.copy_(source), device) for _ in range(repeats))
+    return [2 * side**3 / matmul, 2 * source.nbytes / copy]
+
+
+def _seconds(run: Callable[[], object], device: str) -> float:
+    if device == "cpu":
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    run()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / 1000
+
+
+def _distance(gradient: Tensor | None, exact: Tensor) -> float:
+    assert gradient is not None
+    return ((gradient.double() - exact).norm() / exact.norm()).item()
+
+
+def _status(field: str) -> int:
+    """Bytes, from what Linux says of this process."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError(f"/proc/self/status has no {field}")
+
+
+RESETTABLE = Path("/proc/self/clear_refs")
+
+
+def _reset_resident_peak() -> int:
+    """Resident bytes now; from here on the peak counts anew. Elsewhere than on Linux it goes on from where it was."""
+    gc.collect()
+    if not RESETTABLE.exists():
+        return _resident_peak()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
+    RESETTABLE.write_text("5")  # proc(5)
+    return _status("VmRSS")
+
+
+def _resident_peak() -> int:
+    if RESETTABLE.exists():
+        return _status("VmHWM")
+    # in bytes on macOS, in KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())

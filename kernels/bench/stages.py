@@ -1,0 +1,237 @@
+"""The stages of a session on a GPU: check, tune, compare, profile. What they find goes to kernels.bench.report.
+
+Everything that touches the device runs in other processes: a configuration that crashes or hangs costs one trial.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+from kernels.bench import sweep, table
+from kernels.bench.cases import GPU_PLAN, Problems, gpu_problems
+from kernels.bench.compare import Comparison, Plan, compare
+from kernels.bench.plot import plot
+from kernels.bench.problem import Problem
+from kernels.bench.providers import PROVIDERS
+from kernels.bench.session import Deadline, Stage, Stop
+from kernels.bench.tuning import EXERCISES, LOSSES
+from kernels.bench.worker import Failed, Remote, Renewed
+
+DTYPE, ELEMENT_BYTES = "bfloat16", 2
+CHECKED = (
+    ("bfloat16", (1000, 1531, 768)),
+    ("bfloat16", (129, 257, 200)),
+    ("float16", (640, 1100, 512)),
+    ("float32", (640, 1100, 512)),
+)
+"""dtype, (M, N, D)"""
+SWEPT = {"32768 x 768": (32768, 768), "131072 x 512": (131072, 512)}
+COMPILED = {"compiled only": (512, 768)}
+SCRATCH_MIB = (128, 256, 512, 1024, 2048)
+PROFILED = Problem("infonce", 65536, 768, dtype=DTYPE)
+ROOT = Path(__file__).parents[2]
+
+T = TypeVar("T")
+
+Failures = dict[tuple[str, str], str]
+"""(kernel, configuration as JSON) -> why it cannot run"""
+
+
+@dataclass
+class Findings:
+    about: dict[str, Any] = field(default_factory=dict)
+    checks: list[dict[str, Any]] = field(default_factory=list)
+    tests: str = "not run"
+    trials: list[sweep.Trial] = field(default_factory=list)
+    winners: dict[str, sweep.Config] = field(default_factory=dict)
+    table: str = ""
+    scratch: dict[int, float] = field(default_factory=dict)
+    """MiB -> seconds of a full step"""
+    comparison: Comparison = field(default_factory=Comparison)
+    profile: str = ""
+
+
+def run_pytest(seconds: float) -> tuple[int | None, str]:
+    """(exit code, the last line) of the tests that need a GPU; None when time ran out."""
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "tests/kernels", "--maxfail=3", "-p", "no:cacheprovider"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return None, f"not finished within {seconds:.0f} s"
+    lines = (done.stdout.strip() or done.stderr.strip()).splitlines()
+    return done.returncode, lines[-1] if lines else ""
+
+
+class Session:
+    def __init__(
+        self,
+        out: Path,
+        open_remote: Callable[[], Remote],
+        *,
+        plan: Plan = GPU_PLAN,
+        problems: Problems | None = None,
+        backend: str = "triton",
+        run_tests: Callable[[float], tuple[int | None, str]] = run_pytest,
+        jobs: int = min(12, max(1, (os.cpu_count() or 1) - 2)),
+        tell: Callable[[str], object] = lambda text: None,
+    ):
+        self.out, self.plan, self.backend, self.jobs, self.tell = out, plan, backend, jobs, tell
+        self.problems = gpu_problems(list(PROVIDERS.values())) if problems is None else problems
+        self.found = Findings()
+        self._open, self._run_tests = open_remote, run_tests
+
+    def stages(self) -> list[Stage]:
+        return [
+            Stage("correctness", 2.0, self.correctness),
+            Stage("sweep", 4.0, self.sweep),
+            Stage("measure", 4.5, self.measure),
+            Stage("profile", 0.5, self.profile),
+        ]
+
+    def correctness(self, deadline: Deadline) -> list[str]:
+        with self._remote() as remote:
+            self.found.about |= remote.call("about", 120.0)
+        missing = []
+
+        def check(remote: Remote, task: tuple[str, str, tuple[int, int, int]]) -> None:
+            loss, dtype, shape = task
+            asked = {"backend": self.backend, "loss": loss, "dtype": dtype, "shape": shape}
+            try:
+                self.found.checks += remote.call("check", deadline.left() + 30.0, **asked)
+            except Failed as reason:
+                missing.append(f"{loss} in {dtype} at {shape}: {reason}")
+
+        tasks = [(loss, dtype, shape) for dtype, shape in CHECKED for loss in LOSSES]
+        untried = self._spread(iter(tasks), check, deadline)
+        missing += [f"{loss} in {dtype} at {shape}" for loss, dtype, shape in untried]
+        if wrong := [row for row in self.found.checks if not row["ok"]]:
+            raise Stop(
+                f"{len(wrong)} of {len(self.found.checks)} checks against float64 failed; the first: "
+                "{loss}, {dtype}, {shape}: error {error:.1e} > {allowed:.0e}".format(**wrong[0])
+            )
+        self.tell(f"{len(self.found.checks)} checks against float64 passed")
+        code, self.found.tests = self._run_tests(max(deadline.left(), 1.0))
+        self.tell(f"pytest: {self.found.tests}")
+        if code == 1:
+            raise Stop(f"tests failed: {self.found.tests}")
+        return missing + ([] if code == 0 else [f"pytest -m gpu: {self.found.tests}"])
+
+    def sweep(self, deadline: Deadline) -> list[str]:
+        with self._remote() as remote:
+            machine = remote.call("architecture", 60.0)
+        present, memory = machine.pop("table"), machine["shared_memory"]
+        self.found.about |= machine
+        alternatives = {
+            kernel: sweep.candidates(present[f"{kernel}/{ELEMENT_BYTES}"], ELEMENT_BYTES, memory)
+            for kernel in EXERCISES
+        }
+        known = self._compile(alternatives, Deadline(0.4 * deadline.left()))
+        remote = Renewed(self._open)
+        try:
+            run = timing(remote, SWEPT, 5, known)
+            self.found.trials, untried = sweep.sweep(alternatives, list(SWEPT), run, deadline)
+        finally:
+            remote.close()
+        sweep.write(self.out / "sweep.csv", self.found.trials)
+        self.found.winners = sweep.winners(self.found.trials)
+        self.found.table = sweep.as_python(self.found.winners, machine["arch"], ELEMENT_BYTES, self.found.trials)
+        self.tell(f"{len(self.found.trials)} trials. For kernels/tiles/configs.py:\n{self.found.table}")
+        return [f"{untried} configurations"] if untried else []
+
+    def measure(self, deadline: Deadline) -> list[str]:
+        self.found.comparison = compare(
+            self.problems,
+            lambda: self._opened(self.found.winners),
+            self.plan,
+            {key: self.found.about[key] for key in ("device", "torch", "triton", "threads")},
+            left=deadline.left,
+            tell=self.tell,
+            done=lambda rows: table.append(self.out / "results.csv", rows),
+        )
+        plot(self.found.comparison.rows, self.out / "plot.png")
+        return self.found.comparison.unreached
+
+    def profile(self, deadline: Deadline) -> list[str]:
+        with self._remote(self.found.winners) as remote:
+            self.found.profile = remote.call("profile", deadline.left() + 30.0, problem=asdict(PROFILED))
+            for limit in SCRATCH_MIB:
+                if deadline.left() <= 0:
+                    return [f"a step with {limit} MiB of scratch and more"]
+                self.found.scratch[limit] = remote.call("with_scratch", deadline.left() + 10.0, num_bytes=limit * 2**20)
+        return []
+
+    def _compile(self, alternatives: Mapping[str, list[sweep.Config]], deadline: Deadline) -> Failures:
+        """Fill Triton's cache, by several processes."""
+        failed: Failures = {}
+
+        def run(remote: Remote, task: tuple[str, sweep.Config]) -> None:
+            kernel, config = task
+            try:
+                timing(remote, COMPILED, 1, {})(kernel, "compiled only", config, max(deadline.left(), 5.0))
+            except Failed as reason:
+                if deadline.left() > 0:
+                    failed[kernel, json.dumps(config)] = str(reason)
+
+        self._spread(sweep.in_turns(alternatives), run, deadline)
+        return failed
+
+    def _spread(self, tasks: Iterator[T], do: Callable[[Remote, T], object], deadline: Deadline) -> list[T]:
+        """Do the tasks in several processes at once. Returns those that there was no time for."""
+        lock = threading.Lock()
+
+        def some() -> None:
+            remote = Renewed(self._open)
+            try:
+                while deadline.left() > 0:
+                    with lock:
+                        task = list(islice(tasks, 1))
+                    if not task:
+                        return
+                    do(remote, *task)
+            finally:
+                remote.close()
+
+        threads = [threading.Thread(target=some) for _ in range(self.jobs)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return list(tasks)
+
+    def _opened(self, winners: Mapping[str, sweep.Config]) -> Remote:
+        remote = self._open()
+        if winners:
+            remote.call("adopt", 120.0, winners=dict(winners))
+        return remote
+
+    @contextmanager
+    def _remote(self, winners: Mapping[str, sweep.Config] | None = None) -> Iterator[Remote]:
+        remote = self._opened(winners or {})
+        try:
+            yield remote
+        finally:
+            remote.close()
+
+
+def timing(remote: Remote, shapes: Mapping[str, tuple[int, int]], repeats: int, known: Failures) -> sweep.Run:
+    """A function that tries a configuration. shapes: name -> (N, D); known: failures that need no second try."""
+
+    def run(kernel: str, shape: str, config: sweep.Config, seconds: float) -> float:
+        if (reason := known.get((kernel, json.dumps(config)))) is not None:
+            raise Failed(reason)
+        (loss, mode), (n, d) = EXERCISES[kernel], shapes[shape]
+        problem = asdict(Problem(loss, n, d, dtype=DTYPE))
+        asked = {"kernel": kernel, "config": config, "problem": problem, "mode": mode, "repeats": repeats}
+        return remote.call("trial", min(seconds + 10.0, 60.0), **asked)
+
+    return run

@@ -1,0 +1,461 @@
+"""The benchmark: that it measures what it says, on tiny problems, and that a session keeps to its time."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import subprocess
+import sys
+import types
+
+import pytest
+import torch
+from kernel_problems import assert_equal
+from torch import Tensor
+
+from kernels.bench import gpu, report, sweep, table
+from kernels.bench.compare import Plan, compare
+from kernels.bench.measuring import RESETTABLE, Runner
+from kernels.bench.plot import COLORS, plot
+from kernels.bench.problem import Ceilings, Problem
+from kernels.bench.providers import PROVIDERS, Provider, named
+from kernels.bench.session import Deadline, Stage, Stop, run_stages
+from kernels.bench.stages import PROFILED, Session
+from kernels.bench.tuning import GPU_METHODS, LOSSES, check
+from kernels.bench.worker import Failed, Worker
+
+ABOUT = {"device": "a cpu", "torch": "2", "triton": "3", "threads": 1}
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+class Here:
+    """A remote that is no process."""
+
+    def __init__(self, overrides=None):
+        self.runner, self.overrides, self.closed = Runner("cpu"), overrides or {}, False
+
+    def call(self, method, timeout, /, **arguments):
+        assert not self.closed
+        if method in self.overrides:
+            return self.overrides[method](**arguments)
+        try:
+            if method in GPU_METHODS:
+                return GPU_METHODS[method](self.runner, **arguments)
+            return getattr(self.runner, method)(**arguments)
+        except (ImportError, ValueError, RuntimeError, MemoryError) as error:
+            raise Failed(str(error)) from error
+
+    def close(self):
+        self.closed = True
+
+
+# --- problems and providers
+
+
+AGREEING = [
+    (name, loss, positives)
+    for name, provider in PROVIDERS.items()
+    for loss in ("infonce", "sigmoid")
+    for positives in (1, 2)
+    if name not in ("compile", "open_clip chunked") and provider.covers(Problem(loss, 24, 10, positives), "cpu")
+]
+
+
+@pytest.mark.parametrize(("name", "loss", "positives"), AGREEING)
+def test_providers_agree_on_value_and_gradients(name, loss, positives):
+    """All are asked for the same number: an unlike one would be compared unfairly."""
+    provider, problem = PROVIDERS[name], Problem(loss, 24, 10, positives)
+    if name.startswith("pml"):
+        pytest.importorskip("pytorch_metric_learning")
+    seed = random.randrange(2**31)
+    inputs = problem.inputs("cpu", seed)
+    z = inputs.leaves()
+    value = provider.build(problem, "cpu")(z)
+    value.backward()
+    exact = dict(zip(("value", "x", "y"), problem.exact(inputs), strict=True))
+    assert_equal({"value": value.detach(), "x": z.x.grad, "y": z.y.grad}, exact, 2e-5, seed)
+
+
+def test_peers_are_asked_for_the_textbook_gradient(monkeypatch):
+    """memeff and inf-cl need CUDA; what they are called with does not."""
+    asked = {}
+
+    def clip(temperature, **options):
+        asked["memeff"] = {"temperature": temperature, **options}
+        return lambda x, y: None
+
+    def one_direction(q, k, **options):
+        asked.setdefault("inf_cl", []).append((q, k))
+        return torch.nn.functional.cross_entropy(q @ k.T.float(), torch.arange(len(q)))
+
+    monkeypatch.setitem(sys.modules, "memeff", types.SimpleNamespace(MemoryEfficientCLIPLoss=clip))
+    monkeypatch.setitem(sys.modules, "inf_cl", types.SimpleNamespace(cal_inf_loss=one_direction))
+    problem = Problem("infonce", 6, 256)
+    inputs = problem.inputs("cpu")
+    PROVIDERS["memeff"].build(problem, "cuda")(inputs)
+    assert asked["memeff"] == {"temperature": 1 / inputs.scale.item(), "normalized_inputs": True, "stable": False}
+    value = PROVIDERS["inf-cl"].build(problem, "cuda")(inputs)
+    assert len(asked["inf_cl"]) == 2
+    assert value.item() == pytest.approx(problem.exact(inputs)[0].item(), rel=1e-3)
+
+
+def test_inputs_repeat_ids_and_are_unit_rows():
+    z = Problem("infonce", 12, 7, positives=3).inputs("cpu")
+    assert z.ids.bincount().tolist() == [3, 3, 3, 3]
+    assert torch.allclose(z.x.norm(dim=1), torch.ones(12))
+    cos = z.x @ z.y.T
+    same = z.ids[:, None] == z.ids
+    assert cos[same].mean() > cos[~same].mean() + 0.2
+
+
+@pytest.mark.parametrize(
+    ("loss", "mode", "factor"), [("infonce", "full", 8), ("sigmoid", "full", 6), ("infonce", "forward", 2)]
+)
+def test_floor(loss, mode, factor):
+    problem = Problem(loss, 1000, 64)
+    assert problem.floor(mode, Ceilings(1e9, 1e20)) == pytest.approx(factor * 1000 * 1000 * 64 / 1e9)
+    passes = 2 if mode == "full" else 1
+    assert problem.floor(mode, Ceilings(1e20, 1e6)) == pytest.approx(passes * 2 * 1000 * 64 * 4 / 1e6)
+
+
+def test_problems_and_names_are_checked():
+    with pytest.raises(ValueError, match="n = 7 is no multiple"):
+        Problem("infonce", 7, 4, positives=2)
+    with pytest.raises(ValueError, match="one of infonce, each, sigmoid"):
+        Problem("triplet", 8, 4)
+    with pytest.raises(ValueError, match="no provider is called 'flash'"):
+        named(["flash"])
+    assert COLORS.keys() == PROVIDERS.keys()
+
+
+# --- measuring
+
+
+def test_errors_are_those_of_the_loss(monkeypatch):
+    def off(problem, device):
+        loss = PROVIDERS["dense"].build(problem, device)
+        return lambda z: loss(z) * 1.25
+
+    monkeypatch.setitem(PROVIDERS, "off", Provider("off", off, ("infonce",)))
+    runner = Runner("cpu")
+    runner.prepare("off", {"loss": "infonce", "n": 32, "d": 8})
+    value, gradient = runner.errors(16)
+    exact = runner.problem.of_size(16).exact(runner.problem.of_size(16).inputs("cpu"))[0].item()
+    assert value == pytest.approx(0.25 * exact, rel=1e-4)
+    assert gradient == pytest.approx(0.25, rel=1e-4)
+
+
+@pytest.mark.skipif(not RESETTABLE.exists(), reason="the peak of a process cannot be reset here")
+def test_peak_memory_counts_what_a_run_takes_and_forgets(monkeypatch):
+    mib = 64
+
+    def hungry(problem, device):
+        return lambda z: torch.ones(mib * 2**18 if len(z.x) == 8 else 1).sum() * 0 + z.x.sum()
+
+    monkeypatch.setitem(PROVIDERS, "hungry", Provider("hungry", hungry, ("infonce",)))
+    runner = Runner("cpu")
+    runner.prepare("hungry", {"loss": "infonce", "n": 8, "d": 4})
+    monkeypatch.setattr("kernels.bench.measuring.WARM_ROWS", 4)
+    assert [mib * 0.9 < runner.peak("full") < mib * 1.3 for _ in range(2)] == [True, True]
+
+
+def test_what_does_not_fit_is_not_tried():
+    runner = Runner("cpu")
+    with pytest.raises(MemoryError, match="needs at least"):
+        runner.prepare("pml NTXent", {"loss": "infonce", "n": 65536, "d": 4})
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_check_sees_a_wrong_gradient(loss, monkeypatch):
+    rows = check(Runner("cpu"), "chunked", loss, "float32", (23, 41, 9))
+    assert [row["ok"] for row in rows] == [True, True], rows
+    right = Tensor.backward
+
+    def wrong(value, *args):
+        right(value * (1.02 if value.dtype == torch.float32 else 1.0), *args)
+
+    monkeypatch.setattr(Tensor, "backward", wrong)
+    assert [row["ok"] for row in check(Runner("cpu"), "chunked", loss, "float32", (23, 41, 9))] == [False, False]
+
+
+# --- comparing
+
+
+PLAN = Plan("cpu", ("full",), rounds=3, error_rows=8)
+
+
+def test_comparison_has_rows_and_reasons(tmp_path):
+    problems = [(Problem("infonce", n, 8, 2), named(["chunked", "dense", "memeff"])) for n in (16, 32)]
+    broken = Provider("broken", lambda problem, device: 1 / 0, ("infonce",))
+    remotes = []
+
+    def open_remote():
+        remotes.append(
+            Here({"prepare": lambda **asked: prepare(remotes, **asked), "ceilings": lambda dtype: [1e12, 1e11]})
+        )
+        return remotes[-1]
+
+    def prepare(remotes, provider, problem):
+        if provider == "broken":
+            raise Failed("out of memory")
+        return remotes[-1].runner.prepare(provider, problem)
+
+    out = tmp_path / "results.csv"
+    result = compare(
+        [(problem, [*providers, broken]) for problem, providers in problems],
+        open_remote,
+        PLAN,
+        ABOUT,
+        done=lambda rows: table.append(out, rows),
+    )
+    assert [(row["provider"], row["n"]) for row in result.rows] == [
+        (p, n) for n in (16, 32) for p in ("chunked", "dense")
+    ]
+    assert result.reasons() == ["broken: out of memory (16 x 8, 32 x 8)"]
+    assert all(remote.closed for remote in remotes)
+    read = table.read(out)
+    assert [row["provider"] for row in read] == ["chunked", "dense"] * 2
+    for row in read:
+        assert row.keys() == table.COLUMNS.keys()
+        assert row["seconds_20"] <= row["seconds"] <= row["seconds_80"]
+        assert row["gradient_error"] < 1e-4
+        assert row["repeats"] == 3
+
+
+class Timed:
+    """A remote on a clock of ours. Ceilings rise while it is measured, as when another load ends."""
+
+    def __init__(self, clock, order):
+        self.clock, self.order, self.name = clock, order, "ceilings"
+
+    def call(self, method, timeout, /, **asked):
+        if method == "prepare":
+            self.name = asked["provider"]
+            return ""
+        if method in ("time", "ceilings"):
+            self.order.append(self.name)
+        if method == "time":
+            self.clock.now += 10
+        rising = 1e9 * self.order.count("ceilings")
+        return {"peak": 1.0, "errors": [0.0, 0.0], "time": [0.1], "ceilings": [rising, 1e20]}[method]
+
+    def close(self):
+        pass
+
+
+def test_turns_are_interleaved_and_end_with_the_time():
+    clock, order = Clock(), []
+    deadline = Deadline(35.0, clock)
+    problems = [(Problem("infonce", n, 8), named(["chunked", "dense"])) for n in (16, 32)]
+    result = compare(problems, lambda: Timed(clock, order), PLAN, ABOUT, left=deadline.left)
+    assert order == ["ceilings", "chunked", "dense", "ceilings", "chunked", "dense", "ceilings"]
+    assert [row["repeats"] for row in result.rows] == [2, 2]
+    assert [row["floor_seconds"] for row in result.rows] == [
+        pytest.approx(8 * 16 * 16 * 8 / 3e9)
+    ] * 2  # the best of three
+    assert result.unreached == ["infonce, N = 32, D = 8, float32"]
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_crashes_or_hangs_is_one_line():
+    worker = Worker("cpu", 1)
+    try:
+        with pytest.raises(Failed, match=r"is not installed \(pip install"):
+            worker.call("prepare", 60.0, provider="inf-cl", problem={"loss": "infonce", "n": 8, "d": 256})
+        assert worker.call("about", 60.0)["torch"] == torch.__version__
+        with pytest.raises(Failed, match="no answer to ceilings within 0 s"):
+            worker.call("ceilings", 0.01, dtype="float32")
+    finally:
+        worker.close()
+    worker = Worker("cpu", 1)
+    worker._process.kill()
+    try:
+        with pytest.raises(Failed, match="ended with exit code -9"):
+            worker.call("about", 60.0)
+    finally:
+        worker.close()
+
+
+def test_another_schema_is_refused(tmp_path):
+    path = tmp_path / "results.csv"
+    path.write_text("date,seconds\n1,2\n")
+    with pytest.raises(ValueError, match="move it away"):
+        table.append(path, [])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(12.3456, "12.3 s"), (0.0123456, "12.3 ms"), (4.2e-5, "42.0 µs"), (0.5, "500 ms")]
+)
+def test_duration(seconds, text):
+    assert table.duration(seconds) == text
+
+
+# --- a session
+
+
+def test_stages_share_the_time_and_outlive_an_error():
+    clock, shares = Clock(), {}
+
+    def stage(name, takes, error=None):
+        def run(deadline):
+            shares[name] = deadline.left()
+            clock.now += takes
+            if error:
+                raise error
+            return [f"half of {name}"]
+
+        return Stage(name, 1.0, run)
+
+    told = []
+    stages = [stage("a", 10), stage("b", 70, RuntimeError("no driver")), stage("c", 60), stage("d", 1)]
+    timeline = run_stages(stages, 120.0, lambda seconds, text: told.append((seconds, text)), clock)
+    assert shares == {"a": 30.0, "b": pytest.approx(110 / 3), "c": 20.0}
+    assert timeline.unreached == ["a: half of a", "b: RuntimeError: no driver", "c: half of c", "d: no time was left"]
+    assert timeline.seconds == {"a": (0.0, 10.0), "b": (10.0, 70.0), "c": (80.0, 60.0)}
+    assert not timeline.stopped
+
+    def wrong(deadline):
+        raise Stop("kernels are wrong")
+
+    timeline = run_stages([Stage("a", 1.0, wrong), stage("b", 1)], 10.0, lambda *_: None, clock)
+    assert timeline.stopped == "a: kernels are wrong"
+    assert timeline.unreached == ["b: not begun"]
+
+
+PRESENT = {"block_m": 128, "block_n": 128, "block_k": 64, "warps": 8, "stages": 3, "group": 8, "programs": 0}
+
+
+def test_candidates_can_launch_and_begin_with_the_present_one():
+    found = sweep.candidates(PRESENT, 2, 227 * 1024)
+    assert found[0] == PRESENT
+    assert len(found) == len({tuple(config.items()) for config in found})
+    for config in found:
+        tiles = (config["block_m"] + config["block_n"]) * config["block_k"] * config["stages"] * 2
+        assert tiles <= 227 * 1024
+        assert config["block_m"] * config["block_n"] / (32 * config["warps"]) < 255
+
+
+def test_sweep_finds_the_fastest_records_failures_and_stops_in_time(tmp_path):
+    clock = Clock()
+    best = dict(PRESENT, block_n=256)
+    alternatives = {"lse": sweep.candidates(PRESENT, 2, 227 * 1024), "gradient": [PRESENT, best]}
+
+    def run(kernel, shape, config, seconds):
+        clock.now += 1
+        if config["stages"] == 2:
+            raise Failed("out of resource: shared memory")
+        return {"small": 1.0, "large": 4.0}[shape] * (0.5 if config == best else 1.0 + config["warps"] / 100)
+
+    trials, untried = sweep.sweep(alternatives, ["small", "large"], run, Deadline(10_000.0, clock))
+    assert untried == 0
+    assert sweep.winners(trials) == {"lse": best, "gradient": best}
+    assert {trial.why for trial in trials if trial.seconds is None} == {"out of resource: shared memory"}
+    text = sweep.as_python(sweep.winners(trials), 90, 2, trials)
+    assert text.splitlines()[0] == ('    (90, "lse", 2): Config(128, 256, 64, 8, 3),  # small: 2.16 x, large: 2.16 x')
+    from kernels.tiles.configs import Config
+
+    (key, config), *_ = eval("{" + text + "\n}", {"Config": Config}).items()
+    assert (key, config) == ((90, "lse", 2), Config(**best))
+    other = [sweep.Trial("lse", "small", PRESENT | {"strips": 4}, 1.0)]
+    assert "Config(128, 128, 64, 8, 3, strips=4)" in sweep.as_python(sweep.winners(other), 90, 2, other)
+    sweep.write(tmp_path / "sweep.csv", trials)
+    with (tmp_path / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(trials)
+    assert {row["why"] for row in rows if not row["seconds"]} == {"out of resource: shared memory"}
+
+    trials, untried = sweep.sweep(alternatives, ["small", "large"], run, Deadline(7.0, clock))
+    assert {trial.kernel for trial in trials} == {"lse", "gradient"}
+    assert untried == sum(map(len, alternatives.values())) - 4
+
+
+def session(out, tests=(0, "12 passed"), **overrides):
+    machine = {"arch": 90, "shared_memory": 227 * 1024}
+    table_ = {f"{kernel}/2": PRESENT for kernel in ("lse", "gradient", "each", "sigmoid")}
+    fakes = {
+        "about": lambda: dict(ABOUT),
+        "architecture": lambda: machine | {"table": dict(table_)},
+        "trial": lambda kernel, config, problem, mode, repeats: config["warps"] + config["block_k"] / 1000,
+        "adopt": lambda winners: None,
+        "ceilings": lambda dtype: [1e12, 1e11],
+        "check": lambda backend, loss, dtype, shape: check(Runner("cpu"), "chunked", loss, "float32", (13, 17, 5)),
+        "with_scratch": lambda num_bytes: 1.0,
+        "profile": lambda problem: GPU_METHODS["profile"](Runner("cpu"), {"loss": "infonce", "n": 64, "d": 8}),
+    }
+    problems = [(Problem("infonce", n, 8, 2), named(["chunked", "dense"])) for n in (16, 32)]
+    return Session(
+        out, lambda: Here(fakes | overrides), plan=PLAN, problems=problems, run_tests=lambda seconds: tests, jobs=2
+    )
+
+
+def test_a_session_writes_everything(tmp_path):
+    s = session(tmp_path)
+    timeline = run_stages(s.stages(), 120.0, lambda *_: None)
+    report.write(tmp_path, s.found, timeline)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("results.csv", "sweep.csv", "plot.png", "report.md", "environment.json")
+    }
+    assert timeline.unreached == []
+    text = (tmp_path / "report.md").read_text()
+    assert "12 passed" in text
+    assert '(90, "gradient", 2): Config(' in text
+    assert "infonce · N 32 · D 8" in text
+    assert PROFILED.title in text
+    assert "aten::mm" in text
+    assert json.loads((tmp_path / "environment.json").read_text())["device"] == "a cpu"
+    assert s.found.winners["lse"]["warps"] == 4
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("what", ["check", "tests"])
+def test_a_session_stops_when_kernels_are_wrong(tmp_path, what):
+    bad = {"loss": "mean", "dtype": "bfloat16", "shape": "3 x 4 x 5", "error": 0.5, "allowed": 1e-2, "ok": False}
+    s = session(tmp_path, check=lambda **_: [bad]) if what == "check" else session(tmp_path, (1, "2 failed"))
+    timeline = run_stages(s.stages(), 60.0, lambda *_: None)
+    report.write(tmp_path, s.found, timeline)
+    assert ("error 5.0e-01 > 1e-02" if what == "check" else "2 failed") in timeline.stopped
+    text = (tmp_path / "report.md").read_text()
+    assert "**Stopped.**" in text
+    assert "measure: not begun" in text
+
+
+def test_tests_that_could_not_run_are_reported_and_no_reason_to_stop(tmp_path):
+    s = session(tmp_path, (4, "No module named pytest"))
+    timeline = run_stages(s.stages()[:1], 60.0, lambda *_: None)
+    assert not timeline.stopped
+    assert timeline.unreached == ["correctness: pytest -m gpu: No module named pytest"]
+
+
+def test_without_a_gpu_it_says_so(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu.main(["--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_plot_draws_nothing_from_nothing(tmp_path):
+    plot([], tmp_path / "plot.png")
+    assert not (tmp_path / "plot.png").exists()
+
+
+@pytest.mark.slow
+def test_the_command(tmp_path):
+    """End to end, with real processes."""
+    command = [sys.executable, "-m", "kernels.bench", "--sizes", "64,128", "--dim", "16", "--threads", "1"]
+    command += ["--providers", "chunked,dense,open_clip chunked", "--out", str(tmp_path / "results.csv")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    assert "No GPU here" in done.stdout
+    assert "open_clip chunked: " in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    rows = table.read(tmp_path / "results.csv")
+    assert {(row["provider"], row["n"]) for row in rows} >= {(p, n) for p in ("chunked", "dense") for n in (64, 128)}
+    assert (tmp_path / "plot.png").exists()
