@@ -50,13 +50,19 @@ KINDS = {
 
 def names(kind: str) -> list[str]:
     """Components of a kind, found without importing them: listing never pays for torch."""
+    return sorted(_files(kind))
+
+
+def _files(kind: str) -> dict[str, str]:
+    """{name: file} of a kind. Tasks are written as in the literature: `xor_flip.py` is xor-flip, `and_.py` is and."""
     package = importlib.import_module(KINDS[kind])
-    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.ispkg and m.name[0] != "_")
+    files = [m.name for m in pkgutil.iter_modules(package.__path__) if not m.ispkg and m.name[0] != "_"]
+    return {file.rstrip("_").replace("_", "-") if kind == "task" else file: file for file in files}
 
 
 def summary(kind: str, name: str) -> str:
     """First line of the documentation of a component's file, read without importing it."""
-    spec = importlib.util.find_spec(f"{KINDS[kind]}.{name}")
+    spec = importlib.util.find_spec(f"{KINDS[kind]}.{_files(kind)[name]}")
     assert spec is not None
     assert spec.origin is not None
     text = ast.get_docstring(ast.parse(Path(spec.origin).read_text())) or ""
@@ -68,9 +74,10 @@ def load(kind: str, name: str) -> type:
     """The class behind a name. Raises PydanticCustomError (a ValueError) that names what there is."""
     if ":" in name:
         return _load_from_user(kind, name)
-    if name not in names(kind):
-        raise _error(f"no {kind} named '{name}'{did_you_mean(name, names(kind))}")
-    module = importlib.import_module(f"{KINDS[kind]}.{name}")
+    files = _files(kind)
+    if name not in files:
+        raise _error(f"no {kind} named '{name}'{did_you_mean(name, files)}")
+    module = importlib.import_module(f"{KINDS[kind]}.{files[name]}")
     (component,) = (getattr(module, public) for public in module.__all__)
     return component
 

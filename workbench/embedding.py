@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from workbench.model import Model
@@ -22,8 +23,15 @@ class Embedder:
     device: torch.device
     batch: int = 256
 
-    def __call__(self, inputs: Mapping[str, Sequence[Any] | Tensor], sides: Sequence[str]) -> Views:
+    def __call__(
+        self,
+        inputs: Mapping[str, Sequence[Any] | Tensor],
+        sides: Sequence[str],
+        valid: Mapping[str, Bool[Tensor, " n"]] | None = None,
+    ) -> Views:
         """{modality: n raw items, or a tensor of n model inputs} -> {side: View}, fp32 on the CPU, one view each.
+
+        `valid` says which rows have each modality, by default all; the items of the others are never read by a fusion.
 
         Raises ValueError when the modalities have different numbers of rows, or none.
         """
@@ -34,7 +42,7 @@ class Embedder:
         self.model.eval()
         try:
             with torch.inference_mode():
-                chunks = list(self._chunks(inputs, sides, next(iter(lengths.values()))))
+                chunks = list(self._chunks(inputs, sides, valid, next(iter(lengths.values()))))
         finally:
             self.model.train(training)
         return {
@@ -45,13 +53,18 @@ class Embedder:
         }
 
     def _chunks(
-        self, inputs: Mapping[str, Sequence[Any] | Tensor], sides: Sequence[str], length: int
+        self,
+        inputs: Mapping[str, Sequence[Any] | Tensor],
+        sides: Sequence[str],
+        valid: Mapping[str, Bool[Tensor, " n"]] | None,
+        length: int,
     ) -> Iterator[Views]:
+        valid = valid or dict.fromkeys(inputs, torch.ones(length, dtype=torch.bool))
         for begin in range(0, length, self.batch):
             rows = range(begin, min(begin + self.batch, length))
             batch = {m: self._ready(m, raw, rows)[:, None].to(self.device) for m, raw in inputs.items()}
-            valid = {m: torch.ones(len(rows), 1, dtype=torch.bool, device=self.device) for m in inputs}
-            yield self.model(batch, valid, sides)
+            there = {m: valid[m][rows.start : rows.stop, None].to(self.device) for m in inputs}
+            yield self.model(batch, there, sides)
 
     def _ready(self, modality: str, raw: Sequence[Any] | Tensor, rows: range) -> Tensor:
         """Model inputs of these rows; a tensor already holds model inputs."""

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import multiprocessing as mp
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from workbench.recipe import Recipe, parse_recipe
-from workbench.recipe_file import apply_override, read_tree, shipped_recipes
+from workbench.recipe_file import apply_override, merge, read_tree, shipped_recipes
+from workbench.types import Modality
 from workbench.verdict import verdict
 
 DEFAULT = ("clip", "symile", "confu")
+DEFAULT_OF_TWO = ("clip", "siglip")
+"""Symile and ConFu begin at three modalities"""
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,28 @@ def arm(task: dict[str, Any], objective: str, seed: int, overrides: tuple[str, .
     lines[("objective",)] = f"--objective {objective}"
     lines[("data", "task")] = f"--task {task['name']}"
     for override in overrides:
+        if override.startswith("data."):  # the task has to be known before its encoders are
+            tree = apply_override(tree, lines, override)
+    tree = _with_encoders(tree, parse_recipe(tree, lines).data.build().modalities)
+    for override in overrides:
         tree = apply_override(tree, lines, override)
-    recipe = parse_recipe(tree, lines)
-    modalities = recipe.data.settings.task.build().modalities
-    (encoder, *_) = tree["model"]["encoders"].values()
-    tree["model"]["encoders"] = {m: tree["model"]["encoders"].get(m, encoder) for m in modalities}
     return parse_recipe(tree, lines)
+
+
+def _with_encoders(tree: dict[str, Any], modalities: Mapping[str, Modality]) -> dict[str, Any]:
+    """The recipe with an encoder for each of the task's modalities: the one of that name, else by its kind."""
+    named: dict[str, Any] = tree["model"]["encoders"]
+    towers, _ = read_tree(shipped_recipes() / "_base" / "towers.yaml")
+    by_kind = towers["model"].pop("encoders") | {"vector": next(iter(named.values()))}
+    if any(modality.kind != "vector" for modality in modalities.values()):
+        tree = merge(tree, towers)
+    encoders = {name: named.get(name, by_kind[modality.kind]) for name, modality in modalities.items()}
+    return {**tree, "model": {**tree["model"], "encoders": encoders}}
+
+
+def default(task: str, overrides: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The objectives that a task of so many modalities allows. Raises RecipeError as `arm` does."""
+    return DEFAULT if len(arm({"name": task}, "clip", 0, overrides).model.encoders) > 2 else DEFAULT_OF_TWO
 
 
 def run(

@@ -208,6 +208,8 @@ class Terms(nn.Module):
             if term.is_self or set(a.members) & set(b.members):
                 return None
             best = kind(a.members, b.members)
+            if best is None:
+                return None
             floor += term.weight * best.value
             chance += term.weight * best.no_information
         return floor, chance

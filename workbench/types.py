@@ -217,8 +217,9 @@ class Objective(Protocol):
 class Context:
     """What an evaluator sees of a run."""
 
-    embed: Callable[[Mapping[str, Sequence[Any] | Tensor], Sequence[str]], Views]
-    """embed(raw items by modality (rows aligned), side names) -> Views in fp32 on the CPU, k = 1, no gradient"""
+    embed: Callable[..., Views]
+    """embed(raw items by modality (rows aligned), side names, valid={modality: bool [n]}: default all) -> Views in fp32
+    on the CPU, k = 1, no gradient"""
     objective: Any
     data: Data
     batch: int

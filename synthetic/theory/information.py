@@ -38,6 +38,6 @@ def bayes_accuracy(joint: Joint, target: str, given: tuple[str, ...]) -> float:
     return float(best.sum())
 
 
-def best_single_accuracy(joint: Joint, target: str) -> float:
-    """The best accuracy from any one of the other modalities."""
-    return max(bayes_accuracy(joint, target, (m,)) for m in joint.codes if m != target)
+def best_single_accuracy(joint: Joint, target: str, given: tuple[str, ...] | None = None) -> float:
+    """The best accuracy from any one of the given modalities; default: of all others."""
+    return max(bayes_accuracy(joint, target, (m,)) for m in given or joint.codes if m != target)

@@ -12,6 +12,25 @@ import numpy as np
 if TYPE_CHECKING:
     from jaxtyping import Float64, Int64
 
+LIMIT = 2**20
+"""outcomes that a joint distribution may list: a few seconds for all of a task's optima"""
+
+
+def check_outcomes(*sizes: int) -> None:
+    """Raises ValueError when there are more than a million combinations of one code of each alphabet."""
+    number = math.prod(sizes)
+    if number > LIMIT:
+        raise ValueError(
+            f"the exact truth would list {number} outcomes ({' x '.join(map(str, sizes))}), more than {LIMIT}: "
+            "take fewer bits, symbols or modalities"
+        )
+
+
+def outcomes(*sizes: int) -> Int64[np.ndarray, "m s"]:
+    """All combinations of one code of each alphabet, a row for each alphabet. Raises ValueError as above."""
+    check_outcomes(*sizes)
+    return np.indices(sizes).reshape(len(sizes), -1)
+
 
 @dataclass(frozen=True, eq=False)
 class Joint:

@@ -4,15 +4,20 @@ A task is one file of this package with one class, whose keyword-only arguments 
 twice: `sample` draws it, `joint` enumerates it, and a test holds the two together for every task there is.
 Codes are abstract symbols; `observe` turns them into inputs. Whatever is random in `observe`'s maps (code books) has
 its own seed among the task's arguments: a model probed on a world of another seed is tested on nothing.
+
+A task may also have these attributes, which `Missing`, `Hub` and the rendered tasks show:
+
+    seen    {modalities seen together: share of the samples}, independent of the codes; default: always all of them
+    given   the modalities that the target is predicted from; default: all other modalities
+    kinds   {modality: vector | image | text}; default: vector. `observe` gives uint8 [n, h, w, 3], or list[str]
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import torch
-    from jaxtyping import Float, Int64
     from torch import Tensor
 
     from synthetic.theory.joint import Joint
@@ -20,24 +25,29 @@ if TYPE_CHECKING:
 
 
 class Task(Protocol):
-    modalities: tuple[str, ...]
-    target: str
-    """the modality to be predicted from the others"""
+    @property
+    def modalities(self) -> tuple[str, ...]: ...
+
+    @property
+    def target(self) -> str:
+        """the variable to be predicted: a modality, or a label that no encoder sees"""
+        ...
+
     codes: dict[str, int]
-    """{modality: size of its alphabet}"""
+    """{variable: size of its alphabet}: of every modality, and of variables that are never shown"""
     shapes: dict[str, tuple[int, ...]]
-    """{modality: shape of one input}"""
+    """{modality: shape of one input}; () where it is an image or a text"""
 
-    def sample(self, n: int, generator: torch.Generator) -> dict[str, Int64[Tensor, " n"]]:
-        """The codes of n independent samples, by modality."""
+    def sample(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """int64 codes [n] of n independent complete samples, by variable; latents [n, d] where they are continuous."""
         ...
 
-    def observe(self, modality: str, codes: Int64[Tensor, " n"]) -> Float[Tensor, "n ..."]:
-        """What an encoder sees of these codes."""
+    def observe(self, modality: str, codes: Tensor) -> Any:
+        """What an encoder sees of these codes: float32 [n, *shape] unless the modality is of another kind."""
         ...
 
-    def joint(self) -> Joint:
-        """The exact distribution of the codes."""
+    def joint(self) -> Joint | None:
+        """The exact distribution of the codes; None where the task is continuous."""
         ...
 
     def truth(self, batch: int = 256) -> Truth:

@@ -35,7 +35,9 @@ def run(folder: Path, objective: str, nproc: int) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", ["{name: confu, scale: {learn: true}}", "siglip", "symile"])
+@pytest.mark.parametrize(
+    "objective", ["{name: confu, scale: {learn: true}}", "siglip", "symile", "{name: symile, negatives: n_squared}"]
+)
 def test_two_processes_equal_one(tmp_path: Path, objective: str) -> None:
     one, two = (run(tmp_path, objective, nproc) for nproc in (1, 2))
     for a, b in zip(read(one / "metrics.jsonl"), read(two / "metrics.jsonl"), strict=True):

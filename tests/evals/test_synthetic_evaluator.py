@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,8 @@ import torch.nn.functional as F
 from synthetic.xor import XOR
 from workbench.component import validate
 from workbench.evals.synthetic import Synthetic
-from workbench.types import Context, Loss, Pool, Side, View, Views
+from workbench.terms import Scale, Term, Terms
+from workbench.types import Context, Data, Loss, Pool, Side, View, Views
 from workbench.verdict import verdict
 
 BATCH = 64
@@ -22,12 +24,14 @@ BATCH = 64
 class OneTerm:
     """InfoNCE between a+b and c at a scale that makes one-hot embeddings the optimal critic; remembers its pools."""
 
+    all_sides = (Side.parse("a+b"), Side.parse("c"))
+
     def __init__(self, optimum: Any = None) -> None:
         self.pools: list[Pool] = []
         self.known = optimum
 
-    def sides(self, step: int) -> list[Side]:
-        return [Side.parse("a+b"), Side.parse("c")]
+    def sides(self, step: int) -> tuple[Side, ...]:
+        return self.all_sides
 
     def query_sides(self, others: tuple[str, ...], target: str) -> list[str]:
         assert (others, target) == (("a", "b"), "c")
@@ -61,7 +65,8 @@ def context(task: XOR, objective: Any, *, knows: bool, seed: int = 0) -> Context
             views[name] = View(z, torch.ones(z.shape[:2], dtype=torch.bool))
         return views
 
-    return Context(embed, objective, SimpleNamespace(task=task), BATCH, seed)  # type: ignore[arg-type]
+    data = SimpleNamespace(task=task, observe=task.observe)
+    return Context(embed, objective, data, BATCH, seed)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("bits", [1, 3])
@@ -119,3 +124,79 @@ def test_refusals():
         list(Synthetic().run(context(XOR(), objective, knows=True)))
     with pytest.raises(ValueError, match="batches"):  # one batch has no standard error
         validate("eval", {"name": "synthetic", "batches": 1})
+
+
+def contrasts(modalities: tuple[str, ...], *terms: Term) -> Terms:
+    """Contrast terms at the scale of a perfect critic on one-hot embeddings."""
+    return Terms(modalities, terms, Scale(init=60.0))
+
+
+def synthetic_data(**task: Any) -> Data:
+    return validate("data", {"name": "synthetic", "task": task}).build()
+
+
+def context_of(data: Data, objective: Terms, codes: Any, size: int, seed: int) -> Context:
+    """Every side is the one-hot of `codes(inputs, side)`."""
+
+    def embed(inputs: Any, sides: Any, valid: Any = None) -> Views:
+        views = {}
+        for side in sides:
+            z = F.one_hot(codes(inputs, side), size).float()[:, None]
+            everyone = torch.ones(len(z), dtype=torch.bool)
+            there = [everyone if valid is None else valid[m] for m in Side.parse(side).members]
+            views[side] = View(z, torch.stack(there).all(0)[:, None])
+        return views
+
+    return Context(embed, objective, data, BATCH, seed)
+
+
+@pytest.mark.parametrize("loss", ["infonce", "sigmoid"])
+def test_missing_rows_leave_the_loss_on_its_own_floor(loss):
+    seed = int(torch.randint(2**31, ()))
+    data = synthetic_data(name="missing", of={"name": "xor", "bits": 2}, rate=0.3)
+    objective = contrasts(("a", "b", "c"), Term(between=("a+b", "c"), loss=loss))
+    if objective.bias is not None:  # right pairs at the optimal logit, wrong ones far below
+        some = 1 - (1 - 0.7**3) ** BATCH
+        objective.bias.data.fill_(math.log(4 * some / (BATCH * 0.7**3 - some)) - 60)
+
+    def codes(inputs: Any, side: str) -> torch.Tensor:
+        x = [inputs[m] for m in Side.parse(side).members]
+        return ((x[0] if len(x) == 1 else (x[0] - x[1]).abs()) @ torch.tensor([1.0, 2.0])).long()
+
+    got = dict(Synthetic(batches=150).run(context_of(data, objective, codes, 4, seed)))
+    assert got["accuracy"] == got["bayes"] == 1, "complete samples"
+    assert abs(got["loss"] - got["floor"]) < 5 * got["loss_se"], seed
+    complete = XOR(bits=2).truth(BATCH)
+    whole = complete.infonce(("a", "b"), ("c",)) if loss == "infonce" else complete.sigmoid(("a", "b"), ("c",))
+    assert whole is not None
+    assert got["floor"] < whole.value - 10 * got["loss_se"], "fewer rows cost less"
+
+
+def test_emergent_retrieval_is_bounded_by_the_hub():
+    """Embeddings that know what the image knows: the text finds the audio in one of `fine` cases."""
+    data = synthetic_data(name="hub", coarse=4, fine=3)
+    pairs = Term(between=("image", "text")), Term(between=("image", "audio"))
+
+    def codes(inputs: Any, side: str) -> torch.Tensor:
+        return inputs[side].argmax(1) // (1 if side == "image" else 3)
+
+    got = dict(Synthetic().run(context_of(data, contrasts(("image", "text", "audio"), *pairs), codes, 4, 3)))
+    assert got["accuracy"] == pytest.approx(1 / 3, abs=5 * (2 / 9 / 2000) ** 0.5)  # ties: always the lowest code
+    assert got["bayes"] == 1
+    assert abs(got["loss"] - got["floor"]) < 5 * got["loss_se"]
+
+
+@pytest.mark.parametrize(("task", "low", "high"), [("uniqueness", 1.0, 1.0), ("latent-synergy", 0.1, 0.75**3)])
+def test_a_hidden_label_is_read_by_a_linear_probe(task, low, high):
+    """One-hot a and b tell a; their xor they tell no better than a sum of two scores can."""
+    data = synthetic_data(name=task)
+    modalities = tuple(data.modalities)
+    objective = contrasts(modalities, *(Term(between=pair) for pair in combinations(modalities, 2)))
+
+    def codes(inputs: Any, side: str) -> torch.Tensor:
+        x = inputs[side]
+        return x.argmax(1) if task == "uniqueness" else (x @ torch.tensor([1.0, 2.0, 4.0])).long()
+
+    got = dict(Synthetic(batches=2).run(context_of(data, objective, codes, 8, 3)))
+    assert low <= got["accuracy"] <= high
+    assert (got["bayes"], got["chance"]) == (1, 0.125)

@@ -5,8 +5,10 @@ import importlib
 import json
 import math
 import pkgutil
+import re
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,19 @@ import pytest
 import torch
 
 import synthetic
+from synthetic.and_ import And
+from synthetic.distractor import Distractor
+from synthetic.hub import Hub
+from synthetic.m3_lite import M3Lite
+from synthetic.missing import Missing
+from synthetic.modsum import ModSum
+from synthetic.parity import Parity
+from synthetic.redundancy import Redundancy
 from synthetic.synergy import Synergy
+from synthetic.theory.presence import seen_of
+from synthetic.uniqueness import Uniqueness
 from synthetic.xor import XOR
+from synthetic.xor_flip import XORFlip
 
 NAMES = [m.name for m in pkgutil.iter_modules(synthetic.__path__) if not m.ispkg]
 
@@ -30,43 +43,71 @@ def draw(task, n, seed):
     return task.sample(n, torch.Generator().manual_seed(seed))
 
 
-def assert_samples_follow_joint(task, n=20_000):
-    seed = torch.seed() % 2**31
-    codes, joint = draw(task, n, seed), task.joint()
-    size = tuple(joint.codes.values())
-    cell = np.ravel_multi_index(tuple(codes[m].numpy() for m in joint.codes), size)
-    support = np.ravel_multi_index(tuple(joint.support.T), size)
-    assert set(cell) <= set(support), f"seed {seed}: an impossible outcome was drawn"
-    order = np.argsort(support)
-    count = np.bincount(np.searchsorted(support[order], cell), minlength=len(support))
-    expected = n * joint.probability[order]
-    chi2, k = ((count - expected) ** 2 / expected).sum(), len(support) - 1
-    # Laurent and Massart (2000), lemma 1: exceeded with probability e^-16
-    assert chi2 < k + 2 * math.sqrt(16 * k) + 2 * 16, f"seed {seed}: chi2 {chi2} on {k} degrees of freedom"
+def assert_samples_follow_joint(task, n=200_000):
+    """The frequency of every outcome, and of those of every pair of variables, by Bernstein's inequality."""
+    seed, joint = torch.seed() % 2**31, task.joint()
+    codes = draw(task, n, seed)
+    for names in (tuple(joint.codes), *combinations(joint.codes, 2)):
+        part = joint.marginal(names)
+        size = tuple(part.codes.values())
+        # a code may carry more than its symbol, as how a class is drawn: its alphabet is what counts
+        cell = np.ravel_multi_index(tuple(codes[m].numpy() % part.codes[m] for m in names), size)
+        support = np.ravel_multi_index(tuple(part.support.T), size)  # sorted, as `merge` lists it
+        place = np.searchsorted(support, cell).clip(max=len(support) - 1)
+        assert (support[place] == cell).all(), f"seed {seed}: an impossible outcome of {names} was drawn"
+        error = np.bincount(place, minlength=len(support)) - n * part.probability
+        log = math.log(2e7 * len(support))  # exceeded with probability 1e-7
+        bound = np.sqrt(2 * n * part.probability * (1 - part.probability) * log) + 2 * log / 3
+        assert (abs(error) <= bound).all(), f"seed {seed}: {names} is off by {abs(error / bound).max():.1f} bounds"
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_contract(name):
     task, n = default(name), 41
-    codes = draw(task, n, 3)
-    assert set(codes) == set(task.modalities) == set(task.codes) == set(task.shapes)
-    assert task.target in task.modalities
+    codes, kinds = draw(task, n, 3), getattr(task, "kinds", {})
+    assert set(task.shapes) == set(task.modalities) <= set(codes)
+    assert {task.target} <= set(task.codes) <= set(codes)
+    assert sum(seen_of(task).values()) == pytest.approx(1)
+    for variable, values in codes.items():
+        assert len(values) == n
+        assert values.dtype == (torch.int64 if variable in task.codes else torch.float32)
     for m in task.modalities:
-        assert codes[m].shape == (n,)
-        assert codes[m].dtype == torch.int64
         x = task.observe(m, codes[m])
-        assert x.shape == (n, *task.shapes[m])
-        assert x.dtype == torch.float32
-        assert len(task.observe(m, torch.arange(task.codes[m])).unique(dim=0)) == task.codes[m]
-    assert task.joint().codes == task.codes
+        if kinds.get(m, "vector") == "vector":
+            assert x.shape == (n, *task.shapes[m])
+            assert x.dtype == torch.float32
+            if m in task.codes:
+                book = task.observe(m, torch.arange(task.codes[m]))
+                assert len(book.flatten(1).unique(dim=0)) == task.codes[m]
+    assert task.joint() is None or task.joint().codes == task.codes
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if default(name).joint() is not None])
 def test_samples_follow_the_joint_distribution(name):
     assert_samples_follow_joint(default(name))
 
 
-@pytest.mark.parametrize("task", [XOR(bits=1), XOR(bits=4), Synergy(bits=2, p=0.9), Synergy(p=0.0), Synergy(p=1.0)])
+@pytest.mark.parametrize(
+    "task",
+    [
+        XOR(bits=1),
+        XOR(bits=4),
+        Synergy(bits=2, p=0.9),
+        Synergy(p=0.0),
+        Synergy(p=1.0),
+        XORFlip(bits=2, p=0.7),
+        XORFlip(bits=5, p=0.0),
+        Parity(modalities=3, bits=3),
+        Parity(modalities=8, bits=1),
+        ModSum(size=7, modalities=4),
+        Redundancy(size=5, noise=0.6, modalities=4),
+        Redundancy(size=2, noise=0.0),
+        And(bits=3),
+        Distractor(bits=2, swap=1.0, fourth=True),
+        Hub(coarse=3, fine=5, paired=True),
+        M3Lite(classes=6, languages=6),
+    ],
+)
 def test_samples_follow_the_joint_distribution_of_other_recipes(task):
     assert_samples_follow_joint(task)
 
@@ -83,13 +124,44 @@ def test_the_seed_is_the_sample(name):
 def test_truth_is_json_and_consistent(name):
     truth = default(name).truth(batch=64)
     record = json.loads(json.dumps(truth.as_dict(), allow_nan=False))
-    assert record["task"].replace("-", "_") == name
+    assert record["task"] == name.rstrip("_").replace("_", "-")
     assert record["batch"] == 64
     assert record["total_correlation"] == truth.total_correlation
-    assert truth.chance <= truth.best_single_accuracy + 1e-12
+    assert truth.chance <= truth.majority + 1e-12
+    assert truth.majority <= truth.best_single_accuracy + 1e-12
     assert truth.best_single_accuracy <= truth.bayes_accuracy + 1e-12
+    assert sum(record["seen"].values()) == pytest.approx(1)
     for floor in record["floors"].values():
         assert 0 <= floor["value"] <= floor["no_information"] + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: XORFlip(bits=7), "2097152 outcomes (128 x 128 x 128), more than 1048576"),
+        (lambda: XORFlip(p=1.1), "p (1.1)"),
+        (lambda: Parity(modalities=2), "modalities (2) must be between 3 and 8"),
+        (lambda: Parity(modalities=8, bits=3), "take fewer bits, symbols or modalities"),
+        (lambda: ModSum(size=1), "at least 2 symbols"),
+        (lambda: ModSum(size=11, modalities=8), "outcomes"),
+        (lambda: Redundancy(noise=-0.1), "noise (-0.1)"),
+        (lambda: Redundancy(modalities=9), "modalities (9)"),
+        (lambda: Redundancy(size=40, modalities=5), "outcomes"),
+        (lambda: Uniqueness(size=200), "outcomes"),
+        (lambda: Distractor(swap=2), "swap (2)"),
+        (lambda: Hub(coarse=1), "at least 2 symbols"),
+        (lambda: M3Lite(classes=3, languages=4), "different classes"),
+        (lambda: M3Lite(classes=40, languages=5), "outcomes"),
+        (lambda: Missing(of="xorr"), "no task 'xorr'"),
+        (lambda: Missing(of={"name": "xor", "bit": 1}), "task 'xor'"),
+        (lambda: Missing(of={"name": "xor", "bits": 9}), "bits (9)"),
+        (lambda: Missing(rate=1.0), "below 1"),
+        (lambda: Missing(rate={"a": 0.5}), "of each of a, b, c"),
+    ],
+)
+def test_impossible_recipes_are_refused(make, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make()
 
 
 def test_xor_is_seen_as_bits():

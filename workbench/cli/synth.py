@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--task", help="A task of `wb synth --list`.", metavar="NAME")
+@click.option("--task", help="A task of `wb synth --list`, or `all` of them.", metavar="NAME")
 @click.option("--list", "list_tasks", is_flag=True, help="List the tasks with their truths.")
 @click.option(
     "--objective",
@@ -60,15 +60,19 @@ def synth_(
         return _list_tasks(as_json)
     if task is None:
         raise click.UsageError(f"say which task: --task NAME{did_you_mean('', names('task'))}")
-    if ":" not in task and task not in names("task"):
-        raise click.UsageError(f"no task '{task}'{did_you_mean(task, names('task'))}")
-    load("task", task)
-    results = _train(task, objectives, seeds, overrides, folder)
-    truth = _truth(task, overrides)
+    known = names("task")
+    if ":" not in task and task not in (*known, "all"):
+        raise click.UsageError(f"no task '{task}'{did_you_mean(task, [*known, 'all'])}")
+    outcomes = []
+    for name in known if task == "all" else [task]:
+        load("task", name)
+        below = folder / name if folder and task == "all" else folder
+        results, truth = _train(name, objectives, seeds, overrides, below), _truth(name, overrides)
+        outcomes.append({"task": name, "truth": truth, "results": [r.as_dict() for r in results]})
+        if not as_json:
+            _print_table(name, truth, results)
     if as_json:
-        click.echo(json.dumps({"task": task, "truth": truth, "results": [r.as_dict() for r in results]}))
-    else:
-        _print_table(task, truth, results)
+        click.echo(json.dumps(outcomes if task == "all" else outcomes[0]))
     return None
 
 
@@ -83,7 +87,7 @@ def _train(
 
     arms = [
         (name, lineup.arm({"name": task}, name, seed, overrides))
-        for name in objectives or lineup.DEFAULT
+        for name in objectives or lineup.default(task, overrides)
         for seed in range(seeds)
     ]
     # one build here, so that a mistake is one message before any process starts
@@ -117,7 +121,7 @@ def _print_table(task: str, truth: dict[str, Any], results: list[Result]) -> Non
     from rich.console import Console
     from rich.table import Table
 
-    title = f"{task}: total correlation {truth['total_correlation']:.3f} nats, batch {truth['batch']}"
+    title = f"{task}: total correlation {_number(truth['total_correlation'])} nats, batch {truth['batch']}"
     table = Table(title=title, box=None, padding=(0, 1, 0, 0), header_style="bold underline")  # fits 80 columns
     numbers = ("accuracy±s.e.", "chance", "Bayes", "loss", "floor", "no info", "recovered")
     table.add_column("objective")
@@ -164,11 +168,18 @@ def _list_tasks(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(truths))
         return
-    table = Table(title="synthetic tasks, at their default options")
+    table = Table(title="synthetic tasks, at their default options", box=None, header_style="bold underline")
     for column in ("task", "pairwise information", "total correlation", "Bayes", "best single", "chance"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column in ("task", "pairwise information"))
     for name, truth in truths.items():
-        pairs = "  ".join(f"{pair} {nats:.3f}" for pair, nats in truth["pairwise_information"].items())
+        nats = {pair: _number(value) for pair, value in truth["pairwise_information"].items()}
+        alike = len(set(nats.values())) == 1
+        pairs = f"each {next(iter(nats.values()))}" if alike else "\n".join(f"{p} {value}" for p, value in nats.items())
         numbers = ("total_correlation", "bayes_accuracy", "best_single_accuracy", "chance")
-        table.add_row(name, pairs, *(f"{truth[key]:.3f}" for key in numbers))
+        table.add_row(name, pairs, *(_number(truth[key]) for key in numbers))
     Console().print(table)
+
+
+def _number(value: float | None) -> str:
+    """`-` where it is not finite, or not known."""
+    return "-" if value is None else f"{value:.3f}"

@@ -1,7 +1,8 @@
 """A synthetic task's answers: accuracy beside its Bayes value, and the loss beside its exact optimum.
 
-The trap: the optimum holds at the training batch, with sample ids, on samples the model has not seen. A loss on
-training samples, or with equal codes counted as positives, is measured against the wrong floor.
+The trap: the optimum holds at the training batch, with sample ids and modalities missing as in training, on samples the
+model has not seen. A loss on training samples, or with equal codes counted as positives, is measured against the wrong
+floor.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
+from synthetic.theory.presence import draw, seen_of
 from workbench.ranking import best_ranks
 from workbench.seeds import generator
 from workbench.types import Context, Pool, Views
@@ -28,14 +30,15 @@ __all__ = ["Synthetic"]
 class Synthetic:
     """Accuracy and loss on fresh samples of a synthetic task, beside what is possible. Losses are in nats.
 
-    Yields `accuracy` (the target modality predicted from all the others, among every code it can take), `chance`,
-    `bayes`, `loss` (the training loss) and `loss_se`; where the optimum is known, `floor`, `no_information_loss`
-    and `recovered` = (no_information_loss - loss) / (no_information_loss - floor), left out when there is nothing to
-    recover.
+    Yields `accuracy`, `chance`, `bayes`, `loss` (the training loss) and `loss_se`; where the optimum is known, `floor`,
+    `no_information_loss` and `recovered` = (no_information_loss - loss) / (no_information_loss - floor), left out when
+    there is nothing to recover. Accuracy is that of the target, on complete samples: a modality is retrieved from the
+    others, among every code it can take; a label that is never shown is read by a logistic regression from the
+    objective's embeddings, concatenated.
 
     Args:
         batches: fresh batches behind the mean loss, each of the training batch
-        samples: fresh samples behind the accuracy
+        samples: fresh samples behind the accuracy, and as many again to fit the regression
 
     Raises ValueError when the data set is not a synthetic task, or a score is NaN.
     """
@@ -50,7 +53,8 @@ class Synthetic:
         truth = task.truth(context.batch)
         fresh = generator(context.seed, "synthetic evaluation")  # apart from what training draws
 
-        yield "accuracy", self._accuracy(context, task, fresh)
+        hidden = task.target not in task.modalities
+        yield "accuracy", (self._probe if hidden else self._retrieval)(context, task, truth.given, fresh)
         yield "chance", truth.chance
         yield "bayes", truth.bayes_accuracy
 
@@ -68,29 +72,58 @@ class Synthetic:
         if share is not None:
             yield "recovered", share
 
-    def _accuracy(self, context: Context, task: Any, fresh: torch.Generator) -> float:
-        others = tuple(m for m in task.modalities if m != task.target)
-        codes = task.sample(self.samples, fresh)
+    def _retrieval(self, context: Context, task: Any, given: tuple[str, ...], fresh: torch.Generator) -> float:
+        """Share of the samples whose target, of all its codes, is the one that scores best."""
+        objective, codes = context.objective, task.sample(self.samples, fresh)
         alphabet = torch.arange(task.codes[task.target])
-        sides = context.objective.query_sides(others, task.target)
+        sides = objective.query_sides(given, task.target) or _plain_sides(objective, given, task.target)
         if not sides:
-            raise ValueError(f"no term of the objective contrasts '{task.target}' with {others}: nothing predicts it")
-        query = _embed(context, task, {m: codes[m] for m in others}, sides)
-        candidates = _embed(context, task, {task.target: alphabet}, [task.target])
-        ranks = best_ranks(context.objective.score, query, candidates, codes[task.target], alphabet)
+            raise ValueError(f"no term of the objective contrasts '{task.target}' with {given}: nothing predicts it")
+        candidate = objective.candidate_side(task.target) if hasattr(objective, "candidate_side") else task.target
+        query = _embed(context, {m: codes[m] for m in given}, sides)
+        candidates = _embed(context, {task.target: alphabet}, [candidate])
+        # a code may carry more than its symbol, as how it is drawn: symbols are equal modulo the alphabet
+        ranks = best_ranks(objective.score, query, candidates, codes[task.target] % len(alphabet), alphabet)
         return (ranks == 1).double().mean().item()
+
+    def _probe(self, context: Context, task: Any, given: tuple[str, ...], fresh: torch.Generator) -> float:
+        """Accuracy of a logistic regression of the label on the sides that are made of given modalities alone."""
+        from sklearn.linear_model import LogisticRegression
+
+        sides = [str(side) for side in context.objective.all_sides if set(side.members) <= set(given)]
+        (x, y), (x_new, y_new) = (self._features(context, task, sides, fresh) for _ in range(2))
+        return float(LogisticRegression(C=100.0, max_iter=1000).fit(x, y).score(x_new, y_new))
+
+    def _features(self, context: Context, task: Any, sides: list[str], fresh: torch.Generator) -> tuple[Any, Any]:
+        codes = task.sample(self.samples, fresh)
+        views = _embed(context, {m: codes[m] for m in task.modalities}, sides)
+        return torch.cat([view.z[:, 0] for view in views.values()], dim=1).numpy(), codes[task.target].numpy()
 
     @torch.no_grad()
     def _losses(self, context: Context, task: Any, fresh: torch.Generator) -> Float64[Tensor, " batches"]:
-        losses = []
+        losses, seen = [], seen_of(task)
         for step in range(self.batches):  # a stochastic objective draws anew at each step
             codes = task.sample(context.batch, fresh)
+            valid = draw(seen, task.modalities, context.batch, fresh) if len(seen) > 1 else None
             sides = [str(side) for side in context.objective.sides(step)]
-            z = _embed(context, task, codes, sides)
+            z = _embed(context, {m: codes[m] for m in task.modalities}, sides, valid)
             pool = Pool(z, torch.arange(context.batch), step=step, seed=context.seed)
             losses.append(context.objective(z, pool).total.double())
         return torch.stack(losses)
 
 
-def _embed(context: Context, task: Any, codes: dict[str, Int64[Tensor, " n"]], sides: list[str]) -> Views:
-    return context.embed({m: task.observe(m, c) for m, c in codes.items()}, sides)
+def _plain_sides(objective: Any, given: tuple[str, ...], target: str) -> list[str]:
+    """The given modalities by themselves, where the objective trains them and the target, if never together: what they
+    tell of it is emergent."""
+    plain = {str(side) for side in objective.all_sides}
+    return [m for m in given if {m, target} <= plain]
+
+
+def _embed(
+    context: Context,
+    codes: dict[str, Int64[Tensor, " n"]],
+    sides: list[str],
+    valid: dict[str, Bool[Tensor, " n"]] | None = None,
+) -> Views:
+    raw = {m: context.data.observe(m, c) for m, c in codes.items()}  # type: ignore[attr-defined]
+    return context.embed(raw, sides) if valid is None else context.embed(raw, sides, valid)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from kernels import contrast_lse
+from kernels import contrast_lse, khatri_rao_lse
 from workbench.seeds import seed_for
 from workbench.terms import Scale
 from workbench.types import Loss, Pool, Side, Views
@@ -23,24 +23,38 @@ __all__ = ["Symile"]
 
 
 class Symile(nn.Module):
-    """mean over anchors i of CE over B candidates: the true product against products of independently shuffled others.
+    """mean over anchors i of CE over candidates: the true product of the other modalities against negative products.
 
-    logits_i = s <z_i, prod_j z_j>; the candidate on the diagonal is the sample's own product, every other one mixes
-    samples. Shuffles are drawn from (seed, step), alike on every process.
+    logits_i = s <z_i, prod_j z_j>. With `n`, there are as many candidates as samples: the one at a sample's own place
+    is its true product, every other one mixes samples by shuffles drawn from (seed, step), alike on every process.
+    With `n_squared`, they are the products of every pair of the two other modalities' samples, in linear memory.
 
     Args:
+        negatives: n, shuffled products; n_squared, all products of three modalities, for n times the work.
         scale: factor on products: {init, learn, max}; products of unit rows are small, so it may start below 1.
     """
 
     total_weight = 1.0
 
-    def __init__(self, modalities: Sequence[str], *, scale: Scale = Scale()) -> None:
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        *,
+        negatives: Literal["n", "n_squared"] = "n",
+        scale: Scale = Scale(),
+    ) -> None:
         super().__init__()
         if len(modalities) < 3:
             raise ValueError(
                 f"symile needs three modalities or more, the model has {len(modalities)}: {list(modalities)}; use clip"
             )
+        if negatives == "n_squared" and len(modalities) != 3:
+            raise ValueError(
+                f"symile's negatives 'n_squared' pair the two others of three modalities, the model has "
+                f"{len(modalities)}: {list(modalities)}; use negatives: n"
+            )
         self.modalities = tuple(modalities)
+        self.negatives = negatives
         self.all_sides = [Side((m,)) for m in modalities]
         self.limit = scale.max
         self.log_scale = nn.Parameter(torch.tensor([math.log(scale.init)]), requires_grad=scale.learn)
@@ -66,17 +80,22 @@ class Symile(nn.Module):
         self, anchor: str, z: Views, pool: Pool, complete: Int64[Tensor, " c"], generator: torch.Generator
     ) -> Float[Tensor, ""]:
         others = [m for m in self.modalities if m != anchor]
-        shuffles = [complete[torch.randperm(len(complete), generator=generator).to(complete.device)] for _ in others]
-        negatives = _product(pool.views[m].z[order, 0] for m, order in zip(others, shuffles, strict=True))
-        x = z[anchor].z[:, 0]
-        scale = self.scale()
+        x, scale = z[anchor].z[:, 0], self.scale()
         positive = scale * (x * _product(z[m].z[:, 0] for m in others)).sum(1)
-        # the candidate at a sample's own place gives way to its true product
+        if len(complete) == 0:
+            return 0 * positive.sum()
         own = pool.offset + torch.arange(len(x), device=x.device)
-        negative, _ = contrast_lse(x, negatives, scale, exclude="group", x_ids=own, y_ids=complete)
-        loss = torch.logaddexp(negative, positive) - positive
+        if self.negatives == "n_squared":
+            y, w = (pool.views[m].z[complete, 0] for m in others)
+            lse = khatri_rao_lse(x, y, w, scale)
+        else:
+            shuffles = [complete[torch.randperm(len(complete), generator=generator).to(x.device)] for _ in others]
+            products = _product(pool.views[m].z[order, 0] for m, order in zip(others, shuffles, strict=True))
+            # the candidate at a sample's own place gives way to its true product
+            negative, _ = contrast_lse(x, products, scale, exclude="group", x_ids=own, y_ids=complete)
+            lse = torch.logaddexp(negative, positive)
         world = len(pool.ids) / len(x)
-        return (loss * torch.isin(own, complete)).sum() * world / max(1, len(complete))
+        return ((lse - positive) * torch.isin(own, complete)).sum() * world / len(complete)
 
     def score(self, query: Views, candidates: Views) -> Float[Tensor, "q c"]:
         """<prod of the query's modalities, candidate>."""
@@ -88,9 +107,9 @@ class Symile(nn.Module):
         return list(others)
 
     def optimum(self, truth: Any) -> tuple[float, float] | None:
-        """(exact optimum, no-information loss) in nats on a synthetic task."""
-        best = truth.symile()
-        return best.value, best.no_information
+        """(exact optimum, no-information loss) in nats on a synthetic task; None where `n_squared` has no known one."""
+        best = truth.symile_all() if self.negatives == "n_squared" else truth.symile()
+        return None if best is None else (best.value, best.no_information)
 
 
 def _product(rows: Iterable[Tensor]) -> Tensor:

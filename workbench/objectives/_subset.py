@@ -1,0 +1,20 @@
+"""Validity of sides that are fused from whatever subset of their members is there.
+
+The model calls a fused row valid when all its members are; where absence is a mask in the fusion, one member is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from workbench.model import view_indices
+
+
+def some_member(valid: Sequence[Bool[Tensor, "b _"]]) -> Bool[Tensor, "b k"]:
+    """Whether a fused row has a member at all, from its members' validity, their views zipped as the model does."""
+    views = view_indices([v.shape[1] for v in valid], "zip")
+    return torch.stack([v[:, chosen] for v, chosen in zip(valid, views, strict=True)]).any(0)

@@ -1,0 +1,118 @@
+"""CoMM: each modality alone, and all together, meet the fusion of all (Dufumier et al. 2024).
+
+The trap: absence and padding. A fusion that attends to what is not there learns to match two paddings; here what is
+absent is masked in the fusion, and a sample that lacks a modality is fused from what it has.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from kernels import multi_positive_infonce
+from workbench.objectives._subset import some_member
+from workbench.parallel import scale_gradient
+from workbench.terms import Scale, _all_rows
+from workbench.types import Loss, Pool, Side, View, Views
+
+__all__ = ["CoMM"]
+
+
+class CoMM(nn.Module):
+    """L = mean over the M modalities k and the full set of 1/2 [NT-Xent(z'_k, Z'') + NT-Xent(z''_k, Z')].
+
+    Z' and Z'' fuse all modalities of two augmented views, z_k is the same fusion with all but modality k masked, and
+    NT-Xent is SimCLR's: of the 2B rows, each row's positive is its partner, itself excluded (arXiv 2409.07402 in its
+    authors' code; temperature .1). From data with one view, masking is the only augmentation: NT-Xent(z_k, Z), and
+    the full set, which would meet itself, is left out. Two modalities or more; it wants a fusion that all subsets
+    share (deep_set, transformer). Time 32 (2 M + 1) B^2 d and
+    2 (M + 1) fusions of B rows, memory M B d.
+
+    Args:
+        scale: factor on cosines: {init, learn, max}; fixed at ten, one over the temperature.
+    """
+
+    total_weight = 1.0
+
+    def __init__(self, modalities: Sequence[str], *, scale: Scale = Scale(init=10.0, learn=False)) -> None:
+        super().__init__()
+        if len(modalities) < 2:
+            raise ValueError(f"comm fuses two modalities or more, the model has {list(modalities)}")
+        self.modalities = tuple(modalities)
+        self.whole = Side(self.modalities, fused=True)
+        self.all_sides = [*(Side((m,), fused=True) for m in modalities), self.whole]
+        self.limit = scale.max
+        self.log_scale = nn.Parameter(torch.tensor([math.log(scale.init)]), requires_grad=scale.learn)
+
+    def sides(self, step: int) -> Sequence[Side]:
+        return self.all_sides
+
+    def scale(self) -> Float[Tensor, 1]:
+        """exp(log scale), clamped."""
+        return self.log_scale.exp().clamp(max=self.limit)
+
+    def forward(self, z: Views, pool: Pool) -> Loss:
+        """The first two views of each modality (a modality with one shows it twice), or the only one there is."""
+        two = z[str(self.whole)].z.shape[1] > 1
+        swaps = ((0, 1), (1, 0)) if two else ((0, 0),)
+        losses = {
+            str(side): torch.stack([self._nt_xent(side, v, w, z, pool) for v, w in swaps]).mean()
+            for side in self.all_sides[:-1]
+        }
+        if two:
+            losses[str(self.whole)] = self._nt_xent(self.whole, 0, 1, z, pool)
+        total = torch.stack(list(losses.values())).mean()
+        world = len(pool.ids) // len(z[str(self.whole)].z)
+        logs = {f"loss/{side}": loss.detach() for side, loss in losses.items()}
+        return Loss(scale_gradient(total, world), logs | {"scale": self.scale().detach()[0]})
+
+    def _nt_xent(self, side: Side, v: int, w: int, z: Views, pool: Pool) -> Float[Tensor, ""]:
+        """View v of the side and view w of the whole, over the samples that have both, as rows that alternate."""
+        mine, everyone = self._partners(side, v, w, z), self._partners(side, v, w, pool.views)
+        ids = pool.ids[pool.offset : pool.offset + len(mine.z)]
+        x, y = _all_rows(mine, ids), _all_rows(everyone, pool.ids)
+        return multi_positive_infonce(
+            x.z,
+            y.z,
+            self.scale(),
+            x.ids,
+            y.ids,
+            positives="each",
+            exclude_self=True,
+            symmetric=False,
+            x_weight=x.weight,
+            y_weight=y.weight,
+            x_offset=2 * pool.offset,
+            group=pool.group,
+        )
+
+    def _partners(self, side: Side, v: int, w: int, views: Views) -> View:
+        """The two as views of one side: a pair exists when both do."""
+        part, whole = views[str(side)], views[str(self.whole)]
+        v %= part.z.shape[1]
+        there = some_member([views[f"+{m}"].valid for m in self.modalities])[:, w]
+        if side != self.whole:
+            there = there & part.valid[:, v]
+        return View(torch.stack([part.z[:, v], whole.z[:, w]], 1), there[:, None].expand(-1, 2))
+
+    def score(self, query: Views, candidates: Views) -> Float[Tensor, "q c"]:
+        """Cosine of every query with every candidate; candidates are fused singletons: see `candidate_side`."""
+        (view,), (target,) = query.values(), candidates.values()
+        return view.z[:, 0] @ target.z[:, 0].T
+
+    def query_sides(self, others: Sequence[str], target: str) -> list[str]:
+        """All others, fused with the target masked."""
+        return [str(Side(tuple(m for m in self.modalities if m in others), fused=True))]
+
+    def candidate_side(self, target: str) -> str:
+        """The target through the fusion: it has no trained projection of its own."""
+        return f"+{target}"
+
+    def optimum(self, truth: Any) -> tuple[float, float] | None:
+        """None: no exact optimum is known where a modality meets a set that holds it."""
+        return None

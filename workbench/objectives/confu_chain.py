@@ -1,0 +1,102 @@
+"""ConFu by a chain: one random order of the modalities a step, each contrasted with the fusion of those before it.
+
+The trap: sides change from step to step. The order is drawn from (seed, step) alone, or processes would not meet.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from workbench.objectives._subset import some_member
+from workbench.parallel import scale_gradient
+from workbench.seeds import seed_for
+from workbench.terms import Scale, Term, Terms
+from workbench.types import Loss, Pool, Side, View, Views
+
+__all__ = ["ConFuChain"]
+
+
+class ConFuChain(nn.Module):
+    """L = sum_{k=2..M} NCE(fuse(X_pi(<k)), X_pi(k)) for a permutation pi drawn from (seed, step): M - 1 terms.
+
+    Each term bounds I(X_pi(<k); X_pi(k)) from below, and by the chain rule these add up to the total correlation under
+    every order: an estimate of what `confu` with `fuse: subsets` sums over 2^M subsets, after arXiv 2511.21331. The
+    first prefix is one modality with its own projection, so that one-to-one retrieval stays. It wants a fusion that
+    all subsets share (deep_set, transformer) and three modalities or more. A sample that misses the target, or all of
+    the prefix, leaves that term; of a prefix that it has in part, it gives the fusion of that part. Time 8 (M - 1)
+    B^2 d and M - 2 fusions of B rows a step; memory M B d.
+
+    Args:
+        scale: factor on cosines: {init, learn, max}; ConFu keeps the temperature at 0.07.
+    """
+
+    def __init__(self, modalities: Sequence[str], *, scale: Scale = Scale(learn=False)) -> None:
+        super().__init__()
+        if len(modalities) < 3:
+            raise ValueError(f"confu_chain fuses two modalities or more, the model has {list(modalities)}: use clip")
+        self.modalities = tuple(modalities)
+        self.seed = torch.initial_seed()  # the build seeds it from the run's seed, alike on every process
+        possible = [
+            Term(between=("+".join(prefix), target))
+            for size in range(1, len(modalities))
+            for prefix in combinations(modalities, size)
+            for target in modalities
+            if target not in prefix
+        ]
+        self.possible = Terms(modalities, possible, scale)
+        self.all_sides = self.possible.all_sides
+        self.total_weight = len(modalities) - 1.0
+
+    def chain(self, step: int) -> list[Term]:
+        """The terms of a step, from the shortest prefix on."""
+        order = random.Random(seed_for(self.seed, "confu-chain", step)).sample(self.modalities, len(self.modalities))
+        prefixes = ["+".join(m for m in self.modalities if m in order[:k]) for k in range(1, len(order))]
+        return [Term(between=pair) for pair in zip(prefixes, order[1:], strict=True)]
+
+    def sides(self, step: int) -> Sequence[Side]:
+        """Every modality by itself, and the fused prefixes of this step's order."""
+        return [Side((m,)) for m in self.modalities] + [term.sides[0] for term in self.chain(step)[1:]]
+
+    def scale(self) -> Float[Tensor, 1]:
+        """exp(log scale), clamped."""
+        return self.possible.scale()
+
+    def forward(self, z: Views, pool: Pool) -> Loss:
+        """Sum of the step's terms; logs hold each by the size of its prefix."""
+        mine, everyone = _partly_there(z), replace(pool, views=_partly_there(pool.views))
+        chain = self.chain(pool.step)
+        losses = {f"loss/{k}_to_1": self.possible._contrast(term, mine, everyone) for k, term in enumerate(chain, 1)}
+        total = torch.stack(list(losses.values())).sum()
+        world = len(pool.ids) // len(z[self.modalities[0]].z)
+        logs = {k: v.detach() for k, v in losses.items()}
+        return Loss(scale_gradient(total, world), logs | {"scale": self.scale().detach()[0]})
+
+    def score(self, query: Views, candidates: Views) -> Float[Tensor, "q c"]:
+        """Cosine of every query with every candidate."""
+        return self.possible.score(query, candidates)
+
+    def query_sides(self, others: Sequence[str], target: str) -> list[str]:
+        """The fusion of all others; of one, the modality by itself."""
+        return self.possible.query_sides(others, target)
+
+    def optimum(self, truth: Any) -> tuple[float, float] | None:
+        """(exact optimum, no-information loss) in nats on a synthetic task, averaged over the orders."""
+        best = truth.confu_chain()
+        return None if best is None else (best.value, best.no_information)
+
+
+def _partly_there(views: Views) -> Views:
+    """The same rows; a fused one is valid when one of its members is."""
+    there = {}
+    for name, view in views.items():
+        members = Side.parse(name).members
+        there[name] = View(view.z, some_member([views[m].valid for m in members]))
+    return there
