@@ -100,7 +100,7 @@ def khatri_rao_gradient_tiles(
     x, y = blocks(x, M, D, D, BM, BK, TMA), blocks(y, N, D, D, BN, BK, TMA)
     if not TMA:
         width = tl.cdiv(N, 8) * 8
-        g = tl.make_tensor_descriptor(g, [stop - start, M, N], [M.to(tl.int64) * width, width, 1], [1, BM, BN])
+        g = tl.make_tensor_descriptor(g, [stop - start, M, N], [tl.cast(M, tl.int64) * width, width, 1], [1, BM, BN])
     num_row_tiles, num_column_tiles = tl.cdiv(M, BM), tl.cdiv(N, BN)
     scale = tl.load(c)
     for index in range(tl.program_id(0), (stop - start) * num_row_tiles * num_column_tiles, tl.num_programs(0)):
