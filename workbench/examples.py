@@ -5,14 +5,16 @@ The trap: `raw` may decode its images on access, so rows are chosen without read
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from workbench.types import Context, Side, Split, View
+from workbench.types import Context, Items, Side, Split, View, Views
 
 
 class Rows(Sequence[Any]):
@@ -36,26 +38,27 @@ class Examples:
     raw: dict[str, Sequence[Any]]
     ids: Int64[Tensor, " n"]
     targets: dict[str, Int64[Tensor, " n"]]
+    """labels of the first member's items"""
 
     @staticmethod
     def of(split: Split, name: str) -> Examples:
-        """The examples of the side called `name`.
+        """The examples of the side called `name`, in the order of its first member.
 
-        Raises ValueError when the split lacks a member, or does not pair the members that the side fuses.
+        Where the split does not pair its rows, each item of the first member goes with the first item of its id of
+        every other; those that lack one are left out.
+
+        Raises ValueError when the split lacks a member, or no id has an item of every member.
         """
         side = Side.parse(name)
         if missing := [m for m in side.members if m not in split.items]:
             have = ", ".join(split.items)
             raise ValueError(f"side {name!r} needs {', '.join(missing)}: this split has {have}")
-        if len(side.members) > 1 and not split.paired:
-            raise ValueError(
-                f"side {name!r} fuses {' and '.join(side.members)}, whose rows this split does not pair: "
-                "evaluate plain sides, or name a paired split"
-            )
-        items = [split.items[m] for m in side.members]
-        assert all(item.ids.equal(items[0].ids) for item in items), "paired rows belong to one sample"
-        raw = {m: split.items[m].raw for m in side.members}
-        return Examples(side, raw, items[0].ids, items[0].targets)
+        items = {m: split.items[m] for m in side.members}
+        if len(items) > 1 and not split.paired:
+            return _joined(side, items)
+        first = items[side.members[0]]
+        assert all(item.ids.equal(first.ids) for item in items.values()), "paired rows belong to one sample"
+        return Examples(side, {m: item.raw for m, item in items.items()}, first.ids, first.targets)
 
     def take(self, rows: Int64[Tensor, " m"]) -> Examples:
         raw: dict[str, Sequence[Any]] = {m: Rows(x, rows.tolist()) for m, x in self.raw.items()}
@@ -64,4 +67,29 @@ class Examples:
     def embed(self, context: Context) -> View:
         """Their embeddings in float32 on the CPU, one view each."""
         name = str(self.side)
-        return context.embed(self.raw, [name])[name]
+        return self.views(context, [name])[name]
+
+    def views(self, context: Context, sides: Sequence[str]) -> Views:
+        """The same rows as any sides that are made of these members."""
+        return context.embed(self.raw, sides)
+
+
+def _joined(side: Side, items: Mapping[str, Items]) -> Examples:
+    lead, *others = items.values()
+    kept = torch.stack([torch.isin(lead.ids, other.ids) for other in others]).all(0).nonzero().squeeze(1)
+    if not len(kept):
+        raise ValueError(
+            f"side '{side}': none of {len(lead)} items of {side.members[0]} shares its id with an item of each of "
+            f"{', '.join(side.members[1:])}: give matching items equal ids, or evaluate plain sides"
+        )
+    ids, raw = lead.ids[kept], {}
+    for member, item in items.items():
+        rows = kept if item is lead else _first_rows(item.ids, ids)
+        raw[member] = Rows(item.raw, rows.tolist())
+    return Examples(side, raw, ids, {name: labels[kept] for name, labels in lead.targets.items()})
+
+
+def _first_rows(ids: Int64[Tensor, " n"], wanted: Int64[Tensor, " m"]) -> Int64[Tensor, " m"]:
+    """The first row that carries each of the wanted ids, all of which are there."""
+    known, first = np.unique(ids.numpy(), return_index=True)
+    return torch.from_numpy(first[np.searchsorted(known, wanted.numpy())])

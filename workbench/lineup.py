@@ -1,21 +1,21 @@
-"""A line-up: objectives x seeds on one synthetic task, trained in parallel processes and judged against exact theory.
+"""A line-up: objectives x seeds on one synthetic task, trained side by side and judged against exact theory.
 
-The trap: processes are spawned, not forked, and each takes one thread: two runs on two cores beat one run on two
-threads, because the matrices are small.
+The trap: the encoders follow from the task, whose modalities an override may change: a recipe is made in that order.
 """
 
 from __future__ import annotations
 
-import multiprocessing as mp
-import os
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from workbench.build import build_parts
 from workbench.recipe import Recipe, parse_recipe
 from workbench.recipe_file import apply_override, merge, read_tree, shipped_recipes
+from workbench.side_by_side import Job, Trained, train_all
 from workbench.types import Modality
 from workbench.verdict import verdict
 
@@ -78,73 +78,42 @@ def default(task: str, overrides: tuple[str, ...] = ()) -> tuple[str, ...]:
     return DEFAULT if len(arm({"name": task}, "clip", 0, overrides).model.encoders) > 2 else DEFAULT_OF_TWO
 
 
+def check(recipe: Recipe) -> None:
+    """Build it once, so that a mistake is one message before any process starts. Raises RecipeError."""
+    parts = build_parts(recipe)
+    parts.steps(recipe.train.for_)  # the data may hold less than a batch
+
+
 def run(
-    recipes: list[tuple[str, Recipe]], folder: Path | None, progress: Callable[[float], None] = lambda _: None
+    recipes: list[tuple[str, Recipe]],
+    folder: Path | None,
+    jobs: int,
+    progress: Callable[[Sequence[float]], None] = lambda _: None,
 ) -> Iterator[Result]:
-    """Train every (objective, recipe) in spawned processes and yield results as they come; `progress` gets steps done.
+    """Train every (objective, recipe), `jobs` at once, and yield results as they come. Raises what a run raises.
 
-    With a folder each run keeps its run folder below it and is resumed, or read when it is finished.
+    With a folder each run keeps its run folder below it and is resumed, or read when it is finished. `progress` gets
+    the share of each run that is done.
     """
-    context = mp.get_context("spawn")
-    steps = context.Value("q", 0)
-    workers = min(len(recipes), os.cpu_count() or 1)
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_own_process, initargs=(steps,)) as pool:
-        waiting = {
-            pool.submit(_train, objective, recipe.as_dict(), folder and folder / f"{objective}-seed{recipe.seed}")
-            for objective, recipe in recipes
-        }
-        try:
-            while waiting:
-                done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-                progress(steps.value)
-                for future in done:
-                    yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    runs = [Job(recipe, folder and run_folder(folder, objective, recipe.seed)) for objective, recipe in recipes]
+    with closing(train_all(runs, jobs, progress)) as outcomes:
+        for index, outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+            objective, recipe = recipes[index]
+            yield judge(objective, recipe.seed, outcome)
 
 
-_steps: Any = None
+def run_folder(below: Path, objective: str, seed: int) -> Path:
+    """Where a run of the line-up is kept; an objective of one's own, `path.to.module:Class`, is no name of a folder."""
+    return below / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', objective)}-seed{seed}"
 
 
-def _own_process(steps: Any) -> None:
-    import torch
-
-    global _steps
-    _steps = steps
-    torch.set_num_threads(1)
-
-
-def _train(objective: str, tree: dict[str, Any], folder: Path | None) -> Result:
-    """One run, in its own process."""
-    from workbench.build import build_engine, build_parts
-    from workbench.engine import Callback
-    from workbench.metrics import Metrics
-    from workbench.parallel import Parallel
-    from workbench.training import train
-
-    class Count(Callback):
-        def on_step(self, engine: Any, logs: Any) -> None:
-            with _steps.get_lock():
-                _steps.value += 1
-
-    recipe = parse_recipe(tree)
-    if folder is not None:
-        outcome = train(recipe, folder, callbacks=[Count()])
-        records, weight = outcome.records, build_parts(recipe).objective.total_weight
-    else:
-        parts, metrics = build_parts(recipe), Metrics(None)
-        engine = build_engine(parts, Parallel(), metrics)
-        engine.callbacks.append(Count())
-        engine.fit()
-        records, weight = metrics.records, parts.objective.total_weight
-    return _judge(objective, recipe.seed, records, weight)
-
-
-def _judge(objective: str, seed: int, records: list[dict[str, Any]], weight: float) -> Result:
-    facts = next(record for record in reversed(records) if "eval/synthetic/loss" in record)
-    seconds = sum(record.get("time/step", 0.0) for record in records)
+def judge(objective: str, seed: int, trained: Trained, evaluator: str = "synthetic") -> Result:
+    """The result of a run by one of its evaluators."""
     names = ("accuracy", "chance", "bayes", "loss", "loss_se", "floor", "no_information_loss", "recovered")
-    found = {name: facts.get(f"eval/synthetic/{name}") for name in names}
-    judged = verdict(found["loss"], found["loss_se"], found["floor"], found["no_information_loss"], weight)  # type: ignore[arg-type]
-    return Result(objective, seed, **found, verdict=judged, seconds=seconds)  # type: ignore[arg-type]
+    found: dict[str, Any] = {name: trained.facts.get(f"eval/{evaluator}/{name}") for name in names}
+    judged = verdict(
+        found["loss"], found["loss_se"], found["floor"], found["no_information_loss"], trained.total_weight
+    )
+    return Result(objective, seed, **found, verdict=judged, seconds=trained.seconds)

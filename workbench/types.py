@@ -168,7 +168,7 @@ class Classes:
 @dataclass(frozen=True)
 class Split:
     """An evaluation set: independent lists of items a modality, linked by ids. With `paired`, row i of every
-    modality belongs to the same sample (so fused sides can be embedded)."""
+    modality belongs to the same sample; else a fused side joins items by their ids."""
 
     items: dict[str, Items]
     classes: dict[str, Classes] = field(default_factory=dict)

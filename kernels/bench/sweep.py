@@ -30,7 +30,7 @@ ACCUMULATORS = 255
 
 
 POSITIONAL = ("block_m", "block_n", "block_k", "warps", "stages")
-USUAL = {"group": 8, "programs": 0}
+USUAL = {"group": 8, "programs": 0, "strips": 2}
 """how tiles are ordered, unless a configuration says so"""
 
 
@@ -51,7 +51,7 @@ def candidates(present: Config, element_bytes: int, shared_memory: int) -> list[
         config = present | {"block_m": m, "block_n": n, "block_k": k, "warps": warps, "stages": stages}
         if fits and config not in found:
             found.append(config)
-    for name, values in {"group": (4, 16), "programs": (1, 2)}.items():
+    for name, values in {"group": (4, 16), "programs": (1, 2), "strips": (2, 4)}.items():
         found[1:1] = [present | {name: value} for value in values if present.get(name) != value]
     return found
 

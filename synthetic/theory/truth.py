@@ -8,7 +8,7 @@ with modalities missing as in training, not for complete ones.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import combinations
 from typing import Any
@@ -103,6 +103,21 @@ class Truth:
             batch=batch,
             seen=seen or {shown: 1.0},
             joint=joint,
+        )
+
+    def predicted_from(self, given: Group) -> Truth:
+        """The same task, its target predicted from other modalities. Raises ValueError for what is no modality, for the
+        target itself, and for a task that lists no outcomes."""
+        if not given or not set(given) <= set(self.modalities) - {self.target}:
+            known = [m for m in self.modalities if m != self.target]
+            raise ValueError(f"{self.target} cannot be predicted from {list(given)}: give some of {known}")
+        if self.joint is None:
+            raise ValueError(f"{self.task} lists no outcomes: its accuracies are known from {self.given} alone")
+        return replace(
+            self,
+            given=given,
+            bayes_accuracy=bayes_accuracy(self.joint, self.target, given),
+            best_single_accuracy=best_single_accuracy(self.joint, self.target, given),
         )
 
     def infonce(self, a: Group, b: Group, *, smoothing: float = 0.0) -> Optimum | None:

@@ -9,7 +9,8 @@ import pytest
 from workbench.cli import cli
 
 SURFACE = {
-    "synth": {"--task", "--list", "--objective", "--seeds", "--set", "--run", "--json"},
+    "synth": {"--task", "--list", "--objective", "--seeds", "--set", "--run", "--jobs", "--json"}
+    | {"--tasks", "--rendered", "--csv", "--plot"},  # of the matrix
     "pretrain": {"recipe", "--set", "--run", "--nproc", "--fresh", "--dry", "--json"},
     "eval": {"run", "--suite", "--checkpoint", "--set", "--json"},
     "check": {"recipes", "--set", "--json"},

@@ -146,7 +146,7 @@ def distance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def test_recipe_keys() -> None:
-    assert set(schema(Emoji).model_fields) == {"views", "captions", "drawings", "captions_from", "path"}
+    assert set(schema(Emoji).model_fields) == {"views", "captions", "drawings", "captions_from", "languages", "path"}
 
 
 def test_a_sample_is_a_pure_function_of_index_and_generator(data: Emoji) -> None:
@@ -237,6 +237,25 @@ def test_batches_are_those_of_the_feed_whatever_the_workers(data: Emoji, concept
     assert batch.ids.equal(expected.ids)
     assert batch.inputs["image"].equal(expected.inputs["image"])
     assert batch.inputs["text"].equal(expected.inputs["text"])
+
+
+def test_a_language_is_a_modality_of_names_and_changes_nothing_else(concepts: list[dict]) -> None:
+    plain, with_names = Emoji(captions=2), Emoji(captions=2, languages=("fr", "ja"))
+    assert list(with_names.modalities) == ["image", "text", "fr", "ja"]
+    assert (with_names.modalities["ja"].kind, with_names.modalities["ja"].count) == ("text", 1)
+    for index in np.random.default_rng(SEED).integers(len(plain), size=20).tolist():
+        one, more = (data.sample(index, np.random.default_rng([SEED, index])) for data in (plain, with_names))
+        assert one.inputs["text"] == more.inputs["text"], SEED
+        assert pixels(one.inputs["image"]) == pixels(more.inputs["image"]), SEED
+        assert [more.inputs["fr"], more.inputs["ja"]] == [[concepts[one.id]["names"][x]] for x in ("fr", "ja")], SEED
+    split = with_names.split("test")
+    names = split.items["ja"]
+    known = {i: c for i, c in enumerate(concepts) if c["split"] == "test"}
+    drawn = [i for i in known if i in set(split.items["image"].ids.tolist())]
+    assert names.ids.tolist() == drawn
+    assert list(names.raw) == [known[i]["names"]["ja"] for i in drawn]
+    groups = [split.classes["group"].names[i] for i in names.targets["group"].tolist()]
+    assert groups == [known[i]["group"] for i in drawn]
 
 
 # --- splits

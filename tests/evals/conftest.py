@@ -14,7 +14,13 @@ from workbench.types import Context, Items, Modality, Side, Split, View, Views
 
 
 class Cosine:
-    """Scores by cosine, averaged over the query's sides; optionally with a scale."""
+    """Scores by cosine, averaged over the query's sides: every modality asks for every other."""
+
+    def __init__(self, modalities: tuple[str, ...]) -> None:
+        self.all_sides = [Side((m,)) for m in modalities]
+
+    def query_sides(self, others: tuple[str, ...], target: str) -> list[str]:
+        return list(others)
 
     def score(self, query: Views, candidates: Views) -> torch.Tensor:
         (target,) = candidates.values()
@@ -49,6 +55,6 @@ def world() -> Callable[..., Context]:
         split = Split(rows, classes or {}, paired)
         kinds = {m: Modality("text" if m == "text" else "vector") for m in items}
         data: Any = SimpleNamespace(modalities=kinds, split=lambda name: {"validation": split}[name])
-        return Context(lookup, objective or Cosine(), data, batch=8, seed=seed)
+        return Context(lookup, objective or Cosine(tuple(items)), data, batch=8, seed=seed)
 
     return make

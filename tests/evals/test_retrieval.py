@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -12,8 +13,14 @@ from hypothesis import strategies as st
 
 from workbench.component import validate
 from workbench.evals.retrieval import Retrieval
+from workbench.objectives.clip import CLIP
+from workbench.objectives.comm import CoMM
+from workbench.objectives.confu import ConFu
+from workbench.objectives.confu_chain import ConFuChain
+from workbench.objectives.hub import Hub
+from workbench.objectives.symile import Symile
 from workbench.ranking import best_ranks, chance_recall, num_positives
-from workbench.types import View
+from workbench.types import Side, View
 
 
 def sorted_ranks(scores: np.ndarray, query_ids: np.ndarray, candidate_ids: np.ndarray) -> list[int]:
@@ -127,15 +134,115 @@ def test_one_way_and_a_perfect_model(world):
     )
 
 
-def test_a_fused_query_needs_paired_rows(world):
-    """The sum of two one-hot halves points at its target; neither half does alone."""
+@pytest.mark.parametrize("paired", [True, False])
+def test_a_fused_query_has_rows_of_one_sample(world, paired):
+    """The sum of two one-hot halves points at its target; neither half does alone. Unpaired rows are joined by id."""
     a, b = torch.eye(9)[torch.arange(9) // 3], torch.eye(9)[3 + torch.arange(9) % 3]
-    items = {"a": (a, range(9)), "b": (b, range(9)), "c": (a + b, range(9))}
+    order = torch.arange(9) if paired else torch.randperm(9)
+    items = {"a": (a, range(9)), "b": (b[order], order), "c": (a + b, range(9))}
     evaluate = Retrieval(query="a+b", candidates="c", k=(1,))
-    assert dict(evaluate.run(world(items, paired=True)))["a+b_to_c_r1"] == 1
+    assert dict(evaluate.run(world(items, paired=paired)))["a+b_to_c_r1"] == 1
     assert dict(Retrieval(query="a", candidates="c", k=(1,)).run(world(items)))["a_to_c_r1"] == pytest.approx(1 / 3)
-    with pytest.raises(ValueError, match="does not pair"):
-        list(evaluate.run(world(items)))
+
+
+def integers(rng: np.random.Generator, n: int) -> torch.Tensor:
+    """Rows whose products and sums are exact in float32, so that ties are ties."""
+    return torch.from_numpy(rng.integers(-1, 2, (n, 5))).float()
+
+
+def exact_embed(inputs, sides):
+    """A plain side is the item itself, a fused one a sum that weighs its members by their place."""
+    views = {}
+    for name in sides:
+        rows = [torch.stack(list(inputs[m])) for m in Side.parse(name).members]
+        z = sum(place * x for place, x in enumerate(rows, 1))
+        views[name] = View(z[:, None], torch.ones(len(z), 1, dtype=torch.bool))
+    return views
+
+
+def asked(objective: str, rows: list[np.ndarray]) -> np.ndarray:
+    """The vector whose dot product with a candidate is the score, by the definition of each objective."""
+    if len(rows) == 1:
+        return rows[0]
+    return {"clip": sum(rows) / len(rows), "confu": rows[0] + 2 * rows[1], "symile": rows[0] * rows[1]}[objective]
+
+
+@pytest.mark.parametrize("objective", [CLIP, ConFu, Symile])
+def test_every_way_of_three_modalities_equals_brute_force(world, objective):
+    """Ragged, unpaired items with ties; queries joined by id, and formed as each objective says."""
+    name, modalities, seed = objective.__name__.lower(), ("a", "b", "c"), np.random.SeedSequence().entropy
+    rng = np.random.default_rng(seed)
+    x = {m: integers(rng, n) for m, n in zip(modalities, (41, 23, 17), strict=True)}
+    ids = {m: np.append(rng.integers(0, 12, len(x[m]) - 1), 99) for m in modalities}  # at least one id is everywhere
+    items = {m: (x[m], ids[m]) for m in modalities}
+    got = dict(Retrieval(k=(1, 2, 5)).run(world(items, objective=objective(modalities), lookup=exact_embed)))
+
+    recalls: dict[int, list[float]] = {1: [], 2: []}
+    expected = {}
+    for size in (1, 2):
+        for asking, target in product(combinations(modalities, size), modalities):
+            if target in asking:
+                continue
+            queries, own = [], []
+            for row, id_ in enumerate(ids[asking[0]]):
+                others = [ids[m].tolist().index(id_) if id_ in ids[m] else None for m in asking[1:]]
+                if None not in others and id_ in ids[target]:
+                    at = zip(asking, [row, *others], strict=True)
+                    queries.append(asked(name, [x[m][i].numpy() for m, i in at]))
+                    own.append(id_)
+            ranks = np.array(sorted_ranks(np.stack(queries) @ x[target].numpy().T, np.array(own), ids[target]))
+            way, c = f"{'+'.join(asking)}_to_{target}", len(ids[target])
+            positives = [int((ids[target] == i).sum()) for i in own]
+            expected[f"{way}_median_rank"] = np.median(ranks)
+            for k in (1, 2, 5):
+                recalls[size].append((ranks <= k).mean())
+                expected[f"{way}_r{k}"] = recalls[size][-1]
+                expected[f"{way}_chance_r{k}"] = 1 - np.mean([math.comb(c - p, k) / math.comb(c, k) for p in positives])
+        expected[f"mean_recall_{size}_to_1"] = np.mean(recalls[size])
+    expected["mean_recall"] = np.mean(recalls[1] + recalls[2])
+    assert got == pytest.approx(expected, abs=1e-6), seed
+
+
+def ways(world, objective, modalities: str, **options) -> set[str]:
+    items = {m: (torch.eye(6), range(6)) for m in modalities}
+    context = world(items, objective=objective(tuple(modalities)), lookup=exact_embed, paired=True)
+    names = [name for name, _ in Retrieval(k=(1,), **options).run(context)]
+    return {name.removesuffix("_r1") for name in names if name.endswith("_r1") and not name.endswith("_chance_r1")}
+
+
+def all_ways(modalities: str, *sizes: int) -> set[str]:
+    return {
+        f"{'+'.join(asking)}_to_{target}"
+        for size in sizes
+        for asking in combinations(modalities, size)
+        for target in set(modalities) - set(asking)
+    }
+
+
+def test_more_than_two_ask_together_where_the_objective_fuses_them_or_they_are_all_the_others(world):
+    assert ways(world, ConFuChain, "abcde") == all_ways("abcde", 1, 2, 3, 4)
+    assert ways(world, CLIP, "abcde") == ways(world, ConFu, "abcde") == all_ways("abcde", 1, 2, 4)
+    assert ways(world, ConFuChain, "abcde", together=(3,)) == all_ways("abcde", 3)
+    assert ways(world, Symile, "abc", query="a+b") == {"a+b_to_c"}
+    assert ways(world, Symile, "abc", candidates="a") == {"b_to_a", "c_to_a", "b+c_to_a"}
+    assert ways(world, CLIP, "ab") == {"a_to_b", "b_to_a"}
+
+
+def test_what_was_never_contrasted_is_asked_for_all_the_same(world):
+    """The hub's spokes meet through plain cosines; fused singletons are searched where the objective says so."""
+    assert ways(world, Hub, "abc") == all_ways("abc", 1, 2)
+    assert ways(world, CoMM, "abc") == all_ways("abc", 1, 2)
+
+
+def test_an_objective_that_only_scores_is_asked_one_to_one(world):
+    class OnlyScores:
+        all_sides = tuple(Side((m,)) for m in "abc")
+
+        def score(self, query, candidates):
+            (a,), (b,) = query.values(), candidates.values()
+            return a.z[:, 0] @ b.z[:, 0].T
+
+    assert ways(world, lambda modalities: OnlyScores(), "abc") == all_ways("abc", 1)
 
 
 def test_refusals(world):
@@ -143,7 +250,12 @@ def test_refusals(world):
     with pytest.raises(ValueError, match="none of 3 queries"):
         list(Retrieval().run(world({"image": (x, [1, 2, 3]), "text": (x, [4, 5, 6])})))
     with pytest.raises(ValueError, match="this split has image"):
+        list(Retrieval(query="image", candidates="text").run(world({"image": (x, [1, 2, 3])})))
+    with pytest.raises(ValueError, match=r"no way to ask .* image"):
         list(Retrieval().run(world({"image": (x, [1, 2, 3])})))
+    apart = {"image": (x, [1, 2, 3]), "text": (x, [4, 5, 6]), "c": (x, [1, 2, 3])}
+    with pytest.raises(ValueError, match="none of 3 items of image shares its id"):
+        list(Retrieval(query="image+text", candidates="c").run(world(apart)))
     with pytest.raises(ValueError, match="NaN"):
         list(Retrieval().run(world({"image": (x, [1, 2, 3]), "text": (x * torch.nan, [1, 2, 3])})))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 from collections.abc import Sequence
@@ -16,14 +17,14 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--task", help="A task of `wb synth --list`, or `all` of them.", metavar="NAME")
+@click.option("--task", help="A task of `wb synth --list`, or `all`: the matrix of tasks x objectives.", metavar="NAME")
 @click.option("--list", "list_tasks", is_flag=True, help="List the tasks with their truths.")
 @click.option(
     "--objective",
     "objectives",
     multiple=True,
     metavar="NAME",
-    help="Repeatable; default: clip, symile, confu. Your own: path.to.module:Class.",
+    help="Repeatable; default: clip, symile, confu, and all of them in the matrix. Your own: path.to.module:Class.",
 )
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(min=1), help="Runs of each objective.")
 @click.option(
@@ -37,9 +38,16 @@ if TYPE_CHECKING:
     "--run",
     "folder",
     type=click.Path(path_type=Path),
-    help="Keep the runs below this folder (resumable, with TensorBoard).",
+    help="Keep the runs below this folder (resumable, with TensorBoard). The matrix always does: runs/synth-all.",
 )
+@click.option("--jobs", type=click.IntRange(min=1), help="Runs at once, a thread each; default: the number of cores.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on stdout.")
+@click.option("--tasks", multiple=True, metavar="NAMES", help="Rows of the matrix: tasks or rows, as xor,parity.")
+@click.option("--rendered", is_flag=True, help="Matrix: the tasks of pictures and words too; minutes a run.")
+@click.option("--csv", type=click.Path(path_type=Path, dir_okay=False), help="Matrix: write a line a cell.")
+@click.option(
+    "--plot", type=click.Path(path_type=Path, dir_okay=False), help="Matrix: draw a heat map (PNG, PDF, SVG)."
+)
 def synth_(
     task: str | None,
     list_tasks: bool,
@@ -47,11 +55,15 @@ def synth_(
     seeds: int,
     overrides: tuple[str, ...],
     folder: Path | None,
+    jobs: int | None,
     as_json: bool,
+    **of_matrix: Any,
 ) -> None:
     """Train objectives on a synthetic task and compare them with what is provably possible.
 
+    \b
     Example: wb synth --task xor --objective clip --objective confu --seeds 3
+             wb synth --task all --tasks xor,parity --plot matrix.png
     """
     from workbench.component import load, names
     from workbench.errors import did_you_mean
@@ -60,39 +72,42 @@ def synth_(
         return _list_tasks(as_json)
     if task is None:
         raise click.UsageError(f"say which task: --task NAME{did_you_mean('', names('task'))}")
+    jobs = jobs or os.cpu_count() or 1
+    if task == "all":
+        from workbench.cli.synth_all import synth_all
+
+        return synth_all(objectives, seeds, overrides, folder or Path("runs/synth-all"), jobs, as_json, **of_matrix)
+    for option, value in of_matrix.items():
+        if value:
+            raise click.UsageError(f"--{option} belongs to the matrix: use it with --task all")
     known = names("task")
-    if ":" not in task and task not in (*known, "all"):
+    if ":" not in task and task not in known:
         raise click.UsageError(f"no task '{task}'{did_you_mean(task, [*known, 'all'])}")
-    outcomes = []
-    for name in known if task == "all" else [task]:
-        load("task", name)
-        below = folder / name if folder and task == "all" else folder
-        results, truth = _train(name, objectives, seeds, overrides, below), _truth(name, overrides)
-        outcomes.append({"task": name, "truth": truth, "results": [r.as_dict() for r in results]})
-        if not as_json:
-            _print_table(name, truth, results)
+    load("task", task)
+    results, truth = _train(task, objectives, seeds, overrides, folder, jobs), _truth(task, overrides)
     if as_json:
-        click.echo(json.dumps(outcomes if task == "all" else outcomes[0]))
+        click.echo(json.dumps({"task": task, "truth": truth, "results": [r.as_dict() for r in results]}))
+    else:
+        _print_table(task, truth, results)
     return None
 
 
 def _train(
-    task: str, objectives: Sequence[str], seeds: int, overrides: tuple[str, ...], folder: Path | None
+    task: str, objectives: Sequence[str], seeds: int, overrides: tuple[str, ...], folder: Path | None, jobs: int
 ) -> list[Result]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from workbench import lineup
-    from workbench.build import build_parts
 
     arms = [
         (name, lineup.arm({"name": task}, name, seed, overrides))
         for name in objectives or lineup.default(task, overrides)
         for seed in range(seeds)
     ]
-    # one build here, so that a mistake is one message before any process starts
-    parts = [build_parts(recipe) for _, recipe in arms if recipe.seed == 0]
-    steps = seeds * sum(p.steps(p.recipe.train.for_) for p in parts)
+    for _, recipe in arms:
+        if recipe.seed == 0:
+            lineup.check(recipe)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -100,12 +115,10 @@ def _train(
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    results: list[Result] = []
     with Progress(*columns, console=Console(file=sys.stderr)) as progress:
-        bar = progress.add_task(f"{task}: {len(arms)} runs", total=steps)
-        for result in lineup.run(arms, folder, lambda done: progress.update(bar, completed=done)):
-            results.append(result)
-        progress.update(bar, completed=steps)
+        bar = progress.add_task(f"{task}: {len(arms)} runs", total=len(arms))
+        results = list(lineup.run(arms, folder, jobs, lambda shares: progress.update(bar, completed=sum(shares))))
+        progress.update(bar, completed=len(arms))
     order = {name: i for i, (name, _) in enumerate(arms)}
     return sorted(results, key=lambda r: (order[r.objective], r.seed))
 

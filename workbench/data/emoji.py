@@ -1,4 +1,5 @@
-"""Emoji: real drawings by several vendors, several texts of each concept; ships with the program.
+"""Emoji: real drawings by several vendors, several texts and names in six more languages of each concept; ships with
+the program.
 
 Every training drawing is the anchor of one sample an epoch; the concept is the sample's id, so drawings and texts of
 one emoji are never negatives of each other. Held out are concepts (`validation`, `test`; by families, so that no gender
@@ -37,6 +38,7 @@ FILES = {
     "style_b": "share_alike/style_b.parquet",  # OpenMoji's drawings, under a share-alike licence
 }
 TARGETS = ("group", "subgroup")
+Language = Literal["de", "fr", "es", "ja", "zh", "ru"]
 
 
 class Emoji:
@@ -48,6 +50,7 @@ class Emoji:
         drawings: `same`: all views are the anchor drawing (the transform augments each on its own); `different`: other
             drawings of the concept, repeated when there are fewer than views
         captions_from: what the first caption is: the emoji's `name`, or `any` of its texts; the others are any others
+        languages: further modalities, each the concept's name in a language (Unicode's, one a concept), as [de, fr]
         path: folder of another build of the set (`wb data build emoji`); default: the one in the package
     """
 
@@ -58,18 +61,21 @@ class Emoji:
         captions: PositiveInt = 1,
         drawings: Literal["same", "different"] = "same",
         captions_from: Literal["name", "any"] = "any",
+        languages: tuple[Language, ...] = (),
         path: Path | None = None,
     ) -> None:
         self.modalities: Mapping[str, Modality] = {
             "image": Modality("image", count=views),
             "text": Modality("text", count=captions),
+            **dict.fromkeys(languages, Modality("text")),
         }
         self.views, self.captions = views, captions
         self.drawings, self.captions_from = drawings, captions_from
         self.path = path or PACKAGED
-        concepts = _read(self.path / "concepts.parquet", ["concept", "texts", *TARGETS])
+        concepts = _read(self.path / "concepts.parquet", ["concept", "texts", "names", *TARGETS])
         self._index = {key: index for index, key in enumerate(concepts["concept"])}
         self._texts: list[list[str]] = concepts["texts"]
+        self._names = {language: [names[language] for names in concepts["names"]] for language in languages}
         self.classes = {"group": _groups(concepts), "subgroup": _subgroups(concepts)}
         self._targets = {
             target: torch.tensor([self.classes[target].names.index(name) for name in concepts[target]])
@@ -103,6 +109,7 @@ class Emoji:
             {
                 "image": list(islice(cycle(images), self.views)),
                 "text": [texts[i] for i in order[: self.captions]],
+                **{language: [names[concept]] for language, names in self._names.items()},
             },
             concept,
         )
@@ -112,7 +119,7 @@ class Emoji:
         return feed.load(self, start)
 
     def split(self, name: str) -> Split:
-        """All drawings of a split, and all texts of its concepts, each concept's name first.
+        """All drawings of a split, and all texts of its concepts, each concept's name first; in other languages names.
 
         `validation` and `test` are concepts that training never sees, `style_a` and `style_b` training concepts in the
         styles of vendors that training never sees. Raises ValueError naming the splits for any other name.
@@ -123,11 +130,16 @@ class Emoji:
         ids = torch.tensor(concepts)
         present = sorted(set(concepts))
         texts = [self._texts[concept] for concept in present]
-        text_ids = torch.tensor(present).repeat_interleave(torch.tensor([len(t) for t in texts]))
+        concept_ids = torch.tensor(present)
+        text_ids = concept_ids.repeat_interleave(torch.tensor([len(t) for t in texts]))
         return Split(
             {
                 "image": Items(images, ids, self._targets_of(ids)),
                 "text": Items(list(chain.from_iterable(texts)), text_ids, self._targets_of(text_ids)),
+                **{
+                    language: Items([names[i] for i in present], concept_ids, self._targets_of(concept_ids))
+                    for language, names in self._names.items()
+                },
             },
             self.classes,
         )

@@ -1,4 +1,4 @@
-"""Retrieval between two sides, both ways: recall at k, median rank, and what chance would give.
+"""Retrieval between sides, every way that the objective can ask: recall at k, median rank, and what chance would give.
 
 The trap: with several captions an image has several right answers, and an evaluation on one-to-one pairs calls all
 but one of them wrong. Numbers compare only between runs on the same candidates.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from itertools import combinations
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,59 +18,121 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from workbench.examples import Examples
+from workbench.queries import candidate_side, modalities, query_sides
 from workbench.ranking import best_ranks, chance_recall, num_positives, take
-from workbench.types import Context, Split, Views
+from workbench.types import Context, Side, Split, Views
 
 __all__ = ["Retrieval"]
+
+
+class Way(NamedTuple):
+    """One direction of search: sides made of the asking modalities against one side of the target."""
+
+    name: str
+    asking: tuple[str, ...]
+    sides: tuple[str, ...]
+    target: tuple[str, ...]
+    candidates: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Retrieval:
     """Recall at k, median rank and chance, as fractions of the queries (the rank counts from 1).
 
+    By default every modality is searched by every other and by every two others together, and by more where the
+    objective fuses them or they are all the others: `image_to_text_r1`, `image+text_to_audio_r1`. The query is formed
+    as the objective forms it: a fused side (ConFu), a product (Symile), a mean of cosines (CLIP). Its rows are those of
+    the first modality, each with the first item of its id of the others.
+
     A query is right at k when at least one candidate with its id is among its top k; of equal scores the lower
     index ranks above. Queries that no candidate matches are left out. `*_chance_r{k}` is the expected recall of a
-    random ranking, exactly; `mean_recall` is the mean of all R@k of both directions.
+    random ranking, exactly; `mean_recall` is the mean of all R@k of all ways, and where several modalities ask
+    together, `mean_recall_{m}_to_1` that of the ways in which m do.
 
     Args:
-        query: side that asks; a fused side (`image+text`) needs a paired split
-        candidates: side that is searched
+        query: side that asks (`image`, `image+text`); default: every set of modalities
+        candidates: side that is searched; default: every modality that the query lacks
         split: evaluation split of the data set
         captions: `all` items of a text side, or the `first` of each id
         k: how far down the ranking a right answer counts
-        both_ways: search the query side with the candidates too
+        together: how many modalities ask at once, as [1, 2]; default as said above
+        both_ways: search the query side with the candidates too; by default, each modality with those after it too
         chunk: queries scored at once; bounds the memory
 
-    Raises ValueError when a side does not fit the split, no query has a match, or a score is NaN.
+    Raises ValueError when a side does not fit the split, nothing can ask, no query has a match, or a score is NaN.
     """
 
-    query: str = "image"
-    candidates: str = "text"
+    query: str | None = None
+    candidates: str | None = None
     split: str = "validation"
     captions: Literal["first", "all"] = "all"
     k: tuple[PositiveInt, ...] = (1, 5, 10)
+    together: tuple[PositiveInt, ...] | None = None
     both_ways: bool = True
     chunk: PositiveInt = 1024
 
     def run(self, context: Context) -> Iterator[tuple[str, float]]:
         split = context.data.split(self.split)
-        ids, views = {}, {}
-        for side in (self.query, self.candidates):
-            examples = self._examples(context, split, side)
-            ids[side], views[side] = examples.ids, {side: examples.embed(context)}
-        there, back = (self.query, self.candidates), (self.candidates, self.query)
-        recalls = []
-        for query, candidates in (there, back) if self.both_ways else (there,):
-            facts = self._direction(context, views[query], views[candidates], ids[query], ids[candidates])
-            for name, value in facts.items():
-                yield f"{query}_to_{candidates}_{name}", value
-            recalls += [facts[f"r{k}"] for k in self.k]
-        yield "mean_recall", float(np.mean(recalls))
+        ways = self._ways(context.objective)
+        sides: dict[tuple[str, ...], dict[str, None]] = {}  # of each set of rows, in order
+        for way in ways:
+            sides.setdefault(way.asking, {}).update(dict.fromkeys(way.sides))
+            sides.setdefault(way.target, {})[way.candidates] = None
+        examples = {members: self._examples(context, split, members) for members in sides}
+        views = {members: examples[members].views(context, list(needed)) for members, needed in sides.items()}
 
-    def _examples(self, context: Context, split: Split, name: str) -> Examples:
-        examples = Examples.of(split, name)
-        modality, *fused = examples.side.members
-        if self.captions == "all" or fused or context.data.modalities[modality].kind != "text":
+        recalls: dict[int, list[float]] = {}
+        for way in ways:
+            query = {side: views[way.asking][side] for side in way.sides}
+            candidates = {way.candidates: views[way.target][way.candidates]}
+            facts = self._direction(context, query, candidates, examples[way.asking].ids, examples[way.target].ids)
+            for name, value in facts.items():
+                yield f"{way.name}_{name}", value
+            recalls.setdefault(len(way.asking), []).extend(facts[f"r{k}"] for k in self.k)
+        yield "mean_recall", float(np.mean([recall for of_size in recalls.values() for recall in of_size]))
+        if len(recalls) > 1:
+            for size, of_size in recalls.items():
+                yield f"mean_recall_{size}_to_1", float(np.mean(of_size))
+
+    def _ways(self, objective: Any) -> list[Way]:
+        if self.query and self.candidates:  # the sides as they are written
+            there, back = (self.query, self.candidates), (self.candidates, self.query)
+            return [
+                Way(f"{a}_to_{b}", Side.parse(a).members, (a,), Side.parse(b).members, b)
+                for a, b in ((there, back) if self.both_ways else (there,))
+            ]
+        known = modalities(objective)
+        ways = [
+            Way(f"{'+'.join(asking)}_to_{target}", asking, tuple(sides), (target,), candidate_side(objective, target))
+            for size in range(1, len(known))
+            for asking in combinations(known, size)
+            for target in known
+            if target not in asking
+            and (self.both_ways or known.index(asking[-1]) < known.index(target))
+            and self._wants(asking, target)
+            and self._counts(sides := query_sides(objective, asking, target), size, len(known))
+        ]
+        if not ways:
+            raise ValueError(
+                f"retrieval: no way to ask with query={self.query}, candidates={self.candidates} and "
+                f"together={self.together} among the modalities that the objective aligns: {', '.join(known)}"
+            )
+        return ways
+
+    def _wants(self, asking: tuple[str, ...], target: str) -> bool:
+        asked = self.query is None or set(Side.parse(self.query).members) == set(asking)
+        return asked and self.candidates in (None, target)
+
+    def _counts(self, sides: list[str], size: int, known: int) -> bool:
+        """Whether the objective can ask so, and so many modalities are to ask together."""
+        if self.together is not None:
+            return bool(sides) and size in self.together
+        whole = len(sides) == 1 and len(Side.parse(sides[0]).members) == size
+        return bool(sides) and (size <= 2 or whole or size == known - 1 or self.query is not None)
+
+    def _examples(self, context: Context, split: Split, members: tuple[str, ...]) -> Examples:
+        examples = Examples.of(split, "+".join(members))
+        if self.captions == "all" or context.data.modalities[members[0]].kind != "text":
             return examples
         _, first = np.unique(examples.ids.numpy(), return_index=True)
         return examples.take(torch.from_numpy(np.sort(first)))

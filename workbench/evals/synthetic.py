@@ -18,6 +18,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from synthetic.theory.presence import draw, seen_of
+from workbench.queries import candidate_side, query_sides
 from workbench.ranking import best_ranks
 from workbench.seeds import generator
 from workbench.types import Context, Pool, Views
@@ -39,18 +40,22 @@ class Synthetic:
     Args:
         batches: fresh batches behind the mean loss, each of the training batch
         samples: fresh samples behind the accuracy, and as many again to fit the regression
+        given: modalities that the target is predicted from; the task says, by default
 
-    Raises ValueError when the data set is not a synthetic task, or a score is NaN.
+    Raises ValueError when the data set is not a synthetic task, a score is NaN, or `given` is not what the task has.
     """
 
     batches: Annotated[int, Field(ge=2)] = 40
     samples: PositiveInt = 2000
+    given: tuple[str, ...] | None = None
 
     def run(self, context: Context) -> Iterator[tuple[str, float]]:
         task = getattr(context.data, "task", None)
         if task is None:
             raise ValueError("evaluator 'synthetic' needs a synthetic task: set data.name=synthetic or leave it out")
         truth = task.truth(context.batch)
+        if self.given is not None:
+            truth = truth.predicted_from(self.given)
         fresh = generator(context.seed, "synthetic evaluation")  # apart from what training draws
 
         hidden = task.target not in task.modalities
@@ -76,12 +81,11 @@ class Synthetic:
         """Share of the samples whose target, of all its codes, is the one that scores best."""
         objective, codes = context.objective, task.sample(self.samples, fresh)
         alphabet = torch.arange(task.codes[task.target])
-        sides = objective.query_sides(given, task.target) or _plain_sides(objective, given, task.target)
+        sides = query_sides(objective, given, task.target)
         if not sides:
             raise ValueError(f"no term of the objective contrasts '{task.target}' with {given}: nothing predicts it")
-        candidate = objective.candidate_side(task.target) if hasattr(objective, "candidate_side") else task.target
         query = _embed(context, {m: codes[m] for m in given}, sides)
-        candidates = _embed(context, {task.target: alphabet}, [candidate])
+        candidates = _embed(context, {task.target: alphabet}, [candidate_side(objective, task.target)])
         # a code may carry more than its symbol, as how it is drawn: symbols are equal modulo the alphabet
         ranks = best_ranks(objective.score, query, candidates, codes[task.target] % len(alphabet), alphabet)
         return (ranks == 1).double().mean().item()
@@ -110,13 +114,6 @@ class Synthetic:
             pool = Pool(z, torch.arange(context.batch), step=step, seed=context.seed)
             losses.append(context.objective(z, pool).total.double())
         return torch.stack(losses)
-
-
-def _plain_sides(objective: Any, given: tuple[str, ...], target: str) -> list[str]:
-    """The given modalities by themselves, where the objective trains them and the target, if never together: what they
-    tell of it is emergent."""
-    plain = {str(side) for side in objective.all_sides}
-    return [m for m in given if {m, target} <= plain]
 
 
 def _embed(
