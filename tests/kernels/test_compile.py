@@ -1,4 +1,8 @@
-"""The kernels compiled for GPUs that need not be here: nothing spills, shared memory suffices, tensor cores work."""
+"""The kernels compiled for GPUs that need not be here: nothing spills, shared memory suffices, tensor cores work.
+
+The main variants are compiled here. All of them take minutes: `just kernel-report` fails where one does not pass, and the
+table it keeps must be about the present configurations.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +32,6 @@ def test_main_variants_compile_clean() -> None:
     ran = run_report("--quick")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert ran.stdout.count("bf16") == 2 * len(report.MAIN)
-
-
-@needs_tools
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_every_entry_compiles_clean() -> None:
-    ran = run_report()
-    assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 def test_kept_table_is_about_the_current_configurations() -> None:
