@@ -1,7 +1,7 @@
 """The kernels compiled for GPUs that need not be here: nothing spills, shared memory suffices, tensor cores work.
 
-The main variants are compiled here. All of them take minutes: `just kernel-report` fails where one does not pass, and the
-table it keeps must be about the present configurations.
+The main variants are compiled here. All of them take minutes: `just kernel-report` fails where one does not pass, and
+the table it keeps must be about the present configurations.
 """
 
 from __future__ import annotations

@@ -1,0 +1,195 @@
+"""Probes on sets whose answer is known, and against logistic regressions written out by hand."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from workbench.component import validate
+from workbench.evals.probe import STRENGTHS, Probe
+from workbench.objectives.clip import CLIP
+from workbench.objectives.confu import ConFu
+from workbench.types import Context, Items, Side, Split, View
+
+Rows = dict[str, tuple[np.ndarray, Any, Any]]
+"""{modality: (vectors, ids, labels)}"""
+LINE = 0.91
+"""a line is right on three of XOR's four clusters at most: .75, and five standard errors of 200 samples"""
+
+
+def context(splits: dict[str, Rows], objective: Any, *, seed: int = 0, label: str = "group") -> Context:
+    """Plain sides are the vectors themselves, fused ones their members' product; remembers how many rows it embeds."""
+
+    def split(name: str) -> Split:
+        items = {
+            m: Items(torch.as_tensor(x), torch.as_tensor(ids), {label: torch.as_tensor(labels)})
+            for m, (x, ids, labels) in splits[name].items()
+        }
+        return Split(items)
+
+    def embed(inputs, sides):
+        views = {}
+        for name in sides:
+            rows = [torch.stack([torch.as_tensor(x) for x in inputs[m]]).float() for m in Side.parse(name).members]
+            z = torch.stack(rows).prod(0)[:, None]
+            embedded.append((name, len(z)))
+            views[name] = View(z, torch.ones(z.shape[:2], dtype=torch.bool))
+        return views
+
+    embedded: list[tuple[str, int]] = []
+    data: Any = SimpleNamespace(split=split, embedded=embedded)
+    return Context(embed, objective, data, batch=8, seed=seed)
+
+
+def three(make) -> dict[str, Rows]:
+    return {name: make() for name in ("train", "validation", "test")}
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_a_separable_set_is_solved(kind):
+    """Three classes, three units apart at noise .1; the last class is rare."""
+    rng = np.random.default_rng()
+
+    def make() -> Rows:
+        labels = rng.permutation(np.repeat([0, 1, 2], [30, 25, 5]))
+        x = 3 * np.eye(4)[labels] + 0.1 * rng.normal(size=(60, 4))
+        return {"image": (x, range(60), labels)}
+
+    splits = three(make)
+    objective = SimpleNamespace(all_sides=[Side(("image",))])
+    got = dict(Probe(kind=kind, on=("single",)).run(context(splits, objective)))
+    assert got == pytest.approx({"chance": 1 / 3, "majority": 1 / 2, "image/accuracy": 1, "image/balanced_accuracy": 1})
+
+
+def test_random_labels_leave_chance():
+    rng = np.random.default_rng()
+    splits = three(lambda: {"image": (rng.normal(size=(1000, 5)), range(1000), rng.integers(0, 4, 1000))})
+    objective = SimpleNamespace(all_sides=[Side(("image",))])
+    got = dict(Probe(on=("image",)).run(context(splits, objective)))
+    assert got["chance"] == 0.25
+    for name in ("image/accuracy", "image/balanced_accuracy"):
+        assert got[name] == pytest.approx(0.25, abs=5 * (0.25 * 0.75 / 1000) ** 0.5)
+
+
+@pytest.fixture(scope="module")
+def xor() -> dict[str, Rows]:
+    """Signs a, b and the label whether they agree: neither tells it, nor does a linear function of both; a b does."""
+    rng = np.random.default_rng()
+
+    def make() -> Rows:
+        a, b, c = rng.choice([-1.0, 1.0], (3, 200, 1))
+        label = (a == b)[:, 0].astype(int)
+        return {
+            m: (x + 0.05 * rng.normal(size=x.shape), range(200), label) for m, x in zip("abc", (a, b, c), strict=True)
+        }
+
+    return three(make)
+
+
+def test_a_fused_side_tells_what_no_single_one_does(xor):
+    got = dict(Probe().run(context(xor, ConFu(("a", "b", "c")))))
+    inputs = ["a", "b", "c", "a+b", "a+c", "b+c", "concatenated_single", "concatenated_all"]
+    assert list(got) == ["chance", "majority"] + [f"{x}/{y}" for x in inputs for y in ("accuracy", "balanced_accuracy")]
+    solved = {x for x in inputs if got[f"{x}/accuracy"] > 0.96}
+    assert solved == {"a+b", "concatenated_all"}
+    assert all(got[f"{x}/accuracy"] < LINE for x in inputs if x not in solved)
+
+
+def test_an_mlp_tells_what_a_linear_probe_cannot(xor):
+    """No fused side where the objective trains none: `fused` stands for nothing."""
+    found = {
+        kind: dict(Probe(kind=kind, on=("fused", ("a", "b"))).run(context(xor, CLIP(("a", "b", "c")))))
+        for kind in ("linear", "mlp")
+    }
+    assert set(found["mlp"]) == {"chance", "majority", "a|b/accuracy", "a|b/balanced_accuracy"}
+    assert found["mlp"]["a|b/accuracy"] > 0.99
+    assert found["linear"]["a|b/accuracy"] < LINE
+
+
+@pytest.mark.parametrize("noise", [0.5, 3.0])
+def test_the_strength_is_that_of_the_validation_split(noise):
+    """Standardised, chosen and fitted again by hand; noise dimensions make a strong penalty worth its while."""
+    seed = np.random.SeedSequence().entropy
+    rng = np.random.default_rng(seed)
+
+    def make() -> Rows:
+        labels = rng.integers(0, 3, 41)
+        x = np.concatenate([np.eye(3)[labels], rng.normal(size=(41, 20))], 1) + noise * rng.normal(size=(41, 23))
+        return {"image": (np.float32(5 * x + 2), range(41), labels)}
+
+    splits = three(make)
+    (x, _, y), (x_val, _, y_val), (x_test, _, y_test) = (splits[s]["image"] for s in ("train", "validation", "test"))
+
+    def fitted(x, y, strength):
+        x = x.astype(np.float64)
+        mean, std = x.mean(0), x.std(0)
+        model = LogisticRegression(C=1 / strength, max_iter=1000).fit((x - mean) / std, y)
+        return lambda new: model.predict((new.astype(np.float64) - mean) / std)
+
+    scores = {strength: (fitted(x, y, strength)(x_val) == y_val).mean() for strength in STRENGTHS["linear"]}
+    strength = next(s for s in sorted(scores, reverse=True) if scores[s] == max(scores.values()))
+    hits = fitted(np.concatenate([x, x_val]), np.concatenate([y, y_val]), strength)(x_test) == y_test
+    objective = SimpleNamespace(all_sides=[Side(("image",))])
+    got = dict(Probe(on=("image",)).run(context(splits, objective)))
+    assert got["image/accuracy"] == pytest.approx(hits.mean()), seed
+    balanced = [hits[y_test == c].mean() for c in np.unique(y_test)]
+    assert got["image/balanced_accuracy"] == pytest.approx(np.mean(balanced)), seed
+
+
+def test_limits_and_shots_are_drawn_by_the_seed():
+    rng = np.random.default_rng()
+    labels = np.repeat([0, 1, 2, -1], [150, 40, 10, 100])
+    splits = three(lambda: {"image": (rng.normal(size=(300, 3)) + labels[:, None], range(300), labels)})
+    objective = SimpleNamespace(all_sides=[Side(("image",))])
+
+    def rows(seed: int = 0, **options: Any) -> tuple[dict[str, float], list[int]]:
+        world = context(splits, objective, seed=seed)
+        got = dict(Probe(on=("image",), **options).run(world))
+        return got, [n for _, n in world.data.embedded]  # type: ignore[attr-defined]
+
+    assert rows()[1] == [200, 200, 200], "items labelled -1 are left out"
+    assert rows(limit=70)[1] == [70, 70, 70]
+    assert rows(shots=20, limit=150)[1] == [20 + 20 + 10, 150, 150]
+    assert rows(seed=3, limit=70) == rows(seed=3, limit=70) != rows(seed=4, limit=70)
+    assert rows(seed=3, limit=15, kind="mlp") == rows(seed=3, limit=15, kind="mlp")
+
+
+def test_samples_are_joined_by_id():
+    """Each image with the first text of its id: here the second texts are misleading."""
+    rng = np.random.default_rng()
+    labels = rng.integers(0, 2, 60)
+    texts = np.repeat(2.0 * labels[:, None] - 1, 2, 0) * np.tile([[1.0], [-1.0]], (60, 1))
+    rows = {
+        "image": (rng.normal(size=(61, 1)), [*range(60), 99], np.append(labels, 0)),
+        "text": (texts, np.repeat(np.arange(60), 2), np.repeat(labels, 2)),
+    }
+    world = context(three(lambda: rows), CLIP(("image", "text")))
+    got = dict(Probe(on=(("image", "text"),)).run(world))
+    assert got["image|text/accuracy"] == 1
+    assert {n for _, n in world.data.embedded} == {60}  # type: ignore[attr-defined]
+
+
+def test_refusals():
+    rows = {"image": (np.eye(3), range(3), [0, 0, 0])}
+    objective = SimpleNamespace(all_sides=[Side(("image",))])
+    with pytest.raises(ValueError, match="no label 'kind' of image: it has group"):
+        list(Probe(label="kind").run(context(three(lambda: rows), objective)))
+    with pytest.raises(ValueError, match="one class"):
+        list(Probe().run(context(three(lambda: rows), objective)))
+    with pytest.raises(ValueError, match="no side for on="):
+        list(Probe(on=("fused",)).run(context(three(lambda: rows), objective)))
+    unlabelled = {"image": (np.eye(3), range(3), [-1, -1, -1])}
+    with pytest.raises(ValueError, match="all are -1"):
+        list(Probe().run(context(three(lambda: unlabelled), objective)))
+
+
+def test_the_recipe_reads_its_arguments():
+    spec = validate("eval", {"name": "probe", "kind": "mlp", "on": ["single", ["image", "text"]], "shots": 5})
+    assert spec.build() == Probe(kind="mlp", on=("single", ("image", "text")), shots=5)
+    with pytest.raises(ValueError, match="kind"):
+        validate("eval", {"name": "probe", "kind": "tree"})

@@ -1,0 +1,150 @@
+"""Probes: a small classifier on frozen embeddings, of single sides, fused ones and several put together.
+
+The trap: what a probe reads out may be the classifier's work. Its strength is chosen on a validation split, never on
+the test items, and every input is probed on the same samples; read the accuracy beside `majority`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+from pydantic import PositiveInt
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from workbench.examples import Examples
+from workbench.seeds import generator, seed_for
+from workbench.types import Context, Side
+
+__all__ = ["Probe"]
+
+STRENGTHS = {"linear": (1e4, 1e3, 1e2, 10.0, 1.0, 0.1), "mlp": (10.0, 1.0, 0.1, 0.01)}
+"""of the L2 penalty (of logistic regression, 1 / C), strongest first"""
+HIDDEN = 256
+"""units of the MLP's one hidden layer"""
+
+
+class Samples(NamedTuple):
+    """Embeddings of the same n samples, by side, and their labels."""
+
+    z: dict[str, Float64[np.ndarray, "n d"]]
+    labels: Int64[np.ndarray, " n"]
+
+    def of(self, sides: Sequence[str]) -> Float64[np.ndarray, "n h"]:
+        return np.concatenate([self.z[side] for side in sides], axis=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """Test accuracy of a classifier of a label, in fractions, for each input: `image/accuracy`, `image+text/accuracy`.
+
+    Features are standardised. The strength of the L2 penalty that does best on the validation
+    split (of equals, the strongest) is fitted again on both splits together; with `shots`, on the shots alone. All
+    inputs are read from the same samples: the items of the first modality, each with the first item of its id of the
+    others. Yields `chance` (1 / classes) and `majority` (share of the commonest test class), then `{input}/accuracy`
+    and `{input}/balanced_accuracy` (mean recall of the classes present). Items labelled -1 are left out.
+
+    Args:
+        kind: `linear`, logistic regression by L-BFGS, or `mlp`, one hidden layer of 256 units by Adam
+        label: which target, as the data set names it
+        on: inputs: a side, or a list of sides whose embeddings are concatenated; `single` stands for each modality by
+            itself, `fused` for each fusion that the objective trains, `concatenated` for all single ones together
+            (`concatenated_single`) and all single and fused ones together (`concatenated_all`)
+        train: split that the classifier is fitted on
+        validation: split that chooses the strength
+        split: split that is reported
+        shots: so many training samples of each class, drawn by the run's seed; default: all
+        limit: samples of a split, at most, drawn by the run's seed; shots are not limited
+
+    Raises ValueError when a split lacks the label or a side, there is no input, or training has a single class.
+    """
+
+    kind: Literal["linear", "mlp"] = "linear"
+    label: str = "group"
+    on: tuple[str | tuple[str, ...], ...] = ("single", "fused", "concatenated")
+    train: str = "train"
+    validation: str = "validation"
+    split: str = "test"
+    shots: PositiveInt | None = None
+    limit: PositiveInt = 2000
+
+    def run(self, context: Context) -> Iterator[tuple[str, float]]:
+        inputs = self._inputs(context.objective)
+        if not inputs:
+            raise ValueError(f"probe: the objective has no side for on={list(self.on)}: name sides, or single")
+        sides = list(dict.fromkeys(side for of_input in inputs.values() for side in of_input))
+        train, validation, test = (self._samples(context, s, sides) for s in (self.train, self.validation, self.split))
+        classes, counts = np.unique(train.labels), np.unique(test.labels, return_counts=True)[1]
+        if len(classes) < 2:
+            raise ValueError(f"probe: split '{self.train}' has one class of '{self.label}', two are needed")
+        yield "chance", 1 / len(classes)
+        yield "majority", counts.max() / counts.sum()
+        for name, of_input in inputs.items():
+            hits = self._fit(context.seed, of_input, train, validation).predict(test.of(of_input)) == test.labels
+            yield f"{name}/accuracy", float(hits.mean())
+            yield f"{name}/balanced_accuracy", float(np.mean([hits[test.labels == c].mean() for c in set(test.labels)]))
+
+    def _inputs(self, objective: Any) -> dict[str, tuple[str, ...]]:
+        """{name: sides that are concatenated}"""
+        known = dict.fromkeys(Side(side.members, side.fused) for side in objective.all_sides if side.head is None)
+        single = tuple(str(side) for side in known if len(side.members) == 1)
+        fused = tuple(str(side) for side in known if len(side.members) > 1)
+        together = {"concatenated_single": single} | ({"concatenated_all": single + fused} if fused else {})
+        inputs: dict[str, tuple[str, ...]] = {}
+        for entry in self.on:
+            if entry == "concatenated":
+                inputs |= together
+            elif entry in ("single", "fused"):
+                inputs |= {side: (side,) for side in (single if entry == "single" else fused)}
+            else:
+                named = (entry,) if isinstance(entry, str) else entry
+                inputs["|".join(named)] = named
+        return inputs
+
+    def _samples(self, context: Context, split: str, sides: list[str]) -> Samples:
+        """Labelled samples of a split in its order, as many as are wanted of it."""
+        members = dict.fromkeys(m for side in sides for m in Side.parse(side).members)
+        examples = Examples.of(context.data.split(split), "+".join(members))
+        if self.label not in examples.targets:
+            of, have = next(iter(members)), ", ".join(examples.targets) or "none"
+            raise ValueError(f"probe: split '{split}' has no label '{self.label}' of {of}: it has {have}")
+        labels = examples.targets[self.label]
+        rows = torch.randperm(len(labels), generator=generator(context.seed, "probe", split))
+        rows = rows[labels[rows] >= 0]
+        if not len(rows):
+            raise ValueError(f"probe: no item of split '{split}' has a label of '{self.label}': all are -1")
+        if self.shots and split == self.train:
+            rows = torch.cat([rows[labels[rows] == c][: self.shots] for c in labels[rows].unique()])
+        else:
+            rows = rows[: self.limit]
+        rows = rows.sort().values
+        views = examples.take(rows).views(context, sides)
+        return Samples({side: view.z[:, 0].double().numpy() for side, view in views.items()}, labels[rows].numpy())
+
+    def _fit(self, seed: int, sides: tuple[str, ...], train: Samples, validation: Samples) -> Pipeline:
+        x, x_new = train.of(sides), validation.of(sides)
+        candidates = [(strength, self._classifier(strength, seed)) for strength in STRENGTHS[self.kind]]
+        with warnings.catch_warnings():
+            # a weak penalty on separable data may not converge: it competes as it stands
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            scores = [classifier.fit(x, train.labels).score(x_new, validation.labels) for _, classifier in candidates]
+            strength, chosen = candidates[int(np.argmax(scores))]
+            if self.shots:
+                return chosen
+            both = np.concatenate([x, x_new]), np.concatenate([train.labels, validation.labels])
+            return self._classifier(strength, seed).fit(*both)
+
+    def _classifier(self, strength: float, seed: int) -> Pipeline:
+        if self.kind == "linear":
+            return make_pipeline(StandardScaler(), LogisticRegression(C=1 / strength, max_iter=1000))
+        random_state = seed_for(seed, "probe") % 2**32  # the weights and the order of its batches
+        return make_pipeline(StandardScaler(), MLPClassifier((HIDDEN,), alpha=strength, random_state=random_state))
