@@ -1,4 +1,4 @@
-"""Where there is no GPU, the Triton kernels run in Triton's interpreter: it must be asked for before triton is imported."""
+"""Without a GPU the Triton kernels run in Triton's interpreter, which is asked for before triton is imported."""
 
 import os
 
