@@ -68,7 +68,7 @@ def test_pictures_and_words_get_towers_and_their_budget() -> None:
     kinds = {m: encoder.name for m, encoder in recipe.model.encoders.items()}
     assert kinds == {"image": "open_clip", "text": "open_clip", "sum": "mlp"}
     assert recipe.train.lr == 1e-3
-    assert recipe.objective.settings.scale.init == 0.741  # type: ignore[attr-defined]
+    assert recipe.objective.settings.scale.init == 4.0  # type: ignore[attr-defined]
     assert lineup.arm({"name": "xor"}, "symile", 0).train.lr == 0.03
 
 
