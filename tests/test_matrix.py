@@ -98,10 +98,10 @@ def test_what_a_row_predicts_from_one_modality_is_known_exactly() -> None:
     noise = random.uniform(0.05, 0.6)
     override = (f"data.task.noise={noise}",)
     differ = 2 * noise * (1 - noise) + noise**2 * 14 / 15  # K = 16
-    truth = variant.truth(single, override)
+    truth = variant.truth(single, "clip", override)
     assert truth["given"] == ("a",)
     assert truth["bayes_accuracy"] == pytest.approx(max(1 - differ, differ / 15)), noise
-    assert variant.truth(joint, override)["given"] == ("a", "b")
+    assert variant.truth(joint, "confu", override)["given"] == ("a", "b")
     assert set(variant.recipe("clip", 0).eval.evaluators) == {"synthetic", "synthetic_from_a"}
 
 

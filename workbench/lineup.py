@@ -78,6 +78,11 @@ def default(task: str, overrides: tuple[str, ...] = ()) -> tuple[str, ...]:
     return DEFAULT if len(arm({"name": task}, "clip", 0, overrides).model.encoders) > 2 else DEFAULT_OF_TWO
 
 
+def truth(recipe: Recipe) -> Any:
+    """The exact truth of a recipe's task, at its training batch."""
+    return recipe.data.settings.task.build().truth(recipe.train.batch)
+
+
 def check(recipe: Recipe) -> None:
     """Build it once, so that a mistake is one message before any process starts. Raises RecipeError."""
     parts = build_parts(recipe)

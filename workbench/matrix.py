@@ -200,7 +200,7 @@ class Matrix:
                 "task": v.task["name"],
                 "row": row.name,
                 "options": {key: value for key, value in v.task.items() if key != "name"},
-                "truth": v.truth(row, self.overrides),
+                "truth": v.truth(row, self.objectives[0], self.overrides),
                 "results": [asdict(run) for name in self.objectives for run in self.cells[row.name, name].runs],
                 "cells": [self.cells[row.name, name].as_dict() for name in self.objectives],
             }

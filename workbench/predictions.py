@@ -70,10 +70,9 @@ class Variant:
         own = (*self.set, *evaluators, "log.tensorboard=false")
         return lineup.arm(self.task, objective, seed, (*own, *overrides))
 
-    def truth(self, row: Row, overrides: tuple[str, ...]) -> dict[str, Any]:
-        """The exact truth, at the training batch."""
-        recipe = self.recipe("clip", 0, overrides)
-        truth = recipe.data.settings.task.build().truth(recipe.train.batch)
+    def truth(self, row: Row, objective: str, overrides: tuple[str, ...]) -> dict[str, Any]:
+        """The exact truth, at the batch that an objective is trained with."""
+        truth = lineup.truth(self.recipe(objective, 0, overrides))
         return (truth.predicted_from(row.given) if row.given else truth).as_dict()
 
 

@@ -13,7 +13,6 @@ from types import FrameType
 from workbench import checkpoint
 from workbench.build import Parts, build_engine, build_parts
 from workbench.callbacks.checkpointing import Checkpointing
-from workbench.callbacks.tensorboard import TensorBoard
 from workbench.engine import Callback, Engine
 from workbench.metrics import Metrics, Record, rewind
 from workbench.parallel import Parallel
@@ -100,6 +99,8 @@ def _callbacks(parts: Parts, run: Run, parallel: Parallel) -> list[Callback]:
     settings = parts.recipe.checkpoint
     chosen: list[Callback] = [Checkpointing(run.checkpoints, max(1, parts.steps(settings.every)), settings.keep)]
     if parts.recipe.log.tensorboard and parallel.rank == 0:
+        from workbench.callbacks.tensorboard import TensorBoard  # with matplotlib, which a short run feels
+
         chosen.append(TensorBoard(run.tensorboard, parts.recipe.as_yaml(), parts.context(parallel)))
     return chosen
 

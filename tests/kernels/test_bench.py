@@ -449,7 +449,7 @@ def test_plot_draws_nothing_from_nothing(tmp_path):
 @pytest.mark.slow
 def test_the_command(tmp_path):
     """End to end, with real processes."""
-    command = [sys.executable, "-m", "kernels.bench", "--sizes", "64,128", "--dim", "16", "--threads", "1"]
+    command = [sys.executable, "-m", "kernels.bench", "--sizes", "64", "--dim", "16", "--threads", "1"]
     command += ["--providers", "chunked,dense,open_clip chunked", "--out", str(tmp_path / "results.csv")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
@@ -457,5 +457,5 @@ def test_the_command(tmp_path):
     assert "open_clip chunked: " in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     rows = table.read(tmp_path / "results.csv")
-    assert {(row["provider"], row["n"]) for row in rows} >= {(p, n) for p in ("chunked", "dense") for n in (64, 128)}
+    assert {(row["provider"], row["n"]) for row in rows} >= {("chunked", 64), ("dense", 64)}
     assert (tmp_path / "plot.png").exists()

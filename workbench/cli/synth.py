@@ -14,6 +14,7 @@ import click
 
 if TYPE_CHECKING:
     from workbench.lineup import Result
+    from workbench.recipe import Recipe
 
 
 @click.command()
@@ -84,7 +85,10 @@ def synth_(
     if ":" not in task and task not in known:
         raise click.UsageError(f"no task '{task}'{did_you_mean(task, [*known, 'all'])}")
     load("task", task)
-    results, truth = _train(task, objectives, seeds, overrides, folder, jobs), _truth(task, overrides)
+    from workbench import lineup
+
+    arms = _arms(task, objectives, seeds, overrides)
+    results, truth = _train(task, arms, folder, jobs), lineup.truth(arms[0][1]).as_dict()
     if as_json:
         click.echo(json.dumps({"task": task, "truth": truth, "results": [r.as_dict() for r in results]}))
     else:
@@ -92,12 +96,8 @@ def synth_(
     return None
 
 
-def _train(
-    task: str, objectives: Sequence[str], seeds: int, overrides: tuple[str, ...], folder: Path | None, jobs: int
-) -> list[Result]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
+def _arms(task: str, objectives: Sequence[str], seeds: int, overrides: tuple[str, ...]) -> list[tuple[str, Recipe]]:
+    """(objective, recipe) of every run, each objective built once before anything starts."""
     from workbench import lineup
 
     arms = [
@@ -108,6 +108,15 @@ def _train(
     for _, recipe in arms:
         if recipe.seed == 0:
             lineup.check(recipe)
+    return arms
+
+
+def _train(task: str, arms: list[tuple[str, Recipe]], folder: Path | None, jobs: int) -> list[Result]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from workbench import lineup
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -121,13 +130,6 @@ def _train(
         progress.update(bar, completed=len(arms))
     order = {name: i for i, (name, _) in enumerate(arms)}
     return sorted(results, key=lambda r: (order[r.objective], r.seed))
-
-
-def _truth(task: str, overrides: tuple[str, ...]) -> dict[str, Any]:
-    from workbench import lineup
-
-    recipe = lineup.arm({"name": task}, "clip", 0, overrides)
-    return recipe.data.settings.task.build().truth(recipe.train.batch).as_dict()
 
 
 def _print_table(task: str, truth: dict[str, Any], results: list[Result]) -> None:
