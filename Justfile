@@ -24,6 +24,10 @@ test-quick:
 bench-kernels *ARGS:
     python -m kernels.bench {{ARGS}}
 
+# time, memory and accuracy against the number of modalities: a CSV, a plot, a table; half an hour a seed
+bench-modalities *ARGS:
+    python -m workbench.bench.modalities {{ARGS}}
+
 # on a GPU, in nine minutes: check, tune, compare and profile the kernels; writes a report to DIR
 bench-gpu DIR="bench-gpu" *ARGS:
     python -m kernels.bench.gpu --out {{DIR}} {{ARGS}}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kernels.bench.compare import Plan
-from kernels.bench.measuring import RESETTABLE
 from kernels.bench.problem import Problem
 from kernels.bench.providers import Provider
+from kernels.bench.resident import RESETTABLE
 
 CPU_SIZES, LARGE = (2048, 4096, 8192), 16384
 CPU_PLAN = Plan("cpu", ("full",), rounds=5, one_process=RESETTABLE.exists())

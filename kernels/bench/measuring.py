@@ -6,11 +6,8 @@ given back before a measurement where the system can; elsewhere than on Linux a 
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import os
 import platform
-import resource
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -20,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kernels.bench import resident
 from kernels.bench.problem import Inputs, Mode, Problem
 from kernels.bench.providers import PROVIDERS, Loss, Provider
 
@@ -56,9 +54,9 @@ class Runner:
     def peak(self, mode: Mode) -> float:
         """MiB that a run needs on top of its inputs: gradients, logits, scratch."""
         if self.device == "cpu":
-            base = _reset_resident_peak()
+            base = resident.reset_peak()
             self._once(mode)
-            return (_resident_peak() - base) / MIB
+            return (resident.peak() - base) / MIB
         self._once(mode)
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -164,36 +162,6 @@ def _seconds(run: Callable[[], object], device: str) -> float:
 def _distance(gradient: Tensor | None, exact: Tensor) -> float:
     assert gradient is not None
     return ((gradient.double() - exact).norm() / exact.norm()).item()
-
-
-def _status(field: str) -> int:
-    """Bytes, from what Linux says of this process."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError(f"/proc/self/status has no {field}")
-
-
-RESETTABLE = Path("/proc/self/clear_refs")
-
-
-def _reset_resident_peak() -> int:
-    """Resident bytes now; from here on the peak counts anew. Elsewhere than on Linux it goes on from where it was."""
-    gc.collect()
-    if not RESETTABLE.exists():
-        return _resident_peak()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
-    if trim is not None:
-        trim(0)
-    RESETTABLE.write_text("5")  # proc(5)
-    return _status("VmRSS")
-
-
-def _resident_peak() -> int:
-    if RESETTABLE.exists():
-        return _status("VmHWM")
-    # in bytes on macOS, in KiB elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
 
 
 def _cpu_name() -> str:

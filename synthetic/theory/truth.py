@@ -185,9 +185,14 @@ class Truth:
 
     @cached_property
     def floors(self) -> dict[str, Optimum]:
-        """{objective: its optimum}, in the published form, a sum over terms; the hub is the first modality."""
-        known = {"clip": self.clip(), "siglip": self.siglip(), "hub": self.hub(self.modalities[0])}
-        if len(self.modalities) > 2:
+        """{objective: its optimum}, in the published form, a sum over terms; hub and anchor are the first modality."""
+        first, *others = self.modalities
+        known = {"clip": self.clip(), "siglip": self.siglip(), "hub": self.hub(first)}
+        if len(others) > 1:
+            known["gram"] = self.infonce((first,), tuple(others), smoothing=0.1)
+        if len(others) == 2:
+            known |= {"triangle": known["gram"], "symile_n_squared": self.symile_all()}
+        if len(others) > 1:
             known |= {"symile": self.symile(), "confu": self.confu()}
             known |= {"confu_subsets": self.confu_subsets(), "confu_chain": self.confu_chain()}
         return {name: optimum for name, optimum in known.items() if optimum is not None}

@@ -18,9 +18,7 @@ def wb(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str
 
 @pytest.mark.slow
 def test_the_default_line_up_on_xor() -> None:
-    done = wb(
-        "synth", "--task", "xor", "--seeds", "1", "--json"
-    )  # with three: the README
+    done = wb("synth", "--task", "xor", "--seeds", "1", "--json")  # with three: the README
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["task"] == "xor"

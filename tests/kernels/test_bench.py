@@ -16,10 +16,11 @@ from torch import Tensor
 
 from kernels.bench import gpu, report, sweep, table
 from kernels.bench.compare import Plan, compare
-from kernels.bench.measuring import RESETTABLE, Runner
+from kernels.bench.measuring import Runner
 from kernels.bench.plot import COLORS, plot
 from kernels.bench.problem import Ceilings, Problem
 from kernels.bench.providers import PROVIDERS, Provider, named
+from kernels.bench.resident import RESETTABLE
 from kernels.bench.session import Deadline, Stage, Stop, run_stages
 from kernels.bench.stages import PROFILED, Session
 from kernels.bench.tuning import GPU_METHODS, LOSSES, check

@@ -169,12 +169,14 @@ def _inline(value: Any) -> str:
 
 
 def rounded(value: Any) -> Any:
-    """The same tree with its numbers as people read them: six digits."""
+    """The same tree with its numbers as people read them: six digits, and 0 for what is 0 but for rounding."""
     if isinstance(value, dict):
         return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list):
         return [rounded(item) for item in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if abs(value) > 1e-9 else 0.0
+    return value
 
 
 def _indented(text: str, prefix: str) -> str:

@@ -12,6 +12,9 @@ __all__ = ["CLIP"]
 class CLIP(Terms):
     """sum_{i<j} 1/2 [CE(s U W^T) + CE(s W U^T)], the sum over pairs of modalities.
 
+    CLIP (arXiv 2103.00020) at two modalities, from where several are taken pair by pair; time 4 M (M - 1) B^2 d, memory
+    M B d. It sees what pairs tell, and provably nothing of what only three modalities together do.
+
     Args:
         scale: factor on cosines: {init, learn, max}; init is one over the temperature.
         positives: how several views and captions are contrasted; pairwise gives each its own softmax.

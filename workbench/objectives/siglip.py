@@ -11,6 +11,9 @@ __all__ = ["SigLIP"]
 class SigLIP(Terms):
     """-1/B sum_ij log sigmoid(z_ij (s u_i.w_j + b)), summed over pairs of modalities.
 
+    SigLIP (arXiv 2303.15343): every pair of rows is a decision of its own, so nothing is normalised over the batch, and
+    the loss of one knowing nothing is ln B + (B - 1) ln(B / (B - 1)) a pair. Time 4 M (M - 1) B^2 d, memory M B d.
+
     Args:
         scale: factor on cosines: {init, learn, max}; the paper starts at 10.
         bias: initial bias; the paper starts at -10, so that the many negatives do not dominate the first steps.

@@ -1,0 +1,172 @@
+"""How objectives grow with the number of modalities: a step's time and memory, and what is learned of M-way parity.
+
+Every measurement has a process and a thread of its own, so that no peak is that of an earlier one. The trap: an
+objective of many terms can be afforded for a few steps only, and a cell without an accuracy is not one that failed.
+"""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, fields
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import click
+
+from workbench.bench.modalities_report import plot, table
+
+EPOCHS = {3: 20, 4: 40, 5: 60, 6: 100, 7: 160, 8: 250}
+"""{modalities: of 5120 samples, for every objective}"""
+TERMS: dict[str, Callable[[int], int]] = {
+    "symile": lambda m: m,
+    "confu_subsets": lambda m: m * (2 ** (m - 1) - 1) - m * (m - 1) // 2,
+    "confu_chain": lambda m: m - 1,
+}
+"""{objective: cross-entropies of B x B logits a step}"""
+AFFORDABLE = 100
+"""terms; with more, time and memory are measured and nothing is trained"""
+WARM, TIMED = 3, 8
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A line of the CSV; None where nothing was trained."""
+
+    objective: str
+    modalities: int
+    seed: int
+    terms: int
+    ms_per_step: float
+    """median, on one thread"""
+    step_mib: float
+    """what the process grew by in a step, on top of weights and optimizer state"""
+    epochs: int | None = None
+    seconds: float | None = None
+    accuracy: float | None = None
+    loss: float | None = None
+    floor: float | None = None
+    recovered: float | None = None
+    verdict: str | None = None
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        return self.objective, self.modalities, self.seed
+
+
+def measure(objective: str, modalities: int, seed: int) -> Measured:
+    """One objective on one number of modalities, in this process."""
+    import torch
+
+    torch.set_num_threads(1)
+    terms = TERMS[objective](modalities)
+    cost = _cost(_recipe(objective, modalities, seed, f"{WARM + TIMED} steps"))
+    if terms > AFFORDABLE:
+        return Measured(objective, modalities, seed, terms, *cost)
+    epochs = EPOCHS[modalities]
+    learned = _learned(objective, _recipe(objective, modalities, seed, f"{epochs} epochs"))
+    return Measured(objective, modalities, seed, terms, *cost, epochs, **learned)
+
+
+def _recipe(objective: str, modalities: int, seed: int, span: str) -> Any:
+    from workbench import lineup
+
+    task = {"name": "parity", "modalities": modalities, "bits": 1}
+    # one evaluation, at the end
+    return lineup.arm(task, objective, seed, (f"train.for={span}", f"eval.every={span}"))
+
+
+def _cost(recipe: Any) -> tuple[float, float]:
+    """(milliseconds, MiB) of a step."""
+    from kernels.bench import resident
+    from workbench.build import build_engine, build_parts
+    from workbench.engine import Callback, Engine
+    from workbench.metrics import Metrics
+    from workbench.parallel import Parallel
+
+    class Reset(Callback):
+        base = 0
+
+        def on_step(self, engine: Engine, logs: Any) -> None:
+            if engine.step == WARM:
+                self.base = resident.reset_peak()
+
+    metrics, reset = Metrics(None), Reset()
+    engine = build_engine(build_parts(recipe), Parallel(), metrics)
+    engine.callbacks = [reset]  # no evaluation
+    engine.fit()
+    seconds = statistics.median(record["time/step"] for record in metrics.records[WARM:])
+    return 1e3 * seconds, (resident.peak() - reset.base) / 2**20
+
+
+def _learned(objective: str, recipe: Any) -> dict[str, Any]:
+    from workbench import lineup
+    from workbench.build import build_engine, build_parts
+    from workbench.metrics import Metrics
+    from workbench.parallel import Parallel
+    from workbench.side_by_side import Trained
+
+    parts, metrics = build_parts(recipe), Metrics(None)
+    build_engine(parts, Parallel(), metrics).fit()
+    seconds = sum(record.get("time/step", 0.0) for record in metrics.records)
+    found = lineup.judge(objective, recipe.seed, Trained(metrics.records[-1], parts.objective.total_weight, seconds))
+    return {name: getattr(found, name) for name in ("seconds", "accuracy", "loss", "floor", "recovered", "verdict")}
+
+
+def measure_all(todo: Iterable[tuple[str, int, int]], jobs: int) -> Iterable[Measured]:
+    """Each in a process of its own, so many at once, as they end."""
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        for done in as_completed([pool.submit(measure, *key) for key in todo]):
+            yield done.result()
+
+
+def read(path: Path) -> list[Measured]:
+    """The lines of a CSV; none where there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [_parsed(line) for line in csv.DictReader(file)]
+
+
+def _parsed(line: dict[str, str]) -> Measured:
+    numbers = {"str": str, "int": int, "float": float}
+    kinds = {f.name: numbers[str(f.type).partition(" ")[0]] for f in fields(Measured)}
+    return Measured(**{name: kinds[name](value) if value else None for name, value in line.items()})
+
+
+def write(rows: Sequence[Measured], path: Path) -> None:
+    """Sorted, so that two measurements can be compared line by line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [f.name for f in fields(Measured)], lineterminator="\n")
+        writer.writeheader()
+        for row in sorted(rows, key=lambda row: row.key):
+            numbers = {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(row).items()}
+            writer.writerow(numbers)
+
+
+@click.command()
+@click.option("--out", default="runs/modalities.csv", show_default=True, type=click.Path(path_type=Path))
+@click.option("--seeds", default=1, show_default=True, type=click.IntRange(min=1))
+@click.option("--most", default=8, show_default=True, type=click.IntRange(3, 8), help="Modalities.")
+@click.option("--jobs", default=2, show_default=True, type=click.IntRange(min=1), help="Measurements at once.")
+def main(out: Path, seeds: int, most: int, jobs: int) -> None:
+    """Measure what OUT does not have yet; print a table, write OUT and a plot beside it. About half an hour a seed."""
+    rows = read(out)
+    have = {row.key for row in rows}
+    wanted = [(o, m, seed) for seed in range(seeds) for m in range(3, most + 1) for o in TERMS]
+    for row in measure_all([key for key in wanted if key not in have], jobs):
+        rows.append(row)
+        write(rows, out)
+        click.echo(
+            f"{row.objective}, {row.modalities} modalities, seed {row.seed}: {row.verdict or 'cost only'}", err=True
+        )
+    click.echo(table(rows))
+    plot(rows, out.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""What `workbench.bench.modalities` measured: a table in Markdown, and a plot."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from workbench.bench.modalities import Measured
+
+COLOURS = {"symile": "#8250df", "confu_subsets": "#d9480f", "confu_chain": "#0b7a6f"}
+INK, QUIET, GRID = "#1f2430", "#6b7280", "#e6e8ec"
+HEAD = ("M", "objective", "terms", "ms a step", "MiB a step", "epochs", "accuracy", "recovered", "verdict")
+
+
+def table(rows: Sequence[Measured]) -> str:
+    """A line for each number of modalities and objective, means over seeds."""
+
+    def place(row: Measured) -> tuple[int, int]:
+        return row.modalities, row.terms
+
+    lines = [HEAD, ["---"] * len(HEAD), *(_line(list(same)) for _, same in groupby(sorted(rows, key=place), place))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _line(same: Sequence[Measured]) -> list[str]:
+    first, verdicts = same[0], [row.verdict for row in same if row.verdict]
+    counted = " · ".join(f"{v} {verdicts.count(v)}/{len(verdicts)}" for v in dict.fromkeys(verdicts))
+    cost = [f"{statistics.fmean(getattr(row, name) for row in same):.0f}" for name in ("ms_per_step", "step_mib")]
+    learned = [_mean(same, "accuracy"), _mean(same, "recovered"), counted or "not trained"]
+    return [str(first.modalities), first.objective, str(first.terms), *cost, str(first.epochs or "-"), *learned]
+
+
+def _mean(same: Sequence[Measured], name: str) -> str:
+    values = [value for row in same if (value := getattr(row, name)) is not None]
+    return f"{statistics.fmean(values):.3f}" if values else "-"
+
+
+def plot(rows: Sequence[Measured], path: Path) -> None:
+    """Time, memory and accuracy against the number of modalities; where nothing was trained a line ends."""
+    figure = Figure(figsize=(11.5, 3.6), layout="constrained")
+    time, memory, accuracy = figure.subplots(1, 3)
+    _panel(time, rows, "ms_per_step", "milliseconds a step, one thread")
+    _panel(memory, rows, "step_mib", "MiB a step")
+    _panel(accuracy, rows, "accuracy", "accuracy on M-way parity")
+    for axes in (time, memory):
+        axes.set_yscale("log")
+    accuracy.axhline(0.5, color=QUIET, lw=1, ls=":")
+    accuracy.annotate("chance", (3, 0.5), xytext=(0, 4), textcoords="offset points", color=QUIET, fontsize=8.5)
+    accuracy.set_ylim(0.4, 1.04)
+    time.legend(frameon=False, fontsize=9)
+    figure.savefig(path, dpi=130)
+
+
+def _panel(axes: Axes, rows: Sequence[Measured], name: str, title: str) -> None:
+    """Means as a line, seeds as dots."""
+    for objective, colour in COLOURS.items():
+        dots = sorted(
+            (row.modalities, value)
+            for row in rows
+            if row.objective == objective and (value := getattr(row, name)) is not None
+        )
+        means = {m: statistics.fmean(value for _, value in same) for m, same in groupby(dots, lambda dot: dot[0])}
+        axes.plot(list(means), list(means.values()), "-o", color=colour, label=objective, lw=1.8, ms=5)
+        axes.plot([m for m, _ in dots], [value for _, value in dots], ".", color=colour, alpha=0.45, ms=6)
+    axes.set_title(title, loc="left", fontsize=10, color=INK)
+    axes.set_xlabel("modalities M", color=QUIET)
+    axes.set_xticks(range(3, 9))
+    axes.grid(color=GRID)
+    axes.spines[["top", "right"]].set_visible(False)
