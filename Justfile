@@ -14,11 +14,11 @@ lint:
 
 # the whole default suite
 test *ARGS:
-    pytest {{ARGS}}
+    pytest -n 2 {{ARGS}}
 
 # under a minute
 test-quick:
-    pytest -m "not slow"
+    pytest -n 2 -m "not slow"
 
 # contrastive losses against dense torch and their peers: a table, kernels/bench/results.csv and a plot
 bench-kernels *ARGS:

@@ -1,4 +1,7 @@
-"""Without a GPU the Triton kernels run in Triton's interpreter, which is asked for before triton is imported."""
+"""Without a GPU the Triton kernels run in Triton's interpreter, which is asked for before triton is imported.
+
+With `pytest -n 2` the workers share the cores: each takes its part of the threads, and so do the processes it starts.
+"""
 
 import os
 
@@ -6,3 +9,7 @@ import torch
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    torch.set_num_threads(threads)
