@@ -25,7 +25,18 @@ def test_counts_of_a_small_network_by_hand() -> None:
 def test_activations_scale_with_the_samples_held_at_once() -> None:
     whole, split = cost(tiny()), cost(tiny(train={"for": "10 steps", "batch": 64, "microbatch": 16}))
     assert whole.activation_bytes_per_sample == split.activation_bytes_per_sample > 0
-    assert whole.memory_bytes - whole.state_bytes == pytest.approx(4 * (split.memory_bytes - split.state_bytes))
+    activations = [c.memory_bytes - c.state_bytes - 64 * c.embedding_bytes_per_sample for c in (whole, split)]
+    assert activations[0] == pytest.approx(4 * activations[1])
+
+
+def test_several_gpus_share_activations_and_time_but_no_weights() -> None:
+    one, four = cost(tiny()), cost(tiny(), processes=4)
+    assert one.embedding_bytes_per_sample == 2 * 4 * 3 * 16  # three sides of 16 numbers, and their gradients
+    fixed = one.state_bytes + 64 * one.embedding_bytes_per_sample
+    assert one.memory_bytes - fixed == 64 * one.activation_bytes_per_sample
+    assert four.memory_bytes - fixed == 16 * one.activation_bytes_per_sample
+    assert four.gpu_hours == one.gpu_hours
+    assert four.hours == one.gpu_hours / 4
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ backward, activations from what autograd really saves. Only the hours are an est
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -35,27 +36,43 @@ class Cost:
     flops_per_sample: float
     """forward and backward, all views"""
     activation_bytes_per_sample: float
+    embedding_bytes_per_sample: int
+    """every side's rows and their gradients in fp32; each process holds them for the whole batch"""
     state_bytes: int
     """fp32 weights and gradients, AdamW's two moments"""
+    batch: int
     samples_at_once: int
     """the micro-batch, or the whole batch"""
     total_samples: float | None
     """None when the length of the data is not known without reading it"""
+    processes: int = 1
+    """one a GPU, each with all weights"""
 
     @property
     def total_parameters(self) -> int:
         return sum(self.parameters.values())
 
     @property
+    def samples_at_once_each(self) -> int:
+        """on one process"""
+        return math.ceil(self.samples_at_once / self.processes)
+
+    @property
     def memory_bytes(self) -> float:
-        return self.state_bytes + self.activation_bytes_per_sample * self.samples_at_once
+        """of one process"""
+        embeddings = self.embedding_bytes_per_sample * self.batch
+        return self.state_bytes + embeddings + self.activation_bytes_per_sample * self.samples_at_once_each
 
     @property
     def gpu_hours(self) -> float | None:
         return self.total_samples and self.flops_per_sample * self.total_samples / (PEAK * UTILISATION) / 3600
 
+    @property
+    def hours(self) -> float | None:
+        return self.gpu_hours and self.gpu_hours / self.processes
+
     def as_dict(self) -> dict[str, Any]:
-        derived = ("total_parameters", "memory_bytes", "gpu_hours")
+        derived = ("total_parameters", "samples_at_once_each", "memory_bytes", "gpu_hours", "hours")
         return asdict(self) | {name: getattr(self, name) for name in derived}
 
 
@@ -68,8 +85,8 @@ def assemble(recipe: Recipe) -> Parts:
         return build_parts(recipe)
 
 
-def cost(recipe: Recipe) -> Cost:
-    """One step's model pass on fake tensors. Raises ValueError where parts do not fit."""
+def cost(recipe: Recipe, processes: int = 1) -> Cost:
+    """One step's model pass on fake tensors, for so many processes. Raises ValueError where parts do not fit."""
     parts = assemble(recipe)
     raw = {m: _inputs(parts, m) for m in parts.model.encoders}
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
@@ -87,9 +104,12 @@ def cost(recipe: Recipe) -> Cost:
         parameters=_parameters(parts),
         flops_per_sample=counter.get_total_flops() / PROBE,
         activation_bytes_per_sample=sum(saved.values()) / PROBE,
+        embedding_bytes_per_sample=2 * 4 * sum(view.z[0].numel() for view in views.values()),
         state_bytes=16 * trained,
+        batch=recipe.train.batch,
         samples_at_once=recipe.train.microbatch or recipe.train.batch,
         total_samples=_total_samples(parts),
+        processes=processes,
     )
 
 
@@ -156,11 +176,19 @@ def print_cost(recipe: Recipe, found: Cost) -> None:
     table.add_row("FLOPs per sample", f"{found.flops_per_sample / 1e9:.1f} GFLOPs, forward and backward, all views")
     table.add_row("memory, states", f"{found.state_bytes / 2**30:.2f} GiB: fp32 weights, gradients, AdamW moments")
     activations = f"{found.activation_bytes_per_sample / 2**20:.1f} MiB a sample"
-    table.add_row("memory, activations", f"{activations}, {found.samples_at_once} at once")
-    table.add_row("memory, together", f"{found.memory_bytes / 2**30:.2f} GiB over all processes, before the loss")
-    if found.gpu_hours is not None and found.total_samples is not None:
-        what = f"{found.total_samples:,.0f} samples at {UTILISATION:.0%} of an H100's {PEAK / 1e12:.0f} TFLOP/s (bf16)"
-        table.add_row("time", f"{found.gpu_hours:,.2f} GPU-hours: {what}")
+    table.add_row("memory, activations", f"{activations}, {found.samples_at_once_each} at once")
+    embeddings = found.embedding_bytes_per_sample * found.batch / 2**30
+    table.add_row(
+        "memory, embeddings", f"{embeddings:.2f} GiB: all sides' rows of the batch of {found.batch}, and gradients"
+    )
+    gpus = "one GPU" if found.processes == 1 else f"{found.processes} GPUs"
+    table.add_row(
+        "memory, a GPU", f"{found.memory_bytes / 2**30:.2f} GiB, with all weights on each; the loss adds its chunks"
+    )
+    if found.hours is not None and found.gpu_hours is not None and found.total_samples is not None:
+        speed = f"{UTILISATION:.0%} of an H100's {PEAK / 1e12:.0f} TFLOP/s (dense bf16)"
+        table.add_row("time", f"{found.hours:,.1f} hours on {gpus}, {found.gpu_hours:,.1f} GPU-hours")
+        table.add_row("", f"for {found.total_samples:,.0f} samples at {speed}, never waiting for data or the network")
     else:
         table.add_row("time", "not known: the length of the data is not, and train.for is in epochs")
     Console().print(table)

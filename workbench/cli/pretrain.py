@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Run folder; default: runs/NAME of the recipe.",
 )
-@click.option("--nproc", default=1, show_default=True, type=click.IntRange(min=1), help="Processes on this machine.")
+@click.option(
+    "--nproc",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Processes on this machine; with --dry, GPUs to plan for.",
+)
 @click.option("--fresh", is_flag=True, help="Set an earlier run of this folder aside and start anew.")
 @click.option("--dry", is_flag=True, help="Cost only: fake tensors, no data read, nothing trained.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome (or, with --dry, the cost) as JSON on stdout.")
@@ -38,11 +44,11 @@ def pretrain_(
     """
     from workbench.recipe import load_recipe
 
-    if nproc > 1 and "RANK" not in os.environ:
+    if nproc > 1 and not dry and "RANK" not in os.environ:
         raise SystemExit(_torchrun(nproc))
     loaded = load_recipe(recipe, overrides)
     if dry:
-        return _print_cost(loaded, as_json)
+        return _print_cost(loaded, nproc, as_json)
     outcome = _train(loaded, folder or Path("runs") / loaded.name, fresh)
     if int(os.environ.get("RANK", 0)) == 0:
         _print_outcome(outcome, as_json)
@@ -83,10 +89,10 @@ def _print_outcome(outcome: Outcome, as_json: bool) -> None:
     print_evaluations(outcome.records, outcome.best)
 
 
-def _print_cost(recipe: Recipe, as_json: bool) -> None:
+def _print_cost(recipe: Recipe, processes: int, as_json: bool) -> None:
     from workbench.dry import cost, missing_data, print_cost
 
-    found = cost(recipe)
+    found = cost(recipe, processes)
     missing = missing_data(recipe)
     if as_json:
         click.echo(json.dumps(found.as_dict() | {"missing_data": missing}))
