@@ -134,7 +134,8 @@ def read(path: Path) -> list[Measured]:
 def _parsed(line: dict[str, str]) -> Measured:
     numbers = {"str": str, "int": int, "float": float}
     kinds = {f.name: numbers[str(f.type).partition(" ")[0]] for f in fields(Measured)}
-    return Measured(**{name: kinds[name](value) if value else None for name, value in line.items()})
+    values: dict[str, Any] = {name: kinds[name](value) if value else None for name, value in line.items()}
+    return Measured(**values)
 
 
 def write(rows: Sequence[Measured], path: Path) -> None:
