@@ -1,12 +1,16 @@
 """`wb data build`: what is missing is said."""
 
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 import workbench.builders.emoji as emoji
 from workbench.cli import cli
+from workbench.data.emoji import Emoji
+from workbench.data.shards import Shards
 
 
 def test_without_npm_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,3 +41,20 @@ def test_an_unknown_set_is_a_usage_error() -> None:
     result = CliRunner().invoke(cli, ["data", "build", "emojy"])
     assert result.exit_code == 2
     assert "did you mean 'emoji'?" in result.stderr
+
+
+@pytest.mark.slow
+def test_the_packaged_emoji_as_tars_are_what_shards_reads(tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, ["data", "build", "emoji-shards", "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    emoji, shards = Emoji(), Shards(path=f"{tmp_path}/train-*.tar", validation=f"{tmp_path}/validation-*.tar")
+    assert len(shards) == len(emoji)
+    index = random.randrange(len(emoji))
+    ours, theirs = (data.sample(index, np.random.default_rng(0)).inputs for data in (emoji, shards))
+    assert ours["image"][0].tobytes() == theirs["image"][0].tobytes(), index
+    assert ours["text"] == theirs["text"], index
+    assert len(shards.split("validation").items["image"]) == len(emoji.split("validation").items["image"])
+    assert (
+        "--sources belongs to emoji"
+        in CliRunner().invoke(cli, ["data", "build", "emoji-shards", "--sources", str(tmp_path)]).stderr
+    )

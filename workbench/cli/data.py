@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-BUILDERS = ("emoji",)
+BUILDERS = ("emoji", "emoji-shards")
 
 
 @click.group()
@@ -28,20 +28,25 @@ def data_() -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON on stdout.")
 def build(name: str, out: Path | None, sources: Path | None, as_json: bool) -> None:
-    """Build the data set NAME (emoji) from the packages its makers publish, and print what it holds.
+    """Build the data set NAME and print what it holds.
 
-    The packaged copy of emoji serves every recipe; this repeats how it was made. Needs npm, and resvg-py (pip install
-    'multimodal-workbench[data]').
+    \b
+    emoji         from the packages its makers publish. The packaged copy serves every recipe; this repeats
+                  how it was made. Needs npm, and resvg-py (pip install 'multimodal-workbench[data]').
+    emoji-shards  the packaged copy as webdataset tars, for `data: {name: shards}` and other trainers
 
-    Example: wb data build emoji --out data/emoji
+    Example: wb data build emoji-shards --out data/emoji-shards
     """
     from workbench.errors import did_you_mean
 
     if name not in BUILDERS:
         raise click.UsageError(f"no data set '{name}' to build{did_you_mean(name, BUILDERS)}")
-    builder = importlib.import_module(f"workbench.builders.{name}")
+    if sources and name != "emoji":
+        raise click.UsageError(f"--sources belongs to emoji: {name} downloads nothing")
+    builder = importlib.import_module(f"workbench.builders.{name.replace('-', '_')}")
     out = out or Path("data") / name
-    counts = builder.build(out, sources or Path(tempfile.gettempdir()) / f"{name}_sources")
+    scratch = {"sources": sources or Path(tempfile.gettempdir()) / "emoji_sources"} if name == "emoji" else {}
+    counts = builder.build(out, **scratch)
     if as_json:
         click.echo(json.dumps({"name": name, "out": str(out), **counts}))
         return
