@@ -22,6 +22,7 @@ from workbench.optim import adamw
 from workbench.parallel import Parallel
 from workbench.recipe import Recipe
 from workbench.seeds import seed_torch
+from workbench.sharding import divide
 from workbench.types import Context, Side
 
 
@@ -97,6 +98,13 @@ def _fusion(recipe: Recipe, encoders: dict[str, Any], sides: list[Side]) -> nn.M
     return recipe.model.fusion.build(fused, {m: e.width for m, e in encoders.items()}, recipe.model.dim)
 
 
+def compile_blocks(model: Model) -> None:
+    """Compile each repeated block once for all its copies; what has no blocks is compiled whole."""
+    for module in (*model.encoders.values(), *([model.fusion] if model.fusion else [])):
+        for part in getattr(module, "blocks", list)() or [module]:
+            part.compile()
+
+
 def build_engine(parts: Parts, parallel: Parallel, metrics: Metrics) -> Engine:
     """The engine with the callbacks that every run has: the NaN guard and evaluation. Raises RecipeError."""
     recipe, train = parts.recipe, parts.recipe.train
@@ -110,8 +118,9 @@ def build_engine(parts: Parts, parallel: Parallel, metrics: Metrics) -> Engine:
     parts.model.to(parallel.device)
     parts.objective.to(parallel.device)
     if train.compile:
-        for module in (*parts.model.encoders.values(), *([parts.model.fusion] if parts.model.fusion else [])):
-            module.compile()
+        compile_blocks(parts.model)
+    if recipe.parallel.strategy == "fsdp":
+        divide(parts.model, parallel.mesh(recipe.parallel.copies))
     optimizer = adamw(
         parts.model, parts.objective, lr=train.lr, weight_decay=train.weight_decay, betas=train.betas, eps=train.eps
     )

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from workbench.checkpoint import Best
@@ -27,6 +27,7 @@ from workbench.model import Model
 from workbench.parallel import Parallel
 from workbench.schedule import warmup_cosine
 from workbench.seeds import seed_torch
+from workbench.sharding import clip_gradients, gather, let_go
 from workbench.types import Batch, Loss, View, Views
 
 Logs = dict[str, Tensor | float]
@@ -88,10 +89,12 @@ class Engine:
             self.step += 1
             self._record(logs, time.perf_counter() - started, waited)
             self._call("on_step", logs)
+        gather(self.model)  # for what the first process does alone
         self._call("on_end")
 
     def train_step(self, batch: Batch) -> Logs:
         """One optimizer update. Raises what a callback raises at on_gradients, with the weights as they were."""
+        let_go(self.model)  # of what an evaluation has gathered
         lr = self.lr * warmup_cosine(self.step, self.warmup, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -102,7 +105,7 @@ class Engine:
         loss.total.backward()
         parameters = [*self.model.parameters(), *self.objective.parameters()]
         self.parallel.average_gradients(parameters)
-        norm = nn.utils.clip_grad_norm_(parameters, self.clip or float("inf"))
+        norm = clip_gradients(parameters, self.clip)
         logs: Logs = {"loss": loss.total.detach(), "grad_norm": norm, "lr": lr, **loss.logs}
         self._call("on_gradients", logs)
         self.optimizer.step()

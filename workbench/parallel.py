@@ -13,6 +13,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor
 
 from workbench.types import Pool, View, Views
 
@@ -31,6 +33,19 @@ class Parallel:
         if cuda:
             torch.cuda.set_device(self.device)
 
+    def mesh(self, copies: int = 1) -> DeviceMesh:
+        """Processes that weights are divided over: all, or those of each of so many copies of the model. Raises
+        ValueError when the copies do not come out even, or there is one process."""
+        if self.world == 1 or self.world % copies or self.world == copies:
+            raise ValueError(
+                f"parallel: {copies} {'copy' if copies == 1 else 'copies'} of a model divided over several processes "
+                f"cannot be had of {self.world}: start a multiple with --nproc, or set parallel.strategy=ddp"
+            )
+        if copies == 1:
+            return init_device_mesh(self.device.type, (self.world,))
+        names = ("copies", "shares")
+        return init_device_mesh(self.device.type, (copies, self.world // copies), mesh_dim_names=names)
+
     def pool(self, views: Views, ids: Tensor, step: int, seed: int) -> Pool:
         """All processes' rows, gathered with gradient."""
         if self.group is None:
@@ -45,7 +60,7 @@ class Parallel:
         """Mean over processes of every gradient, in one message a dtype."""
         if self.group is None:
             return
-        with_gradient = [p for p in parameters if p.requires_grad]
+        with_gradient = [p for p in parameters if p.requires_grad and not isinstance(p, DTensor)]  # FSDP's are averaged
         for p in with_gradient:  # a part that this process did not use still takes part in the sum
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
         for dtype in {p.dtype for p in with_gradient}:

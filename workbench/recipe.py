@@ -98,6 +98,12 @@ class Checkpoint(Section):
 
 
 class Parallel(Section):
+    strategy: Literal["ddp", "fsdp"] = Field(
+        default="ddp", description="all weights on each process (ddp), or a share of them (fsdp, torch's FSDP2)"
+    )
+    copies: PositiveInt = Field(
+        default=1, description="of the model, each divided over its part of the processes (hybrid fsdp): one a node"
+    )
     workers: NonNegativeInt = Field(default=2, description="data loading processes; they never change a result")
 
 

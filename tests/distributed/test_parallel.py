@@ -35,6 +35,21 @@ OBJECTIVES = (
     "{name: confu, scale: {learn: true}}",
     "confu_chain",
 )
+TOWERS = """
+name: towers
+data: {name: emoji, views: 2, captions: 2}
+model:
+  dim: 16
+  encoders:
+    image: {name: open_clip, config: {image_size: 32, layers: 2, width: 32, head_width: 16, patch_size: 16}}
+    text: {name: open_clip, config: {context_length: 8, width: 16, heads: 2, layers: 2}}
+  fusion: {name: transformer, layers: 1, heads: 2}
+objective: ito
+train: {for: 6 steps, batch: 16, microbatch: 8, lr: 0.01, clip: 0.5}
+eval: {every: 3 steps, gap: {split: validation}}
+parallel: {workers: 0, strategy: STRATEGY}
+log: {tensorboard: false}
+"""
 Trained = dict[str, tuple[list[Record], dict[str, Any]]]
 
 

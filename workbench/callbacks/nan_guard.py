@@ -3,6 +3,7 @@
 import torch
 
 from workbench.engine import Callback, Engine, Logs
+from workbench.sharding import own
 
 __all__ = ["NaNGuard", "NotFinite"]
 
@@ -20,7 +21,8 @@ class NaNGuard(Callback):
             return
         named = [*engine.model.named_parameters(), *engine.objective.named_parameters()]
         where = next(
-            (name for name, p in named if p.grad is not None and not p.grad.isfinite().all()), "no single parameter"
+            (name for name, p in named if p.grad is not None and not own(p.grad).isfinite().all()),
+            "no single parameter",
         )
         raise NotFinite(
             f"step {engine.step + 1}: loss {float(loss)}, gradient norm {float(norm)}; "

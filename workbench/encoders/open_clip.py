@@ -126,6 +126,12 @@ class OpenCLIP(nn.Module):
             raise ValueError(f"patch_dropout ({dropped}) leaves tokens without a known position: set it to 0")
         self._want_tokens = want
 
+    def blocks(self) -> list[nn.Module]:
+        """The repeated layers: what is compiled, or divided over processes, piece by piece."""
+        inside = self.tower.trunk if self.kind == "timm" else self.tower.transformer
+        names = ("resblocks", "blocks", "stages", "layers")
+        return list(next((getattr(inside, name) for name in names if hasattr(inside, name)), []))
+
     def lock(self, unlocked_groups: int = 0) -> None:
         """Freeze all but the last groups of layers; of a timm trunk never the projection, and always the BatchNorms."""
         self.tower.lock(unlocked_groups)
