@@ -94,7 +94,7 @@ class Engine:
         """One optimizer update. Raises what a callback raises at on_gradients, with the weights as they were."""
         lr = self.lr * warmup_cosine(self.step, self.warmup, self.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_scale"]
         seed_torch(
             self.seed, "step", self.step, self.parallel.rank
         )  # dropout is a function of the step, so a resume repeats it
