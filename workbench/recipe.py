@@ -117,6 +117,10 @@ class Checkpoint(Section):
         default=2,
         description="newest checkpoints to keep (at least 2, so that one may be damaged); the best one is kept too",
     )
+    keep_every: Duration | None = Field(default=None, description="a checkpoint of every such time is kept for ever")
+    async_: bool = Field(
+        default=False, description="write from a copy while training goes on: one more copy of the states in memory"
+    )
 
 
 class Parallel(Section):

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from workbench import checkpoint
+from workbench.errors import writing
 from workbench.recipe import Recipe, load_recipe
 
 MAY_CHANGE = ("train.for", "log", "eval", "checkpoint", "parallel.workers")
@@ -153,5 +154,6 @@ def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with writing(path):
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)

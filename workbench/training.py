@@ -103,7 +103,11 @@ def _resume(engine: Engine, run: Run, init: Init | None, say: Callable[[str], No
 
 def _callbacks(parts: Parts, run: Run, parallel: Parallel) -> list[Callback]:
     settings = parts.recipe.checkpoint
-    chosen: list[Callback] = [Checkpointing(run.checkpoints, max(1, parts.steps(settings.every)), settings.keep)]
+    every, keep_every = (span and max(1, parts.steps(span)) for span in (settings.every, settings.keep_every))
+    assert every
+    chosen: list[Callback] = [
+        Checkpointing(run.checkpoints, every, settings.keep, keep_every, background=settings.async_)
+    ]
     if parts.recipe.log.tensorboard and parallel.rank == 0:
         from workbench.callbacks.tensorboard import TensorBoard  # with matplotlib, which a short run feels
 
