@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from workbench.callbacks.evaluation import Evaluation
@@ -18,7 +19,7 @@ from workbench.errors import RecipeError
 from workbench.feed import Feed, epoch_steps
 from workbench.metrics import Metrics
 from workbench.model import Model
-from workbench.optim import adamw
+from workbench.optim import adamw, layer_lr_scales
 from workbench.parallel import Parallel
 from workbench.recipe import Recipe
 from workbench.seeds import seed_torch
@@ -105,6 +106,17 @@ def compile_blocks(model: Model) -> None:
             part.compile()
 
 
+def build_optimizer(parts: Parts) -> torch.optim.Optimizer:
+    """AdamW over what is not frozen. Raises RecipeError where that is nothing, or no tower has layers to tell apart."""
+    train, encoders = parts.recipe.train, dict(parts.model.encoders)
+    rates = {"lr": train.lr, "weight_decay": train.weight_decay, "betas": train.betas, "eps": train.eps}
+    try:
+        scales = layer_lr_scales(encoders, train.layer_decay) if train.layer_decay else None
+        return adamw(parts.model, parts.objective, **rates, lr_scales=scales)
+    except ValueError as error:
+        raise RecipeError(str(error)) from None
+
+
 def build_engine(parts: Parts, parallel: Parallel, metrics: Metrics) -> Engine:
     """The engine with the callbacks that every run has: the NaN guard and evaluation. Raises RecipeError."""
     recipe, train = parts.recipe, parts.recipe.train
@@ -121,14 +133,11 @@ def build_engine(parts: Parts, parallel: Parallel, metrics: Metrics) -> Engine:
         compile_blocks(parts.model)
     if recipe.parallel.strategy == "fsdp":
         divide(parts.model, parallel.mesh(recipe.parallel.copies))
-    optimizer = adamw(
-        parts.model, parts.objective, lr=train.lr, weight_decay=train.weight_decay, betas=train.betas, eps=train.eps
-    )
     batches = partial(parts.data.batches, feed=feed)
     engine = Engine(
         parts.model,
         parts.objective,
-        optimizer,
+        build_optimizer(parts),
         batches,
         parallel,
         metrics,

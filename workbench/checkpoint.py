@@ -2,7 +2,9 @@
 
 A checkpoint is written under a temporary name, given a manifest with the digest of every file (written last), synced,
 and renamed. Only a folder whose manifest agrees with its files is ever read. Tensors are safetensors, the rest is
-JSON: nothing is unpickled.
+JSON: nothing is unpickled. A `snapshot` with a copy can be written by another thread while training goes on.
+
+The trap: drafts of a killed process are as large as a checkpoint; the next one to be written sweeps them away.
 
     checkpoints/step-500/model.safetensors      model.* and objective.*
                          optimizer.safetensors  exp_avg, exp_avg_sq and step of every parameter, by its name
@@ -12,19 +14,24 @@ JSON: nothing is unpickled.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 MANIFEST = "manifest.json"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""errors of a disk, a quota or a limit that leaves no room"""
 
 
 @dataclass
@@ -44,29 +51,81 @@ class State:
     best: Best | None = None
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint will hold, on the CPU."""
+
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    state: State
+
+    @property
+    def size(self) -> int:
+        """bytes on the disk, less a few thousand of names and digests"""
+        return sum(x.nbytes for x in (*self.weights.values(), *self.optimizer.values()))
+
+
 class DamagedCheckpoint(ValueError):
     """A checkpoint whose files are not what its manifest says."""
 
 
 def save(folder: Path, model: nn.Module, objective: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> Path:
-    """Write `folder`/step-N atomically; returns it."""
-    final = folder / f"step-{state.step}"
-    draft = folder / f".draft-{os.getpid()}"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
+    """`write` of a `snapshot`."""
+    return write(folder, snapshot(model, objective, optimizer, state))
+
+
+def snapshot(
+    model: nn.Module, objective: nn.Module, optimizer: torch.optim.Optimizer, state: State, *, copy: bool = False
+) -> Snapshot:
+    """Everything to be saved; with a `copy` of its own, training may go on before it is written."""
     both = parts(model, objective)
-    _write_tensors(draft / "model.safetensors", both.state_dict())
-    _write_tensors(draft / "optimizer.safetensors", optimizer_tensors(both, optimizer))
-    (draft / "state.json").write_text(json.dumps(asdict(state)))
+
+    def on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: x.detach().to("cpu", copy=copy).contiguous() for name, x in tensors.items()}
+
+    return Snapshot(on_cpu(both.state_dict()), on_cpu(optimizer_tensors(both, optimizer)), state)
+
+
+def write(folder: Path, snapshot: Snapshot) -> Path:
+    """Write `folder`/step-N atomically; returns it.
+
+    Raises OSError, on a full disk with what is needed and what is free; the earlier checkpoints stay as they are.
+    """
+    final, draft = folder / f"step-{snapshot.state.step}", folder / f".draft-step-{snapshot.state.step}"
+    for stale in folder.glob(".draft-*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    try:
+        _write_draft(draft, snapshot)
+        if final.exists():  # a damaged one of the same step, or the same step again after a resume
+            shutil.rmtree(final)
+        os.replace(draft, final)
+        _sync(folder)
+    except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise OSError(_explain(error, final, snapshot.size)) from None
+    return final
+
+
+def _write_draft(draft: Path, snapshot: Snapshot) -> None:
+    draft.mkdir(parents=True)
+    _write_tensors(draft / "model.safetensors", snapshot.weights)
+    _write_tensors(draft / "optimizer.safetensors", snapshot.optimizer)
+    (draft / "state.json").write_text(json.dumps(asdict(snapshot.state)))
     manifest = {p.name: _facts(p) for p in sorted(draft.iterdir())}
     (draft / MANIFEST).write_text(json.dumps(manifest, indent=1))
     for path in (*draft.iterdir(), draft):
         _sync(path)
-    if final.exists():  # a damaged one of the same step, or the same step again after a resume
-        shutil.rmtree(final)
-    os.replace(draft, final)
-    _sync(folder)
-    return final
+
+
+def _explain(error: OSError, final: Path, size: int) -> str:
+    room = ""
+    if error.errno in FULL:
+        free = shutil.disk_usage(final.parent).free
+        room = f" (it needs {size / 2**20:.1f} MiB, {free / 2**20:.1f} MiB are free there)"
+    return (
+        f"cannot write the checkpoint {final}: {error.strerror or error}{room}. The checkpoints before it are whole: "
+        "make it possible to write there, and the same command goes on from the newest"
+    )
 
 
 def load(path: Path, model: nn.Module, objective: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> State:
@@ -135,10 +194,11 @@ def verify(path: Path) -> None:
             raise DamagedCheckpoint(f"{path}: {name} is not what was written (digest differs)")
 
 
-def prune(folder: Path, keep: int, best: Best | None) -> None:
-    """Remove all but the `keep` newest checkpoints and the best one."""
+def prune(folder: Path, keep: int, best: Best | None, keep_every: int | None = None) -> None:
+    """Remove all but the `keep` newest checkpoints, the best one, and those of every `keep_every` steps."""
     for path in saved(folder)[:-keep]:
-        if best is None or path.name != f"step-{best.step}":
+        step = int(path.name[5:])
+        if (best is None or step != best.step) and not (keep_every and step % keep_every == 0):
             shutil.rmtree(path)
 
 
@@ -161,14 +221,16 @@ def _restore_optimizer(both: nn.Module, optimizer: torch.optim.Optimizer, tensor
 
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
-    path.chmod(0o644 & ~_umask())  # safetensors writes mode 0600, which locks colleagues out
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    path.touch()
+    mode = path.stat().st_mode  # safetensors writes mode 0600, which locks colleagues out
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:  # it wraps the system's error in words
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
+    path.chmod(mode)
 
 
 def _facts(path: Path) -> dict[str, Any]:

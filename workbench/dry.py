@@ -18,7 +18,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from workbench.build import Parts, build_parts
+from workbench.build import Parts, build_optimizer, build_parts
 from workbench.recipe import Recipe
 
 PROBE = 4
@@ -33,13 +33,15 @@ class Cost:
 
     parameters: dict[str, int]
     """by part; `fusion` may exist only while training"""
+    frozen: dict[str, int]
+    """of these, by part: without gradient and moments"""
     flops_per_sample: float
     """forward and backward, all views"""
     activation_bytes_per_sample: float
     embedding_bytes_per_sample: int
     """every side's rows and their gradients in fp32; each process holds them for the whole batch"""
     state_bytes: int
-    """fp32 weights and gradients, AdamW's two moments"""
+    """fp32 weights; gradients and AdamW's two moments of those that are not frozen"""
     batch: int
     samples_at_once: int
     """the micro-batch, or the whole batch"""
@@ -58,6 +60,10 @@ class Cost:
         return math.ceil(self.samples_at_once / self.processes)
 
     @property
+    def total_frozen(self) -> int:
+        return sum(self.frozen.values())
+
+    @property
     def memory_bytes(self) -> float:
         """of one process"""
         embeddings = self.embedding_bytes_per_sample * self.batch
@@ -72,7 +78,7 @@ class Cost:
         return self.gpu_hours and self.gpu_hours / self.processes
 
     def as_dict(self) -> dict[str, Any]:
-        derived = ("total_parameters", "samples_at_once_each", "memory_bytes", "gpu_hours", "hours")
+        derived = ("total_parameters", "total_frozen", "samples_at_once_each", "memory_bytes", "gpu_hours", "hours")
         return asdict(self) | {name: getattr(self, name) for name in derived}
 
 
@@ -88,6 +94,7 @@ def assemble(recipe: Recipe) -> Parts:
 def cost(recipe: Recipe, processes: int = 1) -> Cost:
     """One step's model pass on fake tensors, for so many processes. Raises ValueError where parts do not fit."""
     parts = assemble(recipe)
+    build_optimizer(parts)  # refuses what a run would: a model that is frozen whole, layer_decay without layers
     raw = {m: _inputs(parts, m) for m in parts.model.encoders}
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         parts.model.to_empty(device="cpu")
@@ -99,13 +106,14 @@ def cost(recipe: Recipe, processes: int = 1) -> Cost:
             with precision:
                 views = parts.model(inputs, valid, sides)
             torch.stack([view.z.sum() for view in views.values()]).sum().backward()
-    trained = sum(p.numel() for m in (parts.model, parts.objective) for p in m.parameters() if p.requires_grad)
+    parameters, frozen = _parameters(parts), _parameters(parts, frozen=True)
     return Cost(
-        parameters=_parameters(parts),
+        parameters=parameters,
+        frozen=frozen,
         flops_per_sample=counter.get_total_flops() / PROBE,
         activation_bytes_per_sample=sum(saved.values()) / PROBE,
         embedding_bytes_per_sample=2 * 4 * sum(view.z[0].numel() for view in views.values()),
-        state_bytes=16 * trained,
+        state_bytes=16 * sum(parameters.values()) - 12 * sum(frozen.values()),
         batch=recipe.train.batch,
         samples_at_once=recipe.train.microbatch or recipe.train.batch,
         total_samples=_total_samples(parts),
@@ -119,10 +127,14 @@ def missing_data(recipe: Recipe) -> str | None:
     return data.missing() if hasattr(data, "missing") else None
 
 
-def _parameters(parts: Parts) -> dict[str, int]:
+def _parameters(parts: Parts, frozen: bool = False) -> dict[str, int]:
     modules: dict[str, Any] = {**parts.model.encoders, "heads": parts.model.heads, "fusion": parts.model.fusion}
     modules["objective"] = parts.objective
-    counts = {name: sum(p.numel() for p in m.parameters()) for name, m in modules.items() if m is not None}
+    counts = {
+        name: sum(p.numel() for p in m.parameters() if not (frozen and p.requires_grad))
+        for name, m in modules.items()
+        if m is not None
+    }
     return {name: count for name, count in counts.items() if count}
 
 
@@ -172,7 +184,10 @@ def print_cost(recipe: Recipe, found: Cost) -> None:
     table = Table(title=f"{recipe.name}: one step on fake tensors", show_header=False)
     table.add_row("parameters", f"{found.total_parameters / 1e6:.1f} M parameters")
     for name, count in found.parameters.items():
-        table.add_row(f"  {name}", f"{count / 1e6:.2f} M" if count >= 1e4 else f"{count}")
+        frozen = found.frozen.get(name)
+        table.add_row(f"  {name}", _millions(count) + (f", {_millions(frozen)} of them frozen" if frozen else ""))
+    trainable = _millions(found.total_parameters - found.total_frozen)
+    table.add_row("  together", f"{trainable} trainable, {_millions(found.total_frozen)} frozen")
     table.add_row("FLOPs per sample", f"{found.flops_per_sample / 1e9:.1f} GFLOPs, forward and backward, all views")
     table.add_row("memory, states", f"{found.state_bytes / 2**30:.2f} GiB: fp32 weights, gradients, AdamW moments")
     activations = f"{found.activation_bytes_per_sample / 2**20:.1f} MiB a sample"
@@ -192,3 +207,7 @@ def print_cost(recipe: Recipe, found: Cost) -> None:
     else:
         table.add_row("time", "not known: the length of the data is not, and train.for is in epochs")
     Console().print(table)
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.2f} M" if count >= 1e4 else f"{count}"

@@ -97,7 +97,7 @@ class Engine:
         let_go(self.model)  # of what an evaluation has gathered
         lr = self.lr * warmup_cosine(self.step, self.warmup, self.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_scale"]
         seed_torch(
             self.seed, "step", self.step, self.parallel.rank
         )  # dropout is a function of the step, so a resume repeats it

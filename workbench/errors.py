@@ -1,7 +1,9 @@
-"""What is said to people: the one exception of wrong recipes, and suggestions for wrong words."""
+"""What is said to people: the one exception of wrong recipes, suggestions for wrong words, files that fail."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class RecipeError(ValueError):
@@ -13,3 +15,15 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     known = list(known)
     close = difflib.get_close_matches(word, known, n=1)
     return (f"; did you mean '{close[0]}'?" if close else "") + f" (known: {', '.join(known) or 'none'})"
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """A failure of the system in this block becomes one message with the path, and what to do about a full disk."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"cannot write {path}: {error.strerror or error}. Nothing that was saved before is lost: "
+            "make it possible to write there, and the same command goes on from the last checkpoint"
+        ) from None

@@ -19,7 +19,7 @@ from workbench.checkpoint import DamagedCheckpoint
 from workbench.embedding import Embedder
 from workbench.parallel import Parallel
 from workbench.recipe import Recipe
-from workbench.run import RunError, read_recipe
+from workbench.run import RunError, find_checkpoint, read_recipe
 
 
 class DualEncoder:
@@ -81,8 +81,7 @@ def evaluate_run(
 
 def load_parts(run: Path, which: str, recipe: Recipe) -> tuple[Parts, int]:
     """Parts with the weights of a checkpoint, less those that exist only while training; and its step."""
-    path = _find(run, which)
-    checkpoint.verify(path)
+    path = find_checkpoint(run, which)
     parts = build_parts(recipe)
     left_out = parts.model.fusion is not None and not parts.model.fusion.kept_at_inference
     if left_out:
@@ -90,27 +89,6 @@ def load_parts(run: Path, which: str, recipe: Recipe) -> tuple[Parts, int]:
     checkpoint.load_weights(checkpoint.parts(parts.model, parts.objective), path, "model.fusion." if left_out else "")
     parts.model.eval()
     return parts, checkpoint.read_state(path).step
-
-
-def _find(run: Path, which: str) -> Path:
-    folder = run / "checkpoints"
-    steps = [p.name.removeprefix("step-") for p in checkpoint.saved(folder)]
-    last, complaints = checkpoint.newest(folder)
-    if last is None:
-        raise RunError(f"{run} has no whole checkpoint yet" + "".join(f"\n  {line}" for line in complaints))
-    if which == "last":
-        return last
-    if which == "best":
-        best = checkpoint.read_state(last).best
-        if best is None:
-            raise RunError(
-                f"{run} has no best checkpoint: its recipe names no eval.best; use last or a step ({', '.join(steps)})"
-            )
-        which = str(best.step)
-    path = folder / f"step-{which}"
-    if not path.is_dir():
-        raise RunError(f"{run} has no checkpoint '{which}' (there are: best, last, {', '.join(steps)})")
-    return path
 
 
 __all__ = ["DamagedCheckpoint", "DualEncoder", "evaluate_run", "load"]

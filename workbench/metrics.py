@@ -5,6 +5,7 @@ Values stay on the device until they are flushed: on a GPU one copy a second ins
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -14,6 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from workbench.errors import writing
 
 Record = dict[str, Any]
 PATIENCE = 0.5
@@ -26,7 +29,8 @@ class Metrics:
     def __init__(self, path: Path | None, *, on_device: bool = False) -> None:
         self.records: list[Record] = []
         self.listeners: list[Callable[[Record], None]] = []
-        self._file = path.open("a", encoding="utf-8") if path else None
+        self._path = path
+        self._file = path.open("ab", buffering=0) if path else None  # nothing is left over to fail again at exit
         self._pending: list[tuple[Record, list[str], Tensor | None]] = []
         self._on_device, self._flushed = on_device, time.monotonic()
 
@@ -45,20 +49,25 @@ class Metrics:
             if stacked is not None:
                 line.update(zip(names, stacked.tolist(), strict=True))
             self.records.append(line)
-            if self._file:
-                self._file.write(json.dumps(line) + "\n")
+            self._write(json.dumps(line) + "\n")
             for listener in self.listeners:
                 listener(line)
         self._pending.clear()
         self._flushed = time.monotonic()
-        if self._file:
-            self._file.flush()
+
+    def _write(self, text: str) -> None:
+        if self._file and self._path:
+            with writing(self._path):
+                line = text.encode()
+                if self._file.write(line) < len(line):  # a full disk takes a part before it refuses
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def sync(self) -> None:
         """Flush to the disk itself: a checkpoint must never be newer than the metrics before it."""
         self.flush()
-        if self._file:
-            os.fsync(self._file.fileno())
+        if self._file and self._path:
+            with writing(self._path):
+                os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self.sync()
@@ -81,6 +90,7 @@ def rewind(path: Path, step: int) -> list[Record]:
     """Drop every line after `step`, so that a resumed run writes them again. Returns what is kept."""
     kept = [record for record in read(path) if record["step"] <= step]
     temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-    os.replace(temporary, path)
+    with writing(path):
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+        os.replace(temporary, path)
     return kept

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    BeforeValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -25,6 +26,23 @@ from workbench.recipe_file import Lines, read_tree
 __all__ = ["Recipe", "RecipeError", "load_recipe", "parse_recipe"]
 
 
+class Init(Section):
+    """Weights to start from, in the place of drawn ones; a bare path is short for `{from: PATH}`."""
+
+    from_: str = Field(description="a run folder, or a checkpoint file in open_clip's format (.pt, .safetensors)")
+    checkpoint: Annotated[str, BeforeValidator(str), Field(pattern="^(best|last|[0-9]+)$")] = Field(
+        default="last", description="of a run: last, best, or a step"
+    )
+    parts: list[str] | None = Field(
+        default=None, description="what to take, as [encoders.image, objective]; by default whatever fits by name"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"from": value} if isinstance(value, str) else value
+
+
 class Model(Section):
     dim: PositiveInt = Field(default=512, description="width of the shared space")
     encoders: dict[str, component("encoder")] = Field(min_length=1)
@@ -33,6 +51,7 @@ class Model(Section):
         description="plain modalities use the tower's own projection, or a linear head on its pooled features",
     )
     fusion: component("fusion", optional=True) = None
+    init: Init | None = Field(default=None, description="weights to start from: fine-tuning; a resume does not read it")
 
 
 class Train(Section):
@@ -41,6 +60,9 @@ class Train(Section):
     microbatch: PositiveInt | None = Field(default=None, description="samples encoded at once; gradients stay exact")
     lr: PositiveFloat = 1e-3
     warmup: Duration = parse("0 steps")
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="a layer of a tower learns at this fraction of the rate of the one above it"
+    )
     weight_decay: NonNegativeFloat = 0.1
     betas: tuple[NonNegativeFloat, NonNegativeFloat] = (0.9, 0.98)
     eps: PositiveFloat = 1e-6
@@ -94,6 +116,10 @@ class Checkpoint(Section):
     keep: Annotated[int, Field(ge=2)] = Field(
         default=2,
         description="newest checkpoints to keep (at least 2, so that one may be damaged); the best one is kept too",
+    )
+    keep_every: Duration | None = Field(default=None, description="a checkpoint of every such time is kept for ever")
+    async_: bool = Field(
+        default=False, description="write from a copy while training goes on: one more copy of the states in memory"
     )
 
 

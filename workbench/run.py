@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml
 
+from workbench import checkpoint
+from workbench.errors import writing
 from workbench.recipe import Recipe, load_recipe
 
 MAY_CHANGE = ("train.for", "log", "eval", "checkpoint", "parallel.workers")
@@ -56,7 +58,7 @@ class Run:
             raise RunError(
                 f"{self.path} is being trained by another process; wait for it or choose another --run"
             ) from None
-        if self.exists:
+        if self.exists and checkpoint.saved(self.checkpoints):  # before the first one there is nothing to resume
             self._refuse_other_recipe(recipe)
         _write(self.path / "recipe.yaml", recipe.as_yaml())
         _write(self.path / "environment.json", json.dumps(environment(), indent=1))
@@ -95,6 +97,30 @@ def read_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
     return load_recipe(file, overrides)
 
 
+def find_checkpoint(run: Path, which: str) -> Path:
+    """The `last` whole checkpoint, the `best`, or that of a step. Raises RunError naming those there are, or
+    DamagedCheckpoint."""
+    folder = run / "checkpoints"
+    steps = [p.name.removeprefix("step-") for p in checkpoint.saved(folder)]
+    last, complaints = checkpoint.newest(folder)
+    if last is None:
+        raise RunError(f"{run} has no whole checkpoint yet" + "".join(f"\n  {line}" for line in complaints))
+    if which == "last":
+        return last
+    if which == "best":
+        best = checkpoint.read_state(last).best
+        if best is None:
+            raise RunError(
+                f"{run} has no best checkpoint: its recipe names no eval.best; use last or a step ({', '.join(steps)})"
+            )
+        which = str(best.step)
+    path = folder / f"step-{which}"
+    if not path.is_dir():
+        raise RunError(f"{run} has no checkpoint '{which}' (there are: best, last, {', '.join(steps)})")
+    checkpoint.verify(path)
+    return path
+
+
 def environment() -> dict[str, Any]:
     """Versions and machine: what somebody needs to repeat the run."""
     import torch
@@ -128,5 +154,6 @@ def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with writing(path):
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)

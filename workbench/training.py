@@ -14,10 +14,11 @@ from workbench import checkpoint
 from workbench.build import Parts, build_engine, build_parts
 from workbench.callbacks.checkpointing import Checkpointing
 from workbench.engine import Callback, Engine
+from workbench.init import initialise
 from workbench.metrics import Metrics, Record, rewind
 from workbench.parallel import Parallel
-from workbench.recipe import Recipe
-from workbench.run import Run
+from workbench.recipe import Init, Recipe
+from workbench.run import Run, RunError
 
 
 @dataclass
@@ -67,8 +68,8 @@ def _train(
 ) -> Outcome:
     lead = parallel.rank == 0
     engine = build_engine(parts, parallel, Metrics(None))
-    _resume(engine, run, say if lead else lambda _: None)
-    records = rewind(run.metrics, engine.step) if lead else []
+    _resume(engine, run, parts.recipe.model.init, say if lead else lambda _: None)
+    records = rewind(run.metrics, engine.step or -1) if lead else []
     already = engine.finished and run.done.exists()
     if not already:
         run.done.unlink(missing_ok=True)
@@ -83,11 +84,16 @@ def _train(
     return Outcome(run.path, engine.step, engine.steps, engine.finished, already, records, engine.best)
 
 
-def _resume(engine: Engine, run: Run, say: Callable[[str], None]) -> None:
+def _resume(engine: Engine, run: Run, init: Init | None, say: Callable[[str], None]) -> None:
+    """Go on from the newest whole checkpoint; without any, start from `model.init`."""
     path, complaints = checkpoint.newest(run.checkpoints)
     for complaint in complaints:
         say(f"damaged checkpoint left alone: {complaint}")
     if path is None:
+        if complaints:
+            raise RunError(f"{run.path} has no whole checkpoint left; --fresh sets it aside and begins anew")
+        for line in initialise(engine.model, engine.objective, init) if init else ():
+            say(line)
         return
     state = checkpoint.load(path, engine.model, engine.objective, engine.optimizer)
     engine.step, engine.best = state.step, state.best
@@ -97,7 +103,11 @@ def _resume(engine: Engine, run: Run, say: Callable[[str], None]) -> None:
 
 def _callbacks(parts: Parts, run: Run, parallel: Parallel) -> list[Callback]:
     settings = parts.recipe.checkpoint
-    chosen: list[Callback] = [Checkpointing(run.checkpoints, max(1, parts.steps(settings.every)), settings.keep)]
+    every, keep_every = (span and max(1, parts.steps(span)) for span in (settings.every, settings.keep_every))
+    assert every
+    chosen: list[Callback] = [
+        Checkpointing(run.checkpoints, every, settings.keep, keep_every, background=settings.async_)
+    ]
     if parts.recipe.log.tensorboard and parallel.rank == 0:
         from workbench.callbacks.tensorboard import TensorBoard  # with matplotlib, which a short run feels
 

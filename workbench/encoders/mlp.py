@@ -55,6 +55,11 @@ class MLP(nn.Module):
         z = self.layers(x.reshape(len(x), -1))
         return Features(z=z, pooled=z)
 
+    def depths(self) -> dict[str, int]:
+        """{parameter: its linear layer}, from 0 up to the projection."""
+        linear = [i for i, layer in enumerate(self.layers) if isinstance(layer, nn.Linear)]
+        return {f"layers.{i}.{name}": depth for depth, i in enumerate(linear) for name in ("weight", "bias")}
+
     def transform(self, train: bool) -> Transform:
         """Anything array-like -> float32, in training and evaluation alike."""
         return partial(torch.as_tensor, dtype=torch.float32)

@@ -9,15 +9,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, Literal
 
 import open_clip
 import torch
 from jaxtyping import Float, Int64
 from open_clip import CLIPTextCfg, CLIPVisionCfg, SimpleTokenizer
-from open_clip.factory import convert_state_dict, convert_to_custom_text_state_dict, load_state_dict
-from open_clip.model import _build_text_tower, _build_vision_tower, resize_pos_embed, resize_text_pos_embed
+from open_clip.model import _build_text_tower, _build_vision_tower
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from open_clip.transformer import text_global_pool
 from pydantic import NonNegativeInt, PositiveInt
@@ -28,6 +26,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from workbench.augment import Augment
 from workbench.component import did_you_mean
+from workbench.encoders._open_clip_weights import (
+    Part,
+    find_weights,
+    load_tower,
+    read_tower,
+    resize_positions,
+    tower_depths,
+)
 from workbench.types import Features, Modality, Transform
 
 __all__ = ["OpenCLIP"]
@@ -91,7 +97,7 @@ class OpenCLIP(nn.Module):
         build: Any = _build_vision_tower if image else _build_text_tower
         self.tower: Any = build(dim, self.config, self.quick_gelu)
         if path:
-            load_tower(self.tower, "visual" if image else "text", path)
+            load_tower(self.tower, self.part, path)
         if self.kind == "timm":
             finish_trunk(self.tower, dim)
         self.augment = augment or Augment()
@@ -108,6 +114,11 @@ class OpenCLIP(nn.Module):
         if self.kind == "timm":
             return self.tower.trunk.head_hidden_size
         return len(self.tower.proj if self.kind == "vit" else self.tower.ln_final.weight)
+
+    @property
+    def part(self) -> Part:
+        """what open_clip calls this tower"""
+        return "text" if self.kind == "text" else "visual"
 
     @property
     def per_sample(self) -> bool:
@@ -137,6 +148,19 @@ class OpenCLIP(nn.Module):
         self.tower.lock(unlocked_groups)
         if self.kind == "timm":
             self.tower.trunk = freeze_batch_norm_2d(self.tower.trunk)
+
+    def depths(self) -> dict[str, int]:
+        """{parameter: its layer}, from the embeddings (0) up to the projection."""
+        return {f"tower.{name}": layer for name, layer in tower_depths(self.tower, self.kind).items()}
+
+    def fitted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of such an encoder at another image size or context length, for this one."""
+        own = {name.removeprefix("tower."): x for name, x in weights.items()}
+        return {f"tower.{name}": x for name, x in resize_positions(self.tower, self.part, own).items()}
+
+    def read_open_clip(self, path: str) -> dict[str, Tensor]:
+        """This encoder's weights in a checkpoint of open_clip. Raises ValueError when it is none."""
+        return {f"tower.{name}": x for name, x in read_tower(self.tower, self.part, path).items()}
 
     def transform(self, train: bool) -> Transform:
         """PIL RGB -> [3, h, w] float32 (in evaluation by open_clip's own preprocessing), or str -> [l] int64."""
@@ -273,34 +297,6 @@ def checkpoint_gradients(tower: Any) -> None:
         tower.set_grad_checkpointing(True)
     except AssertionError:
         raise ValueError("this timm trunk cannot recompute its blocks: remove grad_checkpointing") from None
-
-
-def find_weights(model: str | None, pretrained: str, quick_gelu: bool) -> tuple[str, dict[str, Any]]:
-    """(checkpoint file, how its images were preprocessed), downloaded if need be. Raises ValueError when not found."""
-    if tag := open_clip.get_pretrained_cfg(model, pretrained) if model else {}:
-        if tag.get("quick_gelu", False) != quick_gelu:
-            others = open_clip.list_pretrained_models_by_tag(pretrained)
-            raise ValueError(f"'{pretrained}' was not trained with the GELU of {model}: take one of {others}")
-        keys = {"mean", "std", "interpolation", "resize_mode"} & tag.keys()
-        return open_clip.download_pretrained(tag), {key: tag[key] for key in keys}
-    if not Path(pretrained).is_file():
-        tags = open_clip.list_pretrained_tags_by_model(model) if model else "none, without a model"
-        raise ValueError(f"pretrained '{pretrained}' is neither a file nor a tag of open_clip (tags: {tags})")
-    return pretrained, {}
-
-
-def load_tower(tower: nn.Module, part: Literal["visual", "text"], path: str) -> None:
-    """Load one tower of a checkpoint; position embeddings are resized. Raises ValueError if it does not fit."""
-    whole: Any = nn.Module()  # open_clip's conversions look for the tower where its CustomTextCLIP has it
-    whole.add_module(part, tower)
-    weights: Any = load_state_dict(path)
-    weights = convert_to_custom_text_state_dict(convert_state_dict(whole, weights))
-    weights = {name: x for name, x in weights.items() if name.startswith(f"{part}.")}
-    (resize_text_pos_embed if part == "text" else resize_pos_embed)(weights, whole)
-    try:
-        whole.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"the {part} tower in '{path}' does not fit this one: {error}") from None
 
 
 def sincos(places: Int64[Tensor, " l"], frequencies: int) -> Float[Tensor, "l c"]:
