@@ -10,6 +10,8 @@ The trap: drafts of a killed process are as large as a checkpoint; the next one 
                          optimizer.safetensors  exp_avg, exp_avg_sq and step of every parameter, by its name
                          state.json             step, best, recipe digest
                          manifest.json          {file: {bytes, blake2b}}
+
+Divided weights are in folders model/ and optimizer/ in the place of the files: `workbench.shares`.
 """
 
 from __future__ import annotations
@@ -22,12 +24,17 @@ import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from workbench import shares
+from workbench.parallel import Parallel
+from workbench.sharding import own
 
 MANIFEST = "manifest.json"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -53,7 +60,7 @@ class State:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a checkpoint will hold, on the CPU."""
+    """What a checkpoint will hold: on the CPU, or this process's share of it."""
 
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor]
@@ -61,8 +68,8 @@ class Snapshot:
 
     @property
     def size(self) -> int:
-        """bytes on the disk, less a few thousand of names and digests"""
-        return sum(x.nbytes for x in (*self.weights.values(), *self.optimizer.values()))
+        """bytes on the disk, of this process, less a few thousand of names and digests"""
+        return sum(own(x).nbytes for x in (*self.weights.values(), *self.optimizer.values()))
 
 
 class DamagedCheckpoint(ValueError):
@@ -81,40 +88,70 @@ def snapshot(
     both = parts(model, objective)
 
     def on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: x.detach().to("cpu", copy=copy).contiguous() for name, x in tensors.items()}
+        return {
+            name: x.detach() if isinstance(x, DTensor) else x.detach().to("cpu", copy=copy).contiguous()
+            for name, x in tensors.items()
+        }
 
     return Snapshot(on_cpu(both.state_dict()), on_cpu(optimizer_tensors(both, optimizer)), state)
 
 
-def write(folder: Path, snapshot: Snapshot) -> Path:
-    """Write `folder`/step-N atomically; returns it.
+def write(folder: Path, snapshot: Snapshot, parallel: Parallel | None = None) -> Path:
+    """Write `folder`/step-N atomically; returns it. Of divided weights every process of `parallel` writes its share.
 
     Raises OSError, on a full disk with what is needed and what is free; the earlier checkpoints stay as they are.
     """
     final, draft = folder / f"step-{snapshot.state.step}", folder / f".draft-step-{snapshot.state.step}"
-    for stale in folder.glob(".draft-*"):
-        shutil.rmtree(stale, ignore_errors=True)
     try:
-        _write_draft(draft, snapshot)
-        if final.exists():  # a damaged one of the same step, or the same step again after a resume
-            shutil.rmtree(final)
-        os.replace(draft, final)
-        _sync(folder)
+        if parallel is None:
+            _begin(draft)
+            _write_tensors(draft / "model.safetensors", snapshot.weights)
+            _write_tensors(draft / "optimizer.safetensors", snapshot.optimizer)
+            _finish(draft, final, snapshot.state)
+        else:
+            _write_shares(draft, final, snapshot, parallel)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
         raise OSError(_explain(error, final, snapshot.size)) from None
     return final
 
 
-def _write_draft(draft: Path, snapshot: Snapshot) -> None:
+def _begin(draft: Path, *folders: str) -> None:
+    """An empty draft, and no other."""
+    for stale in draft.parent.glob(".draft-*"):
+        shutil.rmtree(stale, ignore_errors=True)
     draft.mkdir(parents=True)
-    _write_tensors(draft / "model.safetensors", snapshot.weights)
-    _write_tensors(draft / "optimizer.safetensors", snapshot.optimizer)
-    (draft / "state.json").write_text(json.dumps(asdict(snapshot.state)))
-    manifest = {p.name: _facts(p) for p in sorted(draft.iterdir())}
-    (draft / MANIFEST).write_text(json.dumps(manifest, indent=1))
-    for path in (*draft.iterdir(), draft):
+    for name in folders:
+        (draft / name).mkdir()
+
+
+def _finish(draft: Path, final: Path, state: State) -> None:
+    """The state, the manifest, everything on the disk, and only then its name."""
+    (draft / "state.json").write_text(json.dumps(asdict(state)))
+    files = sorted(p for p in draft.rglob("*") if p.is_file())
+    (draft / MANIFEST).write_text(json.dumps({str(p.relative_to(draft)): _facts(p) for p in files}, indent=1))
+    for path in (*draft.rglob("*"), draft):
         _sync(path)
+    if final.exists():  # a damaged one of the same step, or the same step again after a resume
+        shutil.rmtree(final)
+    os.replace(draft, final)
+    _sync(final.parent)
+
+
+def _write_shares(draft: Path, final: Path, snapshot: Snapshot, parallel: Parallel) -> None:
+    if parallel.rank == 0:
+        _begin(draft, "model", "optimizer")
+    parallel.barrier()
+    shares.write(draft / "model", snapshot.weights)
+    shares.write(draft / "optimizer", snapshot.optimizer)
+    if parallel.rank == 0:
+        _finish(draft, final, snapshot.state)
+    parallel.barrier()
+
+
+def read(path: Path, what: Literal["model", "optimizer"]) -> dict[str, Tensor]:
+    """Whole tensors of a checkpoint, by name, however it was written."""
+    return shares.read(path / what) if (path / what).is_dir() else load_file(path / f"{what}.safetensors")
 
 
 def _explain(error: OSError, final: Path, size: int) -> str:
@@ -134,21 +171,22 @@ def load(path: Path, model: nn.Module, objective: nn.Module, optimizer: torch.op
     both = parts(model, objective)
     load_weights(both, path)
     if optimizer is not None:
-        _restore_optimizer(both, optimizer, load_file(path / "optimizer.safetensors"))
+        _restore_optimizer(both, optimizer, read(path, "optimizer"))
     return read_state(path)
 
 
 def load_weights(both: nn.Module, path: Path, leave: str = "") -> None:
     """Weights of a checkpoint, less those whose name begins with `leave`. Raises ValueError where they do not fit."""
-    saved = load_file(path / "model.safetensors")
+    saved = read(path, "model")
     saved = {name: x for name, x in saved.items() if not (leave and name.startswith(leave))}
-    own = both.state_dict()
-    wrong = sorted(saved.keys() ^ own.keys()) + [n for n in saved.keys() & own.keys() if saved[n].shape != own[n].shape]
+    mine = both.state_dict()
+    wrong = sorted(saved.keys() ^ mine.keys())
+    wrong += [n for n in saved.keys() & mine.keys() if saved[n].shape != mine[n].shape]
     if wrong:
         raise ValueError(
             f"{path} belongs to another model: {len(wrong)} tensors differ, such as {', '.join(wrong[:3])}"
         )
-    both.load_state_dict(saved)
+    both.load_state_dict({name: shares.placed(x, mine[name]) for name, x in saved.items()})
 
 
 def read_state(path: Path) -> State:
@@ -217,7 +255,9 @@ def _restore_optimizer(both: nn.Module, optimizer: torch.optim.Optimizer, tensor
     optimizer.state.clear()
     for name, value in tensors.items():
         owner, _, key = name.rpartition(".")
-        optimizer.state[parameters[owner]][key] = value.to(parameters[owner].device)
+        like = parameters[owner]
+        # one number, as the count of steps, is whole on every process
+        optimizer.state[like][key] = shares.placed(value, like) if value.ndim else value.to(like.device)
 
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -15,7 +15,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from workbench import checkpoint
@@ -23,6 +22,7 @@ from workbench.errors import did_you_mean
 from workbench.model import Model
 from workbench.recipe import Init
 from workbench.run import RunError, find_checkpoint
+from workbench.shares import placed
 
 Weights = dict[str, Tensor]
 
@@ -42,7 +42,7 @@ def initialise(model: Model, objective: nn.Module, init: Init) -> list[str]:
             f"model.init: nothing of this model is in {source}: it has {_count(found) or 'no tensor'}, "
             f"the recipe wants {_count(wanted)}"
         )
-    both.load_state_dict(loaded, strict=False)
+    both.load_state_dict({name: placed(x, own[name]) for name, x in loaded.items()}, strict=False)
     return [
         f"init from {source}: loaded {_count(loaded)}",
         f"init: not in it, so drawn from the seed: {_count(own.keys() - loaded.keys()) or 'nothing'}",
@@ -61,7 +61,7 @@ def _read(model: Model, objective: nn.Module, init: Init) -> tuple[str, Weights]
             "nor a checkpoint file in open_clip's format"
         )
     saved = find_checkpoint(path, init.checkpoint)
-    return str(saved), _fitted(model, load_file(saved / "model.safetensors"))
+    return str(saved), _fitted(model, checkpoint.read(saved, "model"))
 
 
 def _fitted(model: Model, weights: Weights) -> Weights:

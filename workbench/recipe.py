@@ -150,6 +150,14 @@ class Recipe(Section):
     parallel: Parallel = Parallel()
     log: Log = Log()
 
+    @model_validator(mode="after")
+    def _written_by_all(self) -> Recipe:
+        if self.parallel.strategy == "fsdp" and self.checkpoint.async_:
+            raise ValueError(
+                "divided weights (parallel.strategy fsdp) are written by all at once: set checkpoint.async=false"
+            )
+        return self
+
     def as_dict(self) -> dict[str, Any]:
         """The resolved recipe: every default written out; it runs again as is."""
         tree = self.model_dump(mode="json", by_alias=True)

@@ -21,7 +21,7 @@ from workbench import checkpoint
 from workbench.errors import writing
 from workbench.recipe import Recipe, load_recipe
 
-MAY_CHANGE = ("train.for", "log", "eval", "checkpoint", "parallel.workers")
+MAY_CHANGE = ("train.for", "log", "eval", "checkpoint", "parallel")
 """what a resume may change: none of it alters a step that was already taken, or how the next one is computed"""
 
 

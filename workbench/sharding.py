@@ -6,6 +6,7 @@ for all processes, but one alone evaluates and draws. So all gather the weights 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,8 @@ def divide(model: nn.Module, mesh: DeviceMesh) -> None:
 
     By blocks where an encoder names its `blocks()`: what is gathered at once is then one of them.
     """
+    # a warning of torch: our encoders return views, and nothing writes into them
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     modules: Any = model
     for encoder in modules.encoders.values():
         for block in getattr(encoder, "blocks", list)():
@@ -43,6 +46,10 @@ def let_go(model: nn.Module) -> None:
     for module in _divided(model):
         module.set_reshard_after_forward(True, recurse=False)
         module.reshard()
+
+
+def is_divided(model: nn.Module) -> bool:
+    return any(True for _ in _divided(model))
 
 
 def _divided(model: nn.Module) -> Iterator[FSDPModule]:

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,14 @@ import torch
 import torch.multiprocessing as mp
 from safetensors.torch import load_file
 
+import workbench
+from workbench import checkpoint
 from workbench.build import build_engine, build_parts
+from workbench.engine import Callback, Engine, Logs
 from workbench.metrics import Metrics, Record, read
 from workbench.parallel import Parallel
 from workbench.recipe import load_recipe
+from workbench.training import train
 
 RECIPE = """
 name: pair
@@ -46,8 +51,9 @@ model:
   fusion: {name: transformer, layers: 1, heads: 2}
 objective: ito
 train: {for: 6 steps, batch: 16, microbatch: 8, lr: 0.01, clip: 0.5}
-eval: {every: 3 steps, gap: {split: validation}}
-parallel: {workers: 0, strategy: STRATEGY}
+eval: {every: 3 steps, start: false, gap: {name: gap, split: validation}}
+checkpoint: {every: 3 steps}
+parallel: {workers: 0}
 log: {tensorboard: false}
 """
 Trained = dict[str, tuple[list[Record], dict[str, Any]]]
@@ -61,7 +67,7 @@ def write_recipe(folder: Path, objective: str) -> Path:
 
 def assert_same(one: tuple[list[Record], dict[str, Any]], other: tuple[list[Record], dict[str, Any]]) -> None:
     """Of each: the records of its steps, the weights."""
-    for a, b in zip(one[0], other[0], strict=True):
+    for a, b in zip(*([r for r in run[0] if "train/loss" in r] for run in (one, other)), strict=True):
         assert a["train/loss"] == pytest.approx(b["train/loss"], rel=1e-5)
         assert a["train/grad_norm"] == pytest.approx(b["train/grad_norm"], rel=1e-4)
     assert one[1].keys() == other[1].keys()
@@ -80,9 +86,21 @@ def train_all(folder: Path, objectives: tuple[str, ...]) -> Trained:
     return found
 
 
-def process(rank: int, world: int, port: int, folder: Path, objectives: tuple[str, ...]) -> None:
+def spawn(world: int, work: Callable[..., None], *arguments: Any) -> None:
+    """`work(rank, ...)` in each of so many processes, which find each other."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    mp.spawn(process, (world, port, work, arguments), nprocs=world)
+
+
+def process(rank: int, world: int, port: int, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    work(rank, *arguments)
+
+
+def train_share(rank: int, folder: Path, objectives: tuple[str, ...]) -> None:
     mine = folder / str(rank)
     mine.mkdir()
     torch.save(train_all(mine, objectives), mine / "found")
@@ -91,17 +109,61 @@ def process(rank: int, world: int, port: int, folder: Path, objectives: tuple[st
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 4])
 def test_several_processes_equal_one(tmp_path: Path, world: int) -> None:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
     objectives = OBJECTIVES if world == 2 else ("{name: confu, scale: {learn: true}}", "siglip")
-    mp.spawn(process, (world, port, tmp_path, objectives), nprocs=world)
+    spawn(world, train_share, tmp_path, objectives)
     one = train_all(tmp_path, objectives)
     for rank in range(world):
         found = torch.load(tmp_path / str(rank) / "found")
         for objective in objectives:
             assert len(one[objective][0]) == 14
             assert_same(one[objective], found[objective])
+
+
+class StopAt(Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step(self, engine: Engine, logs: Logs) -> None:
+        engine.stop_requested = engine.step == self.step
+
+
+def train_until(_: int, folder: Path, run: str, step: int, *overrides: str) -> None:
+    outcome = train(load_recipe(folder / "towers.yaml", overrides), folder / run, callbacks=[StopAt(step)])
+    assert outcome.step == step
+
+
+@pytest.mark.slow
+def test_divided_weights_train_like_whole_ones_and_are_saved_for_any_number_of_processes(tmp_path: Path) -> None:
+    (tmp_path / "towers.yaml").write_text(TOWERS)
+    train_until(0, tmp_path, "whole", 6)
+    train_until(0, tmp_path, "run", 2)
+    divided = "parallel.strategy=fsdp"
+    spawn(2, train_until, tmp_path, "run", 4, divided)
+    saved = tmp_path / "run" / "checkpoints" / "step-4"
+    assert len(list((saved / "model").glob("*.safetensors"))) == 2
+    assert (saved / "optimizer").is_dir()
+    spawn(4, train_until, tmp_path, "run", 6, divided, "parallel.copies=2")
+    runs = [tmp_path / name for name in ("whole", "run")]
+    weights = [checkpoint.read(run / "checkpoints" / "step-6", "model") for run in runs]
+    moments = [checkpoint.read(run / "checkpoints" / "step-6", "optimizer") for run in runs]
+    assert_same(*((read(run / "metrics.jsonl"), w) for run, w in zip(runs, weights, strict=True)))
+    assert moments[0].keys() == moments[1].keys()
+    for name in moments[0]:
+        assert torch.allclose(moments[0][name], moments[1][name], atol=1e-5, rtol=1e-3), name
+    texts = ["red heart", "fire engine"]
+    one, other = (workbench.load(run).encode_text(texts) for run in runs)
+    assert torch.allclose(one, other, atol=1e-4)
+    assert (runs[1] / "DONE").exists()
+
+
+def test_copies_that_do_not_come_out_even_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "towers.yaml").write_text(TOWERS)
+    with pytest.raises(
+        ValueError, match=r"cannot be had of 1: start a multiple with --nproc, or set parallel.strategy"
+    ):
+        train_until(0, tmp_path, "run", 2, "parallel.strategy=fsdp")
+    with pytest.raises(ValueError, match=r"checkpoint.async=false"):
+        load_recipe(tmp_path / "towers.yaml", ("parallel.strategy=fsdp", "checkpoint.async=true"))
 
 
 @pytest.mark.slow
@@ -114,5 +176,5 @@ def test_the_command_with_two_processes_equals_one(tmp_path: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=threads)
         assert done.returncode == 0, done.stderr
         weights = load_file(out / "checkpoints" / "step-14" / "model.safetensors")
-        trained.append(([r for r in read(out / "metrics.jsonl") if "train/loss" in r], weights))
+        trained.append((read(out / "metrics.jsonl"), weights))
     assert_same(*trained)

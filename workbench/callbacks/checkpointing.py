@@ -8,6 +8,8 @@ from pathlib import Path
 
 from workbench import checkpoint
 from workbench.engine import Callback, Engine, Logs
+from workbench.parallel import Parallel
+from workbench.sharding import gather, is_divided, let_go
 
 __all__ = ["Checkpointing"]
 
@@ -50,19 +52,26 @@ class Checkpointing(Callback):
         if engine.parallel.rank == 0:
             self._wait()
             engine.metrics.sync()
-            state = checkpoint.State(engine.step, engine.best)
-            copy = self._writer is not None
-            taken = checkpoint.snapshot(engine.model, engine.objective, engine.optimizer, state, copy=copy)
-            if self._writer:
-                self._pending = self._writer.submit(self._write, taken)
-            else:
-                self._write(taken)
+        if is_divided(engine.model):
+            let_go(engine.model)
+            self._write(self._snapshot(engine), engine.parallel)
+            gather(engine.model)  # the first process may want to draw
+        elif engine.parallel.rank == 0 and self._writer:
+            self._pending = self._writer.submit(self._write, self._snapshot(engine))
+        elif engine.parallel.rank == 0:
+            self._write(self._snapshot(engine))
         self.saved_step = engine.step
         engine.parallel.barrier()
 
-    def _write(self, taken: checkpoint.Snapshot) -> None:
-        checkpoint.write(self.folder, taken)
-        checkpoint.prune(self.folder, self.keep, taken.state.best, self.keep_every)
+    def _snapshot(self, engine: Engine) -> checkpoint.Snapshot:
+        state = checkpoint.State(engine.step, engine.best)
+        copy = self._writer is not None
+        return checkpoint.snapshot(engine.model, engine.objective, engine.optimizer, state, copy=copy)
+
+    def _write(self, taken: checkpoint.Snapshot, parallel: Parallel | None = None) -> None:
+        checkpoint.write(self.folder, taken, parallel)
+        if parallel is None or parallel.rank == 0:
+            checkpoint.prune(self.folder, self.keep, taken.state.best, self.keep_every)
 
     def _wait(self) -> None:
         """Until the checkpoint in flight is written. Raises what went wrong with it."""
