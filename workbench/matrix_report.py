@@ -91,7 +91,7 @@ def write_csv(cells: Iterable[Cell], path: Path) -> None:
     lines = [cell.as_dict() for cell in cells]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(lines[0]))
+        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(lines)
 
@@ -100,7 +100,7 @@ def heat_map(cells: dict[tuple[str, str], Cell], title: str) -> Figure:
     """A tile a cell, coloured by the share recovered; a frame where it differs from the prediction."""
     rows, objectives = _axes(cells)
     footnotes = notes(cells.values())
-    wide, high, left, top = 1.12, 0.74, 2.3, 1.25  # inches of a tile, and of the margins
+    wide, high, left, top = 1.3, 0.74, 2.3, 1.25  # inches of a tile, and of the margins
     bottom = 1.05 + 0.2 * len(footnotes)
     width, height = left + wide * len(objectives) + 0.3, top + high * len(rows) + bottom
     figure = Figure(figsize=(max(width, 7.6), height), dpi=160, facecolor=PAPER)
