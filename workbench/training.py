@@ -12,6 +12,7 @@ from types import FrameType
 
 from workbench import checkpoint
 from workbench.build import Parts, build_engine, build_parts
+from workbench.callbacks.bad_samples import BadSamples
 from workbench.callbacks.checkpointing import Checkpointing
 from workbench.engine import Callback, Engine
 from workbench.metrics import Metrics, Record, rewind
@@ -97,7 +98,10 @@ def _resume(engine: Engine, run: Run, say: Callable[[str], None]) -> None:
 
 def _callbacks(parts: Parts, run: Run, parallel: Parallel) -> list[Callback]:
     settings = parts.recipe.checkpoint
-    chosen: list[Callback] = [Checkpointing(run.checkpoints, max(1, parts.steps(settings.every)), settings.keep)]
+    chosen: list[Callback] = [
+        BadSamples(run.skipped, parts.data),
+        Checkpointing(run.checkpoints, max(1, parts.steps(settings.every)), settings.keep),
+    ]
     if parts.recipe.log.tensorboard and parallel.rank == 0:
         from workbench.callbacks.tensorboard import TensorBoard  # with matplotlib, which a short run feels
 
