@@ -55,6 +55,26 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_members_are_those_that_tarfile_finds(tmp_path: Path, form: int) -> None:
+    rng = np.random.default_rng()
+    names = ["a.jpg", "ü/b.txt", "d" * 90 + "/" + "n" * 60 + ".png", "x" * 40 + ".json"]
+    names += [] if form == tarfile.USTAR_FORMAT else ["y" * 300 + ".png", "z.txt"]
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=form) as tar:
+        folder = tarfile.TarInfo("folder")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.size = int(rng.choice([0, 1, 511, 512, 513, 3000]))
+            tar.addfile(info, io.BytesIO(rng.bytes(info.size)))
+    with tarfile.open(path) as tar:
+        expected = [(m.name, m.offset_data, m.size) for m in tar if m.isfile()]
+    assert list(tars.members(path)) == expected
+    assert len(expected) == len(names)
+
+
 def test_a_tar_is_listed_once_and_again_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tar = write(tmp_path / "a.tar", pairs(1, 2))
     listed: list[Path] = []

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
@@ -35,8 +36,8 @@ BLOCK = 512
 
 def stem_and_kind(name: str) -> tuple[str, str | None]:
     """What joins the members of a sample, and what a member is; None when it is neither picture nor caption."""
-    path = PurePosixPath(name)
-    return str(path.with_suffix("")), EXTENSIONS.get(path.suffix.lower())
+    stem, extension = posixpath.splitext(name)  # ten times as fast as a path's suffix
+    return stem, EXTENSIONS.get(extension.lower())
 
 
 @dataclass(frozen=True)
@@ -48,36 +49,75 @@ class Index:
     """the tar is damaged; what lies before is listed"""
 
 
+class Member(NamedTuple):
+    """A regular file in a tar."""
+
+    name: str
+    offset: int
+    size: int
+
+
 def list_pairs(tar: Path) -> Index:
     """The samples of a tar, in its order, up to where it is damaged. Raises ValueError when it is not a tar."""
+    end = tar.stat().st_size
     found: dict[str, list[int]] = {}
-    at = 0
+    cut = False
+    for member in members(tar):
+        if member is None or member.offset + member.size > end:
+            cut = True
+            break
+        stem, kind = stem_and_kind(member.name)
+        if kind:
+            place = found.setdefault(stem, [-1] * 2 * len(KINDS))
+            place[COLUMN[kind] : COLUMN[kind] + 2] = member[1:]
+    rows = [place for place in found.values() if place[COLUMN["image"]] >= 0]
+    return Index(np.array(rows, dtype=np.int64).reshape(-1, 2 * len(KINDS)), cut)
+
+
+def members(tar: Path) -> Iterator[Member | None]:
+    """Regular files in the order of the tar; None, at the end, when a header is damaged or cut off.
+
+    Plain headers are read here, in a third of the time; all others (long names, links) by tarfile. Raises
+    ValueError when it is not a tar.
+    """
     try:
-        with tarfile.open(tar, "r:") as archive:
-            try:
-                for member in archive:
-                    at = member.offset_data
-                    stem, kind = stem_and_kind(member.name)
-                    if member.isfile() and kind:
-                        place = found.setdefault(stem, [-1] * 2 * len(KINDS))
-                        place[COLUMN[kind] : COLUMN[kind] + 2] = [member.offset_data, member.size]
-            except tarfile.TarError:
-                if not at:
-                    raise
-            at = archive.offset
+        with tarfile.open(tar, "r:") as archive, tar.open("rb", buffering=0) as file:
+            at = 0
+            while True:
+                header = os.pread(file.fileno(), BLOCK, at)
+                if not header.strip(b"\0"):
+                    return
+                if member := plain_member(header, at + BLOCK):
+                    yield member
+                    at = member.offset + -(-member.size // BLOCK) * BLOCK
+                    continue
+                archive.fileobj.seek(at)  # type: ignore[union-attr]
+                archive.offset = at
+                info = tarfile.TarInfo.fromtarfile(archive)
+                at = archive.offset
+                if info.isfile():
+                    yield Member(info.name, info.offset_data, info.size)
+    except tarfile.HeaderError:
+        yield None
     except (tarfile.TarError, EOFError) as error:
         raise ValueError(
             f"{tar} is not a readable tar: {error}; remove it, build it again, or unpack it where it is compressed"
         ) from None
-    end = tar.stat().st_size
-    # tarfile takes a damaged header for the end: only zeros are one
-    cut = at > end or bool(read_bytes(tar, at, BLOCK).strip(b"\0"))
-    rows = [place for place in found.values() if place[0] >= 0 and max(map(sum, _places(place))) <= end]
-    return Index(np.array(rows, dtype=np.int64).reshape(-1, 2 * len(KINDS)), cut)
 
 
-def _places(row: Sequence[int]) -> list[Sequence[int]]:
-    return [row[i : i + 2] for i in range(0, len(row), 2)]
+def plain_member(header: bytes, offset: int) -> Member | None:
+    """A sound ustar header of a regular file; None for anything else."""
+    if len(header) < BLOCK or header[156:157] not in (b"0", b"\0"):
+        return None
+    try:
+        size, checksum = int(header[124:136].strip(b" \0"), 8), int(header[148:156].strip(b" \0"), 8)
+    except ValueError:
+        return None
+    if checksum != sum(header) - sum(header[148:156]) + 8 * ord(" "):
+        return None
+    name, prefix = (field.partition(b"\0")[0] for field in (header[:100], header[345:500]))
+    name = prefix + b"/" + name if prefix and header[257:263] == b"ustar\0" else name
+    return Member(name.decode("utf-8", "surrogateescape"), offset, size)
 
 
 def index(tar: Path) -> Index:
