@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -21,10 +21,19 @@ from workbench.bad_samples import refuse_too_many
 from workbench.decode import decode_image
 from workbench.errors import BadSample
 from workbench.feed import Feed
+from workbench.stream import stream
 from workbench.types import Batch, Items, Modality, Sample, Skipped, Split
 
 Pick = Literal["random", "first", "longest"]
 """which captions of an image a sample shows, when there are more than it may"""
+
+
+class Raw(NamedTuple):
+    """A pair as it lies in its source."""
+
+    name: str
+    image: bytes
+    captions: Sequence[Any]
 
 
 class Table(Protocol):
@@ -62,6 +71,8 @@ class Pairs:
         pick: which captions, when an image has more.
         max_pixels: larger pictures are bad samples.
         max_bad: bad samples that are allowed, as a share (below 1) or a number.
+        streaming: read parts from front to back; such a source has `parts` and `read`.
+        buffer: raw pairs that wait to be shuffled, in each reader.
     """
 
     def __init__(
@@ -75,10 +86,15 @@ class Pairs:
         pick: Pick,
         max_pixels: int,
         max_bad: float,
+        streaming: bool = False,
+        buffer: int = 0,
     ) -> None:
+        if streaming and not samples:
+            raise ValueError("streaming does not count the pairs: set data.samples to their number, about")
         self.path, self.validation, self.samples = path, validation, samples
         self.views, self.captions, self.pick = views, captions, pick
         self.max_pixels, self.max_bad = max_pixels, max_bad
+        self.streaming, self.buffer = streaming, buffer
         self.modalities = {"image": Modality("image", count=views), "text": Modality("text", count=captions)}
         self.skipped: list[Skipped] = []
         """what was left out here, not in a batch; a run writes it down and clears it"""
@@ -91,13 +107,23 @@ class Pairs:
         """One line on what to point where, when the training data is not there."""
         raise NotImplementedError
 
+    def parts(self) -> int:
+        """How many parts there are to stream. Raises ValueError with the remedy when they are not there."""
+        raise NotImplementedError
+
+    def read(self, part: int) -> Iterator[Raw | BadSample]:
+        """The pairs of a part, still encoded."""
+        raise NotImplementedError
+
     def __len__(self) -> int:
-        if self.samples and "train" not in vars(self) and self.missing():
+        if self.samples and (self.streaming or ("train" not in vars(self) and self.missing())):
             return self.samples
         return len(self.train)
 
     def batches(self, start: int, feed: Feed) -> Iterator[Batch]:
         """Endless batches from optimizer step `start` on."""
+        if self.streaming:
+            return stream(self, feed, start, self.parts(), self.buffer)
         self.train  # noqa: B018  # list the pairs here, not in every worker
         return feed.load(self, start)
 
@@ -105,6 +131,10 @@ class Pairs:
         """Pair `index`, a pure function of both arguments. Raises BadSample."""
         image, captions = read_pair(self.train, index, self.max_pixels)
         return self.choose(image, captions, index, rng)
+
+    def decode(self, raw: Raw, id: int, rng: np.random.Generator) -> Sample:
+        """A pair that was streamed. Raises BadSample."""
+        return self.choose(*decode_pair(raw, self.max_pixels), id, rng)
 
     def choose(self, image: Image.Image, captions: list[str], index: int, rng: np.random.Generator) -> Sample:
         """The sample of a pair: `views` times its image, at most `captions` of its captions."""
@@ -156,10 +186,18 @@ class Pairs:
 def read_pair(table: Table, index: int, max_pixels: int) -> tuple[Image.Image, list[str]]:
     """The image in RGB and its captions, at least one. Raises BadSample."""
     try:
-        captions = clean(table.captions(index))
-        return decode_image(table.image(index), max_pixels), captions
+        raw = Raw(table.name(index), table.image(index), table.captions(index))
     except (OSError, ValueError) as error:
         raise BadSample(table.name(index), str(error)) from None
+    return decode_pair(raw, max_pixels)
+
+
+def decode_pair(raw: Raw, max_pixels: int) -> tuple[Image.Image, list[str]]:
+    """The image in RGB and the captions that say something. Raises BadSample."""
+    try:
+        return decode_image(raw.image, max_pixels), clean(raw.captions)
+    except ValueError as error:
+        raise BadSample(raw.name, str(error)) from None
 
 
 def clean(captions: Sequence[Any]) -> list[str]:

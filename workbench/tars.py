@@ -1,6 +1,6 @@
 """Where the members of webdataset tars lie: listed once, remembered beside the tars, read by offset.
 
-The trap: a compressed tar has no offsets to read from, and is refused here; only streaming takes it.
+The trap: a compressed tar has no offsets to read from, and is refused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ import numpy as np
 from jaxtyping import Int64
 from numpy import ndarray
 
-from workbench.decode import read_bytes
+from workbench.decode import MAX_BYTES, read_bytes
+from workbench.errors import BadSample
+from workbench.pairs import Raw
 from workbench.types import Skipped
 
 KINDS = {"image": (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"), "txt": (".txt",)}
@@ -32,6 +34,7 @@ COLUMN = {kind: 2 * place for place, kind in enumerate(KINDS)}
 FORMAT = 1
 """of the index files: another number, and they are written anew"""
 BLOCK = 512
+DAMAGED = "the tar is damaged or cut off; what lies before is used"
 
 
 def stem_and_kind(name: str) -> tuple[str, str | None]:
@@ -231,10 +234,48 @@ class _LeftOut(Sequence[Skipped]):
         if isinstance(at, slice):
             return [self[i] for i in range(*at.indices(len(self)))]
         if at < len(self.damaged):
-            return Skipped(self.damaged[at], "the tar is damaged or cut off; what lies before is used")
+            return Skipped(self.damaged[at], DAMAGED)
         at -= len(self.damaged)
         name = self.tars.member(int(self.tar[at]), int(self.offset[at]))  # an IndexError ends an iteration
         return Skipped(name, f"no .{'json' if self.tars.caption_key else 'txt'} of the same name")
+
+
+def read_tar(tar: str, caption_key: str | None) -> Iterator[Raw | BadSample]:
+    """The pairs of a tar from front to back; the members of a pair must lie side by side."""
+    text = "json" if caption_key else "txt"
+    for stem, contents in _stems(tar):
+        if isinstance(contents, BadSample):
+            yield contents
+        elif "image" in contents:
+            name = f"{tar}: {stem}"
+            if text not in contents:
+                yield BadSample(name, f"no .{text} of the same name")
+                continue
+            try:
+                yield Raw(name, contents["image"], parse_captions(contents[text], caption_key))
+            except ValueError as error:
+                yield BadSample(name, str(error))
+
+
+def _stems(tar: str) -> Iterator[tuple[str, dict[str, bytes] | BadSample]]:
+    """(what the members of a sample share, {kind: content})."""
+    current, contents = "", {}
+    try:
+        with Path(tar).open("rb", buffering=0) as file:  # one handle: the system reads ahead of it
+            end = os.fstat(file.fileno()).st_size
+            for member in members(Path(tar)):
+                if member is None or member.offset + member.size > end:
+                    yield "", BadSample(tar, DAMAGED)
+                    break
+                stem, kind = stem_and_kind(member.name)
+                if stem != current:
+                    yield current, contents
+                    current, contents = stem, {}
+                if kind and member.size <= MAX_BYTES:
+                    contents[kind] = os.pread(file.fileno(), member.size, member.offset)
+        yield current, contents
+    except (OSError, ValueError) as error:
+        yield "", BadSample(tar, str(error))
 
 
 def parse_captions(content: bytes, key: str | None) -> list[Any]:
