@@ -26,6 +26,8 @@ from workbench.types import Batch, Items, Modality, Sample, Skipped, Split
 
 Pick = Literal["random", "first", "longest"]
 """which captions of an image a sample shows, when there are more than it may"""
+Keys = str | tuple[str, ...]
+"""a column of captions, or several"""
 
 
 class Raw(NamedTuple):

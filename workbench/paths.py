@@ -28,6 +28,16 @@ def expand(patterns: Paths) -> tuple[list[str], list[str]]:
     return list(dict.fromkeys(found)), absent
 
 
+def missing(patterns: Paths, what: str, example: str) -> str | None:
+    """One line when a named file is not there, or nothing is: which, and how to point to others; else None."""
+    found, absent = expand(patterns)
+    if not found:
+        return f"no {what} matches {describe(patterns)}: point to yours {example}"
+    if absent:
+        return f"{len(absent)} of the {what}s of {describe(patterns)} are not there, the first is {absent[0]}"
+    return None
+
+
 def as_tuple(one_or_many: str | Sequence[str]) -> tuple[str, ...]:
     """A word, or words."""
     return (one_or_many,) if isinstance(one_or_many, str) else tuple(one_or_many)

@@ -17,7 +17,7 @@ from workbench.bad_samples import MAX_BAD, MaxBad
 from workbench.decode import MAX_PIXELS, PixelLimit
 from workbench.errors import BadSample
 from workbench.pairs import Pairs, Pick, Raw
-from workbench.paths import Paths, describe, expand
+from workbench.paths import Paths, describe, expand, missing
 from workbench.tars import Tars, read_tar
 
 __all__ = ["Shards"]
@@ -98,11 +98,4 @@ def _files(source: Paths) -> list[str]:
 
 
 def _missing(source: Paths) -> str | None:
-    found, absent = expand(source)
-    if not found:
-        return (
-            f"no tar matches {describe(source)}: point to yours (jpg + txt pairs) with --set data.path='/where/*.tar'"
-        )
-    if absent:
-        return f"{len(absent)} of the tars of {describe(source)} are not there, the first is {absent[0]}"
-    return None
+    return missing(source, "tar", "(jpg + txt pairs) with --set data.path='/where/*.tar'")
