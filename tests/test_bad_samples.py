@@ -1,6 +1,9 @@
 """Bad samples are replaced by a pure function, named, counted and limited; good ones stay where they were."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -178,6 +181,20 @@ def test_too_many_fail_the_run_which_goes_on_when_more_are_allowed(recipe: Path,
         train(load_recipe(recipe, ("data.max_bad=1",)), run)
     assert train(load_recipe(recipe, ("data.max_bad=3",)), run).finished
     assert facts(run)[-1]["step"] == 14
+
+
+@pytest.mark.slow
+def test_two_processes_name_the_same_as_one(recipe: Path, tmp_path: Path) -> None:
+    train(load_recipe(recipe), tmp_path / "one")
+    command = [sys.executable, "-m", "workbench", "pretrain", str(recipe), "--run", str(tmp_path / "two"), "--nproc=2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert "4 bad samples were skipped" in done.stderr
+    one, two = ((tmp_path / n / "skipped.jsonl").read_text().splitlines() for n in ("one", "two"))
+    assert sorted(one) == sorted(two)
+    losses = [[r["train/loss"] for r in facts(tmp_path / n) if "train/loss" in r] for n in ("one", "two")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_a_run_without_bad_samples_writes_nothing(recipe: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def refuse_too_many(bad: Sequence[Skipped], of: int, max_bad: float, remedy: str
     allowed = max_bad if max_bad >= 1 else max(ALWAYS, max_bad * of) if max_bad else 0
     if len(bad) <= allowed:
         return
-    shown = "; ".join(map(str, bad[:SHOWN])) + ("; ..." if len(bad) > SHOWN else "")
+    shown = "; ".join(map(str, bad[:SHOWN])) + ("; and others" if len(bad) > SHOWN else "")
     raise ValueError(
         f"{len(bad)} bad samples among {of} are more than data.max_bad={max_bad:g} allows ({allowed:.0f}): {shown}. "
         f"{remedy}Mend or remove them, or raise data.max_bad (a share below 1, a number from 1 on)"

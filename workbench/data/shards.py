@@ -76,7 +76,7 @@ class Shards(Pairs):
     def table(self, source: Paths) -> Tars:
         tars = Tars(_files(source), self.caption_key)
         if not len(tars):
-            partner = f".json with '{self.caption_key}'" if self.caption_key else ".txt"
+            partner = ".json" if self.caption_key else ".txt"
             raise ValueError(f"the tars of {describe(source)} hold no image with a {partner} of the same name")
         return tars
 
