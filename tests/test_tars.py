@@ -180,6 +180,23 @@ def test_a_damaged_header_does_not_pass_for_the_end(tmp_path: Path) -> None:
     assert "damaged" in data.skipped[0].reason
 
 
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.CONTTYPE])  # read here, and by tarfile
+def test_a_negative_size_does_not_lead_in_circles(tmp_path: Path, kind: bytes) -> None:
+    tar = write(tmp_path / "a.tar", pairs(1, 2, 3))
+    content = bytearray(tar.read_bytes())
+    third = int(tars.list_pairs(tar).rows[2][0]) - tars.BLOCK
+    header = content[third : third + tars.BLOCK]
+    header[124:136] = b"-0000002000\0"
+    header[156:157] = kind
+    header[148:156] = b" " * 8
+    header[148:156] = f"{sum(header):06o}\0 ".encode()
+    content[third : third + tars.BLOCK] = header
+    tar.write_bytes(content)
+    data = Shards(path=str(tar))
+    assert levels(data) == [1, 2]
+    assert "damaged" in data.skipped[0].reason
+
+
 def test_a_tar_cut_after_it_was_listed_gives_a_bad_sample(tmp_path: Path) -> None:
     tar = write(tmp_path / "a.tar", pairs(1, 2))
     data = Shards(path=str(tar))

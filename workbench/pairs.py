@@ -136,7 +136,11 @@ class Pairs:
 
     def decode(self, raw: Raw, id: int, rng: np.random.Generator) -> Sample:
         """A pair that was streamed. Raises BadSample."""
-        return self.choose(*decode_pair(raw, self.max_pixels), id, rng)
+        try:
+            image, captions = decode_image(raw.image, self.max_pixels), clean(raw.captions)
+        except ValueError as error:
+            raise BadSample(raw.name, str(error)) from None
+        return self.choose(image, captions, id, rng)
 
     def choose(self, image: Image.Image, captions: list[str], index: int, rng: np.random.Generator) -> Sample:
         """The sample of a pair: `views` times its image, at most `captions` of its captions."""
@@ -186,20 +190,11 @@ class Pairs:
 
 
 def read_pair(table: Table, index: int, max_pixels: int) -> tuple[Image.Image, list[str]]:
-    """The image in RGB and its captions, at least one. Raises BadSample."""
-    try:
-        raw = Raw(table.name(index), table.image(index), table.captions(index))
-    except (OSError, ValueError) as error:
-        raise BadSample(table.name(index), str(error)) from None
-    return decode_pair(raw, max_pixels)
-
-
-def decode_pair(raw: Raw, max_pixels: int) -> tuple[Image.Image, list[str]]:
     """The image in RGB and the captions that say something. Raises BadSample."""
     try:
-        return decode_image(raw.image, max_pixels), clean(raw.captions)
-    except ValueError as error:
-        raise BadSample(raw.name, str(error)) from None
+        return decode_image(table.image(index), max_pixels), clean(table.captions(index))
+    except (OSError, ValueError) as error:
+        raise BadSample(table.name(index), str(error)) from None  # only now: a name may have to be read, too
 
 
 def clean(captions: Sequence[Any]) -> list[str]:
