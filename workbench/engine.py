@@ -28,7 +28,7 @@ from workbench.parallel import Parallel
 from workbench.schedule import warmup_cosine
 from workbench.seeds import seed_torch
 from workbench.sharding import clip_gradients, gather, let_go
-from workbench.types import Batch, Loss, View, Views
+from workbench.types import Batch, Loss, Skipped, View, Views
 
 Logs = dict[str, Tensor | float]
 
@@ -65,6 +65,8 @@ class Engine:
     callbacks: list[Callback] = field(default_factory=list)
     step: int = 0
     best: Best | None = None
+    skipped: tuple[Skipped, ...] = ()
+    """bad samples that were replaced in this step's batch, on this rank"""
     stop_requested: bool = False
 
     @property
@@ -84,6 +86,7 @@ class Engine:
         while not self.finished and not self.parallel.any(self.stop_requested):
             started = time.perf_counter()
             batch = next(batches).to(self.parallel.device)
+            self.skipped = batch.skipped
             waited = time.perf_counter() - started
             logs = self.train_step(batch)
             self.step += 1

@@ -1,4 +1,4 @@
-"""What is said to people: the one exception of wrong recipes, suggestions for wrong words, files that fail."""
+"""What is said to people: exceptions of wrong recipes and bad samples, suggestions for wrong words, files that fail."""
 
 import difflib
 from collections.abc import Iterable, Iterator
@@ -8,6 +8,22 @@ from pathlib import Path
 
 class RecipeError(ValueError):
     """Everything that is wrong with a recipe, a line each. The command line ends with status 2."""
+
+
+class BadSample(ValueError):
+    """A sample that cannot be used: a corrupt picture, no caption. The feed counts it and takes another in its place.
+
+    Args:
+        name: what a person finds it by, as `000.tar: 000012.jpg`
+        reason: what is wrong with it
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name, self.reason = name, reason
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -1,5 +1,6 @@
 """The feed: which samples a step sees, how they are decoded and batched. Order and augmentation are pure functions of
-(seed, epoch, index), so any start step, any number of workers and any number of processes sees the same samples.
+(seed, epoch, index), so any start step, any number of workers and any number of processes sees the same samples; what
+stands in for a bad sample is one, too.
 
 The trap: an epoch has `len(data) // batch` steps; the remainder is dropped, and the next permutation brings it back.
 """
@@ -7,18 +8,21 @@ The trap: an epoch has `len(data) // batch` steps; the remainder is dropped, and
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from workbench.errors import RecipeError
+from workbench.errors import BadSample, RecipeError
 from workbench.seeds import seed_for, seed_torch
-from workbench.types import Batch, Modality, Sample, Transform
+from workbench.types import Batch, Modality, Sample, Skipped, Transform
+
+TRIES = 20
+"""bad samples in a row after which the data set itself must be wrong: by chance only where nearly all are"""
 
 
 class MapStyle(Protocol):
@@ -30,7 +34,7 @@ class MapStyle(Protocol):
     def __len__(self) -> int: ...
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
-        """a pure function of its arguments"""
+        """A pure function of its arguments. Raises BadSample when it cannot be used."""
         ...
 
 
@@ -64,12 +68,12 @@ class Feed:
             _Samples(data, self.transforms, self.seed),
             batch_sampler=_Places(self, start, len(data)),  # type: ignore[arg-type]  # any iterable of index lists serves
             num_workers=self.workers,
-            collate_fn=_Collate(data.modalities),
-            worker_init_fn=_ignore_stops,
+            collate_fn=Collate(data.modalities),
+            worker_init_fn=ignore_stops,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=False,
         )
-        yield from loader
+        yield from unless_error(loader)
 
 
 def epoch_steps(length: int, batch: int) -> int:
@@ -94,41 +98,91 @@ class _Places:
             yield [(epoch, int(index)) for index in indices]
 
 
+class Ready(NamedTuple):
+    """A transformed sample, and the bad ones that it stands in for."""
+
+    inputs: dict[str, list[Tensor]]
+    id: int
+    targets: dict[str, int]
+    skipped: list[Skipped]
+
+
 class _Samples(Dataset):
     def __init__(self, data: MapStyle, transforms: Mapping[str, Transform], seed: int) -> None:
         self.data, self.transforms, self.seed = data, transforms, seed
 
-    def __getitem__(self, place: tuple[int, int]) -> tuple[dict[str, list[Tensor]], int, dict[str, int]]:
+    def __getitem__(self, place: tuple[int, int]) -> Ready | Exception:
         epoch, index = place
-        sample = self.data.sample(index, np.random.default_rng(seed_for(self.seed, "sample", epoch, index)))
-        inputs = {
-            m: [self._transform(m, raw, (epoch, index, k)) for k, raw in enumerate(items)]
-            for m, items in sample.inputs.items()
-        }
-        return inputs, sample.id, sample.targets
+        skipped: list[Skipped] = []
+        for candidate in self._candidates(epoch, index):
+            try:
+                sample = self.data.sample(candidate, np.random.default_rng(seed_for(self.seed, "sample", epoch, index)))
+            except BadSample as bad:
+                skipped.append(Skipped(bad.name, bad.reason))
+            else:
+                inputs = transformed(sample, self.transforms, (self.seed, epoch, index))
+                return Ready(inputs, sample.id, sample.targets, skipped)
+        return all_bad(skipped)
 
-    def _transform(self, modality: str, raw: Any, place: tuple[int, int, int]) -> Tensor:
-        seed_torch(self.seed, "augment", modality, *place)  # torchvision's transforms draw from the global generator
-        return self.transforms[modality](raw)
+    def _candidates(self, epoch: int, index: int) -> Iterator[int]:
+        """The sample itself, then those that may stand in for it: random ones, or neighbours would come up twice."""
+        yield index
+        rng = np.random.default_rng(seed_for(self.seed, "stand-in", epoch, index))
+        yield from map(int, rng.integers(len(self.data), size=TRIES - 1))
+
+
+def transformed(
+    sample: Sample, transforms: Mapping[str, Transform], place: tuple[int, int, int]
+) -> dict[str, list[Tensor]]:
+    """Model inputs; what a transform draws is a function of place = (seed, epoch, index)."""
+    seed, epoch, index = place
+    inputs: dict[str, list[Tensor]] = {}
+    for modality, items in sample.inputs.items():
+        inputs[modality] = []
+        for k, raw in enumerate(items):
+            seed_torch(seed, "augment", modality, epoch, index, k)  # torchvision draws from the global generator
+            inputs[modality].append(transforms[modality](raw))
+    return inputs
+
+
+def all_bad(skipped: list[Skipped]) -> ValueError:
+    """What to say after TRIES bad samples in a row."""
+    return ValueError(
+        f"{len(skipped)} samples in a row cannot be used, as {skipped[0]} and {skipped[-1]}: "
+        "check that the keys under `data` name pictures and captions, and that the files are whole"
+    )
+
+
+def unless_error(loader: Iterable[Any]) -> Iterator[Batch]:
+    """A worker hands an expected error over as a value: raised there, it would arrive wrapped in its traceback."""
+    for batch in loader:
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch
 
 
 @dataclass(frozen=True)
-class _Collate:
+class Collate:
     """Stack samples, padding each modality to its full number of items; `valid` tells which are real."""
 
     modalities: Mapping[str, Modality]
 
-    def __call__(self, samples: list[tuple[dict[str, list[Tensor]], int, dict[str, int]]]) -> Batch:
+    def __call__(self, samples: Sequence[Ready | Exception]) -> Batch | Exception:
+        errors = [s for s in samples if isinstance(s, Exception)]
+        return errors[0] if errors else self._batch([s for s in samples if isinstance(s, Ready)])
+
+    def _batch(self, samples: Sequence[Ready]) -> Batch:
         inputs, valid = {}, {}
         for name, modality in self.modalities.items():
-            template = next((x for items, _, _ in samples for x in items.get(name, ())), None)
+            template = next((x for s in samples for x in s.inputs.get(name, ())), None)
             if template is None:
                 raise ValueError(f"no sample of this batch has any '{name}': use a larger train.batch or other data")
-            inputs[name] = torch.stack([_pad(items.get(name, []), template, modality.count) for items, _, _ in samples])
-            have = torch.tensor([len(items.get(name, ())) for items, _, _ in samples])
+            inputs[name] = torch.stack([_pad(s.inputs.get(name, []), template, modality.count) for s in samples])
+            have = torch.tensor([len(s.inputs.get(name, ())) for s in samples])
             valid[name] = torch.arange(modality.count) < have[:, None]
-        targets = {t: torch.tensor([s[2][t] for s in samples]) for t in samples[0][2]}
-        return Batch(inputs, valid, torch.tensor([s[1] for s in samples]), targets)
+        targets = {t: torch.tensor([s.targets[t] for s in samples]) for t in samples[0].targets}
+        skipped = tuple(bad for s in samples for bad in s.skipped)
+        return Batch(inputs, valid, torch.tensor([s.id for s in samples]), targets, skipped)
 
 
 def _pad(items: list[Tensor], template: Tensor, count: int) -> Tensor:
@@ -137,7 +191,7 @@ def _pad(items: list[Tensor], template: Tensor, count: int) -> Tensor:
     return torch.stack(items + [filler] * (count - len(items)))
 
 
-def _ignore_stops(_: int) -> None:
+def ignore_stops(_: int) -> None:
     """Ctrl-C and schedulers signal the whole process group: the parent finishes its step and needs its workers for it.
 
     They end when the parent tells them to, or within seconds of its death.

@@ -86,6 +86,14 @@ class Parallel:
         dist.all_reduce(shared, dist.ReduceOp.MAX, group=self.group)
         return bool(shared)
 
+    def gather_objects(self, value: Any) -> list[Any]:
+        """Every process's value, on every process: for what is rare and small."""
+        if self.group is None:
+            return [value]
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value, group=self.group)
+        return values
+
     def barrier(self) -> None:
         if self.group is not None:
             dist.barrier(group=self.group)

@@ -1,6 +1,6 @@
 """The run folder: who owns it, what it trained on which machine, and whether it may be resumed.
 
-recipe.yaml environment.json metrics.jsonl checkpoints/ tensorboard/ DONE
+recipe.yaml environment.json metrics.jsonl skipped.jsonl checkpoints/ tensorboard/ DONE
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from workbench import checkpoint
 from workbench.errors import writing
 from workbench.recipe import Recipe, load_recipe
 
-MAY_CHANGE = ("train.for", "log", "eval", "checkpoint", "parallel")
+MAY_CHANGE = ("train.for", "log", "eval", "checkpoint", "parallel", "data.max_bad")
 """what a resume may change: none of it alters a step that was already taken, or how the next one is computed"""
 
 
@@ -35,6 +35,7 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.metrics = path / "metrics.jsonl"
+        self.skipped = path / "skipped.jsonl"
         self.checkpoints = path / "checkpoints"
         self.tensorboard = path / "tensorboard"
         self.done = path / "DONE"

@@ -12,6 +12,7 @@ from types import FrameType
 
 from workbench import checkpoint
 from workbench.build import Parts, build_engine, build_parts
+from workbench.callbacks.bad_samples import BadSamples
 from workbench.callbacks.checkpointing import Checkpointing
 from workbench.engine import Callback, Engine
 from workbench.init import initialise
@@ -106,7 +107,8 @@ def _callbacks(parts: Parts, run: Run, parallel: Parallel) -> list[Callback]:
     every, keep_every = (span and max(1, parts.steps(span)) for span in (settings.every, settings.keep_every))
     assert every
     chosen: list[Callback] = [
-        Checkpointing(run.checkpoints, every, settings.keep, keep_every, background=settings.async_)
+        BadSamples(run.skipped, parts.data),
+        Checkpointing(run.checkpoints, every, settings.keep, keep_every, background=settings.async_),
     ]
     if parts.recipe.log.tensorboard and parallel.rank == 0:
         from workbench.callbacks.tensorboard import TensorBoard  # with matplotlib, which a short run feels

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -109,6 +109,16 @@ class Pool:
     seed: int = 0
 
 
+class Skipped(NamedTuple):
+    """A bad sample that was left out or replaced: what a person finds it by, and what is wrong with it."""
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.reason})"
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """One step's samples on one rank. Every leaf has leading dimension b; inputs are [b, k, ...]."""
@@ -117,6 +127,8 @@ class Batch:
     valid: dict[str, Bool[Tensor, "b k"]]
     ids: Int64[Tensor, " b"]
     targets: dict[str, Tensor] = field(default_factory=dict)
+    skipped: tuple[Skipped, ...] = ()
+    """bad samples that others of this batch stand in for"""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -125,7 +137,7 @@ class Batch:
         def move(tree: dict[str, Tensor]) -> dict[str, Tensor]:
             return {name: x.to(device, non_blocking=True) for name, x in tree.items()}
 
-        return Batch(move(self.inputs), move(self.valid), self.ids.to(device), move(self.targets))
+        return Batch(move(self.inputs), move(self.valid), self.ids.to(device), move(self.targets), self.skipped)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ def test_a_component_is_documented_by_its_source() -> None:
         ("fusion", "mlp"),
         ("objective", "clip"),
         ("data", "synthetic"),
+        *(("data", name) for name in ("shards", "folder", "csv", "parquet", "hf")),
         ("eval", "gap"),
         ("task", "xor"),
     ],

@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from workbench.data.shards import Shards, list_pairs
+from workbench.data.shards import Shards
 from workbench.feed import Feed
+from workbench.tars import list_pairs
 
 
 def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -28,6 +28,7 @@ class Console(Callback):
         self.progress: Progress | None = None
         self._spoke = 0.0
         self._began, self._began_step = 0.0, 0
+        self._skipped = 0
 
     def on_start(self, engine: Engine) -> None:
         self._began, self._began_step = time.monotonic(), engine.step
@@ -63,8 +64,12 @@ class Console(Callback):
     def on_end(self, engine: Engine) -> None:
         if self.progress:
             self.progress.stop()
+        if self._skipped:
+            line = f"{self._skipped} bad samples were skipped: skipped.jsonl in the run folder names them"
+            self.console.print(line, highlight=False)
 
     def _show_evaluation(self, record: Record) -> None:
+        self._skipped = record.get("data/skipped", self._skipped)
         values = {name.removeprefix("eval/"): value for name, value in record.items() if name.startswith("eval/")}
         if not values:
             return

@@ -1,145 +1,101 @@
 """webdataset tars: `000001.jpg` beside `000001.txt`, in any number of tars, read in random order by their offsets.
 
 The members are listed once and then read by position, so that the order is a pure function of the seed and a resume is
-exact; plain streaming could not promise either.
+exact. `streaming` reads whole tars from front to back instead, for disks that are slow at random access; its order is
+random only as far as the buffer reaches, it depends on the number of workers, and a resume begins at a whole tar near
+where the run was (workbench/stream.py). Nothing is ever unpacked: a member's name is a label, never a path.
 """
 
 from __future__ import annotations
 
-import io
-import os
-import tarfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import cached_property
-from glob import glob
-from pathlib import Path, PurePosixPath
-from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
 from pydantic import PositiveInt
 
-from workbench.feed import Feed
-from workbench.types import Batch, Items, Modality, Sample, Split
+from workbench.bad_samples import MAX_BAD, MaxBad
+from workbench.decode import MAX_PIXELS, PixelLimit
+from workbench.errors import BadSample
+from workbench.pairs import Pairs, Pick, Raw
+from workbench.paths import Paths, describe, expand, missing
+from workbench.tars import Tars, read_tar
 
 __all__ = ["Shards"]
 
-IMAGES = (".jpg", ".jpeg", ".png", ".webp")
 
-
-class Shards:
+class Shards(Pairs):
     """Image-text pairs in tars: an image and a `.txt` with a caption a line, under one basename.
 
     Args:
-        path: the training tars, as a glob: 'cc12m/*.tar'.
-        validation: held-out tars for evaluation, as a glob.
-        samples: pairs in the training tars, for plans made before the data is there; counted when it is.
+        path: the training tars: a glob, braces or a list of them: 'cc12m/*.tar', 'cc12m/{0000..1242}.tar'.
+        validation: held-out tars for evaluation, likewise.
+        samples: pairs in the training tars, for plans made before the data is there, and for streaming; else counted.
         views: augmentations of each image.
-        captions: captions drawn for each image, without repetition; missing ones are marked invalid.
+        captions: captions of each image, at most; missing ones are marked invalid.
+        pick: which captions, when an image has more: `random` ones without repetition, the `first`, or the `longest`.
+        caption_key: key of the `.json` that holds a caption or a list of them; null takes the lines of the `.txt`.
+        streaming: read whole tars from front to back instead of by offset.
+        buffer: pairs that wait to be shuffled in every worker, when streaming; more mix the tars better.
+        max_pixels: larger images are bad samples.
+        max_bad: bad samples before the run fails: a share of those seen below 1, a number from 1 on.
     """
 
     def __init__(
         self,
         *,
-        path: str,
-        validation: str | None = None,
+        path: Paths,
+        validation: Paths | None = None,
         samples: PositiveInt | None = None,
         views: PositiveInt = 1,
         captions: PositiveInt = 1,
+        pick: Pick = "random",
+        caption_key: str | None = None,
+        streaming: bool = False,
+        buffer: PositiveInt = 2000,
+        max_pixels: PixelLimit = MAX_PIXELS,
+        max_bad: MaxBad = MAX_BAD,
     ) -> None:
-        self.path, self.validation, self.samples, self.views, self.captions = path, validation, samples, views, captions
-        self.modalities = {"image": Modality("image", count=views), "text": Modality("text", count=captions)}
+        super().__init__(
+            path,
+            validation,
+            samples=samples,
+            views=views,
+            captions=captions,
+            pick=pick,
+            max_pixels=max_pixels,
+            max_bad=max_bad,
+            streaming=streaming,
+            buffer=buffer,
+        )
+        self.caption_key = caption_key
 
     def missing(self) -> str | None:
-        """One line on what to point where, when no tar is found."""
-        if glob(self.path):
-            return None
-        return f"no tar matches '{self.path}': point to yours (jpg + txt pairs) with --set data.path='/where/*.tar'"
+        """One line on what to point where, when tars are not there."""
+        return _missing(self.path)
 
-    def __len__(self) -> int:
-        if self.missing() and self.samples:
-            return self.samples
-        return len(self._train)
+    def table(self, source: Paths) -> Tars:
+        tars = Tars(_files(source), self.caption_key)
+        if not len(tars):
+            partner = ".json" if self.caption_key else ".txt"
+            raise ValueError(f"the tars of {describe(source)} hold no image with a {partner} of the same name")
+        return tars
 
-    def batches(self, start: int, feed: Feed) -> Iterator[Batch]:
-        self._train  # noqa: B018  # list the members here, not in every worker
-        return feed.load(self, start)
+    def parts(self) -> int:
+        return len(self._tars)
 
-    def sample(self, index: int, rng: np.random.Generator) -> Sample:
-        pair = self._train[index]
-        captions = pair.captions()
-        chosen = rng.permutation(len(captions))[: self.captions]
-        return Sample({"image": [pair.image()] * self.views, "text": [captions[i] for i in chosen]}, index)
-
-    def split(self, name: str) -> Split:
-        if name != "validation" or self.validation is None:
-            raise ValueError(
-                f"data shards has no split '{name}': set data.validation to held-out tars for 'validation'"
-            )
-        pairs = self._list(self.validation)
-        texts = [(text, i) for i, pair in enumerate(pairs) for text in pair.captions()]
-        image_ids, text_ids = torch.arange(len(pairs)), torch.tensor([i for _, i in texts])
-        return Split({"image": Items(_Images(pairs), image_ids), "text": Items([t for t, _ in texts], text_ids)})
+    def read(self, part: int) -> Iterator[Raw | BadSample]:
+        return read_tar(self._tars[part], self.caption_key)
 
     @cached_property
-    def _train(self) -> list[Pair]:
-        return self._list(self.path)
-
-    def _list(self, pattern: str) -> list[Pair]:
-        pairs = [pair for tar in sorted(glob(pattern)) for pair in list_pairs(Path(tar))]
-        if not pairs:
-            raise ValueError(self.missing() or f"the tars of '{pattern}' hold no image with a .txt of the same name")
-        return pairs
+    def _tars(self) -> list[str]:
+        return _files(self.path)
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Where in a tar an image and its captions lie: (offset, bytes) of each."""
-
-    tar: str
-    image_at: tuple[int, int]
-    text_at: tuple[int, int]
-
-    def image(self) -> Image.Image:
-        return Image.open(io.BytesIO(self._read(self.image_at))).convert("RGB")
-
-    def captions(self) -> list[str]:
-        lines = self._read(self.text_at).decode("utf-8", "replace").splitlines()
-        return [line.strip() for line in lines if line.strip()]
-
-    def _read(self, place: tuple[int, int]) -> bytes:
-        offset, size = place
-        handle = os.open(self.tar, os.O_RDONLY)
-        try:
-            return os.pread(handle, size, offset)
-        finally:
-            os.close(handle)
+def _files(source: Paths) -> list[str]:
+    if complaint := _missing(source):
+        raise ValueError(complaint)
+    return expand(source)[0]
 
 
-def list_pairs(tar: Path) -> list[Pair]:
-    """The complete pairs of a tar, in its order. Raises ValueError when it is not a tar."""
-    found: dict[str, dict[str, tuple[int, int]]] = {}
-    try:
-        with tarfile.open(tar) as archive:
-            for member in archive:
-                path = PurePosixPath(member.name)
-                stem, extension = str(path.with_suffix("")), path.suffix
-                kind = "image" if extension.lower() in IMAGES else "text" if extension == ".txt" else None
-                if member.isfile() and kind:
-                    found.setdefault(stem, {})[kind] = (member.offset_data, member.size)
-    except tarfile.TarError as error:
-        raise ValueError(f"{tar} is not a readable tar: {error}; remove it or build it again") from None
-    return [Pair(str(tar), p["image"], p["text"]) for p in found.values() if len(p) == 2]
-
-
-@dataclass(frozen=True)
-class _Images(Sequence):
-    pairs: list[Pair]
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.pairs[index].image()
+def _missing(source: Paths) -> str | None:
+    return missing(source, "tar", "(jpg + txt pairs) with --set data.path='/where/*.tar'")

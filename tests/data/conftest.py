@@ -1,0 +1,51 @@
+"""Small pictures that say which one they are, and a look at what a data set makes of them."""
+
+import io
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from workbench.feed import Feed
+from workbench.types import Batch
+
+
+@pytest.fixture
+def picture() -> Callable[[int], bytes]:
+    """The PNG of one grey level."""
+
+    def encode(level: int) -> bytes:
+        out = io.BytesIO()
+        Image.new("L", (9, 7), level).save(out, "PNG")
+        return out.getvalue()
+
+    return encode
+
+
+@pytest.fixture
+def look() -> Callable[..., tuple[int, list[str]]]:
+    """(grey level, captions) of a sample."""
+
+    def at(data: Any, index: int) -> tuple[int, list[str]]:
+        sample = data.sample(index, np.random.default_rng(0))
+        return sample.inputs["image"][0].getpixel((0, 0))[0], sample.inputs["text"]
+
+    return at
+
+
+@pytest.fixture
+def batches() -> Callable[..., list[Batch]]:
+    """The first batches, with grey levels and lengths of captions as tensors."""
+
+    def tensor(raw: Any) -> torch.Tensor:
+        return torch.tensor(float(len(raw) if isinstance(raw, str) else raw.getpixel((0, 0))[0]))
+
+    def run(data: Any, number: int, start: int = 0, **changes: Any) -> list[Batch]:
+        feed = Feed(**({"transforms": {"image": tensor, "text": tensor}, "batch": 2, "seed": 1} | changes))
+        return list(islice(data.batches(start, feed), number))
+
+    return run

@@ -1,0 +1,73 @@
+"""Names every bad sample in skipped.jsonl, counts them as data/skipped, and fails the run when they are too many."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from workbench.bad_samples import MAX_BAD, refuse_too_many
+from workbench.engine import Callback, Engine, Logs
+from workbench.metrics import rewind
+from workbench.types import Skipped
+
+__all__ = ["BadSamples"]
+
+
+class BadSamples(Callback):
+    """A sample counts once, however many epochs meet it. Stands before the checkpoint callback: a checkpoint is never
+    newer than the names before it, so a resume counts as if it had not been interrupted.
+
+    Args:
+        file: skipped.jsonl of the run: a line {step, name, reason, training} for each.
+        data: the data set; it may have a list `skipped` of what it left out itself (incomplete pairs, bad samples of
+            evaluation splits), and `max_bad`.
+    """
+
+    def __init__(self, file: Path, data: Any) -> None:
+        self.file, self.data = file, data
+        self.max_bad: float = getattr(data, "max_bad", MAX_BAD)
+        self.known: set[str] = set()
+        self.bad: list[Skipped] = []
+        """those of training batches: a data set judges what it leaves out itself"""
+
+    def on_start(self, engine: Engine) -> None:
+        lead = engine.parallel.rank == 0
+        records = rewind(self.file, engine.step) if lead and self.file.exists() else []
+        for record in engine.parallel.gather_objects(records)[0]:
+            self._remember(Skipped(record["name"], record["reason"]), record["training"])
+        self._collect(engine)
+
+    def on_step(self, engine: Engine, logs: Logs) -> None:
+        self._collect(engine)
+
+    def _collect(self, engine: Engine) -> None:
+        left_out: list[Skipped] = getattr(self.data, "skipped", [])
+        found = [(s, True) for s in engine.skipped] + [(s, False) for s in left_out]
+        left_out.clear()
+        if not engine.parallel.any(bool(found)):
+            return
+        everywhere = [pair for of_rank in engine.parallel.gather_objects(found) for pair in of_rank]
+        new = [(s, training) for s, training in everywhere if self._remember(s, training)]
+        if new and engine.parallel.rank == 0:
+            self._write(engine.step, new)
+            engine.metrics.record(engine.step, engine.samples, {"data/skipped": len(self.known)})
+        seen = min(engine.samples, len(self.data))  # later epochs meet the same samples again
+        refuse_too_many(self.bad, seen, self.max_bad, f"All names are in {self.file}. ")
+
+    def _remember(self, skipped: Skipped, training: bool) -> bool:
+        """True when it is new."""
+        new = skipped.name not in self.known
+        self.known.add(skipped.name)
+        if new and training:
+            self.bad.append(skipped)
+        return new
+
+    def _write(self, step: int, new: list[tuple[Skipped, bool]]) -> None:
+        with self.file.open("a", encoding="utf-8") as file:
+            for s, training in new:
+                line = {"step": step, "name": s.name, "reason": s.reason, "training": training}
+                file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())

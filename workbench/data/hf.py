@@ -1,0 +1,132 @@
+"""A data set of Hugging Face's `datasets`: a folder on the disk or the id of one on the hub; map-style or streamed.
+
+A folder is what `save_to_disk` wrote, or anything that `load_dataset` reads. `streaming` reads it from front to back,
+without a copy in the cache; its order is random only as far as the buffer reaches, it depends on the number of workers,
+and a resume begins at a whole file near where the run was (workbench/stream.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import datasets
+from pydantic import PositiveInt
+
+from workbench.bad_samples import MAX_BAD, MaxBad
+from workbench.decode import MAX_PIXELS, PixelLimit
+from workbench.errors import BadSample, did_you_mean
+from workbench.pairs import Keys, Pairs, Pick, Raw
+from workbench.paths import as_tuple
+from workbench.rows import Rows, load, read_part, undecoded
+
+__all__ = ["HF"]
+
+
+class HF(Pairs):
+    """Image-text pairs, a row each.
+
+    Args:
+        path: a folder, or the id of a data set on the hub, as 'nlphuji/flickr30k'.
+        config: which of its configurations, where it has several.
+        split: the split to train on.
+        validation: the split held out for evaluation, as 'validation' or 'train[:1000]'.
+        image_key: the column of pictures: the Image feature, bytes, or paths (from `path`, where it is a folder).
+        caption_key: the column of captions (a text or a list of them in each row), or a list of columns.
+        samples: rows of the training split, for plans made before the data is there, and for streaming; else counted.
+        views: augmentations of each image.
+        captions: captions of each image, at most; missing ones are marked invalid.
+        pick: which captions, when an image has more: `random` ones without repetition, the `first`, or the `longest`.
+        streaming: read its files from front to back instead of by random access.
+        buffer: pairs that wait to be shuffled in every worker, when streaming; more mix the files better.
+        max_pixels: larger images are bad samples.
+        max_bad: bad samples before the run fails: a share of those seen below 1, a number from 1 on.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        config: str | None = None,
+        split: str = "train",
+        validation: str | None = None,
+        image_key: str = "image",
+        caption_key: Keys = "caption",
+        samples: PositiveInt | None = None,
+        views: PositiveInt = 1,
+        captions: PositiveInt = 1,
+        pick: Pick = "random",
+        streaming: bool = False,
+        buffer: PositiveInt = 2000,
+        max_pixels: PixelLimit = MAX_PIXELS,
+        max_bad: MaxBad = MAX_BAD,
+    ) -> None:
+        super().__init__(
+            split,
+            validation,
+            samples=samples,
+            views=views,
+            captions=captions,
+            pick=pick,
+            max_pixels=max_pixels,
+            max_bad=max_bad,
+            streaming=streaming,
+            buffer=buffer,
+        )
+        self.source, self.config, self.image_key, self.caption_keys = path, config, image_key, as_tuple(caption_key)
+        self.folder = Path(path).expanduser()
+
+    def __len__(self) -> int:
+        if self.samples and "train" not in vars(self) and not self.folder.exists():
+            return self.samples  # a plan does not fetch anything from the hub
+        return super().__len__()
+
+    def missing(self) -> str | None:
+        """One line when there is no such folder. An id on the hub is looked up when training starts."""
+        if self.folder.exists() or _is_hub_id(self.source):
+            return None
+        return f"no folder '{self.source}': point to yours, or to an id on the hub, with --set data.path=..."
+
+    def table(self, source: str) -> Rows:
+        return Rows(self._load(source), self.image_key, self.caption_keys, f"{self.source}[{source}]", self.folder)
+
+    def parts(self) -> int:
+        return self._streamed.num_shards
+
+    def read(self, part: int) -> Iterator[Raw | BadSample]:
+        label = f"{self.source}[{self.path}]"
+        return read_part(self._streamed, part, self.image_key, self.caption_keys, label, self.folder)
+
+    @cached_property
+    def _streamed(self) -> Any:
+        data = self._load(self.path, streaming=True)
+        return undecoded(data, self.image_key, self.caption_keys, f"{self.source}[{self.path}]")
+
+    def _load(self, split: str, streaming: bool = False) -> Any:
+        """A split, as a Dataset or an IterableDataset. Raises ValueError with the remedy."""
+        if complaint := self.missing():
+            raise ValueError(complaint)
+        try:
+            if any((self.folder / name).exists() for name in ("dataset_dict.json", "state.json")):
+                return self._saved(split, streaming)
+            path = str(self.folder) if self.folder.exists() else self.source
+            return load(path, self.config, split=split, streaming=streaming)
+        except ValueError as error:
+            where = "" if self.folder.exists() else " (no folder here, so looked up on the hub)"
+            raise ValueError(f"data.path={self.source}{where}, split '{split}': {error}") from None
+
+    def _saved(self, split: str, streaming: bool) -> Any:
+        """What `save_to_disk` wrote: one split, or several by name."""
+        data = datasets.load_from_disk(str(self.folder))
+        splits = data if isinstance(data, datasets.DatasetDict) else {str(data.split or "train"): data}
+        if split not in splits:
+            raise ValueError(f"there is no such split{did_you_mean(split, map(str, splits))}")
+        found = splits[split]
+        return found.to_iterable_dataset(num_shards=max(1, len(found.cache_files))) if streaming else found
+
+
+def _is_hub_id(path: str) -> bool:
+    """'name' and 'owner/name' may be on the hub; './name', '/a/b' and 'a/b/c' cannot."""
+    return path.count("/") <= 1 and path[:1] not in "./~"

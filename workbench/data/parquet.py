@@ -1,0 +1,89 @@
+"""Parquet files: a column of pictures (bytes, Hugging Face's Image, or paths) and one or more of captions.
+
+A row of a parquet file cannot be read without its whole row group, so the two columns are first copied into Arrow files
+in the cache of `datasets` (HF_DATASETS_CACHE), which costs their size on the disk, once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import PositiveInt
+
+from workbench.bad_samples import MAX_BAD, MaxBad
+from workbench.decode import MAX_PIXELS, PixelLimit
+from workbench.files import require_columns
+from workbench.pairs import Keys, Pairs, Pick
+from workbench.paths import Paths, as_tuple, describe, expand, missing
+from workbench.rows import Rows, load
+
+__all__ = ["Parquet"]
+
+
+class Parquet(Pairs):
+    """Image-text pairs, a row each.
+
+    Args:
+        path: the training files: a glob, braces, or a list of them.
+        validation: held-out files for evaluation, likewise.
+        root: folder that relative image paths start from; null: the folder of the first file.
+        image_key: the column of pictures.
+        caption_key: the column of captions (a text or a list of them in each row), or a list of columns.
+        samples: rows of the training files, for plans made before the data is there; counted when it is.
+        views: augmentations of each image.
+        captions: captions of each image, at most; missing ones are marked invalid.
+        pick: which captions, when an image has more: `random` ones without repetition, the `first`, or the `longest`.
+        max_pixels: larger images are bad samples.
+        max_bad: bad samples before the run fails: a share of those seen below 1, a number from 1 on.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: Paths,
+        validation: Paths | None = None,
+        root: Path | None = None,
+        image_key: str = "image",
+        caption_key: Keys = "caption",
+        samples: PositiveInt | None = None,
+        views: PositiveInt = 1,
+        captions: PositiveInt = 1,
+        pick: Pick = "random",
+        max_pixels: PixelLimit = MAX_PIXELS,
+        max_bad: MaxBad = MAX_BAD,
+    ) -> None:
+        super().__init__(
+            path,
+            validation,
+            samples=samples,
+            views=views,
+            captions=captions,
+            pick=pick,
+            max_pixels=max_pixels,
+            max_bad=max_bad,
+        )
+        self.root, self.image_key, self.caption_keys = root, image_key, as_tuple(caption_key)
+
+    def missing(self) -> str | None:
+        """One line on what to point where, when files are not there."""
+        return _missing(self.path)
+
+    def table(self, source: Paths) -> Rows:
+        if complaint := _missing(source):
+            raise ValueError(complaint)
+        files, _ = expand(source)
+        columns = [self.image_key, *self.caption_keys]
+        for file in files:
+            try:
+                there = pq.read_schema(file).names
+            except (pa.ArrowException, OSError) as error:
+                raise ValueError(f"{file} is no readable parquet file: {error}; remove it or fetch it again") from None
+            require_columns(columns, there, file)
+        data = load("parquet", data_files=files, split="train", columns=columns)
+        return Rows(data, self.image_key, self.caption_keys, describe(source), self.root or Path(files[0]).parent)
+
+
+def _missing(source: Paths) -> str | None:
+    return missing(source, "parquet file", "(columns image and caption) with --set data.path='/where/*.parquet'")

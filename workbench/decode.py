@@ -1,0 +1,85 @@
+"""Encoded pictures from anywhere to RGB: every mode and format becomes three honest channels, or a reason why not.
+
+The trap: Pillow converts anything to RGB without complaint, and wrongly: 16 bits saturate to white, transparent pixels
+show whatever colour lies beneath them.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from typing import Annotated
+
+import numpy as np
+from PIL import Image
+from pydantic import Field
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "PPM")
+"""pictures only: Pillow would also hand PostScript to Ghostscript"""
+MAX_PIXELS = 89_478_485
+"""Pillow's own limit, a quarter of a gigabyte in RGB"""
+MAX_BYTES = 2**28
+"""of an encoded picture or a text; what claims more is a corrupt size, which must not fill the memory"""
+
+PixelLimit = Annotated[int, Field(gt=0, le=MAX_PIXELS)]
+
+
+def decode_image(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The first frame as mode RGB; what is transparent lies on white.
+
+    Raises ValueError with the reason when the picture is corrupt, truncated, of an unknown format or mode, or has more
+    than `max_pixels`.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of every odd EXIF block in millions: what matters is an error below
+        warnings.simplefilter("error", Image.DecompressionBombWarning)  # also of pictures inside pictures
+        try:
+            image = Image.open(io.BytesIO(encoded), formats=FORMATS)
+            width, height = image.size  # from the header: nothing is decompressed yet
+            if width * height > max_pixels:
+                raise ValueError(f"{width} x {height} pixels are more than max_pixels={max_pixels}")
+            image.load()
+            return to_rgb(image)
+        except Image.UnidentifiedImageError:
+            raise ValueError(f"not a picture that can be read ({len(encoded)} bytes)") from None
+        except (ValueError, OSError) as error:
+            raise ValueError(str(error)) from None
+        except Exception as error:  # corrupt bytes raise anything, from SyntaxError to struct.error
+            raise ValueError(f"{type(error).__name__}: {error}") from None
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any mode as RGB. Raises ValueError where a mode has no range to map to 0..255."""
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        image = _from_16_bits(image)
+    if image.mode == "F":
+        raise ValueError("floating-point picture: its range is unknown")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    """Grey levels 0..65535 to 0..255; older versions of Pillow hold them in 32 bits."""
+    levels = np.asarray(image).astype(np.int64)
+    low, high = int(levels.min()), int(levels.max())
+    if low < 0 or high > 65535:
+        raise ValueError(f"grey levels from {low} to {high} do not fit into 16 bits")
+    return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+
+
+def read_bytes(path: str | os.PathLike[str], offset: int = 0, size: int | None = None) -> bytes:
+    """A file, or a part of it. Raises OSError, and ValueError when it is larger than MAX_BYTES.
+
+    It is opened each time: a handle that worker processes share would share its position, too.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(handle).st_size if size is None else size
+        if size > MAX_BYTES:
+            raise ValueError(f"{size} bytes are more than the {MAX_BYTES} that a sample may have")
+        return os.pread(handle, size, offset)
+    finally:
+        os.close(handle)
