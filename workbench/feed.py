@@ -2,10 +2,13 @@
 (seed, epoch, index), so any start step, any number of workers and any number of processes sees the same samples.
 
 The trap: an epoch has `len(data) // batch` steps; the remainder is dropped, and the next permutation brings it back.
+
+What cannot be read crosses from a worker as a value: torch would put the worker's traceback into the message.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +22,10 @@ from torch.utils.data import DataLoader, Dataset
 from workbench.errors import RecipeError
 from workbench.seeds import seed_for, seed_torch
 from workbench.types import Batch, Modality, Sample, Transform
+
+Row = tuple[dict[str, list[Tensor]], int, dict[str, int]]
+"""a sample that is ready for a batch: its inputs, id and targets"""
+GO_ON = "The last checkpoint is sound: put it right, and the same command goes on from there"
 
 
 class MapStyle(Protocol):
@@ -69,7 +76,17 @@ class Feed:
             pin_memory=torch.cuda.is_available(),
             persistent_workers=False,
         )
-        yield from loader
+        for batch in loader:
+            if isinstance(batch, Unreadable):
+                raise ValueError(f"{batch.reason}. {GO_ON}")
+            yield batch
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A sample, or a batch, that could not be made, and why."""
+
+    reason: str
 
 
 def epoch_steps(length: int, batch: int) -> int:
@@ -98,8 +115,15 @@ class _Samples(Dataset):
     def __init__(self, data: MapStyle, transforms: Mapping[str, Transform], seed: int) -> None:
         self.data, self.transforms, self.seed = data, transforms, seed
 
-    def __getitem__(self, place: tuple[int, int]) -> tuple[dict[str, list[Tensor]], int, dict[str, int]]:
-        epoch, index = place
+    def __getitem__(self, place: tuple[int, int]) -> Row | Unreadable:
+        try:
+            return self._read(*place)
+        except (OSError, ValueError) as error:
+            if os.environ.get("WB_DEBUG"):
+                raise
+            return Unreadable(f"sample {place[1]} of the training data cannot be read: {error}")
+
+    def _read(self, epoch: int, index: int) -> Row:
         sample = self.data.sample(index, np.random.default_rng(seed_for(self.seed, "sample", epoch, index)))
         inputs = {
             m: [self._transform(m, raw, (epoch, index, k)) for k, raw in enumerate(items)]
@@ -118,7 +142,14 @@ class _Collate:
 
     modalities: Mapping[str, Modality]
 
-    def __call__(self, samples: list[tuple[dict[str, list[Tensor]], int, dict[str, int]]]) -> Batch:
+    def __call__(self, samples: list[Row | Unreadable]) -> Batch | Unreadable:
+        unreadable = next((s for s in samples if isinstance(s, Unreadable)), None)
+        try:
+            return unreadable or self._stack([s for s in samples if not isinstance(s, Unreadable)])
+        except ValueError as error:
+            return Unreadable(str(error))
+
+    def _stack(self, samples: list[Row]) -> Batch:
         inputs, valid = {}, {}
         for name, modality in self.modalities.items():
             template = next((x for items, _, _ in samples for x in items.get(name, ())), None)

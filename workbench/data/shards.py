@@ -103,7 +103,11 @@ class Pair:
     text_at: tuple[int, int]
 
     def image(self) -> Image.Image:
-        return Image.open(io.BytesIO(self._read(self.image_at))).convert("RGB")
+        content = self._read(self.image_at)
+        try:
+            return Image.open(io.BytesIO(content)).convert("RGB")
+        except OSError as error:
+            raise ValueError(f"{self.tar}: the image at byte {self.image_at[0]} is damaged: {error}") from None
 
     def captions(self) -> list[str]:
         lines = self._read(self.text_at).decode("utf-8", "replace").splitlines()
@@ -113,9 +117,12 @@ class Pair:
         offset, size = place
         handle = os.open(self.tar, os.O_RDONLY)
         try:
-            return os.pread(handle, size, offset)
+            content = os.pread(handle, size, offset)
         finally:
             os.close(handle)
+        if len(content) < size:
+            raise ValueError(f"{self.tar} has become shorter than when its members were listed")
+        return content
 
 
 def list_pairs(tar: Path) -> list[Pair]:
