@@ -6,6 +6,10 @@ default:
 # everything CI runs, in the current environment
 check: lint test
 
+# kill -9 thirty times at random moments, and every other fault of docs/reliability.md: three minutes
+test-faults KILLS="30":
+    WB_FAULTS={{KILLS}} pytest tests/faults
+
 lint:
     ruff check .
     ruff format --check .

@@ -80,3 +80,19 @@ def test_another_seed_is_another_stream() -> None:
 def test_a_batch_larger_than_the_data_says_so() -> None:
     with pytest.raises(ValueError, match=r"train.batch=64 is larger than the data set \(23 samples\)"):
         epoch_steps(23, 64)
+
+
+class Broken(Numbers):
+    """Sample 7 cannot be read."""
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        if index == 7:
+            raise FileNotFoundError(2, "No such file or directory", "shard-7.tar")
+        return super().sample(index, rng)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_sample_that_cannot_be_read_is_one_line_with_any_workers(workers: int) -> None:
+    with pytest.raises(ValueError, match=r"^sample 7 of the training data .*: 'shard-7.tar'\. The last") as raised:
+        list(islice(feed(workers=workers).load(Broken(), 0), 10))
+    assert "\n" not in str(raised.value)

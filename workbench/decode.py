@@ -80,6 +80,9 @@ def read_bytes(path: str | os.PathLike[str], offset: int = 0, size: int | None =
         size = os.fstat(handle).st_size if size is None else size
         if size > MAX_BYTES:
             raise ValueError(f"{size} bytes are more than the {MAX_BYTES} that a sample may have")
-        return os.pread(handle, size, offset)
+        content = os.pread(handle, size, offset)
     finally:
         os.close(handle)
+    if len(content) < size:
+        raise OSError(f"{path} has become shorter than when its members were listed")
+    return content

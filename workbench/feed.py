@@ -7,6 +7,7 @@ The trap: an epoch has `len(data) // batch` steps; the remainder is dropped, and
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from workbench.errors import BadSample, RecipeError
 from workbench.seeds import seed_for, seed_torch
 from workbench.types import Batch, Modality, Sample, Skipped, Transform
 
+GO_ON = "The last checkpoint is sound: put it right, and the same command goes on from there"
 TRIES = 20
 """bad samples in a row after which the data set itself must be wrong: by chance only where nearly all are"""
 
@@ -112,7 +114,14 @@ class _Samples(Dataset):
         self.data, self.transforms, self.seed = data, transforms, seed
 
     def __getitem__(self, place: tuple[int, int]) -> Ready | Exception:
-        epoch, index = place
+        try:
+            return self._ready(*place)
+        except (OSError, ValueError) as error:  # no bad sample, but a file that is gone, or a wrong option
+            if os.environ.get("WB_DEBUG"):
+                raise
+            return ValueError(f"sample {place[1]} of the training data cannot be read: {error}. {GO_ON}")
+
+    def _ready(self, epoch: int, index: int) -> Ready | Exception:
         skipped: list[Skipped] = []
         for candidate in self._candidates(epoch, index):
             try:
@@ -169,7 +178,10 @@ class Collate:
 
     def __call__(self, samples: Sequence[Ready | Exception]) -> Batch | Exception:
         errors = [s for s in samples if isinstance(s, Exception)]
-        return errors[0] if errors else self._batch([s for s in samples if isinstance(s, Ready)])
+        try:
+            return errors[0] if errors else self._batch([s for s in samples if isinstance(s, Ready)])
+        except ValueError as error:
+            return error
 
     def _batch(self, samples: Sequence[Ready]) -> Batch:
         inputs, valid = {}, {}

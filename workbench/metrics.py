@@ -5,7 +5,6 @@ Values stay on the device until they are flushed: on a GPU one copy a second ins
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import time
@@ -58,9 +57,9 @@ class Metrics:
     def _write(self, text: str) -> None:
         if self._file and self._path:
             with writing(self._path):
-                line = text.encode()
-                if self._file.write(line) < len(line):  # a full disk takes a part before it refuses
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                rest = text.encode()
+                while rest:  # a full disk takes a part before it refuses
+                    rest = rest[self._file.write(rest) :]
 
     def sync(self) -> None:
         """Flush to the disk itself: a checkpoint must never be newer than the metrics before it."""

@@ -12,8 +12,10 @@ import platform
 import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import yaml
 
@@ -23,6 +25,11 @@ from workbench.recipe import Recipe, load_recipe
 
 MAY_CHANGE = ("train.for", "log", "eval", "checkpoint", "parallel", "data.max_bad")
 """what a resume may change: none of it alters a step that was already taken, or how the next one is computed"""
+
+
+_locks: WeakSet[TextIOWrapper] = WeakSet()
+# data workers outlive a killed parent by seconds; with its open lock they would hold the folder as long
+os.register_at_fork(after_in_child=lambda: [lock.close() for lock in _locks])
 
 
 class RunError(ValueError):
@@ -53,6 +60,7 @@ class Run:
             raise RunError(
                 f"{self.path}: cannot write there: {error.strerror}; choose another folder with --run"
             ) from None
+        _locks.add(self._lock)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go of it when the process dies
         except OSError:

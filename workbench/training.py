@@ -15,6 +15,7 @@ from workbench.build import Parts, build_engine, build_parts
 from workbench.callbacks.bad_samples import BadSamples
 from workbench.callbacks.checkpointing import Checkpointing
 from workbench.engine import Callback, Engine
+from workbench.feed import GO_ON
 from workbench.init import initialise
 from workbench.metrics import Metrics, Record, rewind
 from workbench.parallel import Parallel
@@ -76,7 +77,7 @@ def _train(
         run.done.unlink(missing_ok=True)
         engine.metrics = Metrics(run.metrics if lead else None, on_device=parallel.device.type == "cuda")
         engine.callbacks += [*_callbacks(parts, run, parallel), *callbacks]
-        with polite_stop(engine):
+        with polite_stop(engine), explained(parts.recipe.parallel.workers):
             engine.fit()
         engine.metrics.close()
         records += engine.metrics.records
@@ -115,6 +116,19 @@ def _callbacks(parts: Parts, run: Run, parallel: Parallel) -> list[Callback]:
 
         chosen.append(TensorBoard(run.tensorboard, parts.recipe.as_yaml(), parts.context(parallel)))
     return chosen
+
+
+@contextmanager
+def explained(workers: int) -> Iterator[None]:
+    """Raises ChildProcessError for the death of a data worker: torch has no class of its own for it, raises it wherever
+    training happens to be, or fails to read what the worker had promised."""
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker (pid"):
+            raise
+        what = f"a data worker died, perhaps killed for its memory: lower parallel.workers ({workers})"
+        raise ChildProcessError(f"{what}. {GO_ON}") from None
 
 
 @contextmanager

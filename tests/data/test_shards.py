@@ -69,6 +69,19 @@ def test_held_out_tars_are_the_validation_split(tars: Path) -> None:
         data.split("test")
 
 
+def test_what_is_damaged_is_named(tars: Path) -> None:
+    data, shard, rng = Shards(path=f"{tars}/*.tar"), tars / "001.tar", np.random.default_rng(0)
+    assert len(data) == 9
+    content = bytearray(shard.read_bytes())
+    at = content.index(b"PNG")
+    shard.write_bytes(content[:at] + b"GNP" + content[at + 3 :])
+    with pytest.raises(ValueError, match=rf"001.tar: the image at byte {at - 1} is damaged"):
+        data.sample(4, rng)
+    shard.write_bytes(content[: at + 20])
+    with pytest.raises(ValueError, match=r"001.tar has become shorter"):
+        data.sample(4, rng)
+
+
 def test_missing_and_broken_tars_are_named(tmp_path: Path) -> None:
     data = Shards(path=f"{tmp_path}/none/*.tar", samples=1000)
     assert len(data) == 1000

@@ -17,6 +17,7 @@ import torch
 from workbench import figures
 from workbench.dashboards import layout
 from workbench.engine import Callback, Engine, Logs
+from workbench.errors import writing
 from workbench.gallery import Gallery
 from workbench.metrics import Record
 from workbench.types import Context, Views
@@ -51,8 +52,8 @@ class TensorBoard(Callback):
     def on_start(self, engine: Engine) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter  # TensorBoard takes a second to import
 
-        # a resumed run repeats the steps after its checkpoint: what was written about them is withdrawn
-        self.writer = SummaryWriter(str(self.folder), purge_step=engine.step + 1, flush_secs=2)
+        # a resumed run repeats the steps after its checkpoint, and without one step 0: what was written is withdrawn
+        self.writer = SummaryWriter(str(self.folder), purge_step=engine.step + 1 if engine.step else 0, flush_secs=2)
         self.writer.add_text("recipe", f"```yaml\n{self.recipe}```", engine.step)
         for record in engine.metrics.records:  # the evaluation before the first step has already been
             self._write(record)
@@ -64,13 +65,18 @@ class TensorBoard(Callback):
 
     def on_end(self, engine: Engine) -> None:
         engine.metrics.flush()
-        if not self._laid_out:
-            self.writer.add_custom_scalars(layout(()))
-        if self._draws:
-            self._try(self._project, engine.step)
-        self.writer.close()
+        with writing(self.folder):
+            if not self._laid_out:
+                self.writer.add_custom_scalars(layout(()))
+            if self._draws:
+                self._try(self._project, engine.step)
+            self.writer.close()
 
     def _write(self, record: Record) -> None:
+        with writing(self.folder):
+            self._add(record)
+
+    def _add(self, record: Record) -> None:
         for name, value in record.items():
             if name not in ("step", "samples") and value is not None:
                 self.writer.add_scalar(name, value, record["step"])

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import Any
@@ -94,10 +95,17 @@ def refuse_foreign_kernels() -> None:
         )
 
 
+def leave_it_to_the_main_thread(failed: threading.ExceptHookArgs) -> None:
+    """TensorBoard's writer raises a full disk again where the run writes next: one message is enough."""
+    if os.environ.get("WB_DEBUG") or not isinstance(failed.exc_value, OSError):
+        threading.__excepthook__(failed)
+
+
 def main() -> None:
     """Entry point of the console script."""
     # OpenMP threads that spin while they wait starve data workers of the same cores: 1.5 times slower with one of them
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    threading.excepthook = leave_it_to_the_main_thread
     try:
         cli.main(prog_name="wb", standalone_mode=True)
     except BrokenPipeError:  # `wb ls task | head`
