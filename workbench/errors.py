@@ -33,6 +33,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return (f"; did you mean '{close[0]}'?" if close else "") + f" (known: {', '.join(known) or 'none'})"
 
 
+class DataLost(Exception):
+    """A file that many samples are read from is gone, or is another one than was listed: none of them is a bad one."""
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """A failure of the system in this block becomes one message with the path, and what to do about a full disk."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from workbench.errors import BadSample, RecipeError
+from workbench.errors import BadSample, DataLost, RecipeError
 from workbench.seeds import seed_for, seed_torch
 from workbench.types import Batch, Modality, Sample, Skipped, Transform
 
@@ -116,7 +116,7 @@ class _Samples(Dataset):
     def __getitem__(self, place: tuple[int, int]) -> Ready | Exception:
         try:
             return self._ready(*place)
-        except (OSError, ValueError) as error:  # no bad sample, but a file that is gone, or a wrong option
+        except (DataLost, OSError, ValueError) as error:  # no bad sample
             if os.environ.get("WB_DEBUG"):
                 raise
             return ValueError(f"sample {place[1]} of the training data cannot be read: {error}. {GO_ON}")

@@ -22,7 +22,7 @@ from jaxtyping import Int64
 from numpy import ndarray
 
 from workbench.decode import MAX_BYTES, read_bytes
-from workbench.errors import BadSample
+from workbench.errors import BadSample, DataLost
 from workbench.pairs import Raw
 from workbench.types import Skipped
 
@@ -210,7 +210,11 @@ class Tars:
 
     def _read(self, index: int, column: int) -> bytes:
         offset, size = self.rows[index, column : column + 2].tolist()
-        return read_bytes(self.files[self.tar[index]], offset, size)
+        file = self.files[self.tar[index]]
+        try:
+            return read_bytes(file, offset, size)
+        except OSError as error:
+            raise DataLost(f"{file} was listed, and now cannot be read there: {error}") from None
 
     def member(self, tar: int, offset: int) -> str:
         """The name of the member whose content is at `offset`: it stands in the block before."""
