@@ -81,7 +81,7 @@ def test_towers_and_scale_come_from_a_run_and_the_rest_is_drawn(run: Path, which
     assert before.keys() - fusion == source.keys()
     assert all(torch.equal(after[name], before[name] if name in fusion else source[name]) for name in after)
     assert f"step-{step}: loaded 19 tensors (encoders.a 6, encoders.b 6, encoders.c 6, objective 1)" in said[0]
-    assert said[1].endswith(f"drawn from the seed: {len(fusion)} tensors (fusion {len(fusion)})")
+    assert said[1].endswith(f"left as drawn: {len(fusion)} tensors (fusion {len(fusion)})")
     assert said[2].endswith("left over: nothing")
 
 
@@ -90,6 +90,7 @@ def test_parts_take_only_what_they_name_and_the_rest_is_left_over(run: Path) -> 
     source = weights(run, 6)
     for name in after:
         assert torch.equal(after[name], (source if name.startswith("model.encoders.b.") else before)[name]), name
+    assert said[1].endswith("left as drawn: nothing")
     assert said[2].endswith("left over: 13 tensors (encoders.a 6, encoders.c 6, objective 1)")
 
 
@@ -152,6 +153,11 @@ def test_a_checkpoint_of_open_clip_gives_towers_scale_and_bias(tmp_path: Path, s
         }[part]
         assert torch.equal(after[ours], x.reshape(after[ours].shape)), name
     assert said[1].endswith("2 tensors (encoders.sum 2)")
+    assert said[2].endswith("left over: nothing")
+    parts = build_parts(pictures())  # clip has no bias
+    assert initialise(parts.model, parts.objective, Init.model_validate(str(path)))[2].endswith(
+        "1 tensors (logit_bias 1)"
+    )
 
 
 def test_position_embeddings_follow_a_larger_image(tmp_path: Path) -> None:

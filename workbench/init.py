@@ -26,6 +26,14 @@ from workbench.shares import placed
 
 Weights = dict[str, Tensor]
 
+LAYOUT = {
+    "visual": ("visual.",),
+    "text": ("text.", "text_projection", "positional_embedding", "token_embedding.", "transformer.", "ln_final."),
+}
+"""{tower of open_clip: how its tensors begin in a file}, the text tower also in the oldest layout"""
+SCALES = {"log_scales.shared": "logit_scale", "log_scale": "logit_scale", "bias": "logit_bias"}
+"""{an objective's name: open_clip's}; both keep the logarithm of the scale"""
+
 
 def initialise(model: Model, objective: nn.Module, init: Init) -> list[str]:
     """Load what fits by name; returns a line each on what was loaded, what was not found and what was left over.
@@ -45,7 +53,7 @@ def initialise(model: Model, objective: nn.Module, init: Init) -> list[str]:
     both.load_state_dict({name: placed(x, own[name]) for name, x in loaded.items()}, strict=False)
     return [
         f"init from {source}: loaded {_count(loaded)}",
-        f"init: not in it, so drawn from the seed: {_count(own.keys() - loaded.keys()) or 'nothing'}",
+        f"init: not in it, so left as drawn: {_count(set(wanted) - loaded.keys()) or 'nothing'}",
         f"init: in it, but left over: {_count(found.keys() - loaded.keys()) or 'nothing'}",
     ]
 
@@ -83,17 +91,16 @@ def _from_open_clip(model: Model, objective: nn.Module, path: Path) -> Weights:
         )
     for modality, encoder in encoders.items():
         found |= {f"model.encoders.{modality}.{name}": x for name, x in encoder.read_open_clip(str(path)).items()}
-    return found | _scale_and_bias(objective, path)
+    from open_clip.factory import load_state_dict  # as the encoders did
 
-
-def _scale_and_bias(objective: nn.Module, path: Path) -> Weights:
-    """open_clip's logit_scale (a logarithm, as ours) and logit_bias, under this objective's names."""
-    from open_clip.factory import load_state_dict  # read above: it is a checkpoint, and open_clip is there
-
-    weights: Any = load_state_dict(str(path))
-    names = {"log_scales.shared": "logit_scale", "log_scale": "logit_scale", "bias": "logit_bias"}
+    whole: Any = load_state_dict(str(path))
+    taken = tuple(prefix for encoder in encoders.values() for prefix in LAYOUT[encoder.part])
+    rest: Weights = {name: x for name, x in whole.items() if not name.startswith(taken)}
     own = objective.state_dict()
-    return {f"objective.{a}": weights[b].reshape(1) for a, b in names.items() if a in own and b in weights}
+    for ours, theirs in SCALES.items():
+        if ours in own and theirs in rest:
+            found[f"objective.{ours}"] = rest.pop(theirs).reshape(1)
+    return found | rest
 
 
 def _wanted(own: Weights, parts: list[str] | None) -> list[str]:
@@ -111,21 +118,19 @@ def _is_in(name: str, part: str) -> bool:
 
 def part_of(name: str) -> str:
     """The part that a tensor of a checkpoint belongs to: encoders.image, heads.a, fusion, objective."""
-    first, second, *_ = name.removeprefix("model.").split(".")
-    return f"{first}.{second}" if first in ("encoders", "heads") else first
+    first, *rest = name.removeprefix("model.").split(".")
+    return f"{first}.{rest[0]}" if first in ("encoders", "heads") else first
 
 
 def _refuse_other_shapes(source: str, loaded: Weights, own: Weights) -> None:
-    wrong = [
-        f"  {name}: {list(x.shape)} there, {list(own[name].shape)} here"
-        for name, x in loaded.items()
-        if x.shape != own[name].shape
-    ]
+    wrong = [name for name, x in loaded.items() if x.shape != own[name].shape]
     if wrong:
+        lines = [f"  {n}: {list(loaded[n].shape)} there, {list(own[n].shape)} here" for n in wrong[:8]]
         more = [f"  and {len(wrong) - 8} more"] if len(wrong) > 8 else []
-        other = ", ".join(dict.fromkeys(part_of(n) for n in loaded if not any(part_of(n) in line for line in wrong)))
+        misfits = set(map(part_of, wrong))
+        other = ", ".join(dict.fromkeys(part_of(name) for name in loaded if part_of(name) not in misfits))
         raise ValueError(
-            "\n".join([f"model.init: {source} has {len(wrong)} tensors of other shapes:", *wrong[:8], *more])
+            "\n".join([f"model.init: {source} has {len(wrong)} tensors of other shapes:", *lines, *more])
             + f"\nGive the recipe its sizes, or name the parts to load: model.init.parts=[{other or 'encoders.image'}]"
         )
 

@@ -122,6 +122,7 @@ def _train(index: int, tree: dict[str, Any], folder: Path | None) -> Trained:
     """One job, in its own process."""
     from workbench.build import build_engine, build_parts
     from workbench.engine import Callback, Engine
+    from workbench.init import initialise
     from workbench.metrics import Metrics
     from workbench.parallel import Parallel
     from workbench.training import train
@@ -138,6 +139,8 @@ def _train(index: int, tree: dict[str, Any], folder: Path | None) -> Trained:
         records, weight = outcome.records, build_parts(recipe).objective.total_weight
     else:
         parts, metrics = build_parts(recipe), Metrics(None)
+        if recipe.model.init:
+            initialise(parts.model, parts.objective, recipe.model.init)
         engine = build_engine(parts, Parallel(), metrics)
         engine.callbacks.append(Share())
         engine.fit()

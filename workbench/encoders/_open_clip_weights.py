@@ -41,7 +41,15 @@ def read_tower(tower: nn.Module, part: Part, path: str) -> dict[str, Tensor]:
     try:
         weights: Any = load_state_dict(path)
         weights = convert_to_custom_text_state_dict(convert_state_dict(_whole(tower, part), weights))
-    except (RuntimeError, AttributeError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+    except (
+        RuntimeError,
+        AttributeError,
+        KeyError,
+        EOFError,
+        StopIteration,
+        pickle.UnpicklingError,
+        SafetensorError,
+    ) as error:
         reason = str(error).split("\n")[0]
         raise ValueError(f"'{path}' is no checkpoint in open_clip's format: {reason}") from None
     own = {name.removeprefix(f"{part}."): x for name, x in weights.items() if name.startswith(f"{part}.")}
