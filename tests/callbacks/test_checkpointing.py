@@ -75,7 +75,7 @@ def test_in_the_background_the_files_are_those_of_the_step_that_was_saved(
     engine, further, write = built(tmp_path / "background", every=4, keep=9, background=True), [], checkpoint.write
     went_on = threading.Event()
 
-    def held_back(folder: Path, taken: checkpoint.Snapshot) -> Path:
+    def held_back(folder: Path, taken: checkpoint.Snapshot, _: Parallel | None) -> Path:
         assert went_on.wait(20)
         further.append(engine.step - taken.state.step)
         return write(folder, taken)
@@ -100,7 +100,7 @@ class Writes:
     def __init__(self, fails_at: int) -> None:
         self.fails_at, self.now, self.most, self.done = fails_at, 0, 0, []
 
-    def __call__(self, folder: Path, taken: checkpoint.Snapshot) -> Path:
+    def __call__(self, folder: Path, taken: checkpoint.Snapshot, _: Parallel | None) -> Path:
         self.now += 1
         self.most = max(self.most, self.now)
         threading.Event().wait(0.02)
