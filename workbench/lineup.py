@@ -56,16 +56,17 @@ def arm(task: dict[str, Any], objective: str, seed: int, overrides: tuple[str, .
     for override in overrides:
         if override.startswith("data."):  # the task has to be known before its encoders are
             tree = apply_override(tree, lines, override)
-    tree = _with_encoders(tree, parse_recipe(tree, lines).data.build().modalities)
+    tree = _with_encoders(tree, parse_recipe(tree, lines).data.build().modalities, objective)
     for override in overrides:
         tree = apply_override(tree, lines, override)
     return parse_recipe(tree, lines)
 
 
-def _with_encoders(tree: dict[str, Any], modalities: Mapping[str, Modality]) -> dict[str, Any]:
+def _with_encoders(tree: dict[str, Any], modalities: Mapping[str, Modality], objective: str) -> dict[str, Any]:
     """The recipe with an encoder for each of the task's modalities: the one of that name, else by its kind."""
     named: dict[str, Any] = tree["model"]["encoders"]
-    towers, _ = read_tree(shipped_recipes() / "_base" / "towers.yaml")
+    base, own = shipped_recipes() / "_base" / "towers.yaml", shipped_recipes() / "_base" / f"towers_{objective}.yaml"
+    towers, _ = read_tree(own if own.is_file() else base)
     by_kind = towers["model"].pop("encoders") | {"vector": next(iter(named.values()))}
     if any(modality.kind != "vector" for modality in modalities.values()):
         tree = merge(tree, towers)

@@ -20,6 +20,7 @@ from workbench.engine import Callback, Engine, Logs
 from workbench.metrics import Metrics, Record, read
 from workbench.parallel import Parallel
 from workbench.recipe import load_recipe
+from workbench.sharding import let_go, whole
 from workbench.training import train
 
 RECIPE = """
@@ -56,6 +57,10 @@ checkpoint: {every: 3 steps}
 parallel: {workers: 0}
 log: {tensorboard: false}
 """
+CONFU, IN_COPIES = "{name: confu, scale: {learn: true}}", ("parallel.strategy=fsdp", "parallel.copies=2")
+Cases = list[tuple[str, tuple[str, ...]]]
+"""objectives, each with what several processes do otherwise than one"""
+CASES: dict[int, Cases] = {2: [(objective, ()) for objective in OBJECTIVES], 4: [(CONFU, IN_COPIES), ("siglip", ())]}
 Trained = dict[str, tuple[list[Record], dict[str, Any]]]
 
 
@@ -75,13 +80,16 @@ def assert_same(one: tuple[list[Record], dict[str, Any]], other: tuple[list[Reco
         assert torch.allclose(one[1][name], other[1][name], atol=2e-5, rtol=1e-4), name
 
 
-def train_all(folder: Path, objectives: tuple[str, ...]) -> Trained:
+def train_all(folder: Path, cases: Cases, alone: bool = False) -> Trained:
     """{objective: its records and weights}, in this process or in its share of several."""
     parallel, found = Parallel(), {}
-    for objective in objectives:
-        parts, metrics = build_parts(load_recipe(write_recipe(folder, objective))), Metrics(None)
+    for objective, overrides in cases:
+        recipe = load_recipe(write_recipe(folder, objective), () if alone else overrides)
+        parts, metrics = build_parts(recipe), Metrics(None)
         build_engine(parts, parallel, metrics).fit()
-        found[objective] = (metrics.records, {**parts.model.state_dict(), **parts.objective.state_dict()})
+        let_go(parts.model)
+        weights = {**parts.model.state_dict(), **parts.objective.state_dict()}
+        found[objective] = (metrics.records, {name: whole(x).clone() for name, x in weights.items()})
     parallel.close()
     return found
 
@@ -100,21 +108,20 @@ def process(rank: int, world: int, port: int, work: Callable[..., None], argumen
     work(rank, *arguments)
 
 
-def train_share(rank: int, folder: Path, objectives: tuple[str, ...]) -> None:
+def train_share(rank: int, folder: Path, cases: Cases) -> None:
     mine = folder / str(rank)
     mine.mkdir()
-    torch.save(train_all(mine, objectives), mine / "found")
+    torch.save(train_all(mine, cases), mine / "found")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 4])
 def test_several_processes_equal_one(tmp_path: Path, world: int) -> None:
-    objectives = OBJECTIVES if world == 2 else ("{name: confu, scale: {learn: true}}", "siglip")
-    spawn(world, train_share, tmp_path, objectives)
-    one = train_all(tmp_path, objectives)
+    spawn(world, train_share, tmp_path, CASES[world])
+    one = train_all(tmp_path, CASES[world], alone=True)
     for rank in range(world):
         found = torch.load(tmp_path / str(rank) / "found")
-        for objective in objectives:
+        for objective, _ in CASES[world]:
             assert len(one[objective][0]) == 14
             assert_same(one[objective], found[objective])
 
@@ -137,12 +144,11 @@ def test_divided_weights_train_like_whole_ones_and_are_saved_for_any_number_of_p
     (tmp_path / "towers.yaml").write_text(TOWERS)
     train_until(0, tmp_path, "whole", 6)
     train_until(0, tmp_path, "run", 2)
-    divided = "parallel.strategy=fsdp"
-    spawn(2, train_until, tmp_path, "run", 4, divided)
+    spawn(2, train_until, tmp_path, "run", 4, "parallel.strategy=fsdp")
     saved = tmp_path / "run" / "checkpoints" / "step-4"
     assert len(list((saved / "model").glob("*.safetensors"))) == 2
     assert (saved / "optimizer").is_dir()
-    spawn(4, train_until, tmp_path, "run", 6, divided, "parallel.copies=2")
+    train_until(0, tmp_path, "run", 6)
     runs = [tmp_path / name for name in ("whole", "run")]
     weights = [checkpoint.read(run / "checkpoints" / "step-6", "model") for run in runs]
     moments = [checkpoint.read(run / "checkpoints" / "step-6", "optimizer") for run in runs]
