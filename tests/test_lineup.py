@@ -68,7 +68,8 @@ def test_pictures_and_words_get_towers_and_their_budget() -> None:
     kinds = {m: encoder.name for m, encoder in recipe.model.encoders.items()}
     assert kinds == {"image": "open_clip", "text": "open_clip", "sum": "mlp"}
     assert recipe.train.lr == 1e-3
-    assert recipe.objective.settings.scale.init == 4.0  # type: ignore[attr-defined]
+    scales = {o: lineup.arm({"name": "image-text-xor"}, o, 0).objective.settings.scale for o in ("confu", "symile")}
+    assert {objective: scale.init for objective, scale in scales.items()} == {"confu": 4.0, "symile": 10.0}  # type: ignore[attr-defined]
     assert lineup.arm({"name": "xor"}, "symile", 0).train.lr == 0.03
 
 

@@ -86,8 +86,9 @@ def read(path: Path) -> list[Record]:
 
 
 def rewind(path: Path, step: int) -> list[Record]:
-    """Drop every line after `step`, so that a resumed run writes them again. Returns what is kept."""
-    kept = [record for record in read(path) if record["step"] <= step]
+    """Drop every line after `step`, so that a resumed run writes them again; a run that begins at step 0 writes all of
+    them. Returns what is kept."""
+    kept = [record for record in read(path) if record["step"] <= step] if step else []
     temporary = path.with_suffix(".tmp")
     with writing(path):
         temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")

@@ -71,7 +71,7 @@ def _train(
     lead = parallel.rank == 0
     engine = build_engine(parts, parallel, Metrics(None))
     _resume(engine, run, parts.recipe.model.init, say if lead else lambda _: None)
-    records = rewind(run.metrics, engine.step or -1) if lead else []
+    records = rewind(run.metrics, engine.step) if lead else []
     already = engine.finished and run.done.exists()
     if not already:
         run.done.unlink(missing_ok=True)
