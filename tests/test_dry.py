@@ -37,6 +37,8 @@ def test_several_gpus_share_activations_and_time_but_no_weights() -> None:
     assert four.memory_bytes - fixed == 16 * one.activation_bytes_per_sample
     assert four.gpu_hours == one.gpu_hours
     assert four.hours == one.gpu_hours / 4
+    divided = cost(tiny(parallel={"strategy": "fsdp", "copies": 2}), processes=4)
+    assert four.memory_bytes - divided.memory_bytes == one.state_bytes / 2
 
 
 @pytest.mark.slow

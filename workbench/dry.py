@@ -48,7 +48,9 @@ class Cost:
     total_samples: float | None
     """None when the length of the data is not known without reading it"""
     processes: int = 1
-    """one a GPU, each with all weights"""
+    """one a GPU"""
+    shares: int = 1
+    """processes that weights, gradients and moments are divided over (fsdp)"""
 
     @property
     def total_parameters(self) -> int:
@@ -67,7 +69,9 @@ class Cost:
     def memory_bytes(self) -> float:
         """of one process"""
         embeddings = self.embedding_bytes_per_sample * self.batch
-        return self.state_bytes + embeddings + self.activation_bytes_per_sample * self.samples_at_once_each
+        return (
+            self.state_bytes / self.shares + embeddings + self.activation_bytes_per_sample * self.samples_at_once_each
+        )
 
     @property
     def gpu_hours(self) -> float | None:
@@ -118,6 +122,7 @@ def cost(recipe: Recipe, processes: int = 1) -> Cost:
         samples_at_once=recipe.train.microbatch or recipe.train.batch,
         total_samples=_total_samples(parts),
         processes=processes,
+        shares=max(1, processes // recipe.parallel.copies) if recipe.parallel.strategy == "fsdp" else 1,
     )
 
 
@@ -196,10 +201,9 @@ def print_cost(recipe: Recipe, found: Cost) -> None:
     table.add_row(
         "memory, embeddings", f"{embeddings:.2f} GiB: all sides' rows of the batch of {found.batch}, and gradients"
     )
+    states = f"states divided by {found.shares}" if found.shares > 1 else "with all states on each"
     gpus = "one GPU" if found.processes == 1 else f"{found.processes} GPUs"
-    table.add_row(
-        "memory, a GPU", f"{found.memory_bytes / 2**30:.2f} GiB, with all weights on each; the loss adds its chunks"
-    )
+    table.add_row("memory, a GPU", f"{found.memory_bytes / 2**30:.2f} GiB, {states}; the loss adds its chunks")
     if found.hours is not None and found.gpu_hours is not None and found.total_samples is not None:
         speed = f"{UTILISATION:.0%} of an H100's {PEAK / 1e12:.0f} TFLOP/s (dense bf16)"
         table.add_row("time", f"{found.hours:,.1f} hours on {gpus}, {found.gpu_hours:,.1f} GPU-hours")
