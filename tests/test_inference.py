@@ -16,6 +16,8 @@ from workbench.recipe import Recipe, parse_recipe
 from workbench.run import RunError
 from workbench.training import train
 
+pytestmark = pytest.mark.slow
+
 TREE = {
     "name": "tiny",
     "data": {"name": "emoji", "views": 2},

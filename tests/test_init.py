@@ -26,6 +26,8 @@ from workbench.schedule import warmup_cosine
 from workbench.training import train
 from workbench.types import Modality
 
+pytestmark = pytest.mark.slow
+
 VIT = {"image_size": 16, "layers": 2, "width": 16, "head_width": 8, "patch_size": 8}
 TEXT = {"context_length": 8, "width": 16, "heads": 2, "layers": 2}
 MLP = {"name": "mlp", "width": 8, "depth": 3}

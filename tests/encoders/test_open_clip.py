@@ -17,6 +17,8 @@ from workbench.component import validate
 from workbench.encoders.open_clip import OpenCLIP, grid_positions, sincos
 from workbench.types import Features, Modality
 
+pytestmark = pytest.mark.slow
+
 IMAGE, TEXT, DIM = Modality("image"), Modality("text"), 24
 VIT = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}
 TOWER = {"context_length": 10, "width": 32, "heads": 2, "layers": 2}

@@ -16,6 +16,8 @@ from workbench.objectives.clip import CLIP
 from workbench.objectives.confu import ConFu
 from workbench.types import Context, Items, Side, Split, View
 
+pytestmark = pytest.mark.slow
+
 Rows = dict[str, tuple[np.ndarray, Any, Any]]
 """{modality: (vectors, ids, labels)}"""
 LINE = 0.91

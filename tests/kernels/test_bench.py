@@ -26,6 +26,8 @@ from kernels.bench.stages import PROFILED, Session
 from kernels.bench.tuning import GPU_METHODS, LOSSES, check
 from kernels.bench.worker import Failed, Worker
 
+pytestmark = pytest.mark.slow
+
 ABOUT = {"device": "a cpu", "torch": "2", "triton": "3", "threads": 1}
 
 

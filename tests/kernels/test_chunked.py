@@ -16,6 +16,8 @@ from torch.nn.functional import normalize
 import kernels
 import kernels.positives
 
+pytestmark = pytest.mark.slow
+
 LOSSES = ("mean", "logsum", "each", "sigmoid", "contrast_lse")
 fixtures_are_constant = settings(
     deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture]

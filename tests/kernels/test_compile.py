@@ -28,6 +28,7 @@ def run_report(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @needs_tools
+@pytest.mark.slow
 def test_main_variants_compile_clean() -> None:
     ran = run_report("--quick")
     assert ran.returncode == 0, ran.stdout + ran.stderr

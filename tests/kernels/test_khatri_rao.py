@@ -16,6 +16,8 @@ import kernels
 import kernels.khatri_rao
 from kernels import khatri_rao_lse
 
+pytestmark = pytest.mark.slow
+
 
 def problem(seed, m, n, k, d, scale, dtype=torch.float64):
     """Unit rows x, y, z, a scale of shape [1], and an upstream gradient of any sign."""

@@ -20,6 +20,8 @@ from torch.nn.functional import normalize
 import kernels
 from kernels import chunked, dispatch, ops
 
+pytestmark = pytest.mark.slow
+
 LOSSES = ("mean", "logsum", "each", "sigmoid", "contrast_lse")
 M, N, D = 13, 17, 5
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -20,6 +20,8 @@ from kernel_problems import assert_equal, random_problem, run
 import kernels
 import kernels.positives
 
+pytestmark = pytest.mark.slow
+
 LOSSES = ("mean", "logsum", "each", "sigmoid", "contrast_lse")
 N = 19
 BACKENDS = {"chunked": (torch.float64, 1e-12), "reference": (torch.float64, 1e-12)}

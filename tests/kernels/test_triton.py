@@ -24,7 +24,10 @@ from kernels.tiles import configs
 from kernels.tiles.configs import KERNELS, Config
 
 LOSSES = ("mean", "logsum", "each", "sigmoid", "contrast_lse")
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter's log2(0) and exp2(large)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # the interpreter's log2(0) and exp2(large)
+]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
