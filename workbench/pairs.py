@@ -8,6 +8,7 @@ The trap: `sample` decodes in worker processes, so a table is read by position a
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -61,7 +62,7 @@ class Table(Protocol):
         ...
 
 
-class Pairs:
+class Pairs(ABC):
     """A data set of pairs; a source says how to list them (`table`) and what is missing (`missing`).
 
     Args:
@@ -73,8 +74,6 @@ class Pairs:
         pick: which captions, when an image has more.
         max_pixels: larger pictures are bad samples.
         max_bad: bad samples that are allowed, as a share (below 1) or a number.
-        streaming: read parts from front to back; such a source has `parts` and `read`.
-        buffer: raw pairs that wait to be shuffled, in each reader.
     """
 
     def __init__(
@@ -88,44 +87,29 @@ class Pairs:
         pick: Pick,
         max_pixels: int,
         max_bad: float,
-        streaming: bool = False,
-        buffer: int = 0,
     ) -> None:
-        if streaming and not samples:
-            raise ValueError("streaming does not count the pairs: set data.samples to their number, about")
         self.path, self.validation, self.samples = path, validation, samples
         self.views, self.captions, self.pick = views, captions, pick
         self.max_pixels, self.max_bad = max_pixels, max_bad
-        self.streaming, self.buffer = streaming, buffer
         self.modalities = {"image": Modality("image", count=views), "text": Modality("text", count=captions)}
         self.skipped: list[Skipped] = []
         """what was left out here, not in a batch; a run writes it down and clears it"""
 
+    @abstractmethod
     def table(self, source: Any) -> Table:
         """The pairs of `path` or of `validation`. Raises ValueError with the remedy when they cannot be listed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def missing(self) -> str | None:
         """One line on what to point where, when the training data is not there."""
-        raise NotImplementedError
-
-    def parts(self) -> int:
-        """How many parts there are to stream. Raises ValueError with the remedy when they are not there."""
-        raise NotImplementedError
-
-    def read(self, part: int) -> Iterator[Raw | BadSample]:
-        """The pairs of a part, still encoded."""
-        raise NotImplementedError
 
     def __len__(self) -> int:
-        if self.samples and (self.streaming or ("train" not in vars(self) and self.missing())):
+        if self.samples and "train" not in vars(self) and self.missing():
             return self.samples
         return len(self.train)
 
     def batches(self, start: int, feed: Feed) -> Iterator[Batch]:
         """Endless batches from optimizer step `start` on."""
-        if self.streaming:
-            return stream(self, feed, start, self.parts(), self.buffer)
         self.train  # noqa: B018  # list the pairs here, not in every worker
         return feed.load(self, start)
 
@@ -133,14 +117,6 @@ class Pairs:
         """Pair `index`, a pure function of both arguments. Raises BadSample."""
         image, captions = read_pair(self.train, index, self.max_pixels)
         return self.choose(image, captions, index, rng)
-
-    def decode(self, raw: Raw, id: int, rng: np.random.Generator) -> Sample:
-        """A pair that was streamed. Raises BadSample."""
-        try:
-            image, captions = decode_image(raw.image, self.max_pixels), clean(raw.captions)
-        except ValueError as error:
-            raise BadSample(raw.name, str(error)) from None
-        return self.choose(image, captions, id, rng)
 
     def choose(self, image: Image.Image, captions: list[str], index: int, rng: np.random.Generator) -> Sample:
         """The sample of a pair: `views` times its image, at most `captions` of its captions."""
@@ -187,6 +163,47 @@ class Pairs:
         refuse_too_many(table.left_out, len(table) + len(table.left_out), self.max_bad)
         self.skipped += table.left_out
         return table
+
+
+class StreamedPairs(Pairs):
+    """Pairs that may also be read in parts, from front to back, without random access.
+
+    Args:
+        streaming: do so.
+        buffer: raw pairs that wait to be shuffled, in each reader.
+        more: as of Pairs.
+    """
+
+    def __init__(self, path: Any, validation: Any, *, streaming: bool, buffer: int, **more: Any) -> None:
+        if streaming and not more["samples"]:
+            raise ValueError("streaming does not count the pairs: set data.samples to their number, about")
+        super().__init__(path, validation, **more)
+        self.streaming, self.buffer = streaming, buffer
+
+    @abstractmethod
+    def parts(self) -> int:
+        """How many parts there are to stream. Raises ValueError with the remedy when they are not there."""
+
+    @abstractmethod
+    def read(self, part: int) -> Iterator[Raw | BadSample]:
+        """The pairs of a part, still encoded."""
+
+    def __len__(self) -> int:
+        return self.samples if self.streaming and self.samples else super().__len__()
+
+    def batches(self, start: int, feed: Feed) -> Iterator[Batch]:
+        """Endless batches from optimizer step `start` on, or from about there when they are streamed."""
+        if self.streaming:
+            return stream(self, feed, start, self.parts(), self.buffer)
+        return super().batches(start, feed)
+
+    def decode(self, raw: Raw, id: int, rng: np.random.Generator) -> Sample:
+        """A pair that was streamed. Raises BadSample."""
+        try:
+            image, captions = decode_image(raw.image, self.max_pixels), clean(raw.captions)
+        except ValueError as error:
+            raise BadSample(raw.name, str(error)) from None
+        return self.choose(image, captions, id, rng)
 
 
 def read_pair(table: Table, index: int, max_pixels: int) -> tuple[Image.Image, list[str]]:

@@ -3,6 +3,7 @@ what it computes."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -97,11 +98,11 @@ def assert_equal(got: dict[str, Tensor], want: dict[str, Tensor], tolerance: flo
         assert error <= tolerance, f"{name}: {error:.2e} > {tolerance:.0e}; {note}"  # also fails for NaN
 
 
-class Inside(TorchDispatchMode):
+class Inside(TorchDispatchMode, ABC):
     """Shows `seen` every operation on tensors with its result, those inside our operators too."""
 
-    def seen(self, func: Any, result: Any) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def seen(self, func: Any, result: Any) -> None: ...
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.namespace == "multimodal_workbench":

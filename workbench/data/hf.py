@@ -18,14 +18,14 @@ from pydantic import PositiveInt
 from workbench.bad_samples import MAX_BAD, MaxBad
 from workbench.decode import MAX_PIXELS, PixelLimit
 from workbench.errors import BadSample, did_you_mean
-from workbench.pairs import Keys, Pairs, Pick, Raw
+from workbench.pairs import Keys, Pick, Raw, StreamedPairs
 from workbench.paths import as_tuple
 from workbench.rows import Rows, load, read_part, undecoded
 
 __all__ = ["HF"]
 
 
-class HF(Pairs):
+class HF(StreamedPairs):
     """Image-text pairs, a row each.
 
     Args:

@@ -16,14 +16,14 @@ from pydantic import PositiveInt
 from workbench.bad_samples import MAX_BAD, MaxBad
 from workbench.decode import MAX_PIXELS, PixelLimit
 from workbench.errors import BadSample
-from workbench.pairs import Pairs, Pick, Raw
+from workbench.pairs import Pick, Raw, StreamedPairs
 from workbench.paths import Paths, describe, expand, missing
 from workbench.tars import Tars, read_tar
 
 __all__ = ["Shards"]
 
 
-class Shards(Pairs):
+class Shards(StreamedPairs):
     """Image-text pairs in tars: an image and a `.txt` with a caption a line, under one basename.
 
     Args:

@@ -7,6 +7,7 @@ of InfoNCE, by a share of the mean distance to all candidates.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from workbench.terms import Scale
 from workbench.types import Loss, Pool, Side, Views
 
 
-class VolumeContrast(nn.Module):
+class VolumeContrast(nn.Module, ABC):
     """1/2 [CE over sets + CE over anchors] of logits_ij = -s volume(anchor_i, set_j), with label smoothing.
 
     A subclass says what the volume is. Positives are equal ids. Samples that miss a modality are left out. The first
@@ -39,9 +40,9 @@ class VolumeContrast(nn.Module):
         self.limit = scale.max
         self.log_scale = nn.Parameter(torch.tensor([math.log(scale.init)]), requires_grad=scale.learn)
 
+    @abstractmethod
     def volume(self, anchor: Float[Tensor, "m d"], others: Sequence[Float[Tensor, "n d"]]) -> Float[Tensor, "m n"]:
         """Of every anchor with every set of others."""
-        raise NotImplementedError
 
     def sides(self, step: int) -> Sequence[Side]:
         return self.all_sides
