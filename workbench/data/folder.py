@@ -88,6 +88,8 @@ class Folder(Pairs):
                 captions.append([text for text in flat(map(row.get, self.caption_keys)) if isinstance(text, str)])
             else:
                 left_out.append(Skipped(name, f"not a line with '{self.image_key}'"))
+        if not images and not left_out:
+            raise ValueError(f"the {METADATA} of {root} has no line: write one a picture")
         require_columns([self.image_key, *self.caption_keys], list(keys), f"the {METADATA} of {root}")
         said = pa.chunked_array([captions], pa.list_(pa.large_string()))
         return Files(root, pa.chunked_array([images], pa.large_string()), [said], left_out)

@@ -75,12 +75,16 @@ class Parquet(Pairs):
             raise ValueError(complaint)
         files, _ = expand(source)
         columns = [self.image_key, *self.caption_keys]
+        rows = 0
         for file in files:
             try:
-                there = pq.read_schema(file).names
+                about = pq.read_metadata(file)
             except (pa.ArrowException, OSError) as error:
                 raise ValueError(f"{file} is no readable parquet file: {error}; remove it or fetch it again") from None
-            require_columns(columns, there, file)
+            require_columns(columns, about.schema.to_arrow_schema().names, file)
+            rows += about.num_rows
+        if not rows:
+            raise ValueError(f"there is no row in {describe(source)}: point data.path to files that have some")
         data = load("parquet", data_files=files, split="train", columns=columns)
         return Rows(data, self.image_key, self.caption_keys, describe(source), self.root or Path(files[0]).parent)
 
