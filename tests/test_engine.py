@@ -6,13 +6,31 @@ from typing import Any
 import pytest
 import torch
 
-from workbench.build import Parts, build_engine, build_parts
+from workbench.build import Parts, build_engine, build_parts, compile_blocks
 from workbench.callbacks.nan_guard import NotFinite
 from workbench.engine import Callback, Engine, Logs
 from workbench.metrics import Metrics
 from workbench.parallel import Parallel
 from workbench.recipe import parse_recipe
 
+TOWERS = {
+    "name": "towers",
+    "data": "emoji",
+    "model": {
+        "dim": 32,
+        "encoders": {
+            "image": {
+                "name": "open_clip",
+                "config": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
+            },
+            "text": {"name": "open_clip", "config": {"context_length": 8, "width": 32, "heads": 2, "layers": 3}},
+        },
+        "fusion": {"name": "transformer", "heads": 2},
+    },
+    "objective": "ito",
+    "train": {"for": "4 steps", "batch": 4},
+    "parallel": {"workers": 0},
+}
 FUSION = {"name": "mlp", "hidden": 16, "dropout": 0.2}
 
 
@@ -90,6 +108,28 @@ def test_compiled_towers_train_like_eager_ones() -> None:
         curves.append(torch.tensor(losses(engine)))
         assert not any("_orig_mod" in name for name in weights(parts))
     assert torch.allclose(*curves, rtol=1e-4)
+
+
+def test_layers_that_repeat_are_compiled_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build_parts(parse_recipe(TOWERS)).model
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **_: compiled.append(module))
+    compile_blocks(model)
+    image, text = (model.encoders[m].tower.transformer.resblocks for m in ("image", "text"))
+    assert compiled == [*image, *text, *model.fusion.blocks]
+    assert len(compiled) == 2 + 3 + 2
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_compiled_fusion_says_what_an_eager_one_does() -> None:
+    parts = build_parts(parse_recipe(TOWERS))
+    batch = next(build_engine(parts, Parallel(), Metrics(None)).batches(0))
+    eager = parts.model(batch.inputs, batch.valid, ["image+text"])["image+text"]
+    for part in parts.model.fusion.repeated():
+        part.compile(dynamic=False)
+    found = parts.model(batch.inputs, batch.valid, ["image+text"])["image+text"]
+    torch.testing.assert_close(found.z, eager.z, rtol=1e-4, atol=1e-5)
 
 
 def test_schedule_warms_up_and_reaches_zero() -> None:

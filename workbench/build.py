@@ -100,10 +100,14 @@ def _fusion(recipe: Recipe, encoders: dict[str, Any], sides: list[Side]) -> nn.M
 
 
 def compile_blocks(model: Model) -> None:
-    """Compile each repeated block once for all its copies; what has no blocks is compiled whole."""
+    """Compile a repeated layer once for all its copies; what has none is compiled whole.
+
+    For the shapes of training alone, which never change: those of evaluations would be compiled one after the other, so
+    evaluations are left as they are (`Embedder`).
+    """
     for module in (*model.encoders.values(), *([model.fusion] if model.fusion else [])):
-        for part in getattr(module, "blocks", list)() or [module]:
-            part.compile()
+        for part in getattr(module, "repeated", list)() or [module]:
+            part.compile(dynamic=False)
 
 
 def build_optimizer(parts: Parts) -> torch.optim.Optimizer:

@@ -41,7 +41,7 @@ class Embedder:
         training = self.model.training
         self.model.eval()
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
                 chunks = list(self._chunks(inputs, sides, valid, next(iter(lengths.values()))))
         finally:
             self.model.train(training)

@@ -20,13 +20,13 @@ from torch.distributed.tensor import DTensor
 def divide(model: nn.Module, mesh: DeviceMesh) -> None:
     """Divide every weight over the mesh: (shard,), or (replicate, shard) for copies of a divided model.
 
-    By blocks where an encoder names its `blocks()`: what is gathered at once is then one of them.
+    By layers where an encoder names those that are `repeated()`: what is gathered at once is then one of them.
     """
     # a warning of torch: our encoders return views, and nothing writes into them
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     modules: Any = model
     for encoder in modules.encoders.values():
-        for block in getattr(encoder, "blocks", list)():
+        for block in getattr(encoder, "repeated", list)():
             fully_shard(block, mesh=mesh)
     parts = [*modules.encoders.values(), *modules.heads.values(), *([modules.fusion] if modules.fusion else [])]
     for part in parts:

@@ -137,7 +137,8 @@ class Batch:
         def move(tree: dict[str, Tensor]) -> dict[str, Tensor]:
             return {name: x.to(device, non_blocking=True) for name, x in tree.items()}
 
-        return Batch(move(self.inputs), move(self.valid), self.ids.to(device), move(self.targets), self.skipped)
+        ids = self.ids.to(device, non_blocking=True)
+        return Batch(move(self.inputs), move(self.valid), ids, move(self.targets), self.skipped)
 
 
 @dataclass(frozen=True, slots=True)

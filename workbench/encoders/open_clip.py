@@ -138,7 +138,7 @@ class OpenCLIP(nn.Module):
             raise ValueError(f"patch_dropout ({dropped}) leaves tokens without a known position: set it to 0")
         self._want_tokens = want
 
-    def blocks(self) -> list[nn.Module]:
+    def repeated(self) -> list[nn.Module]:
         """The repeated layers: what is compiled, or divided over processes, piece by piece."""
         inside = self.tower.trunk if self.kind == "timm" else self.tower.transformer
         names = ("resblocks", "blocks", "stages", "layers")

@@ -66,6 +66,10 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, heads, mlp_ratio, dropout, layers) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
 
+    def repeated(self) -> list[nn.Module]:
+        """The layers that are alike: they are compiled one by one."""
+        return list(self.blocks)
+
     def forward(
         self, side: str, features: Mapping[str, Features], present: Mapping[str, Bool[Tensor, " n"]] | None = None
     ) -> Float[Tensor, "n d"]:
