@@ -62,8 +62,9 @@ class Parallel:
             return init_device_mesh(self.device.type, (self.world,))
         names = ("copies", "shares")
         mesh = init_device_mesh(self.device.type, (copies, self.world // copies), mesh_dim_names=names)
-        for name in names:  # new groups begin with the backend's own timeout
-            dist.distributed_c10d._set_pg_timeout(self.timeout, mesh.get_group(name))
+        set_timeout = getattr(dist, "set_timeout", dist.distributed_c10d._set_pg_timeout)  # public since torch 2.14
+        for name in names:  # new groups begin with the backend's own
+            set_timeout(self.timeout, mesh.get_group(name))
         return mesh
 
     def pool(self, views: Views, ids: Tensor, step: int, seed: int) -> Pool:
