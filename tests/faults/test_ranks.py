@@ -68,14 +68,12 @@ class Job(Trial):
         launcher = self.process.pid
         return [int(pid) for pid in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()]
 
-    def ended_after(self, fault: Callable[[], None]) -> float:
-        """Seconds until the launcher ends. (Leaving no rank behind.)"""
-        ranks, began = self.ranks, time.monotonic()
+    def ends_after(self, fault: Callable[[], None]) -> None:
+        """Soon, as parallel.timeout is half an hour, and with all its ranks."""
+        ranks = self.ranks
         fault()
         self.process.join(60)
-        took = time.monotonic() - began
         assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
-        return took
 
 
 def fail_after(step: int, rank: int, what: str) -> None:
@@ -118,13 +116,12 @@ def test_a_killed_rank_and_a_stopped_one(recipe: Path, whole: Path, tmp_path: Pa
         job = Job(recipe, run, FOR_EVER)
         begin = last_step(run)
         job.wait_until(lambda job=job, begin=begin: job.step > begin + 10)
-        took = job.ended_after(lambda job=job, victim=victim: os.kill(job.ranks[victim], signal.SIGKILL))
+        job.ends_after(lambda job=job, victim=victim: os.kill(job.ranks[victim], signal.SIGKILL))
         assert_one_message(*job.wait(), f"rank {victim} of 2 was ended by SIGKILL", "goes on from there")
-        assert took < 20
     job = Job(recipe, run, FOR_EVER, "parallel.timeout=3 seconds")
     begin = last_step(run)
     job.wait_until(lambda: job.step > begin + 5)
-    job.ended_after(lambda: os.kill(job.ranks[1], signal.SIGSTOP))
+    job.ends_after(lambda: os.kill(job.ranks[1], signal.SIGSTOP))
     words = ("rank 0 of 2: waited 3 s in vain", "rank 1 did not answer, and was stopped", "raise it", "goes on from")
     assert_one_message(*job.wait(), *words)
 
