@@ -141,12 +141,12 @@ def _finish(draft: Path, final: Path, state: State) -> None:
 def _write_shares(draft: Path, final: Path, snapshot: Snapshot, parallel: Parallel) -> None:
     if parallel.rank == 0:
         _begin(draft, "model", "optimizer")
-    parallel.barrier()
+    parallel.barrier("a checkpoint")
     shares.write(draft / "model", snapshot.weights)
     shares.write(draft / "optimizer", snapshot.optimizer)
     if parallel.rank == 0:
         _finish(draft, final, snapshot.state)
-    parallel.barrier()
+    parallel.barrier("a checkpoint")
 
 
 def read(path: Path, what: Literal["model", "optimizer"]) -> dict[str, Tensor]:

@@ -33,6 +33,14 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return (f"; did you mean '{close[0]}'?" if close else "") + f" (known: {', '.join(known) or 'none'})"
 
 
+class RankLate(RuntimeError):
+    """Other processes did not come to a collective within `parallel.timeout`: one of them is stuck."""
+
+
+class RankLost(RuntimeError):
+    """Another process of the job is gone. A consequence: the reason is what that one says."""
+
+
 class DataLost(Exception):
     """A file that many samples are read from is gone, or is another one than was listed: none of them is a bad one."""
 

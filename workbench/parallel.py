@@ -2,12 +2,18 @@
 
 Convention: every process returns `world` times its share of the loss, so that the mean over processes of losses and of
 gradients is the single-process value. Objectives see the pool and never call torch.distributed themselves.
+
+The trap: when one process fails, the others fail wherever they wait for it, in words that explain nothing.
+`meeting` says RankLost or RankLate in their place, and what the process was waiting for.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -16,16 +22,27 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 
+from workbench.errors import RankLate, RankLost
 from workbench.types import Pool, View, Views
+
+TIMEOUT = 1800.0
+LATE = ("timed out", "timeout")
+LOST = ("connection closed", "connection reset", "broken pipe", "connection refused", "socket closed", "remote process")
+"""what backends (gloo, NCCL, the store) say when another process does not come, or is gone"""
 
 
 class Parallel:
-    """This process's place among all: one process unless torchrun started several."""
+    """This process's place among all: one process unless torchrun started several.
 
-    def __init__(self) -> None:
+    `timeout`: seconds that one waits for another.
+    """
+
+    def __init__(self, timeout: float = TIMEOUT) -> None:
         cuda = torch.cuda.is_available()
+        self.timeout = timedelta(seconds=timeout)
         if "RANK" in os.environ and not dist.is_initialized():
-            dist.init_process_group("nccl" if cuda else "gloo")
+            with meeting("the start of all"):
+                dist.init_process_group("nccl" if cuda else "gloo", timeout=self.timeout)
         self.group: Any = dist.group.WORLD if dist.is_initialized() else None
         self.world = dist.get_world_size() if self.group else 1
         self.rank = dist.get_rank() if self.group else 0
@@ -44,7 +61,11 @@ class Parallel:
         if copies == 1:
             return init_device_mesh(self.device.type, (self.world,))
         names = ("copies", "shares")
-        return init_device_mesh(self.device.type, (copies, self.world // copies), mesh_dim_names=names)
+        mesh = init_device_mesh(self.device.type, (copies, self.world // copies), mesh_dim_names=names)
+        set_timeout = getattr(dist, "set_timeout", dist.distributed_c10d._set_pg_timeout)  # public since torch 2.14
+        for name in names:  # new groups begin with the backend's own
+            set_timeout(self.timeout, mesh.get_group(name))
+        return mesh
 
     def pool(self, views: Views, ids: Tensor, step: int, seed: int) -> Pool:
         """All processes' rows, gathered with gradient."""
@@ -57,25 +78,33 @@ class Parallel:
         return Pool(gathered, _gather(ids, self.group), self.rank * len(ids), self.group, step, seed)
 
     def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Mean over processes of every gradient, in one message a dtype."""
+        """Mean over processes of every gradient, in one message a dtype; what had none on any process has none after,
+        or weight decay would move here what it leaves alone in one process."""
         if self.group is None:
             return
-        with_gradient = [p for p in parameters if p.requires_grad and not isinstance(p, DTensor)]  # FSDP's are averaged
-        for p in with_gradient:  # a part that this process did not use still takes part in the sum
-            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-        for dtype in {p.dtype for p in with_gradient}:
-            gradients = [p.grad for p in with_gradient if p.dtype == dtype and p.grad is not None]
-            flat = torch.cat([g.flatten() for g in gradients])
-            dist.all_reduce(flat, group=self.group)
-            for g, mean in zip(gradients, (flat / self.world).split([g.numel() for g in gradients]), strict=True):
-                g.copy_(mean.view_as(g))
+        trainable = [p for p in parameters if p.requires_grad and not isinstance(p, DTensor)]  # FSDP's are averaged
+        for dtype in dict.fromkeys(p.dtype for p in trainable):
+            same = [p for p in trainable if p.dtype == dtype]
+            missing = [p.grad is None for p in same]
+            # a part that this process did not use still takes part in the sum, and says so
+            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in same]
+            used = gradients[0].new_tensor(missing).logical_not().to(dtype)
+            flat = torch.cat([used, *(g.flatten() for g in gradients)])
+            with meeting("the sum of the gradients"):
+                dist.all_reduce(flat, group=self.group)
+            used, *means = flat.split([len(same), *(g.numel() for g in gradients)])
+            anywhere = used.tolist() if any(missing) else [1.0] * len(same)  # waits for the device only where it must
+            for p, g, mean, n in zip(same, gradients, means, anywhere, strict=True):
+                if n:
+                    p.grad = g.copy_((mean / self.world).view_as(g))
 
     def average(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """Mean over processes of scalars."""
         if self.group is None:
             return values
         flat = torch.stack([x.detach().float().reshape(()) for x in values.values()])
-        dist.all_reduce(flat, group=self.group)
+        with meeting("the mean of the metrics"):
+            dist.all_reduce(flat, group=self.group)
         return dict(zip(values, flat / self.world, strict=True))
 
     def any(self, flag: bool) -> bool:
@@ -83,20 +112,28 @@ class Parallel:
         if self.group is None:
             return flag
         shared = torch.tensor(float(flag), device=self.device)
-        dist.all_reduce(shared, dist.ReduceOp.MAX, group=self.group)
+        with meeting("the start of a step"):
+            dist.all_reduce(shared, dist.ReduceOp.MAX, group=self.group)
         return bool(shared)
 
-    def gather_objects(self, value: Any) -> list[Any]:
-        """Every process's value, on every process: for what is rare and small."""
+    def gather_objects(self, value: Any, what: str) -> list[Any]:
+        """Every process's value, on every process: for what is rare and small. `what` names it to people."""
         if self.group is None:
             return [value]
         values: list[Any] = [None] * self.world
-        dist.all_gather_object(values, value, group=self.group)
+        with meeting(what):
+            dist.all_gather_object(values, value, group=self.group)
         return values
 
-    def barrier(self) -> None:
+    def barrier(self, what: str) -> None:
+        """Until all are here; `what` the first one is doing, for people who have to wait in vain."""
         if self.group is not None:
-            dist.barrier(group=self.group)
+            with meeting(what):
+                dist.barrier(group=self.group)
+
+    def explained(self) -> AbstractContextManager[None]:
+        """`meeting` for a block in which torch itself gathers and sums (FSDP)."""
+        return meeting("the divided weights", self.timeout) if self.group is not None else nullcontext()
 
     def close(self) -> None:
         if self.group is not None:
@@ -108,9 +145,38 @@ def scale_gradient(x: Tensor, factor: float) -> Tensor:
     return x if factor == 1 else x * factor - (x * (factor - 1)).detach()
 
 
+@contextmanager
+def meeting(what: str, timeout: timedelta | None = None) -> Iterator[None]:
+    """Raises RankLate or RankLost where a backend says in its own words that others did not come, or are gone.
+
+    `timeout` is how long they were waited for, where the block does more than that.
+    """
+    began = time.monotonic()
+    try:
+        yield
+    except (RankLate, RankLost):
+        raise
+    except RuntimeError as error:
+        said = str(error).lower()
+        if any(word in said for word in LATE):
+            waited = timeout.total_seconds() if timeout else time.monotonic() - began
+            raise RankLate(
+                f"waited {waited:.0f} s in vain for other processes, at {what}: one of them is stopped, "
+                "stuck (a disk or network that hangs), or slower than parallel.timeout allows (an evaluation, a save, "
+                "a compilation): raise it, or look at that process. The same command goes on from the last checkpoint"
+            ) from None
+        if any(word in said for word in LOST):
+            raise RankLost(
+                f"another process is gone, noticed at {what}: what it says is the reason; if it says nothing, it was "
+                "killed, or the network failed. The same command goes on from the last checkpoint"
+            ) from None
+        raise
+
+
 def _gather(x: Tensor, group: Any) -> Tensor:
     rows = [torch.empty_like(x) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(rows, x.contiguous(), group=group)
+    with meeting("the gathering of the embeddings"):
+        dist.all_gather(rows, x.contiguous(), group=group)
     return torch.cat(rows)
 
 
@@ -125,6 +191,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
         total = upstream[0].clone()
-        dist.all_reduce(total, group=ctx.group)
+        with meeting("the gradients of the embeddings"):
+            dist.all_reduce(total, group=ctx.group)
         begin = dist.get_rank(ctx.group) * ctx.rows
         return total[begin : begin + ctx.rows], None

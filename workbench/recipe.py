@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from workbench.component import Section, Spec, component, relay, validate
-from workbench.duration import Duration, parse
+from workbench.duration import Duration, Timeout, parse, parse_clock
 from workbench.errors import RecipeError
 from workbench.recipe_file import Lines, read_tree
 
@@ -131,6 +131,10 @@ class Parallel(Section):
         default=1, description="of the model, each divided over its part of the processes (hybrid fsdp): one a node"
     )
     workers: NonNegativeInt = Field(default=2, description="data loading processes; they never change a result")
+    timeout: Timeout = Field(
+        default=parse_clock("30 minutes"),
+        description="processes that wait longer for one another end the run; more than an evaluation or a save takes",
+    )
 
 
 class Log(Section):

@@ -51,18 +51,18 @@ def train(
 
     SIGINT and SIGTERM finish the step, save, and return an Outcome that is not finished.
     """
-    parallel = Parallel()
+    parallel = Parallel(recipe.parallel.timeout.seconds)
     run = Run(path)
-    try:
+    with parallel.explained():
         if parallel.rank == 0:
             aside = run.set_aside() if fresh else None
             if aside:
                 say(f"the earlier run is now in {aside}")
             run.open(recipe)
-        parallel.barrier()
-        return _train(build_parts(recipe), run, parallel, say, callbacks)
-    finally:
-        parallel.close()
+        parallel.barrier("the opening of the run folder")
+        outcome = _train(build_parts(recipe), run, parallel, say, callbacks)
+    parallel.close()  # not after an error: to part politely, the others would have to do it, too
+    return outcome
 
 
 def _train(
@@ -72,9 +72,10 @@ def _train(
     engine = build_engine(parts, parallel, Metrics(None))
     _resume(engine, run, parts.recipe.model.init, say if lead else lambda _: None)
     records = rewind(run.metrics, engine.step) if lead else []
-    already = engine.finished and run.done.exists()
+    already = parallel.any(engine.finished and run.done.exists())
     if not already:
-        run.done.unlink(missing_ok=True)
+        if lead:
+            run.done.unlink(missing_ok=True)
         engine.metrics = Metrics(run.metrics if lead else None, on_device=parallel.device.type == "cuda")
         engine.callbacks += [*_callbacks(parts, run, parallel), *callbacks]
         with polite_stop(engine), explained(parts.recipe.parallel.workers):
@@ -88,7 +89,8 @@ def _train(
 
 def _resume(engine: Engine, run: Run, init: Init | None, say: Callable[[str], None]) -> None:
     """Go on from the newest whole checkpoint; without any, start from `model.init`."""
-    path, complaints = checkpoint.newest(run.checkpoints)
+    found = checkpoint.newest(run.checkpoints) if engine.parallel.rank == 0 else None
+    path, complaints = engine.parallel.gather_objects(found, "the search for a checkpoint")[0]
     for complaint in complaints:
         say(f"damaged checkpoint left alone: {complaint}")
     if path is None:
@@ -97,6 +99,8 @@ def _resume(engine: Engine, run: Run, init: Init | None, say: Callable[[str], No
         for line in initialise(engine.model, engine.objective, init) if init else ():
             say(line)
         return
+    if not path.is_dir():
+        raise RunError(f"{path} cannot be seen from here: all processes need the run folder, on a disk that they share")
     state = checkpoint.load(path, engine.model, engine.objective, engine.optimizer)
     engine.step, engine.best = state.step, state.best
     if not engine.finished:
@@ -139,7 +143,8 @@ def polite_stop(engine: Engine) -> Iterator[None]:
         if engine.stop_requested and signum == signal.SIGINT:
             raise KeyboardInterrupt
         engine.stop_requested = True
-        os.write(2, b"\nfinishing this step, then saving; once more to stop at once\n")
+        if engine.parallel.rank == 0:
+            os.write(2, b"\nfinishing this step, then saving; once more to stop at once\n")
 
     before = {s: signal.signal(s, request) for s in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -33,14 +33,23 @@ checkpoint: {every: 14 steps}
 parallel: {workers: 0}
 log: {tensorboard: false}
 """
-OBJECTIVES = (
-    "clip",
-    "siglip",
-    "symile",
-    "{name: symile, negatives: n_squared}",
-    "{name: confu, scale: {learn: true}}",
-    "confu_chain",
-)
+VIEWS = """
+import torch
+from workbench.types import Modality, Sample
+
+class Pairs:
+    '''Two noisy looks of each modality at one of 200 points.'''
+    def __init__(self):
+        self.modalities = {m: Modality("vector", (6,), count=2) for m in "ab"}
+    def __len__(self):
+        return 200
+    def sample(self, index, rng):
+        point = torch.randn(6, generator=torch.Generator().manual_seed(index))
+        looks = torch.from_numpy(rng.normal(size=(2, 2, 6))).float()
+        return Sample({m: list(point + 0.1 * noise) for m, noise in zip("ab", looks)}, index)
+    def batches(self, start, feed):
+        return feed.load(self, start)
+"""
 TOWERS = """
 name: towers
 data: {name: emoji, views: 2, captions: 2}
@@ -57,39 +66,71 @@ checkpoint: {every: 3 steps}
 parallel: {workers: 0}
 log: {tensorboard: false}
 """
-CONFU, IN_COPIES = "{name: confu, scale: {learn: true}}", ("parallel.strategy=fsdp", "parallel.copies=2")
-Cases = list[tuple[str, tuple[str, ...]]]
-"""objectives, each with what several processes do otherwise than one"""
-CASES: dict[int, Cases] = {2: [(objective, ()) for objective in OBJECTIVES], 4: [(CONFU, IN_COPIES), ("siglip", ())]}
-Trained = dict[str, tuple[list[Record], dict[str, Any]]]
+CONFU = "{name: confu, scale: {learn: true}}"
+IN_SHARES, IN_COPIES = ("parallel.strategy=fsdp",), ("parallel.strategy=fsdp", "parallel.copies=2")
 
 
-def write_recipe(folder: Path, objective: str) -> Path:
-    path = folder / "recipe.yaml"
-    path.write_text(RECIPE.replace("OBJECTIVE", objective))
+class Case(NamedTuple):
+    """A training, and what several processes do otherwise than one."""
+
+    objective: str
+    settings: tuple[str, ...] = ()
+    several: tuple[str, ...] = ()
+    recipe: str = RECIPE
+
+
+# of its MLPs, one a subset, a step uses some: those that it does not use must stay as they are, without weight decay
+CHAIN = Case("confu_chain", ("model.fusion={name: mlp, hidden: 16, dropout: 0.0}", "train.weight_decay=0.5"))
+VIEWS_OF_TWO = RECIPE.replace("{name: synthetic, task: xor, samples: 200}", "VIEWS:Pairs").replace(", c: mlp", "")
+ITO = Case("ito", recipe=VIEWS_OF_TWO)
+CASES = {
+    2: [
+        *map(Case, ("clip", "siglip", "symile", "{name: symile, negatives: n_squared}", CONFU, "confu_chain")),
+        CHAIN,
+        CHAIN._replace(several=IN_SHARES),
+        ITO,
+    ],
+    4: [
+        Case("clip"),
+        CHAIN,
+        Case(CONFU, several=IN_COPIES),
+        Case("siglip", several=IN_SHARES),
+        ITO,
+    ],
+}
+Trained = list[tuple[list[Record], dict[str, Any]]]
+
+
+def write_recipe(folder: Path, objective: str, recipe: str = RECIPE) -> Path:
+    path, views = folder / "recipe.yaml", folder / "views.py"
+    views.write_text(VIEWS)
+    path.write_text(recipe.replace("OBJECTIVE", objective).replace("VIEWS", str(views)))
     return path
 
 
-def assert_same(one: tuple[list[Record], dict[str, Any]], other: tuple[list[Record], dict[str, Any]]) -> None:
+def assert_same(
+    one: tuple[list[Record], dict[str, Any]], other: tuple[list[Record], dict[str, Any]], what: object = ""
+) -> None:
     """Of each: the records of its steps, the weights."""
     for a, b in zip(*([r for r in run[0] if "train/loss" in r] for run in (one, other)), strict=True):
-        assert a["train/loss"] == pytest.approx(b["train/loss"], rel=1e-5)
-        assert a["train/grad_norm"] == pytest.approx(b["train/grad_norm"], rel=1e-4)
-    assert one[1].keys() == other[1].keys()
+        assert a["train/loss"] == pytest.approx(b["train/loss"], rel=1e-5), what
+        assert a["train/grad_norm"] == pytest.approx(b["train/grad_norm"], rel=1e-4), what
+    assert one[1].keys() == other[1].keys(), what
     for name in one[1]:
-        assert torch.allclose(one[1][name], other[1][name], atol=2e-5, rtol=1e-4), name
+        assert torch.allclose(one[1][name], other[1][name], atol=2e-5, rtol=1e-4), (name, what)
 
 
-def train_all(folder: Path, cases: Cases, alone: bool = False) -> Trained:
-    """{objective: its records and weights}, in this process or in its share of several."""
-    parallel, found = Parallel(), {}
-    for objective, overrides in cases:
-        recipe = load_recipe(write_recipe(folder, objective), () if alone else overrides)
+def train_all(folder: Path, cases: list[Case], alone: bool = False) -> Trained:
+    """Records and weights of each, in this process or in its share of several."""
+    parallel, found = Parallel(), []
+    for case in cases:
+        path = write_recipe(folder, case.objective, case.recipe)
+        recipe = load_recipe(path, case.settings if alone else case.settings + case.several)
         parts, metrics = build_parts(recipe), Metrics(None)
         build_engine(parts, parallel, metrics).fit()
         let_go(parts.model)
         weights = {**parts.model.state_dict(), **parts.objective.state_dict()}
-        found[objective] = (metrics.records, {name: whole(x).clone() for name, x in weights.items()})
+        found.append((metrics.records, {name: whole(x).clone() for name, x in weights.items()}))
     parallel.close()
     return found
 
@@ -108,7 +149,7 @@ def process(rank: int, world: int, port: int, work: Callable[..., None], argumen
     work(rank, *arguments)
 
 
-def train_share(rank: int, folder: Path, cases: Cases) -> None:
+def train_share(rank: int, folder: Path, cases: list[Case]) -> None:
     mine = folder / str(rank)
     mine.mkdir()
     torch.save(train_all(mine, cases), mine / "found")
@@ -121,9 +162,9 @@ def test_several_processes_equal_one(tmp_path: Path, world: int) -> None:
     one = train_all(tmp_path, CASES[world], alone=True)
     for rank in range(world):
         found = torch.load(tmp_path / str(rank) / "found")
-        for objective, _ in CASES[world]:
-            assert len(one[objective][0]) == 14
-            assert_same(one[objective], found[objective])
+        for case, alone, shared in zip(CASES[world], one, found, strict=True):
+            assert alone[0], case
+            assert_same(alone, shared, case)
 
 
 class StopAt(Callback):
@@ -173,14 +214,29 @@ def test_copies_that_do_not_come_out_even_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_with_two_processes_equals_one(tmp_path: Path) -> None:
+def test_the_command_with_two_processes_and_torchrun_equal_one(tmp_path: Path) -> None:
     recipe, trained = write_recipe(tmp_path, "confu"), []
-    for nproc in (1, 2):
-        out = tmp_path / f"run{nproc}"
-        command = [sys.executable, "-m", "workbench", "pretrain", str(recipe), "--run", str(out), "--nproc", str(nproc)]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    for name, launcher, options in (("one", [], []), ("two", [], ["--nproc=2"]), ("torchrun", torchrun, [])):
+        out = tmp_path / name
+        command = [
+            *launcher,
+            "-m",
+            *(["--"] if launcher else []),
+            "workbench",
+            "pretrain",
+            str(recipe),
+            "--run",
+            str(out),
+        ]
         threads = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=threads)
+        done = subprocess.run(
+            [sys.executable, *command, *options], capture_output=True, text=True, timeout=240, env=threads
+        )
         assert done.returncode == 0, done.stderr
         weights = load_file(out / "checkpoints" / "step-14" / "model.safetensors")
         trained.append((read(out / "metrics.jsonl"), weights))
-    assert_same(*trained)
+    assert_same(trained[0], trained[1])
+    losses = [[record["train/loss"] for record in records] for records, _ in trained[1:]]
+    assert losses[0] == losses[1]
+    assert all(torch.equal(trained[1][1][name], x) for name, x in trained[2][1].items())

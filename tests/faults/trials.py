@@ -71,9 +71,12 @@ def write_recipe(folder: Path, width: int = 16) -> Path:
 class Trial:
     """`wb pretrain RECIPE --run RUN --set ...`, in a process of its own; `before` is called in it first."""
 
+    options: tuple[str, ...] = ()
+
     def __init__(self, recipe: Path, run: Path, *settings: str, before: Callable[[], None] | None = None) -> None:
         self.run, self.output = run, recipe.with_name(f"said.{time.monotonic_ns()}.txt")
         arguments = ["pretrain", str(recipe), "--run", str(run), *(a for s in settings for a in ("--set", s))]
+        arguments += self.options
         self.process: ForkServerProcess = server.Process(target=_command, args=(arguments, self.output, before))
         self.process.start()
 

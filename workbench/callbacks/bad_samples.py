@@ -35,7 +35,7 @@ class BadSamples(Callback):
     def on_start(self, engine: Engine) -> None:
         lead = engine.parallel.rank == 0
         records = rewind(self.file, engine.step) if lead and self.file.exists() else []
-        for record in engine.parallel.gather_objects(records)[0]:
+        for record in engine.parallel.gather_objects(records, "the bad samples so far")[0]:
             self._remember(Skipped(record["name"], record["reason"]), record["training"])
         self._collect(engine)
 
@@ -48,7 +48,7 @@ class BadSamples(Callback):
         left_out.clear()
         if not engine.parallel.any(bool(found)):
             return
-        everywhere = [pair for of_rank in engine.parallel.gather_objects(found) for pair in of_rank]
+        everywhere = [pair for of_rank in engine.parallel.gather_objects(found, "bad samples") for pair in of_rank]
         new = [(s, training) for s, training in everywhere if self._remember(s, training)]
         if new and engine.parallel.rank == 0:
             self._write(engine.step, new)

@@ -61,7 +61,7 @@ class Checkpointing(Callback):
         elif engine.parallel.rank == 0:
             self._write(self._snapshot(engine))
         self.saved_step = engine.step
-        engine.parallel.barrier()
+        engine.parallel.barrier("a checkpoint")
 
     def _snapshot(self, engine: Engine) -> checkpoint.Snapshot:
         state = checkpoint.State(engine.step, engine.best)

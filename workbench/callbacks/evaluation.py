@@ -41,7 +41,8 @@ class Evaluation(Callback):
             )
             engine.metrics.flush()
             self._remember(engine, values)
-        engine.parallel.barrier()
+        # all have to know it, as all take part in saving a best checkpoint
+        engine.best = engine.parallel.gather_objects(engine.best, "an evaluation")[0]
 
     def _remember(self, engine: Engine, values: dict[str, float]) -> None:
         if self.best is None:

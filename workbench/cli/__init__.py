@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import re
 import sys
 import threading
 import traceback
@@ -25,6 +26,10 @@ VERBS = {
     "doctor": "Report device, versions and kernels: what would run where.",
 }
 """{verb: its line in `wb --help`}, so that help needs none of their modules"""
+
+
+NO_MEMORY = re.compile("can't allocate memory|out of memory")
+"""what torch says of the CPU's and of a GPU's"""
 
 
 class Verbs(click.Group):
@@ -60,15 +65,31 @@ class Verbs(click.Group):
 
 
 def report(error: Exception) -> int:
-    """One message on stderr; returns the exit status: 2 for a recipe, 1 for everything else."""
-    expected = isinstance(error, ValueError | OSError | ArithmeticError | ImportError)
-    if os.environ.get("WB_DEBUG") or not expected:
-        traceback.print_exc()
-    elif str(error):
-        click.echo(f"error: {error}", err=True)
-    else:
-        click.echo(f"error: {type(error).__name__} (WB_DEBUG=1 shows where)", err=True)
-    return 2 if type(error).__name__ == "RecipeError" else 1
+    """One message on stderr, or to the launcher of several processes; returns the exit status: 2 for a recipe, 1 for
+    everything else."""
+    from workbench.launch import tell
+
+    status = 2 if type(error).__name__ == "RecipeError" else 1
+    said = explain(error)
+    if not tell(error, said, status):
+        alone = int(os.environ.get("WORLD_SIZE", 1)) == 1 or status == 2
+        click.echo(f"error: {said}" if alone else f"error: rank {os.environ.get('RANK')}: {said}", err=True)
+    return status
+
+
+def explain(error: Exception) -> str:
+    """What an error says to people; with a traceback where it is one that nobody has foreseen."""
+    from workbench.errors import RankLate, RankLost
+
+    foreseen = ValueError, OSError, ArithmeticError, ImportError, RankLate, RankLost
+    said = str(error)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and NO_MEMORY.search(said)):
+        first = said.partition("\n")[0]
+        said = f"out of memory{first and f' ({first})'}: lower train.microbatch, train.batch or parallel.workers"
+    elif not isinstance(error, foreseen):
+        return f"an unforeseen {type(error).__name__}\n{traceback.format_exc().rstrip()}"
+    said = said or f"{type(error).__name__} (WB_DEBUG=1 shows where)"
+    return f"{said}\n{traceback.format_exc().rstrip()}" if os.environ.get("WB_DEBUG") else said
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

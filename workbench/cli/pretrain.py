@@ -45,7 +45,9 @@ def pretrain_(
     from workbench.recipe import load_recipe
 
     if nproc > 1 and not dry and "RANK" not in os.environ:
-        raise SystemExit(_torchrun(nproc))
+        from workbench.launch import launch
+
+        raise SystemExit(launch(sys.argv[1:], nproc))
     loaded = load_recipe(recipe, overrides)
     if dry:
         return _print_cost(loaded, nproc, as_json)
@@ -53,15 +55,6 @@ def pretrain_(
     if int(os.environ.get("RANK", 0)) == 0:
         _print_outcome(outcome, as_json)
     return None
-
-
-def _torchrun(nproc: int) -> int:
-    """The same command in `nproc` processes, started by torchrun."""
-    import subprocess
-
-    # behind `--`, or torchrun would take our --run for an abbreviation of its own options
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={nproc}", "-m", "--", "workbench"]
-    return subprocess.call([sys.executable, *launcher, *sys.argv[1:]])
 
 
 def _train(recipe: Recipe, folder: Path, fresh: bool) -> Outcome:

@@ -1,0 +1,193 @@
+"""`--nproc N`: N processes of one command on this machine, started as torchrun starts them; the first to fail speaks.
+
+A rank writes why it failed to a file (`tell`) and leaves the terminal to the launcher, which says one thing: what went
+wrong first, and on which rank. The trap: when a rank dies, the others fail within milliseconds, too, and often say so
+before. What they say then is RankLost, which counts only where nobody knows better.
+
+Unlike torchrun it lets ranks that are asked to stop take their time to finish a step and save, and then exits with 0.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+FILE = "WB_ERROR_FILE"
+GRACE = 5.0
+"""seconds that others have to say what went wrong, too, before they are killed: a rank that waits may wait for ever"""
+KILLED = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
+"""signals that come from outside or from a defect, never from a rank that gives up"""
+
+
+@dataclass
+class Rank:
+    """A process, and the file in which it says why it failed."""
+
+    number: int
+    process: subprocess.Popen[bytes]
+    file: Path
+    abandoned: str = ""
+    """how it was found when it was killed for saying nothing"""
+
+    @property
+    def words(self) -> dict[str, Any] | None:
+        """{message, error, status, time}, or None when it has not failed, or could not say so."""
+        return json.loads(self.file.read_text()) if self.file.exists() else None
+
+    @property
+    def failed(self) -> bool:
+        return self.process.poll() not in (None, 0) or self.file.exists()
+
+
+def launch(arguments: Sequence[str], count: int) -> int:
+    """Run `wb ARGUMENTS` in `count` processes until all have ended; returns the exit status of the whole."""
+    with tempfile.TemporaryDirectory(prefix="wb-") as folder, _reserved_port() as port:
+        ranks = []
+        for number in range(count):
+            file = Path(folder) / f"{number}.json"
+            environment = os.environ | _environment(number, count, port) | {FILE: str(file)}
+            ranks.append(Rank(number, _start(arguments, environment), file))
+        with _passed_on(ranks) as signals:
+            _wait(ranks, signals)
+        return _conclude(ranks, bool(signals))
+
+
+def tell(error: BaseException, message: str, status: int) -> bool:
+    """Say why this process fails to whom started it; False when that leaves people without it."""
+    if "TORCHELASTIC_ERROR_FILE" in os.environ:  # torchrun repeats it in its report
+        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+        get_error_handler().record_exception(error)
+    if FILE not in os.environ:
+        return False
+    facts = {"message": message, "error": type(error).__name__, "status": status, "time": time.time()}
+    file = Path(os.environ[FILE])
+    draft = file.with_suffix(".draft")
+    draft.write_text(json.dumps(facts))
+    os.replace(draft, file)
+    return True
+
+
+def _environment(rank: int, count: int, port: int) -> dict[str, str]:
+    """What torchrun sets, as far as anybody reads it."""
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
+    return {name: str(n) for name, n in places.items()} | {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": threads}
+
+
+@contextmanager
+def _reserved_port() -> Iterator[int]:
+    """A port that nobody else is given, and that the first rank can listen on: bound here, but not listening."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("", 0))
+        yield held.getsockname()[1]
+
+
+def _start(arguments: Sequence[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """In a session of its own, so that Ctrl-C of a terminal comes once, from the launcher."""
+    command = [sys.executable, "-m", "workbench", *arguments]
+    return subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_stop_with_parent)
+
+
+def _stop_with_parent() -> None:
+    """Where Linux offers it: a rank whose launcher was killed is asked to stop, and saves."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+@contextmanager
+def _passed_on(ranks: list[Rank]) -> Iterator[list[int]]:
+    """SIGINT and SIGTERM go to every rank; yields those that came."""
+    came: list[int] = []
+
+    def pass_on(number: int, _: Any) -> None:
+        came.append(number)
+        for rank in ranks:
+            with contextlib.suppress(ProcessLookupError):
+                rank.process.send_signal(number)
+
+    before = {s: signal.signal(s, pass_on) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _wait(ranks: list[Rank], signals: list[int]) -> None:
+    """Until all have ended. After the first failure, or a second SIGINT, what is left after GRACE is killed."""
+    deadline = float("inf")
+    while any(rank.process.poll() is None for rank in ranks):
+        if deadline == float("inf") and (any(r.failed for r in ranks) or signals.count(signal.SIGINT) > 1):
+            deadline = time.monotonic() + GRACE
+        if time.monotonic() > deadline:
+            for rank in ranks:
+                if rank.process.poll() is None:
+                    rank.abandoned = _state(rank.process.pid)
+                    rank.process.kill()
+                    rank.process.wait()
+        time.sleep(0.02)
+
+
+def _state(pid: int) -> str:
+    """What the system says that a process does."""
+    try:
+        letter = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        letter = ""
+    return {"T": "stopped", "t": "held by a debugger", "D": "waiting for a disk"}.get(letter, "alive")
+
+
+def _conclude(ranks: list[Rank], asked: bool) -> int:
+    """Say what went wrong first; returns the exit status."""
+    if all(rank.process.returncode == 0 for rank in ranks):
+        return 0
+    spoke = sorted(((r, w) for r in ranks if (w := r.words)), key=lambda pair: pair[1]["time"])
+    own = [(r, w) for r, w in spoke if w["error"] not in ("RankLate", "RankLost")]
+    dead = [r for r in ranks if r.process.returncode < 0 and not r.abandoned]
+    killed = [r for r in dead if -r.process.returncode in KILLED]
+    late = [(r, w) for r, w in spoke if w["error"] == "RankLate"]
+    status = 1
+    if killed or (dead and not spoke and not asked):
+        said = _place(killed or dead, ranks) + _epitaph((killed or dead)[0])
+    elif own:
+        (rank, words), status = own[0], own[0][1]["status"]
+        said = words["message"] if status == 2 else f"{_place([rank], ranks)}: {words['message']}"
+    elif late:
+        silent = [r for r in ranks if r.abandoned and not r.words]
+        whom = "".join(f"; rank {r.number} did not answer, and was {r.abandoned}" for r in silent)
+        said = f"{_place([late[0][0]], ranks)}: {late[0][1]['message']}{whom}"
+    elif asked:
+        said = "stopped at once: the same command goes on from the last checkpoint, if there is one"
+    elif spoke:
+        said = f"{_place([spoke[0][0]], ranks)}: {spoke[0][1]['message']}"
+    else:  # it has said why on the terminal, as it does with wrong options
+        return max(1, *(rank.process.returncode for rank in ranks))
+    click.echo(f"error: {said}", err=True)
+    return status
+
+
+def _place(chosen: list[Rank], ranks: list[Rank]) -> str:
+    return f"rank {' and '.join(str(r.number) for r in chosen)} of {len(ranks)}"
+
+
+def _epitaph(rank: Rank) -> str:
+    name = signal.Signals(-rank.process.returncode).name
+    why = {"SIGKILL": " (for lack of memory, or by hand)"}.get(name, "")
+    return f" was ended by {name}{why}. The last checkpoint is sound, and the same command goes on from there"
