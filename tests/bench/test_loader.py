@@ -39,10 +39,8 @@ def test_our_loader_gives_what_theirs_does(tmp_path: Path, augment: str) -> None
 
 
 def test_theirs_reads_the_same_tars(tmp_path: Path) -> None:
-    pytest.importorskip("open_clip_train")
-    webdataset = pytest.importorskip("webdataset")
-    if tuple(map(int, webdataset.__version__.split(".")[:3])) > (0, 2, 86):
-        pytest.skip("open_clip's loader does not work with this version of webdataset")
+    if complaint := loader.peer_missing():
+        pytest.skip(complaint)
     tars, case = loader_shards.photos(tmp_path, 8), loader.Case("photos", "clip", 0, 4, 64)
     theirs = list(islice(loader.theirs(tars, case, 0), 2))
     ours = list(islice(loader.ours(tars, case, 0), 2))
@@ -57,6 +55,7 @@ def test_the_command_writes_what_it_measured(tmp_path: Path, monkeypatch: pytest
         return loader.ours_with_their_transform(tars, case, seed)
 
     monkeypatch.setattr(loader, "LOADERS", {"open_clip": slow, "workbench": loader.ours})
+    monkeypatch.setattr(loader, "peer_missing", lambda: None)
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
     small = ["--rounds", "2", "--seconds", "0.01", "--workers", "0", "--batch", "4", "--photos", "8"]
     one = ["--shards", "photos", "--augment", "clip"]
@@ -73,3 +72,10 @@ def test_the_command_writes_what_it_measured(tmp_path: Path, monkeypatch: pytest
     line = next(line for line in done.stdout.splitlines() if "| workbench |" in line)
     each = list(map(float, line.split("|")[7].split()))
     assert each == pytest.approx([ratios[1] / ratios[0], ratios[2] / ratios[3]], abs=0.02)
+
+
+def test_a_peer_that_cannot_run_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "version", lambda name: "1.0.2")
+    done = CliRunner().invoke(loader.main, [])
+    assert done.exit_code == 1
+    assert "webdataset up to 0.2.86, here is 1.0.2: pip install" in done.output

@@ -22,7 +22,8 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from multiprocessing import active_children
 from pathlib import Path
 from types import SimpleNamespace
@@ -56,6 +57,8 @@ TOWERS = {
     "text": {"layers": 1, "width": 64, "heads": 1},
 }
 """no tower is run: they only name the transforms that an encoder gives to the loader"""
+NEWEST = (0, 2, 86)
+"""webdataset: later ones hand over markers at the end of a tar, on which open_clip's loader fails"""
 WARM = 2
 """batches of each worker that are not counted"""
 
@@ -132,6 +135,21 @@ def theirs(tars: str, case: Case, seed: int) -> Iterator[Any]:
     loader = get_wds_dataset(args, their_transform(case), is_train=True, tokenizer=tokenizer).dataloader
     assert loader is not None
     return iter(loader)
+
+
+def peer_missing() -> str | None:
+    """One line when open_clip's loader cannot run here: what is missing, and the remedy."""
+    try:
+        found = version("webdataset")
+    except PackageNotFoundError:
+        found = None
+    if found and tuple(map(int, found.split(".")[:3])) <= NEWEST and find_spec("open_clip_train"):
+        return None
+    newest = ".".join(map(str, NEWEST))
+    return (
+        f"open_clip's loader works with webdataset up to {newest}, here is {found or 'none'}: "
+        "pip install 'multimodal-workbench[bench]'"
+    )
 
 
 LOADERS: dict[str, Callable[[str, Case, int], Iterator[Any]]] = {
@@ -227,6 +245,8 @@ def main(
     out: Path | None,
 ) -> None:
     """Measure, and print a table: medians over rounds, and of the ratios to open_clip in the same round."""
+    if complaint := peer_missing():
+        raise click.ClickException(complaint)
     torch.set_num_threads(1)  # as in a worker, also without any
     rows: list[Measured] = []
     with tempfile.TemporaryDirectory() as folder:
