@@ -32,6 +32,10 @@ bench-kernels *ARGS:
 bench-modalities *ARGS:
     python -m workbench.bench.modalities {{ARGS}}
 
+# images a second of the loader beside open_clip's, on the same tars in turns: a table; ten minutes
+bench-loader *ARGS:
+    python -m workbench.bench.loader {{ARGS}}
+
 # on a GPU, in nine minutes: check, tune, compare and profile the kernels; writes a report to DIR
 bench-gpu DIR="bench-gpu" *ARGS:
     python -m kernels.bench.gpu --out {{DIR}} {{ARGS}}

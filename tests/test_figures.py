@@ -72,3 +72,15 @@ def test_short() -> None:
 def test_no_figure_is_kept_alive_by_pyplot() -> None:
     figures.pixels(figures.heat_map(np.eye(2), "ab", "cd", "title"))
     assert not Gcf.figs
+
+
+def test_dollars_are_dollars() -> None:
+    image = Image.new("RGB", (20, 30), "red")
+    text = "from $5 to $\\frac{ a piece"  # a formula for matplotlib, and a broken one
+    for figure in (
+        figures.contact_sheet([(image, "20 x 30", [text, text])], text),
+        figures.retrieved_images([text], [[figures.Answer(image, 0.5, True)]], text),
+        figures.retrieved_texts([(image, text)], [[figures.Answer(text, 0.5, True)]], text),
+        figures.heat_map(np.zeros((1, 1)), [text], [text], "scores"),
+    ):
+        assert figures.pixels(figure).std() > 10

@@ -1,7 +1,8 @@
 """A random crop and its resizing in one pass over bytes: most of what a photograph costs after its decoding.
 
 PIL resizes without the vector instructions of the processor; torch's kernel for bytes has the same filter (bicubic,
-widened where it shrinks) in a quarter of the time, and differs by a rounding, one level of 255.
+widened where it shrinks) in a quarter of the time. They differ by roundings: of pure noise, in one value of a hundred,
+by one or two levels of 255.
 
 The trap: torch picks its kernel by the order in memory. What is read as a view of the whole picture comes out channel
 by channel, as a batch wants it; what is first copied pixel by pixel comes out so, as PIL wants it.
@@ -31,7 +32,7 @@ class RandomCrop(v2.RandomResizedCrop):
 
     def __init__(self, size: Sequence[int], share: tuple[float, float], as_image: bool) -> None:
         super().__init__(size, share)
-        self.as_image = as_image
+        self.height_width, self.as_image = tuple(size), as_image
 
     def forward(self, image: Image.Image) -> UInt8[Tensor, "3 h w"] | Image.Image:
         box = self.make_params([image])
@@ -40,5 +41,5 @@ class RandomCrop(v2.RandomResizedCrop):
         x = pixels.permute(2, 0, 1)[None]
         if self.as_image:
             x = x.contiguous(memory_format=torch.channels_last)
-        x = interpolate(x, tuple(self.size), mode="bicubic", antialias=True)[0]
+        x = interpolate(x, self.height_width, mode="bicubic", antialias=True)[0]
         return Image.fromarray(x.permute(1, 2, 0).numpy()) if self.as_image else x

@@ -48,9 +48,9 @@ def heat_map(scores: Float[np.ndarray, "q c"], rows: Sequence[str], columns: Seq
     figure.colorbar(picture, cax=ruler)
     ruler.set_title("score", fontsize=11)
     for at, label in enumerate(rows):
-        axes.text(-0.5 - len(columns) / 200, at, label, fontsize=size, ha="right", va="center")
+        _text(axes, -0.5 - len(columns) / 200, at, label, fontsize=size, ha="right", va="center")
     for at, label in enumerate(columns):
-        axes.text(at, -0.5 - len(rows) / 200, label, fontsize=size, ha="center", va="bottom", rotation=90)
+        _text(axes, at, -0.5 - len(rows) / 200, label, fontsize=size, ha="center", va="bottom", rotation=90)
     figure.text(0.12 / width, 1 - 0.12 / height, title, fontsize=13, va="top")
     return figure
 
@@ -63,13 +63,13 @@ def retrieved_texts(queries: Sequence[tuple[Any, str]], answers: Sequence[Sequen
     figure, axes = _sheet(width * columns, 0.5 + height * lines, title)
     for at, ((image, name), found) in enumerate(zip(queries, answers, strict=True)):
         x, y = width * (at % columns), 0.5 + height * (at // columns)
-        axes.text(x + width / 2, y + 0.2, short(name, 28), fontsize=12.5, ha="center", va="center", color=INK)
+        _text(axes, x + width / 2, y + 0.2, short(name, 28), fontsize=12.5, ha="center", va="center", color=INK)
         _place(axes, image, x + (width - 2) / 2, y + 0.4, 2)
         for rank, answer in enumerate(found):
             colour, below = RIGHT if answer.correct else WRONG, y + 2.6 + line * rank
             weight = "bold" if answer.correct else "normal"
-            axes.text(x + 0.15, below, f"{answer.score:.2f}", fontsize=12, va="center", color=colour)
-            axes.text(x + 0.75, below, short(answer.item, 28), fontsize=12, va="center", color=colour, weight=weight)
+            _text(axes, x + 0.15, below, f"{answer.score:.2f}", fontsize=12, va="center", color=colour)
+            _text(axes, x + 0.75, below, short(answer.item, 28), fontsize=12, va="center", color=colour, weight=weight)
     return figure
 
 
@@ -79,14 +79,15 @@ def retrieved_images(queries: Sequence[str], answers: Sequence[Sequence[Answer]]
     figure, axes = _sheet(left + step * max(map(len, answers)), 0.5 + step * len(queries), title)
     for row, (query, found) in enumerate(zip(queries, answers, strict=True)):
         y, label = 0.5 + step * row, textwrap.fill(short(query, 54), 18)
-        axes.text(left - 0.2, y + side / 2, label, fontsize=13, ha="right", va="center", color=INK)
+        _text(axes, left - 0.2, y + side / 2, label, fontsize=13, ha="right", va="center", color=INK)
         for rank, answer in enumerate(found):
             x = left + step * rank
             _place(axes, answer.item, x, y, side)
             frame = {"color": RIGHT, "linewidth": 4} if answer.correct else {"color": "#d0d7de", "linewidth": 1}
             axes.add_patch(Rectangle((x, y), side, side, fill=False, zorder=2, **frame))
             colour = RIGHT if answer.correct else WRONG
-            axes.text(
+            _text(
+                axes,
                 x + side / 2,
                 y + side + 0.13,
                 f"{answer.score:.2f}",
@@ -98,12 +99,37 @@ def retrieved_images(queries: Sequence[str], answers: Sequence[Sequence[Answer]]
     return figure
 
 
+def contact_sheet(cards: Sequence[tuple[Image.Image, str, Sequence[str]]], title: str) -> Figure:
+    """A card for each image: the image, a line on it, then its captions; all cards of a row are as high."""
+    across, width, line = min(6, len(cards)), 2.5, 0.19
+    said = [[row for text in texts for row in textwrap.wrap(short(text, 90), 29)[:3]][:7] for _, _, texts in cards]
+    rows = [range(begin, min(begin + across, len(cards))) for begin in range(0, len(cards), across)]
+    heights = [2.75 + line * max(len(said[at]) for at in row) for row in rows]
+    figure, axes = _sheet(width * max(across, 3), 0.5 + sum(heights), title)
+    y = 0.5
+    for row, height in zip(rows, heights, strict=True):
+        for at, (image, about, _) in ((at, cards[at]) for at in row):
+            x = width * (at - row.start) + 0.15
+            axes.add_patch(Rectangle((x, y), width - 0.3, width - 0.3, color="#f6f8fa", zorder=0))
+            _place(axes, image, x + 0.05, y + 0.05, width - 0.4)
+            _text(axes, x, y + width - 0.18, about, fontsize=7.5, va="center", color=WRONG)
+            for below, words in enumerate(said[at]):
+                _text(axes, x, y + width + 0.03 + line * below, words, fontsize=9, va="center", color=INK)
+        y += height
+    return figure
+
+
+def _text(axes: Axes, x: float, y: float, text: str, **look: Any) -> None:
+    """As it is: two dollar signs in a caption would make a formula of what lies between, and an error of most."""
+    axes.text(x, y, text, parse_math=False, **look)
+
+
 def _sheet(width: float, height: float, title: str) -> tuple[Figure, Axes]:
     """An empty page measured in inches from its upper left corner: many small axes would take ten times as long."""
     figure = Figure(figsize=(width, height), dpi=DPI)
     axes = figure.add_axes((0, 0, 1, 1), frameon=False)
     axes.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
-    axes.text(0.12, 0.22, title, fontsize=14, va="center", color=INK)
+    _text(axes, 0.12, 0.22, title, fontsize=14, va="center", color=INK)
     return figure, axes
 
 

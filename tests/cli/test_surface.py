@@ -17,6 +17,7 @@ SURFACE = {
     "ls": {"kind", "--dir", "--json"},
     "show": {"kind", "name", "--set", "--json"},
     "data build": {"name", "--out", "--sources", "--json"},
+    "data inspect": {"path", "--source", "--set", "--limit", "--sheet", "--bad", "--json"},
     "board": {"folder", "--port", "--bind-all"},
     "doctor": {"--json"},
 }

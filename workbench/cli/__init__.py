@@ -21,7 +21,7 @@ VERBS = {
     "check": "Validate recipes.",
     "ls": "List components, tasks, recipes or runs.",
     "show": "Print the documentation of a component, the truth of a task, or a resolved recipe.",
-    "data": "Build data sets.",
+    "data": "Inspect or build data sets.",
     "board": "Open TensorBoard on the runs.",
     "doctor": "Report device, versions and kernels: what would run where.",
 }

@@ -1,22 +1,27 @@
-"""`wb data`: build data sets from their sources."""
+"""`wb data`: look at data sets before training on them, and build some from their sources."""
 
 from __future__ import annotations
 
 import importlib
 import json
+import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from workbench.inspection import Inspection, Listing
 
 BUILDERS = ("emoji", "emoji-shards")
 
 
 @click.group()
 def data_() -> None:
-    """Build data sets.
+    """Inspect or build data sets.
 
-    Example: wb data build emoji --out data/emoji
+    Example: wb data inspect 'cc12m/*.tar'
     """
 
 
@@ -54,3 +59,90 @@ def build(name: str, out: Path | None, sources: Path | None, as_json: bool) -> N
     for what, count in counts.items():
         parts = ", ".join(f"{part} {n:,}" for part, n in count.items()) if isinstance(count, dict) else f"{count:,}"
         click.echo(f"  {what}: {parts}")
+
+
+@data_.command()
+@click.argument("path")
+@click.option("--source", help="What lies there, if it should not be told from it: shards, csv, parquet, folder or hf.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A key of the source: caption_key=caption.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Inspect N random pairs, the same every time.")
+@click.option(
+    "--sheet", type=click.Path(path_type=Path, dir_okay=False), help="Draw images with their captions (PNG, PDF, SVG)."
+)
+@click.option("--bad", type=click.Path(path_type=Path, dir_okay=False), help="Write each bad sample as a line of JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def inspect(
+    path: str,
+    source: str | None,
+    settings: tuple[str, ...],
+    limit: int | None,
+    sheet: Path | None,
+    bad: Path | None,
+    as_json: bool,
+) -> None:
+    """Decode the image-text pairs of PATH and print what they are: sizes, captions, bad samples, speed.
+
+    PATH is what a recipe's `data.path` may be (tars, CSV, TSV or parquet files; a glob or braces), a folder of such
+    files, of images with a metadata.jsonl or of `datasets`' save_to_disk, or a recipe, whose data is inspected.
+
+    \b
+    Examples: wb data inspect 'cc12m/*.tar' --limit 10000 --sheet sheet.png --bad bad.jsonl
+              wb data inspect pairs.tsv --set img_key=image --set caption_key=caption
+              wb data inspect emoji_ito.yaml
+    """
+    from workbench.errors import did_you_mean
+    from workbench.inspection import chosen, listing
+    from workbench.inspection_report import draw
+    from workbench.sources import SOURCES, open_data
+
+    if source and source not in SOURCES:
+        raise click.UsageError(f"no source '{source}'{did_you_mean(source, SOURCES)}")
+    if sheet and sheet.suffix not in (".png", ".pdf", ".svg"):  # said now, not after hours of decoding
+        raise click.UsageError(f"--sheet {sheet}: draws .png, .pdf or .svg")
+    for file in filter(None, (sheet, bad)):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    name, data = open_data(path, source, settings)
+    listed = listing(data)
+    found = _inspect(listed, chosen(len(listed), limit))
+    if bad:
+        bad.write_text("".join(json.dumps(sample._asdict()) + "\n" for sample in found.bad), encoding="utf-8")
+    if as_json:
+        click.echo(json.dumps({"path": path, "source": name, **found.as_dict()}))
+    else:
+        _print_findings(f"{path} ({name})", found, bad)
+    if sheet and found.usable:
+        draw(listed, found, f"{path}, {found.pairs:,} pairs", sheet)
+    if not found.usable:
+        raise ValueError(f"{path} holds no usable pair; the first is {found.bad[0]}")
+
+
+def _inspect(listed: Listing, indices: list[int]) -> Inspection:
+    """With a progress bar on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from workbench.inspection import inspect
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as progress:
+        bar = progress.add_task("decoding", total=len(indices))
+        return inspect(listed, indices, lambda done: progress.update(bar, completed=done))
+
+
+def _print_findings(title: str, found: Inspection, file: Path | None, shown: int = 10) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from workbench.inspection_report import describe
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for what, numbers in describe(found):
+        table.add_row(f"[bold]{what}", escape(numbers))
+    console = Console(highlight=False)
+    console.print(escape(title))
+    console.print(table)
+    for sample in found.bad[:shown]:
+        click.echo(f"  {sample.name}: {sample.reason}")
+    if len(found.bad) > shown:
+        click.echo(f"  and {len(found.bad) - shown:,} others, {f'all in {file}' if file else 'which --bad FILE names'}")

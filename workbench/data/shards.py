@@ -77,7 +77,8 @@ class Shards(StreamedPairs):
         tars = Tars(_files(source), self.caption_key)
         if not len(tars):
             partner = ".json" if self.caption_key else ".txt"
-            raise ValueError(f"the tars of {describe(source)} hold no image with a {partner} of the same name")
+            hint = "" if self.caption_key else "; if captions are in a .json, set data.caption_key"
+            raise ValueError(f"the tars of {describe(source)} hold no image with a {partner} of the same name{hint}")
         return tars
 
     def parts(self) -> int:

@@ -1,0 +1,195 @@
+"""`wb data inspect`: every kind of source, what is bad in it, and the facts against those that were put there."""
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from workbench.cli import cli
+
+LONG = " ".join(f"{word} and" for word in "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz")
+"""104 words, 106 tokens with the marks of begin and end"""
+CAPTIONS = {"a": ["one", "shared"], "b": ["shared", "shared"], "c": [LONG], "d": ["animal $x$", "two $ and $\\frac{"]}
+
+
+def picture(width: int, height: int, mode: str = "RGB", kind: str = "PNG", **options: Any) -> bytes:
+    pixels = np.random.default_rng(width).integers(256, size=(height, width, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(out, kind, **options)
+    return out.getvalue()
+
+
+def animation() -> bytes:
+    out = io.BytesIO()
+    frames = [Image.new("L", (5, 5), level) for level in (1, 200)]
+    frames[0].save(out, "GIF", save_all=True, append_images=frames[1:])
+    return out.getvalue()
+
+
+PICTURES = {
+    "a": picture(9, 7),
+    "b": picture(30, 20, "L", "JPEG"),
+    "c": picture(12, 10),
+    "d": animation(),
+}
+BAD = {"cut": picture(50, 40)[:900], "junk": b"junk", "huge": picture(80, 60), "mute": picture(9, 9)}
+FACTS = {
+    "sizes": [[5, 5], [9, 7], [30, 20]],
+    "formats": {"PNG": 2, "JPEG": 1, "GIF": 1},
+    "modes": {"RGB": 2, "L": 1, "P": 1},
+    "animated": 1,
+}
+
+
+def run(*arguments: Any) -> Result:
+    return CliRunner().invoke(cli, ["data", "inspect", *map(str, arguments)])
+
+
+def found(*arguments: Any) -> dict[str, Any]:
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def tar(folder: Path) -> Path:
+    with tarfile.open(folder / "0.tar", "w") as out:
+        for name, content in (PICTURES | BAD).items():
+            texts = CAPTIONS.get(name, ["" if name == "mute" else "said"])
+            for suffix, member in (("png", content), ("txt", "\n".join(texts).encode())):
+                info = tarfile.TarInfo(f"{name}.{suffix}")
+                info.size = len(member)
+                out.addfile(info, io.BytesIO(member))
+        info = tarfile.TarInfo("alone.png")
+        out.addfile(info, io.BytesIO(b""))
+    return folder
+
+
+def folder(at: Path) -> Path:
+    for name, content in PICTURES.items():
+        (at / name).write_bytes(content)
+    rows = [{"file_name": name, "text": CAPTIONS[name]} for name in PICTURES]
+    (at / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return at
+
+
+def tsv(at: Path) -> Path:
+    folder(at)
+    rows = [f"{name}\t{text}" for name in PICTURES for text in CAPTIONS[name]]
+    (at / "list.tsv").write_text("\n".join(["filepath\ttitle", *rows]))
+    return at / "list.tsv"
+
+
+def parquet(at: Path) -> Path:
+    table = pa.table({"image": list(PICTURES.values()), "caption": [CAPTIONS[name] for name in PICTURES]})
+    pq.write_table(table, at / "0.parquet")
+    return at
+
+
+def saved(at: Path) -> Path:
+    import datasets
+
+    columns = {"image": list(PICTURES.values()), "caption": [CAPTIONS[name] for name in PICTURES]}
+    datasets.Dataset.from_dict(columns).save_to_disk(at / "saved")
+    return at / "saved"
+
+
+@pytest.mark.parametrize(
+    ("make", "source"), [(folder, "folder"), (tsv, "csv"), (parquet, "parquet"), (saved, "hf")], ids=lambda x: str(x)
+)
+def test_every_source_is_told_by_what_lies_there(make: Callable[[Path], Path], source: str, tmp_path: Path) -> None:
+    facts = found(make(tmp_path))
+    assert facts["source"] == source
+    assert (facts["pairs"], facts["usable"]) == (4, 4)
+    assert {key: facts["images"][key] for key in FACTS} == FACTS
+    assert facts["captions"]["histogram"] == {"1": 1, "2": 3}
+
+
+def test_the_facts_of_tars_and_what_is_bad(tmp_path: Path) -> None:
+    facts = found(tar(tmp_path), "--set", "max_pixels=1000", "--bad", tmp_path / "new" / "bad.jsonl")
+    assert (facts["source"], facts["pairs"], facts["files"], facts["usable"]) == ("shards", 8, 1, 4)
+    assert {key: facts["images"][key] for key in FACTS} == FACTS
+    captions = facts["captions"]
+    assert captions["number"] == 7
+    assert captions["per_image"] == [1, 2, 2]
+    assert captions["tokens"][::2] == [3, 106]
+    assert captions["cut"] == pytest.approx(1 / 7)
+    assert captions["shared"] == pytest.approx(2 / 6)  # of a and of b, where it stands twice
+    assert facts["images_per_second"] > 1
+    bad = [json.loads(line) for line in (tmp_path / "new" / "bad.jsonl").read_text().splitlines()]
+    assert facts["bad"] == {"number": 5, "first": bad}
+    reasons = {sample["name"].split(": ")[1]: sample["reason"] for sample in bad}
+    assert set(reasons) == {"alone.png", "cut.png", "junk.png", "huge.png", "mute.png"}
+    assert reasons["huge.png"] == "80 x 60 pixels are more than max_pixels=1000"
+    assert reasons["alone.png"] == "no .txt of the same name"
+    assert reasons["mute.png"] == "no caption"
+
+
+def test_people_get_a_table_and_a_sheet(tmp_path: Path) -> None:
+    result = run(tar(tmp_path) / "*.tar", "--sheet", tmp_path / "sheet.png")
+    assert result.exit_code == 0, result.output
+    for line in ("8 in 1 files", "5 x 5 to 80 x 60", "12.50% are cut at 77", "alone.png"):
+        assert line in result.stdout
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert min(sheet.size) > 300
+        colours = np.asarray(sheet.convert("RGB")).reshape(-1, 3)
+    assert len(np.unique(colours, axis=0)) > 500  # the noise of the pictures is on it
+
+
+def test_a_limit_takes_the_same_random_ones(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "0.tar", "w") as out:
+        for n in range(40):
+            for suffix, member in (("png", picture(n + 1, 1)), ("txt", b"a")):
+                info = tarfile.TarInfo(f"{n}.{suffix}")
+                info.size = len(member)
+                out.addfile(info, io.BytesIO(member))
+    once, again = (found(tmp_path, "--limit", 5) for _ in range(2))
+    assert once["images"] == again["images"]
+    assert (once["pairs"], once["inspected"]) == (40, 5)
+    assert once["images"]["sizes"][2][0] - once["images"]["sizes"][0][0] > 4  # not the first ones, nor neighbours
+
+
+def test_the_packaged_emoji_and_recipes() -> None:
+    facts = found("emoji_ito.yaml", "--limit", 20)
+    assert facts["source"] == "emoji"
+    assert facts["images"]["sizes"] == [[64, 64]] * 3
+    assert found("emoji", "--limit", 20)["captions"] == facts["captions"]
+
+
+def test_mistakes_are_one_message(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b.txt").touch()
+    for arguments, status, said in (
+        ([tmp_path / "a"], 1, "has no metadata.jsonl and no .tar"),
+        ([tmp_path / "c"], 1, "is not there"),
+        ([tmp_path / "b.txt"], 1, "cannot be told from its name"),
+        ([f"{tmp_path}/*.tar"], 1, "no tar matches"),
+        (["synth/clip.yaml"], 1, "only images with texts"),
+        ([tmp_path, "--source", "shard"], 2, "did you mean 'shards'?"),
+        ([tmp_path, "--source", "shards", "--set", "caption_kee=a"], 2, "did you mean 'caption_key'?"),
+        (["emoji", "--sheet", "a.txt"], 2, "draws .png"),
+        (["emoji.yaml"], 2, "no such recipe"),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == status, (arguments, result.output)
+        assert said in result.stderr, (arguments, result.stderr)
+        assert "Traceback" not in result.stderr
+        assert not result.stdout
+
+
+def test_nothing_usable_is_a_failure_that_still_reports(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"junk")
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "a"}')
+    result = run(tmp_path, "--json", "--sheet", tmp_path / "sheet.png")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["bad"]["number"] == 1
+    assert "holds no usable pair; the first is" in result.stderr
+    assert not (tmp_path / "sheet.png").exists()
