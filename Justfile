@@ -24,6 +24,10 @@ test *ARGS:
 test-quick:
     pytest -n 2 -m "not slow"
 
+# ViT-L/14 takes real steps, ViT-B/16 resumes, on the CPU: 8 GB of memory, 6 of disk, ten minutes or more
+test-large:
+    pytest -s -m large
+
 # contrastive losses against dense torch and their peers: a table, kernels/bench/results.csv and a plot
 bench-kernels *ARGS:
     python -m kernels.bench {{ARGS}}
