@@ -36,6 +36,10 @@ bench-kernels *ARGS:
 bench-modalities *ARGS:
     python -m workbench.bench.modalities {{ARGS}}
 
+# memory, time and the loss's share of it against batch and micro-batch: a CSV, a plot, a table; five minutes of a core
+bench-memory *ARGS:
+    python -m workbench.bench.memory {{ARGS}}
+
 # on a GPU, in nine minutes: check, tune, compare and profile the kernels; writes a report to DIR
 bench-gpu DIR="bench-gpu" *ARGS:
     python -m kernels.bench.gpu --out {{DIR}} {{ARGS}}
