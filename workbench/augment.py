@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from workbench.component import Section, did_you_mean
+from workbench.crop import RandomCrop
 from workbench.types import Transform
 
 __all__ = ["Augment", "Normalise"]
@@ -77,21 +78,21 @@ class Augment(Section):
 
     def compose(self, size: Sequence[int]) -> Transform:
         """An RGB image of any size -> [3, *size] uint8."""
-        bicubic = v2.InterpolationMode.BICUBIC
+        colours: list[nn.Module] = []
+        if self.jitter:
+            colours.append(v2.RandomApply([ColorJitter(*self.jitter)], self.jitter_p))
+        if self.grayscale:
+            colours.append(v2.RandomGrayscale(self.grayscale))
+        if self.blur:
+            colours.append(v2.RandomApply([GaussianBlur(2 * min(size) / 224)], self.blur))
         steps: list[nn.Module] = (  # the crop first: the rest then works on few pixels
-            [v2.RandomResizedCrop(size, self.crop, interpolation=bicubic)]
+            [RandomCrop(size, self.crop, as_image=bool(colours))]
             if self.crop
-            else [v2.Resize(min(size), bicubic), v2.CenterCrop(size)]
+            else [v2.Resize(min(size), v2.InterpolationMode.BICUBIC), v2.CenterCrop(size)]
         )
         if self.flip:
             steps.append(v2.RandomHorizontalFlip(self.flip))
-        if self.jitter:
-            steps.append(v2.RandomApply([ColorJitter(*self.jitter)], self.jitter_p))
-        if self.grayscale:
-            steps.append(v2.RandomGrayscale(self.grayscale))
-        if self.blur:
-            steps.append(v2.RandomApply([GaussianBlur(2 * min(size) / 224)], self.blur))
-        return v2.Compose([*steps, v2.PILToTensor()])
+        return v2.Compose([*steps, *colours, v2.PILToTensor()])  # which leaves a tensor alone
 
 
 class ColorJitter(nn.Module):
