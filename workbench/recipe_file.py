@@ -16,7 +16,7 @@ from workbench.errors import RecipeError
 
 SHIPPED = Path(__file__).parent / "_recipes"
 """recipes inside the wheel; a source checkout keeps them in recipes/ beside the package"""
-SHORT = {("model", "init"): "from"}
+SHORT: dict[tuple[str, ...], str] = {("model", "init"): "from"}
 """what a bare word stands for in the place of a block: here, and elsewhere the block's `name`"""
 Lines = dict[tuple, str]
 """{path of a key: where it was written}"""
