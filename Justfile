@@ -24,6 +24,10 @@ test *ARGS:
 test-quick:
     pytest -n 2 -m "not slow"
 
+# ViT-L/14 takes real steps, ViT-B/16 resumes, on the CPU: 8 GB of memory, 6 of disk, ten minutes or more
+test-large:
+    pytest -s -m large
+
 # contrastive losses against dense torch and their peers: a table, kernels/bench/results.csv and a plot
 bench-kernels *ARGS:
     python -m kernels.bench {{ARGS}}
@@ -35,6 +39,10 @@ bench-modalities *ARGS:
 # images a second of the loader beside open_clip's, on the same tars in turns: a table; ten minutes
 bench-loader *ARGS:
     python -m workbench.bench.loader {{ARGS}}
+
+# memory, time and the loss's share of it against batch and micro-batch: a CSV, a plot, a table; five minutes of a core
+bench-memory *ARGS:
+    python -m workbench.bench.memory {{ARGS}}
 
 # on a GPU, in nine minutes: check, tune, compare and profile the kernels; writes a report to DIR
 bench-gpu DIR="bench-gpu" *ARGS:

@@ -1,6 +1,8 @@
 """Costs without data or weights, against counts known from elsewhere."""
 
 import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from workbench.dry import cost, missing_data
 from workbench.recipe import Recipe, load_recipe, parse_recipe
@@ -20,6 +22,35 @@ def test_counts_of_a_small_network_by_hand() -> None:
     assert found.flops_per_sample == 3 * (4 * weights + 2 * 32 * 16)
     assert found.state_bytes == 16 * found.total_parameters
     assert found.total_samples == 640
+
+
+OBJECTIVES = ("clip", "siglip", "comm", "confu", "confu_chain", "gram", "symile", "triangle")
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_the_step_is_whole(objective: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every parameter of model and objective has met the optimizer with a gradient, and none of them is real."""
+    update, met = torch.optim.AdamW.step, []
+
+    def step(self: torch.optim.AdamW) -> None:
+        met.extend(p for group in self.param_groups for p in group["params"])
+        assert all(isinstance(p.grad, FakeTensor) and p.grad.shape == p.shape for p in met)
+        update(self)
+        assert all(isinstance(x, FakeTensor) for p in met for x in self.state[p].values())
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    model = {"dim": 16, "encoders": dict.fromkeys("abc", "mlp"), "fusion": {"name": "deep_set", "hidden": 16}}
+    recipe = tiny(objective=objective, model=model)
+    learned = [p for p in recipe.objective.build(tuple("abc")).parameters() if p.requires_grad]
+    found = cost(recipe)
+    fixed = found.parameters.get("objective", 0) - sum(p.numel() for p in learned)
+    assert sum(p.numel() for p in met) == found.total_parameters - fixed
+
+
+def test_what_the_objective_refuses_is_refused_without_training() -> None:
+    model = {"dim": 16, "encoders": dict.fromkeys("ab", "mlp"), "fusion": {"name": "deep_set", "hidden": 16}}
+    with pytest.raises(ValueError, match="a single view has no other view to match"):
+        cost(tiny(objective="ito", model=model))
 
 
 def test_activations_scale_with_the_samples_held_at_once() -> None:

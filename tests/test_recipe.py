@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench.recipe import RecipeError, load_recipe, parse_recipe
+from workbench.recipe import Init, RecipeError, load_recipe, parse_recipe
 from workbench.recipe_file import recipe_names, shipped_recipes
 
 GOOD = """\
@@ -60,6 +60,16 @@ def test_override_wins_and_is_named_in_its_error(tmp_path: Path) -> None:
     assert load_recipe(path, ("train.lr=1e-2", "data.task.bits=5")).train.lr == 0.01
     with pytest.raises(RecipeError, match=r"--set train.batch=many: train.batch: .*'many'"):
         load_recipe(path, ("train.batch=many",))
+
+
+def test_a_bare_path_to_start_from_takes_further_keys(tmp_path: Path) -> None:
+    path = write(tmp_path, "r.yaml", GOOD)
+    overrides = ("model.init=runs/one", "model.init.checkpoint=best")
+    bare = write(tmp_path, "bare.yaml", "extends: r.yaml\nmodel: {init: runs/one}\n")
+    for recipe in (load_recipe(path, overrides), load_recipe(bare, overrides[1:])):
+        assert recipe.model.init is not None
+        assert (recipe.model.init.from_, recipe.model.init.checkpoint) == ("runs/one", "best")
+    assert load_recipe(path, (*overrides, "model.init=runs/two")).model.init == Init.model_validate("runs/two")
 
 
 def test_a_block_of_another_name_replaces_its_parents_whole(tmp_path: Path) -> None:

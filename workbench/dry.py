@@ -2,6 +2,9 @@
 
 Counted, not estimated, where it can be: parameters from the modules, FLOPs by torch's counter over forward and
 backward, activations from what autograd really saves. Only the hours are an estimate, and say of what.
+
+The trap: an objective reads numbers (which rows exist, which ids are equal), and fake tensors have none. So the step is
+fake up to the embeddings and from their gradients on; between them the objective sees real rows of a few samples.
 """
 
 from __future__ import annotations
@@ -10,16 +13,18 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.functional import normalize
 from torch.utils.flop_counter import FlopCounterMode
 
 from workbench.build import Parts, build_optimizer, build_parts
 from workbench.recipe import Recipe
+from workbench.types import Pool, View, Views
 
 PROBE = 4
 """samples of the fake step; costs are per sample, so a few suffice"""
@@ -96,27 +101,16 @@ def assemble(recipe: Recipe) -> Parts:
 
 
 def cost(recipe: Recipe, processes: int = 1) -> Cost:
-    """One step's model pass on fake tensors, for so many processes. Raises ValueError where parts do not fit."""
+    """One training step, for so many processes. Raises ValueError where parts do not fit, or the objective refuses."""
     parts = assemble(recipe)
-    build_optimizer(parts)  # refuses what a run would: a model that is frozen whole, layer_decay without layers
-    raw = {m: _inputs(parts, m) for m in parts.model.encoders}
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        parts.model.to_empty(device="cpu")
-        sides = [str(side) for side in parts.objective.sides(0)]
-        inputs = {m: mode.from_tensor(x) for m, x in raw.items()}
-        valid = {m: torch.ones(x.shape[:2], dtype=torch.bool) for m, x in inputs.items()}
-        precision = torch.autocast("cpu", torch.bfloat16, enabled=recipe.train.precision == "bf16")
-        with FlopCounterMode(display=False) as counter, _saved_bytes(parts) as saved:
-            with precision:
-                views = parts.model(inputs, valid, sides)
-            torch.stack([view.z.sum() for view in views.values()]).sum().backward()
+    step = _step(parts)
     parameters, frozen = _parameters(parts), _parameters(parts, frozen=True)
     return Cost(
         parameters=parameters,
         frozen=frozen,
-        flops_per_sample=counter.get_total_flops() / PROBE,
-        activation_bytes_per_sample=sum(saved.values()) / PROBE,
-        embedding_bytes_per_sample=2 * 4 * sum(view.z[0].numel() for view in views.values()),
+        flops_per_sample=step.flops / PROBE,
+        activation_bytes_per_sample=step.saved / PROBE,
+        embedding_bytes_per_sample=2 * 4 * sum(view.z[0].numel() for view in step.views.values()),
         state_bytes=16 * sum(parameters.values()) - 12 * sum(frozen.values()),
         batch=recipe.train.batch,
         samples_at_once=recipe.train.microbatch or recipe.train.batch,
@@ -124,6 +118,50 @@ def cost(recipe: Recipe, processes: int = 1) -> Cost:
         processes=processes,
         shares=max(1, processes // recipe.parallel.copies) if recipe.parallel.strategy == "fsdp" else 1,
     )
+
+
+class _Step(NamedTuple):
+    views: Views
+    flops: float
+    saved: int
+    """bytes kept for the backward pass"""
+
+
+def _step(parts: Parts) -> _Step:
+    """Forward, backward and update of PROBE samples on fake tensors, but for the objective."""
+    raw = {m: _inputs(parts, m) for m in parts.model.encoders}
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    precision = torch.autocast("cpu", torch.bfloat16, enabled=parts.recipe.train.precision == "bf16")
+    with mode:
+        parts.model.to_empty(device="cpu")
+        parts.objective.to_empty(device="cpu")
+        optimizer = build_optimizer(parts)  # refuses what a run would: a model frozen whole, layer_decay without layers
+        inputs = {m: mode.from_tensor(x) for m, x in raw.items()}
+        valid = {m: torch.ones(x.shape[:2], dtype=torch.bool) for m, x in inputs.items()}
+        sides = [str(side) for side in parts.objective.sides(0)]
+        with FlopCounterMode(display=False) as forward, _saved_bytes(parts) as saved, precision:
+            views = parts.model(inputs, valid, sides)
+    rows, own = _contrast(parts, views)
+    with mode:
+        for parameter, gradient in zip(parts.objective.parameters(), own, strict=True):
+            parameter.grad = None if gradient is None else mode.from_tensor(gradient)
+        reached = {side: mode.from_tensor(gradient) for side, gradient in rows.items() if gradient is not None}
+        with FlopCounterMode(display=False) as backward:
+            torch.autograd.backward([views[side].z for side in reached], list(reached.values()))
+        optimizer.step()
+    return _Step(views, forward.get_total_flops() + backward.get_total_flops(), sum(saved.values()))
+
+
+def _contrast(parts: Parts, views: Views) -> tuple[dict[str, Tensor | None], list[Tensor | None]]:
+    """Gradients of the loss, for the views' rows and for the objective's own parameters, at real, random rows."""
+    recipe = parts.recipe
+    objective = recipe.objective.build(tuple(parts.model.encoders))
+    real = {
+        side: View(normalize(torch.randn(view.z.shape), dim=-1).requires_grad_(), torch.ones(view.valid.shape).bool())
+        for side, view in views.items()
+    }
+    objective(real, Pool(real, torch.arange(PROBE), seed=recipe.seed)).total.backward()
+    return {side: view.z.grad for side, view in real.items()}, [p.grad for p in objective.parameters()]
 
 
 def missing_data(recipe: Recipe) -> str | None:
@@ -187,6 +225,7 @@ def print_cost(recipe: Recipe, found: Cost) -> None:
     from rich.table import Table
 
     table = Table(title=f"{recipe.name}: one step on fake tensors", show_header=False)
+    table.add_row("tried", f"forward, backward, AdamW; the objective on real rows of {PROBE} samples")
     table.add_row("parameters", f"{found.total_parameters / 1e6:.1f} M parameters")
     for name, count in found.parameters.items():
         frozen = found.frozen.get(name)

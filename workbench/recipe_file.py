@@ -16,8 +16,8 @@ from workbench.errors import RecipeError
 
 SHIPPED = Path(__file__).parent / "_recipes"
 """recipes inside the wheel; a source checkout keeps them in recipes/ beside the package"""
-
-
+SHORT: dict[tuple[str, ...], str] = {("model", "init"): "from"}
+"""what a bare word stands for in the place of a block: here, and elsewhere the block's `name`"""
 Lines = dict[tuple, str]
 """{path of a key: where it was written}"""
 
@@ -105,15 +105,18 @@ def _parse_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
     return tree, lines
 
 
-def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Deep merge; a block with another `name` replaces its parent's whole, since its keys belong to another class."""
+def merge(base: dict[str, Any], over: dict[str, Any], at: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Deep merge; a block with another `name` replaces its parent's whole, since its keys belong to another class.
+
+    `at` is the path of keys to both. A bare word in the base is the block that it is short for.
+    """
     merged = dict(base)
     for key, item in over.items():
         old = merged.get(key)
         if isinstance(item, dict) and isinstance(old, str):
-            old = {"name": old}
+            old = {SHORT.get((*at, key), "name"): old}
         if isinstance(item, dict) and isinstance(old, dict) and item.get("name", old.get("name")) == old.get("name"):
-            merged[key] = merge(old, item)
+            merged[key] = merge(old, item, (*at, key))
         else:
             merged[key] = item
     return merged
