@@ -30,8 +30,8 @@ __all__ = ["Profile"]
 
 WARM, STEPS = 5, 10
 """steps before the profile, and in it: the first ones choose kernels, find their memory and fill the queue of data"""
-SHOWN, WRITTEN = 12, 100
-"""operations in the table on the terminal, and in the file"""
+SHOWN, WRITTEN = (12, 40), (100, 110)
+"""operations, and letters of their names: on the terminal, and in the file"""
 
 
 class Profile(Callback):
@@ -75,7 +75,7 @@ class Profile(Callback):
         if not self.phases:
             console.print(f"no profile: it begins {self.warm} steps after the start, and the run had ended by then")
             return
-        console.print(self._by_phase(), self._by_operation(SHOWN))
+        console.print(self._by_phase(), self._by_operation(*SHOWN))
         console.print(f"all of it is in {self.folder}; trace.json.gz opens in ui.perfetto.dev", soft_wrap=True)
 
     def _begin(self, engine: Engine) -> None:
@@ -94,7 +94,7 @@ class Profile(Callback):
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._profiler.export_chrome_trace(str(self.folder / "trace.json.gz"))
-            for name, table in (("phases", self._by_phase()), ("top-ops", self._by_operation(WRITTEN))):
+            for name, table in (("phases", self._by_phase()), ("top-ops", self._by_operation(*WRITTEN))):
                 with (self.folder / f"{name}.txt").open("w", encoding="utf-8") as file:
                     Console(file=file, width=160).print(table)
 
@@ -110,7 +110,7 @@ class Profile(Callback):
         table.add_row("without the profiler", _ms(plain), "")
         return table
 
-    def _by_operation(self, count: int) -> Table:
+    def _by_operation(self, count: int, letters: int) -> Table:
         """By the time in an operation itself, without those that it calls; on CUDA by kernel."""
         assert self.clock
         device = DeviceType.CUDA if self.clock.on_cuda else DeviceType.CPU
@@ -118,7 +118,7 @@ class Profile(Callback):
         found = [e for e in self._profiler.key_averages() if e.device_type == device and not e.is_user_annotation]
         whole = sum(getattr(e, name) for e in found)
         kind = "kernel" if self.clock.on_cuda else "operation"
-        table = Table(Column(kind, no_wrap=True), *_numbers("calls a step", "ms a step", "share"))
+        table = Table(Column(kind, no_wrap=True, max_width=letters), *_numbers("calls a step", "ms a step", "share"))
         for e in sorted(found, key=lambda e: -getattr(e, name))[:count]:
             own = getattr(e, name)
             calls = f"{e.count / self.steps:g}"
