@@ -1,4 +1,7 @@
-"""Image augmentation: a PIL image in, a normalised tensor out, every choice drawn from torch's global generator.
+"""Image augmentation: a PIL image in, a tensor of bytes out, every choice drawn from torch's global generator.
+
+Images stay bytes until the model has them (`Normalise`): a quarter of float32 in every worker, queue and batch, and on
+the way to the device.
 
 The trap is speed: torchvision's colour jitter passes over the image four times and through HSV, which costs more than
 everything else together. Here the four changes of colour are one 3 x 4 matrix, applied in one pass.
@@ -12,18 +15,18 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from numpy import ndarray
 from PIL import Image, ImageFilter
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F
 
 from workbench.component import Section, did_you_mean
+from workbench.crop import RandomCrop
 from workbench.types import Transform
 
-__all__ = ["Augment"]
+__all__ = ["Augment", "Normalise"]
 
 PRESETS: dict[str, dict[str, Any]] = {
     "none": {"crop": None},
@@ -73,23 +76,23 @@ class Augment(Section):
             raise ValueError(f"crop {self.crop} must be a smallest share above 0, then a largest one")
         return self
 
-    def compose(self, size: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> Transform:
-        """An RGB image of any size -> [3, *size] float32, `mean` and `std` in units of full brightness."""
-        bicubic = v2.InterpolationMode.BICUBIC
+    def compose(self, size: Sequence[int]) -> Transform:
+        """An RGB image of any size -> [3, *size] uint8."""
+        colours: list[nn.Module] = []
+        if self.jitter:
+            colours.append(v2.RandomApply([ColorJitter(*self.jitter)], self.jitter_p))
+        if self.grayscale:
+            colours.append(v2.RandomGrayscale(self.grayscale))
+        if self.blur:
+            colours.append(v2.RandomApply([GaussianBlur(2 * min(size) / 224)], self.blur))
         steps: list[nn.Module] = (  # the crop first: the rest then works on few pixels
-            [v2.RandomResizedCrop(size, self.crop, interpolation=bicubic)]
+            [RandomCrop(size, self.crop, as_image=bool(colours))]
             if self.crop
-            else [v2.Resize(min(size), bicubic), v2.CenterCrop(size)]
+            else [v2.Resize(min(size), v2.InterpolationMode.BICUBIC), v2.CenterCrop(size)]
         )
         if self.flip:
             steps.append(v2.RandomHorizontalFlip(self.flip))
-        if self.jitter:
-            steps.append(v2.RandomApply([ColorJitter(*self.jitter)], self.jitter_p))
-        if self.grayscale:
-            steps.append(v2.RandomGrayscale(self.grayscale))
-        if self.blur:
-            steps.append(v2.RandomApply([GaussianBlur(2 * min(size) / 224)], self.blur))
-        return v2.Compose([*steps, ToTensor(mean, std)])
+        return v2.Compose([*steps, *colours, v2.PILToTensor()])  # which leaves a tensor alone
 
 
 class ColorJitter(nn.Module):
@@ -142,12 +145,19 @@ class GaussianBlur(nn.Module):
         return image.filter(ImageFilter.GaussianBlur(torch.empty(1).uniform_(0, self.largest).item()))
 
 
-class ToTensor(nn.Module):
-    """uint8 to normalised float32."""
+class Normalise(nn.Module):
+    """Bytes to normalised float32, on the device that computes. The type decides: floats are normalised already.
+
+    `mean` and `std` in units of full brightness. No part of a checkpoint.
+    """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
-        self.mean, self.std = (255 * torch.tensor(x)[:, None, None] for x in (mean, std))
+        for name, value in (("mean", mean), ("std", std)):
+            self.register_buffer(name, 255 * torch.tensor(value)[:, None, None], persistent=False)
 
-    def forward(self, image: Image.Image) -> Float[Tensor, "3 h w"]:
-        return F.pil_to_tensor(image).float().sub_(self.mean).div_(self.std)
+    def forward(self, x: UInt8[Tensor, "n 3 h w"] | Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+        return x if x.is_floating_point() else (x - self.mean).div_(self.std)

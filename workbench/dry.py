@@ -149,7 +149,7 @@ def _inputs(parts: Parts, modality: str) -> Tensor:
     raw: Any = {"image": Image.new("RGB", (8, 8)), "text": "a", "vector": torch.zeros(description.shape)}[
         description.kind
     ]
-    x = parts.transforms(train=False)[modality](raw)
+    x = parts.transforms(train=True)[modality](raw)
     return x.expand(PROBE, description.count, *x.shape)
 
 

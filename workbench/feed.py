@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from workbench.errors import BadSample, DataLost, RecipeError
 from workbench.seeds import seed_for, seed_torch
@@ -189,7 +189,9 @@ class Collate:
             template = next((x for s in samples for x in s.inputs.get(name, ())), None)
             if template is None:
                 raise ValueError(f"no sample of this batch has any '{name}': use a larger train.batch or other data")
-            inputs[name] = torch.stack([_pad(s.inputs.get(name, []), template, modality.count) for s in samples])
+            rows = [_pad(s.inputs.get(name, []), template, modality.count) for s in samples]
+            # in a worker this is written once, into the memory that it shares with its parent
+            inputs[name] = default_collate([x for row in rows for x in row]).unflatten(0, (len(rows), modality.count))
             have = torch.tensor([len(s.inputs.get(name, ())) for s in samples])
             valid[name] = torch.arange(modality.count) < have[:, None]
         targets = {t: torch.tensor([s.targets[t] for s in samples]) for t in samples[0].targets}
@@ -197,10 +199,10 @@ class Collate:
         return Batch(inputs, valid, torch.tensor([s.id for s in samples]), targets, skipped)
 
 
-def _pad(items: list[Tensor], template: Tensor, count: int) -> Tensor:
-    """[count, ...]; absent items repeat the first one, so that no encoder sees a degenerate input."""
+def _pad(items: list[Tensor], template: Tensor, count: int) -> list[Tensor]:
+    """`count` of them; absent items repeat the first one, so that no encoder sees a degenerate input."""
     filler = items[0] if items else torch.zeros_like(template)
-    return torch.stack(items + [filler] * (count - len(items)))
+    return items + [filler] * (count - len(items))
 
 
 def ignore_stops(_: int) -> None:

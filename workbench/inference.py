@@ -40,7 +40,7 @@ class DualEncoder:
         self._embed = Embedder(self.model, transforms, device)
 
     def encode_image(self, images: Sequence[Any] | Tensor) -> Float[Tensor, "n d"]:
-        """Unit rows, fp32, of PIL images or of pixels [n, 3, h, w] that are already normalised."""
+        """Unit rows, fp32, of PIL images or of pixels [n, 3, h, w]: floats that are already normalised, or bytes."""
         return self._encode(self._image, images)
 
     def encode_text(self, texts: Sequence[str]) -> Float[Tensor, "n d"]:

@@ -10,6 +10,8 @@ from typing import Literal
 
 Verdict = Literal["passed", "blind", "partial", "below floor", "unknown"]
 
+PASSES = 0.95
+"""share of the learnable nats"""
 _ROUNDING = 1e-5  # of a float32 loss, over the no-information loss: the s.e. of a constant loss allows for none
 
 
@@ -44,6 +46,6 @@ def verdict(
         return "unknown"
     if loss < floor - 3 * loss_se - _ROUNDING * abs(no_information):
         return "below floor"
-    if (recovered(loss, floor, no_information) or 0) >= 0.95:
+    if (recovered(loss, floor, no_information) or 0) >= PASSES:
         return "passed"
     return "blind" if abs(loss - no_information) <= 0.02 * total_weight else "partial"

@@ -28,7 +28,7 @@ def test_the_command_measures_what_its_file_lacks(tmp_path: Path, monkeypatch: p
         [*old, modalities.Measured("symile", 4, 0, 4, 6.0, 3.0, 40, 9.0, 1.0, 4.2, 4.1, 0.97, "passed")], out
     )
     monkeypatch.setitem(modalities.EPOCHS, 3, 1)
-    monkeypatch.setattr(modalities, "measure_all", lambda todo, jobs: (modalities.measure(*key) for key in todo))
+    monkeypatch.setattr(modalities, "in_processes", lambda work, todo, jobs: (work(*key) for key in todo))
     done = CliRunner().invoke(modalities.main, ["--out", str(out), "--most", "3"])
     assert done.exit_code == 0, done.output
     assert done.stderr.count("seed 0") == 1
@@ -50,3 +50,10 @@ def test_the_command_measures_what_its_file_lacks(tmp_path: Path, monkeypatch: p
     assert "| 4 | symile | 4 | 6 | 3 | 40 | 1.000 | 0.970 | passed 1/1 |" in done.stdout
     assert "| 3 | symile | 3 | 5 | 2 | - | - | - | not trained |" in done.stdout
     assert min(Image.open(out.with_suffix(".png")).size) > 300
+
+    again = CliRunner().invoke(modalities.main, ["--out", str(out), "--most", "3", "--costs"])
+    assert again.exit_code == 0, again.output
+    assert again.stderr.count("seed 0") == 4
+    symile = modalities.read(out)[3]
+    assert symile.ms_per_step != 6.0
+    assert symile.accuracy == 1.0, "what was learned stays"

@@ -319,7 +319,11 @@ def test_evaluation_images(shape: tuple[int, int]) -> None:
 def test_training_images() -> None:
     image = Image.fromarray(np.random.default_rng().integers(0, 256, (40, 40, 3), dtype=np.uint8))
     plain = OpenCLIP(IMAGE, DIM, config=VIT, augment=Augment.model_validate("none"))
-    torch.testing.assert_close(plain.transform(train=True)(image), plain.transform(train=False)(image))
+    pixels, floats = plain.transform(train=True)(image)[None], plain.transform(train=False)(image)[None]
+    assert (pixels.dtype, floats.dtype) == (torch.uint8, torch.float32)
+    torch.testing.assert_close(plain.normalise(pixels), floats)
+    plain.eval()
+    torch.testing.assert_close(plain(pixels).z, plain(floats).z)
     for encoder in (OpenCLIP(IMAGE, DIM, config=VIT), OpenCLIP(IMAGE, DIM, config=TRUNKS["convnext"])):
         transform = encoder.transform(train=True)
         draws = [transform(image) for _ in range(4)]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 
 from workbench.component import validate
 from workbench.evals.probe import STRENGTHS, Probe
@@ -131,16 +132,33 @@ def test_the_strength_is_that_of_the_validation_split(noise):
         x = x.astype(np.float64)
         mean, std = x.mean(0), x.std(0)
         model = LogisticRegression(C=1 / strength, max_iter=1000).fit((x - mean) / std, y)
-        return lambda new: model.predict((new.astype(np.float64) - mean) / std)
+        return lambda new: model.predict_proba((new.astype(np.float64) - mean) / std)
 
-    scores = {strength: (fitted(x, y, strength)(x_val) == y_val).mean() for strength in STRENGTHS["linear"]}
-    strength = next(s for s in sorted(scores, reverse=True) if scores[s] == max(scores.values()))
-    hits = fitted(np.concatenate([x, x_val]), np.concatenate([y, y_val]), strength)(x_test) == y_test
+    def merit(strength):
+        p = fitted(x, y, strength)(x_val)
+        return (p.argmax(1) == y_val).mean(), -log_loss(y_val, p, labels=[0, 1, 2])
+
+    strength = max(STRENGTHS["linear"], key=merit)
+    p = fitted(np.concatenate([x, x_val]), np.concatenate([y, y_val]), strength)(x_test)
+    hits = p.argmax(1) == y_test
     objective = SimpleNamespace(all_sides=[Side(("image",))])
     got = dict(Probe(on=("image",)).run(context(splits, objective)))
     assert got["image/accuracy"] == pytest.approx(hits.mean()), seed
     balanced = [hits[y_test == c].mean() for c in np.unique(y_test)]
     assert got["image/balanced_accuracy"] == pytest.approx(np.mean(balanced)), seed
+
+
+def test_a_strong_penalty_that_is_barely_right_is_not_chosen():
+    """On balanced training labels every strength is right; fitted again on unbalanced ones, the strongest says the
+    majority."""
+
+    def rows(ones: int, zeros: int) -> Rows:
+        labels = np.repeat([1, 0], [ones, zeros])
+        return {"image": (2.0 * labels[:, None] - 1, range(ones + zeros), labels)}
+
+    splits = {"train": rows(100, 100), "validation": rows(40, 160), "test": rows(100, 100)}
+    objective = SimpleNamespace(all_sides=[Side(("image",))])
+    assert dict(Probe(on=("image",)).run(context(splits, objective)))["image/accuracy"] == 1
 
 
 def test_limits_and_shots_are_drawn_by_the_seed():

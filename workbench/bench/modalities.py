@@ -10,7 +10,7 @@ import csv
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,15 @@ def measure(objective: str, modalities: int, seed: int) -> Measured:
     return Measured(objective, modalities, seed, terms, *cost, epochs, **learned)
 
 
+def costs_again(row: Measured) -> Measured:
+    """The same row with time and memory of this process, and what was learned as it was."""
+    import torch
+
+    torch.set_num_threads(1)
+    ms, mib = _cost(_recipe(row.objective, row.modalities, row.seed, f"{WARM + TIMED} steps"))
+    return replace(row, ms_per_step=ms, step_mib=mib)
+
+
 def _recipe(objective: str, modalities: int, seed: int, span: str) -> Any:
     from workbench import lineup
 
@@ -116,10 +125,10 @@ def _learned(objective: str, recipe: Any) -> dict[str, Any]:
     return {name: getattr(found, name) for name in ("seconds", "accuracy", "loss", "floor", "recovered", "verdict")}
 
 
-def measure_all(todo: Iterable[tuple[str, int, int]], jobs: int) -> Iterable[Measured]:
+def in_processes(work: Callable[..., Measured], todo: Iterable[tuple[Any, ...]], jobs: int) -> Iterable[Measured]:
     """Each in a process of its own, so many at once, as they end."""
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        for done in as_completed([pool.submit(measure, *key) for key in todo]):
+        for done in as_completed([pool.submit(work, *arguments) for arguments in todo]):
             yield done.result()
 
 
@@ -154,19 +163,26 @@ def write(rows: Sequence[Measured], path: Path) -> None:
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(min=1))
 @click.option("--most", default=8, show_default=True, type=click.IntRange(3, 8), help="Modalities.")
 @click.option("--jobs", default=2, show_default=True, type=click.IntRange(min=1), help="Measurements at once.")
-def main(out: Path, seeds: int, most: int, jobs: int) -> None:
+@click.option(
+    "--costs", is_flag=True, help="Then measure time and memory of all rows again, one at a time: on a free core."
+)
+def main(out: Path, seeds: int, most: int, jobs: int, costs: bool) -> None:
     """Measure what OUT does not have yet; print a table, write OUT and a plot beside it. About half an hour a seed."""
-    rows = read(out)
-    have = {row.key for row in rows}
+    rows = {row.key: row for row in read(out)}
     wanted = [(o, m, seed) for seed in range(seeds) for m in range(3, most + 1) for o in TERMS]
-    for row in measure_all([key for key in wanted if key not in have], jobs):
-        rows.append(row)
-        write(rows, out)
-        click.echo(
-            f"{row.objective}, {row.modalities} modalities, seed {row.seed}: {row.verdict or 'cost only'}", err=True
-        )
-    click.echo(table(rows))
-    plot(rows, out.with_suffix(".png"))
+
+    def enter(row: Measured) -> None:
+        rows[row.key] = row
+        write(list(rows.values()), out)
+        learned = row.verdict or "cost only"
+        click.echo(f"{row.objective}, {row.modalities} modalities, seed {row.seed}: {learned}", err=True)
+
+    for row in in_processes(measure, [key for key in wanted if key not in rows], jobs):
+        enter(row)
+    for row in in_processes(costs_again, [(row,) for row in rows.values()], 1) if costs else ():
+        enter(row)
+    click.echo(table(list(rows.values())))
+    plot(list(rows.values()), out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

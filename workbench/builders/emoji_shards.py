@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +35,16 @@ def build(out: Path, *, shard: int = SHARD, texts_each: int | None = None) -> di
         rows = pq.read_table(PACKAGED / FILES[split], columns=["image", "concept"]).to_pydict()
         pairs = list(zip(rows["image"], (texts[concept][:texts_each] for concept in rows["concept"]), strict=True))
         for number, begin in enumerate(range(0, len(pairs), shard)):
-            _write(out / f"{split}-{number:06}.tar", begin, pairs[begin : begin + shard])
+            write(out / f"{split}-{number:06}.tar", begin, pairs[begin : begin + shard])
         drawings[split], tars[split] = len(pairs), -(-len(pairs) // shard)
     return {"drawings": drawings, "tars": tars}
 
 
-def _write(path: Path, first: int, pairs: list[tuple[bytes, list[str]]]) -> None:
+def write(path: Path, first: int, pairs: Sequence[tuple[bytes, Sequence[str]]], extension: str = "webp") -> None:
+    """A tar of encoded images and their captions, numbered from `first` on."""
     with tarfile.open(path, "w") as tar:
         for index, (image, texts) in enumerate(pairs, first):
-            for suffix, content in (("webp", image), ("txt", "\n".join(texts).encode())):
+            for suffix, content in ((extension, image), ("txt", "\n".join(texts).encode())):
                 member = tarfile.TarInfo(f"{index:06}.{suffix}")
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))

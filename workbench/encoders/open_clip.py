@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import open_clip
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
 from open_clip import CLIPTextCfg, CLIPVisionCfg, SimpleTokenizer
 from open_clip.model import _build_text_tower, _build_vision_tower
 from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from workbench.augment import Augment
+from workbench.augment import Augment, Normalise
 from workbench.component import did_you_mean
 from workbench.encoders._open_clip_weights import (
     Part,
@@ -102,6 +102,7 @@ class OpenCLIP(nn.Module):
             finish_trunk(self.tower, dim)
         self.augment = augment or Augment()
         self.preprocess = PreprocessCfg(size=tuple(self.tower.image_size), **preprocess) if image else None
+        self.normalise = Normalise(self.preprocess.mean, self.preprocess.std) if self.preprocess else nn.Identity()
         self.tokenizer = None if image else SimpleTokenizer(context_length=self.tower.context_length)
         if grad_checkpointing:
             checkpoint_gradients(self.tower.trunk if self.kind == "timm" else self.tower)
@@ -163,16 +164,17 @@ class OpenCLIP(nn.Module):
         return {f"tower.{name}": x for name, x in read_tower(self.tower, self.part, path).items()}
 
     def transform(self, train: bool) -> Transform:
-        """PIL RGB -> [3, h, w] float32 (in evaluation by open_clip's own preprocessing), or str -> [l] int64."""
+        """PIL RGB -> [3, h, w], or str -> [l] int64. Training images are uint8, and normalised in the forward; those
+        of an evaluation are float32 by open_clip's own preprocessing."""
         if self.preprocess is None:
             return Tokenize(self.tokenizer)
         if train:
-            return self.augment.compose(self.tower.image_size, self.preprocess.mean, self.preprocess.std)
+            return self.augment.compose(self.tower.image_size)
         evaluation: Any = image_transform_v2(self.preprocess, is_train=False)
         return evaluation
 
-    def forward(self, x: Float[Tensor, "n 3 h w"] | Int64[Tensor, "n l"]) -> Features:
-        return {"vit": self._vit, "timm": self._timm, "text": self._text}[self.kind](x)
+    def forward(self, x: UInt8[Tensor, "n 3 h w"] | Float[Tensor, "n 3 h w"] | Int64[Tensor, "n l"]) -> Features:
+        return {"vit": self._vit, "timm": self._timm, "text": self._text}[self.kind](self.normalise(x))
 
     # What follows are the bodies of open_clip's forwards: those do not return the vector before the projection.
 

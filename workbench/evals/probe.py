@@ -47,11 +47,11 @@ class Samples(NamedTuple):
 class Probe:
     """Test accuracy of a classifier of a label, in fractions, for each input: `image/accuracy`, `image+text/accuracy`.
 
-    Features are standardised. The strength of the L2 penalty that does best on the validation
-    split (of equals, the strongest) is fitted again on both splits together; with `shots`, on the shots alone. All
-    inputs are read from the same samples: the items of the first modality, each with the first item of its id of the
-    others. Yields `chance` (1 / classes) and `majority` (share of the commonest test class), then `{input}/accuracy`
-    and `{input}/balanced_accuracy` (mean recall of the classes present). Items labelled -1 are left out.
+    Features are standardised. The strength of the L2 penalty that does best on the validation split (of equals, the
+    likeliest) is fitted again on both splits together; with `shots`, on the shots alone. All inputs are read from the
+    same samples: the items of the first modality, each with the first item of its id of the others. Yields `chance`
+    (1 / classes) and `majority` (share of the commonest test class), then `{input}/accuracy` and
+    `{input}/balanced_accuracy` (mean recall of the classes present). Items labelled -1 are left out.
 
     Args:
         kind: `linear`, logistic regression by L-BFGS, or `mlp`, one hidden layer of 256 units by Adam
@@ -136,8 +136,9 @@ class Probe:
         with warnings.catch_warnings():
             # a weak penalty on separable data may not converge: it competes as it stands
             warnings.simplefilter("ignore", ConvergenceWarning)
-            scores = [classifier.fit(x, train.labels).score(x_new, validation.labels) for _, classifier in candidates]
-            strength, chosen = candidates[int(np.argmax(scores))]
+            strength, chosen = max(
+                candidates, key=lambda candidate: _merit(candidate[1].fit(x, train.labels), x_new, validation.labels)
+            )
             if self.shots:
                 return chosen
             both = np.concatenate([x, x_new]), np.concatenate([train.labels, validation.labels])
@@ -148,3 +149,12 @@ class Probe:
             return make_pipeline(StandardScaler(), LogisticRegression(C=1 / strength, max_iter=1000))
         random_state = seed_for(seed, "probe") % 2**32  # the weights and the order of its batches
         return make_pipeline(StandardScaler(), MLPClassifier((HIDDEN,), alpha=strength, random_state=random_state))
+
+
+def _merit(classifier: Pipeline, x: Float64[np.ndarray, "n h"], labels: Int64[np.ndarray, " n"]) -> tuple[float, float]:
+    """Accuracy, then mean log-likelihood of the classes it knows: a strong penalty that is right by a hair's breadth is
+    wrong after the second fit."""
+    p, known = classifier.predict_proba(x), np.isin(labels, classifier.classes_)
+    of_label = p[known, np.searchsorted(classifier.classes_, labels[known])]
+    likelihood = np.log(of_label + np.finfo(float).tiny).mean() if known.any() else 0.0
+    return float(classifier.score(x, labels)), float(likelihood)
