@@ -44,6 +44,10 @@ bench-loader *ARGS:
 bench-memory *ARGS:
     python -m workbench.bench.memory {{ARGS}}
 
+# samples/s of `wb pretrain` against open_clip's own trainer, in alternating rounds: a table and a CSV; ten minutes on two cores
+bench-train *ARGS:
+    python -m workbench.bench.train {{ARGS}}
+
 # on a GPU, in nine minutes: check, tune, compare and profile the kernels; writes a report to DIR
 bench-gpu DIR="bench-gpu" *ARGS:
     python -m kernels.bench.gpu --out {{DIR}} {{ARGS}}

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from workbench.allocator import keep_memory
 from workbench.callbacks.evaluation import Evaluation
 from workbench.callbacks.nan_guard import NaNGuard
 from workbench.duration import Span
@@ -128,6 +129,8 @@ def build_engine(parts: Parts, parallel: Parallel, metrics: Metrics) -> Engine:
         raise RecipeError(
             f"train.batch ({train.batch}) must be a multiple of the number of processes ({parallel.world})"
         )
+    if parallel.device.type == "cpu":
+        keep_memory()
     feed = Feed(
         parts.transforms(train=True), train.batch, recipe.seed, parallel.rank, parallel.world, recipe.parallel.workers
     )

@@ -11,7 +11,7 @@ A callback sees a step at these times:
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -68,6 +68,8 @@ class Engine:
     skipped: tuple[Skipped, ...] = ()
     """bad samples that were replaced in this step's batch, on this rank"""
     stop_requested: bool = False
+    phase: Callable[[str], AbstractContextManager[Any]] = nullcontext
+    """what is wrapped around each named part of a step: nothing, unless a profile wants to know its time"""
 
     @property
     def samples(self) -> int:
@@ -85,12 +87,16 @@ class Engine:
         batches: Iterator[Batch] = self.batches(self.step)
         while not self.finished and not self.parallel.any(self.stop_requested):
             started = time.perf_counter()
-            batch = next(batches).to(self.parallel.device)
+            with self.phase("data wait"):
+                batch = next(batches)
+            with self.phase("to device"):
+                batch = batch.to(self.parallel.device)
             self.skipped = batch.skipped
             waited = time.perf_counter() - started
             logs = self.train_step(batch)
             self.step += 1
-            self._record(logs, time.perf_counter() - started, waited)
+            with self.phase("metrics"):
+                self._record(logs, time.perf_counter() - started, waited)
             self._call("on_step", logs)
         gather(self.model)  # for what the first process does alone
         self._call("on_end")
@@ -105,21 +111,26 @@ class Engine:
             self.seed, "step", self.step, self.parallel.rank
         )  # dropout is a function of the step, so a resume repeats it
         loss = self.loss(batch)
-        loss.total.backward()
+        with self.phase("backward"):
+            loss.total.backward()
         parameters = [*self.model.parameters(), *self.objective.parameters()]
-        self.parallel.average_gradients(parameters)
-        norm = clip_gradients(parameters, self.clip)
+        with self.phase("average gradients"):
+            self.parallel.average_gradients(parameters)
+        with self.phase("clip gradients"):
+            norm = clip_gradients(parameters, self.clip)
         logs: Logs = {"loss": loss.total.detach(), "grad_norm": norm, "lr": lr, **loss.logs}
         self._call("on_gradients", logs)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        with self.phase("optimizer"):
+            self.optimizer.step()
+            self.optimizer.zero_grad()
         return logs
 
     def loss(self, batch: Batch) -> Loss:
         """The objective on a batch, against all processes' rows."""
-        with self._autocast():
+        with self.phase("forward"), self._autocast():
             views = self.embed(batch, [str(side) for side in self.objective.sides(self.step)])
-        return self.objective(views, self.parallel.pool(views, batch.ids, self.step, self.seed))
+        with self.phase("loss"):
+            return self.objective(views, self.parallel.pool(views, batch.ids, self.step, self.seed))
 
     def embed(self, batch: Batch, sides: list[str]) -> Views:
         """Embeddings of the whole local batch while holding one micro-batch's activations at a time.
@@ -155,7 +166,8 @@ class Engine:
 
     def _call(self, hook: str, *args: Any) -> None:
         for callback in self.callbacks:
-            getattr(callback, hook)(self, *args)
+            with self.phase(type(callback).__name__):
+                getattr(callback, hook)(self, *args)
 
 
 def _rows(tree: dict[str, Tensor], begin: int, size: int) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from workbench.cli import cli
 SURFACE = {
     "synth": {"--task", "--list", "--objective", "--seeds", "--set", "--run", "--jobs", "--json"}
     | {"--tasks", "--rendered", "--csv", "--plot"},  # of the matrix
-    "pretrain": {"recipe", "--set", "--run", "--nproc", "--fresh", "--dry", "--json"},
+    "pretrain": {"recipe", "--set", "--run", "--nproc", "--fresh", "--dry", "--profile", "--json"},
     "eval": {"run", "--suite", "--checkpoint", "--set", "--json"},
     "check": {"recipes", "--set", "--json"},
     "ls": {"kind", "--dir", "--json"},

@@ -16,22 +16,27 @@ import pyarrow.parquet as pq
 from workbench.data.emoji import FILES, PACKAGED
 
 SHARD = 2000
-"""drawings a tar"""
 SPLITS = ("train", "validation", "test")
 
 
-def build(out: Path) -> dict[str, Any]:
-    """Write out/SPLIT-000000.tar and so on, the same bytes every time; returns how many drawings and tars there are."""
+def build(out: Path, *, shard: int = SHARD, texts_each: int | None = None) -> dict[str, Any]:
+    """Write out/SPLIT-000000.tar and so on, the same bytes every time; returns how many drawings and tars there are.
+
+    Args:
+        out: the folder.
+        shard: drawings a tar.
+        texts_each: so many texts of each drawing at most, the name first; None: all.
+    """
     concepts = pq.read_table(PACKAGED / "concepts.parquet", columns=["concept", "texts"]).to_pydict()
     texts = dict(zip(concepts["concept"], concepts["texts"], strict=True))
     out.mkdir(parents=True, exist_ok=True)
     drawings, tars = {}, {}
     for split in SPLITS:
         rows = pq.read_table(PACKAGED / FILES[split], columns=["image", "concept"]).to_pydict()
-        pairs = list(zip(rows["image"], (texts[concept] for concept in rows["concept"]), strict=True))
-        for number, begin in enumerate(range(0, len(pairs), SHARD)):
-            write(out / f"{split}-{number:06}.tar", begin, pairs[begin : begin + SHARD])
-        drawings[split], tars[split] = len(pairs), -(-len(pairs) // SHARD)
+        pairs = list(zip(rows["image"], (texts[concept][:texts_each] for concept in rows["concept"]), strict=True))
+        for number, begin in enumerate(range(0, len(pairs), shard)):
+            write(out / f"{split}-{number:06}.tar", begin, pairs[begin : begin + shard])
+        drawings[split], tars[split] = len(pairs), -(-len(pairs) // shard)
     return {"drawings": drawings, "tars": tars}
 
 

@@ -34,9 +34,21 @@ if TYPE_CHECKING:
 )
 @click.option("--fresh", is_flag=True, help="Set an earlier run of this folder aside and start anew.")
 @click.option("--dry", is_flag=True, help="Cost only: fake tensors, no data read, nothing trained.")
+@click.option(
+    "--profile",
+    is_flag=True,
+    help="Time ten steps after five others, in the first process: by phase, by operation, and a trace in DIR/profile.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome (or, with --dry, the cost) as JSON on stdout.")
 def pretrain_(
-    recipe: str, overrides: tuple[str, ...], folder: Path | None, nproc: int, fresh: bool, dry: bool, as_json: bool
+    recipe: str,
+    overrides: tuple[str, ...],
+    folder: Path | None,
+    nproc: int,
+    fresh: bool,
+    dry: bool,
+    profile: bool,
+    as_json: bool,
 ) -> None:
     """Train RECIPE (a file, or the name of a shipped one); resumes by itself when the run folder holds a checkpoint.
 
@@ -44,6 +56,8 @@ def pretrain_(
     """
     from workbench.recipe import load_recipe
 
+    if dry and profile:
+        raise click.UsageError("--profile times a training, and --dry trains nothing: leave one out")
     if nproc > 1 and not dry and "RANK" not in os.environ:
         from workbench.launch import launch
 
@@ -51,21 +65,23 @@ def pretrain_(
     loaded = load_recipe(recipe, overrides)
     if dry:
         return _print_cost(loaded, nproc, as_json)
-    outcome = _train(loaded, folder or Path("runs") / loaded.name, fresh)
+    outcome = _train(loaded, folder or Path("runs") / loaded.name, fresh, profile)
     if int(os.environ.get("RANK", 0)) == 0:
         _print_outcome(outcome, as_json)
     return None
 
 
-def _train(recipe: Recipe, folder: Path, fresh: bool) -> Outcome:
+def _train(recipe: Recipe, folder: Path, fresh: bool, profile: bool) -> Outcome:
     from workbench.callbacks.console import Console
+    from workbench.callbacks.profile import Profile
     from workbench.training import train
 
     def say(line: str) -> None:
         click.echo(line, err=True)
 
     headline = [recipe.eval.best] if recipe.eval.best else None
-    return train(recipe, folder, fresh=fresh, say=say, callbacks=[Console(headline)])
+    callbacks = [Console(headline), *([Profile(folder / "profile")] if profile else [])]
+    return train(recipe, folder, fresh=fresh, say=say, callbacks=callbacks)
 
 
 def _print_outcome(outcome: Outcome, as_json: bool) -> None:

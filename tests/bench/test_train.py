@@ -1,0 +1,132 @@
+"""The comparison with open_clip's trainer: both train the same thing, and their numbers are read as they are meant."""
+
+import csv
+import logging
+from collections import Counter
+from pathlib import Path
+
+import open_clip
+import pytest
+import yaml
+from click.testing import CliRunner
+from open_clip_train.params import parse_args
+from open_clip_train.scheduler import cosine_lr
+from torch import nn, optim
+
+from workbench.bench import train, train_programs
+from workbench.bench.train_clock import Stamps
+from workbench.bench.train_report import ratio, table
+from workbench.build import build_engine, build_parts
+from workbench.builders.emoji_shards import build
+from workbench.metrics import Metrics
+from workbench.parallel import Parallel
+from workbench.recipe import parse_recipe
+
+SETTING = train_programs.Setting("tiny", 8, "fp32", 1, 12, 4)
+SMALL = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
+    "text_cfg": {"context_length": 8, "width": 16, "heads": 2, "layers": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tars")
+    build(folder, shard=train.TARS, texts_each=1)
+    return folder
+
+
+def test_both_train_the_same_towers_alike(tars: Path, tmp_path: Path) -> None:
+    recipe = parse_recipe(train_programs.recipe_for(SETTING, tars))
+    engine = build_engine(build_parts(recipe), Parallel(), Metrics(None))
+    ours = [*engine.model.parameters(), *engine.objective.parameters()]
+    vision, text = (train_programs.TINY[name] for name in ("vision_cfg", "text_cfg"))
+    theirs = list(open_clip.CLIP(train_programs.TINY["embed_dim"], vision, text).parameters())
+    assert Counter(tuple(p.shape) or (1,) for p in theirs) == Counter(
+        tuple(p.shape) for p in ours
+    )  # their scale is 0-D
+
+    arguments = parse_args(train_programs.arguments_for(SETTING, tars, tmp_path))
+    group = engine.optimizer.param_groups[0]
+    assert (arguments.beta1, arguments.beta2) == group["betas"]
+    assert arguments.eps == group["eps"]
+    assert arguments.wd == max(g["weight_decay"] for g in engine.optimizer.param_groups)
+    assert arguments.grad_clip_norm == engine.clip
+    assert arguments.batch_size == engine.batch
+    assert arguments.workers == recipe.parallel.workers
+    assert arguments.train_num_samples == engine.steps * engine.batch
+    schedule, rate = optim.SGD(nn.Linear(1, 1).parameters(), arguments.lr), engine.lr / 100
+    cosine_lr(schedule, arguments.lr, arguments.warmup, 1000)(0)
+    assert schedule.param_groups[0]["lr"] == pytest.approx(rate)
+
+
+def test_a_tar_has_one_text_a_drawing_and_there_are_enough_for_many_workers(tars: Path) -> None:
+    data = build_parts(parse_recipe(train_programs.recipe_for(SETTING, tars))).data
+    assert {len(data.train.captions(i)) for i in range(0, len(data.train), 500)} == {1}
+    assert len(list(tars.glob("train-*.tar"))) == -(-len(data.train) // 250) > 32
+
+
+def test_stamps_read_the_lines_of_their_log() -> None:
+    stamps = Stamps()
+    for message in (
+        "Start epoch 0",
+        "Train Epoch: 0 [ 128/5120 (2%)] Data (t): 0.512 Batch (t): 1.250, 102.4/s, 102.4/s/gpu LR: 0.000005",
+    ):
+        stamps.emit(logging.LogRecord("root", logging.INFO, "", 0, message, None, None))
+    (row,) = stamps.rows
+    assert (row["samples"], row["waited"]) == (128, 0.512)
+    assert row["peak_bytes"] > 2**20
+
+
+def test_a_step_is_the_median_window_behind_the_first() -> None:
+    clock = {5: 100.0, 10: 150.0, 15: 155.0, 20: 162.5, 25: 165.0}  # seconds a step: 10, then 1, 1.5, .5
+    assert train_programs._seconds(clock, 5) == 1.0
+
+
+def row(program: str, number: int, speed: float, mfu: float | None = None) -> train.Row:
+    return train.Row("2026-11-28", "cpu", "v", "tiny", 8, "fp32", 1, program, number, speed, 0.0125, 100.0, mfu)
+
+
+def test_the_ratio_is_of_rounds_that_lie_side_by_side(tmp_path: Path) -> None:
+    ours = [row("wb pretrain", n, speed) for n, speed in enumerate((120.0, 60.0, 150.0))]  # the machine was busy once
+    theirs = [row("open_clip_train", n, speed) for n, speed in enumerate((100.0, 40.0, 100.0))]
+    alone = [row("wb pretrain, ito", 0, 30.0, 0.412)]
+    rows = [*ours, *theirs, *alone]
+    assert ratio(rows, "tiny", "wb pretrain") == 1.5
+    assert ratio(rows, "tiny", "wb pretrain, ito") is None
+    lines = table(rows).splitlines()
+    assert lines[2] == "| tiny | 8 | fp32 | wb pretrain | 120 | 1.50 x | 1.2% | 100 |  |"
+    assert lines[4] == "| tiny | 8 | fp32 | wb pretrain, ito | 30 |  | 1.2% | 100 | 41.2% |"
+    train.write(rows, tmp_path / "new" / "b.csv")
+    with (tmp_path / "new" / "b.csv").open() as file:
+        assert [line["samples_per_second"] for line in csv.DictReader(file)][:2] == ["120.0", "60.0"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [(["--steps", "14"], 2, "three looks at the clock need 15"), (["--model", "ViT-Z"], 1, "no model 'ViT-Z'")],
+)
+def test_mistakes_are_named(arguments: list[str], status: int, said: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(train.main, [*arguments, "--out", str(tmp_path / "b.csv")])
+    assert done.exit_code == status
+    assert said in done.output + str(done.exception)
+
+
+@pytest.mark.slow
+def test_both_programs_run_and_are_timed(tars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_programs, "TINY", SMALL)
+    for program in (train_programs.ours, train_programs.theirs):
+        folder = tmp_path / program.__name__
+        folder.mkdir()
+        seen = program(SETTING, tars, folder)
+        assert seen.samples_per_second > 0
+        assert 0 <= seen.waited < 1
+        assert seen.peak_bytes > 2**27
+    assert yaml.safe_load((tmp_path / "ours/run/recipe.yaml").read_text())["train"]["clip"] == train_programs.CLIP
+    assert not (tmp_path / "ours/run/tensorboard").exists()
+
+
+def test_a_program_that_fails_says_how(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"(?s)status 2:\n.*no command 'pretrian'; did you mean 'pretrain'"):
+        train_programs._start(["workbench", "pretrian"], tmp_path)

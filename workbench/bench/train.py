@@ -1,0 +1,174 @@
+"""Samples a second of `wb pretrain` against open_clip's own trainer: same towers, same tars, one machine, one sitting.
+
+Rounds alternate between the programs, so that what else the machine does meets both; every round is a process of its
+own, and the ratio is the median of the rounds' ratios. The `ito` line has no peer and is reported alone. The trap: the
+pictures are packaged emoji of 64 x 64 pixels, so decoding costs less here than that of photographs.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import platform
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import date
+from pathlib import Path
+
+import click
+
+from workbench.bench.train_programs import Round, Setting, ours, recipe_for, theirs
+from workbench.bench.train_report import table
+from workbench.dry import PEAK, cost
+from workbench.recipe import parse_recipe
+from workbench.run import package_version
+
+TARS, PACKAGES = 250, ("torch", "open_clip_torch", "multimodal-workbench")
+"""drawings a tar, so that every worker has some; packages whose versions are written down"""
+ON_CUDA, ON_CPU = {"ViT-B-16": 512, "ViT-L-14": 256}, {"tiny": 128}
+"""{model: batch}"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the CSV: a round of one program."""
+
+    date: str
+    device: str
+    versions: str
+    model: str
+    batch: int
+    precision: str
+    workers: int
+    program: str
+    round: int
+    samples_per_second: float
+    data_wait: float
+    """share of the time"""
+    peak_mib: float
+    mfu: float | None
+    """share of an H100's or H200's 989 TFLOP/s (dense bf16): FLOPs of forward and backward as `--dry` counts them"""
+
+
+def measure(setting: Setting, tars: Path, scratch: Path, rounds: int, ito: bool) -> Iterator[Row]:
+    """Each round of each program, in turns."""
+    programs = {
+        "wb pretrain": lambda folder: ours(setting, tars, folder),
+        "open_clip_train": lambda folder: theirs(setting, tars, folder),
+    }
+    if ito:
+        programs["wb pretrain, ito"] = lambda folder: ours(setting, tars, folder, "ito")
+    flops = {name: _flops(setting, tars, "ito" if name.endswith("ito") else "clip") for name in programs}
+    for number in range(rounds):
+        for name, run in programs.items():
+            with tempfile.TemporaryDirectory(dir=scratch) as folder:
+                yield _row(setting, name, number, run(Path(folder)), flops[name])
+
+
+def _flops(setting: Setting, tars: Path, objective: str) -> float:
+    return cost(parse_recipe(recipe_for(setting, tars, objective))).flops_per_sample
+
+
+def _row(setting: Setting, program: str, number: int, seen: Round, flops: float) -> Row:
+    return Row(
+        date=date.today().isoformat(),
+        device=device_name(setting.device),
+        versions=" ".join(f"{name}={package_version(name)}" for name in PACKAGES),
+        model=setting.model,
+        batch=setting.batch,
+        precision=setting.precision,
+        workers=setting.workers,
+        program=program,
+        round=number,
+        samples_per_second=round(seen.samples_per_second, 2),
+        data_wait=round(seen.waited, 5),
+        peak_mib=round(seen.peak_bytes / 2**20, 1),
+        mfu=round(seen.samples_per_second * flops / PEAK, 4) if setting.device == "cuda" else None,
+    )
+
+
+def device_name(device: str) -> str:
+    """Of the GPU; or of the processor, and how many of it."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name()
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{os.cpu_count()} x {names[0] if names else platform.processor() or platform.machine()}"
+
+
+def write(rows: Sequence[Row], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [f.name for f in fields(Row)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+
+
+def settings(
+    models: Sequence[str], batch: int | None, precision: str | None, workers: int | None, steps: int | None
+) -> list[Setting]:
+    """What is measured on this machine, with what was asked for otherwise."""
+    import torch
+
+    on_cuda = torch.cuda.is_available()
+    batches = ON_CUDA if on_cuda else ON_CPU
+    every = 20 if on_cuda else 5
+    usual = min(16, os.cpu_count() or 1) if on_cuda else 2
+    return [
+        Setting(
+            model,
+            batch or batches.get(model, 256),
+            precision or ("bf16" if on_cuda else "fp32"),
+            usual if workers is None else workers,
+            steps or 8 * every,
+            every,
+            "cuda" if on_cuda else "cpu",
+        )
+        for model in models or batches
+    ]
+
+
+@click.command()
+@click.option("--model", "models", multiple=True, help="tiny, or one of open_clip; default: tiny, or B-16 and L-14.")
+@click.option("--batch", type=click.IntRange(min=2), help="Default: 128 for tiny, 512 for ViT-B-16, 256 for others.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="Default: fp32 on the CPU, bf16 on a GPU.")
+@click.option("--workers", type=click.IntRange(min=1), help="Data workers of each; default: 2, on a GPU the cores.")
+@click.option("--steps", type=click.IntRange(min=1), help="Of a round; default: 40, on a GPU 160.")
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(min=1), help="Of each program.")
+@click.option("--ito/--no-ito", default=True, show_default=True, help="Measure our ito objective, too.")
+@click.option("--out", default="runs/bench-train.csv", show_default=True, type=click.Path(path_type=Path))
+def main(
+    models: tuple[str, ...],
+    batch: int | None,
+    precision: str | None,
+    workers: int | None,
+    steps: int | None,
+    rounds: int,
+    ito: bool,
+    out: Path,
+) -> None:
+    """Measure, print a table, write OUT. About ten minutes on two CPU cores."""
+    from workbench.builders.emoji_shards import build
+
+    chosen = settings(models, batch, precision, workers, steps)
+    for setting in chosen:
+        if setting.steps < 3 * setting.every:
+            raise click.UsageError(f"--steps {setting.steps}: three looks at the clock need {3 * setting.every}")
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        tars = Path(scratch) / "tars"
+        build(tars, shard=TARS, texts_each=1)  # open_clip takes a .txt as one text
+        for setting in chosen:
+            for row in measure(setting, tars, Path(scratch), rounds, ito):
+                rows.append(row)
+                write(rows, out)
+                click.echo(f"{row.model}, round {row.round}, {row.program}: {row.samples_per_second}/s", err=True)
+    click.echo(table(rows))
+
+
+if __name__ == "__main__":
+    main()

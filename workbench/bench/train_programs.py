@@ -1,0 +1,168 @@
+"""The programs that `workbench.bench.train` compares, as a shell starts them: `wb pretrain` and open_clip_train.
+
+Both get the same towers, tars, batch, precision, optimizer, clipping, crops and number of data workers, and neither
+evaluates, saves or writes TensorBoard while it is timed. The trap: what starts up must not count, so a round is judged
+by its windows of steps behind the first ones.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import yaml
+
+from workbench.metrics import read
+
+TINY: dict[str, Any] = {
+    "embed_dim": 128,
+    "vision_cfg": {"image_size": 64, "layers": 4, "width": 192, "patch_size": 16},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 3},
+}
+"""a ViT and a text transformer that two CPU cores train at some hundred samples a second"""
+LR, WEIGHT_DECAY, BETA1, BETA2, EPS, CLIP = 5e-4, 0.2, 0.9, 0.98, 1e-6, 1.0
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What both programs train."""
+
+    model: str
+    """`tiny`, or a model of open_clip"""
+    batch: int
+    precision: str
+    """fp32, or bf16: autocast with fp32 weights in both"""
+    workers: int
+    steps: int
+    every: int
+    """steps between two looks at the clock"""
+    device: str = "cpu"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """in open_clip's words. Raises ValueError for a model that it does not have."""
+        found = TINY if self.model == "tiny" else open_clip.get_model_config(self.model)
+        if found is None:
+            raise ValueError(f"open_clip has no model '{self.model}': take tiny, or one of open_clip.list_models()")
+        return found
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one start of a program showed."""
+
+    samples_per_second: float
+    """batch rows, in the median window"""
+    waited: float
+    """share of the time that was spent waiting for data"""
+    peak_bytes: float
+
+
+def ours(setting: Setting, tars: Path, folder: Path, objective: str = "clip") -> Round:
+    """`wb pretrain`, timed by an evaluator."""
+    recipe, run = folder / "recipe.yaml", folder / "run"
+    recipe.write_text(yaml.safe_dump(recipe_for(setting, tars, objective), sort_keys=False), encoding="utf-8")
+    _start(["workbench", "pretrain", str(recipe), "--run", str(run)], folder)
+    records = read(run / "metrics.jsonl")
+    looks = [record for record in records if "eval/clock/seconds" in record]
+    times = {record["step"]: (record["time/step"], record["time/data"]) for record in records if "time/step" in record}
+    behind = [times[step] for step in times if step > looks[0]["step"]]
+    return Round(
+        setting.batch / _seconds({look["step"]: look["eval/clock/seconds"] for look in looks}, setting.every),
+        sum(waited for _, waited in behind) / sum(whole for whole, _ in behind),
+        looks[-1]["eval/clock/peak_bytes"],
+    )
+
+
+def recipe_for(setting: Setting, tars: Path, objective: str = "clip") -> dict[str, Any]:
+    """The recipe of our side; `ito` has two views with its own augmentation, and a fusion module."""
+    config, ito = setting.config, objective == "ito"
+    image = {"name": "open_clip", "config": config["vision_cfg"], "augment": "ito" if ito else "clip"}
+    text = {"name": "open_clip", "config": config["text_cfg"]}
+    model = {"dim": config["embed_dim"], "encoders": {"image": image, "text": text}}
+    return {
+        "name": "bench-train",
+        "data": {"name": "shards", "path": str(tars / "train-*.tar"), "views": 2 if ito else 1},
+        "model": model | ({"fusion": {"name": "transformer", "layers": 2, "heads": 8}} if ito else {}),
+        "objective": objective,
+        "train": {
+            "for": f"{setting.steps} steps",
+            "batch": setting.batch,
+            "lr": LR,
+            "warmup": "100 steps",
+            "weight_decay": WEIGHT_DECAY,
+            "betas": [BETA1, BETA2],
+            "eps": EPS,
+            "clip": CLIP,
+            "precision": setting.precision,
+        },
+        "eval": {"every": f"{setting.every} steps", "start": False, "clock": "workbench.bench.train_clock:Clock"},
+        "checkpoint": {"every": f"{setting.steps} steps"},
+        "parallel": {"workers": setting.workers},
+        "log": {"tensorboard": False},
+    }
+
+
+def theirs(setting: Setting, tars: Path, folder: Path) -> Round:
+    """open_clip_train, timed by its own log, and by the clock when a line of it is written."""
+    config, out = folder / "wb-bench.json", folder / "stamps.json"
+    config.write_text(json.dumps(setting.config), encoding="utf-8")
+    _start(["workbench.bench.train_clock", str(config), str(out), *arguments_for(setting, tars, folder)], folder)
+    rows = json.loads(out.read_text(encoding="utf-8"))
+    looks = [row | {"step": row["samples"] // setting.batch} for row in rows]
+    looks = [look for look in looks if look["step"] % setting.every == 1 % setting.every]  # its last line may be near
+    seconds = _seconds({look["step"]: look["seconds"] for look in looks}, setting.every)
+    waited = statistics.fmean(look["waited"] for look in looks[1:])  # means of the steps since the line before
+    return Round(setting.batch / seconds, waited / seconds, looks[-1]["peak_bytes"])
+
+
+def arguments_for(setting: Setting, tars: Path, folder: Path) -> list[str]:
+    """open_clip's command line for the same training."""
+    files = sorted(tars.glob("train-*.tar"))
+    first, last = (file.stem.removeprefix("train-") for file in (files[0], files[-1]))
+    options = {
+        "train-data": f"{tars}/train-{{{first}..{last}}}.tar",
+        "train-num-samples": setting.steps * setting.batch,
+        "dataset-type": "webdataset",
+        "model": "wb-bench",
+        "batch-size": setting.batch,
+        "epochs": 1,
+        "workers": setting.workers,
+        "precision": {"fp32": "fp32", "bf16": "amp_bf16"}[setting.precision],
+        "lr": LR,
+        "warmup": 100,
+        "wd": WEIGHT_DECAY,
+        "beta1": BETA1,
+        "beta2": BETA2,
+        "eps": EPS,
+        "grad-clip-norm": CLIP,
+        "log-every-n-steps": setting.every,
+        "device": setting.device,
+        "logs": folder / "logs",
+        "name": "run",
+    }
+    return [word for name, value in options.items() for word in (f"--{name}", str(value))]
+
+
+def _seconds(clock: dict[int, float], every: int) -> float:
+    """Of a step: the median over windows of `every` steps, without the first one."""
+    windows = [(b - a) / every for (_, a), (_, b) in pairwise(sorted(clock.items()))]
+    assert windows, "a round needs two looks at the clock"
+    return statistics.median(windows[1:] or windows)
+
+
+def _start(module: list[str], folder: Path) -> None:
+    """Run a module to its end. Raises RuntimeError with the end of what it said when it fails."""
+    log = folder / "output.txt"
+    with log.open("w", encoding="utf-8") as file:
+        status = subprocess.call([sys.executable, "-m", *module], stdout=file, stderr=subprocess.STDOUT)
+    if status:
+        said = log.read_text(encoding="utf-8")[-2000:]
+        raise RuntimeError(f"{' '.join(module)} ended with status {status}:\n{said}")
