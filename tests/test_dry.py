@@ -3,8 +3,9 @@
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn.functional import scaled_dot_product_attention
 
-from workbench.dry import cost, missing_data
+from workbench.dry import cost, count_flops, missing_data
 from workbench.recipe import Recipe, load_recipe, parse_recipe
 
 
@@ -51,6 +52,18 @@ def test_what_the_objective_refuses_is_refused_without_training() -> None:
     model = {"dim": 16, "encoders": dict.fromkeys("ab", "mlp"), "fusion": {"name": "deep_set", "hidden": 16}}
     with pytest.raises(ValueError, match="a single view has no other view to match"):
         cost(tiny(objective="ito", model=model))
+
+
+def test_attention_on_the_cpu_counts() -> None:
+    """Scores and their sum of values forward; those again, and three gradients, backward."""
+    q, k, v = (torch.randn(2, 4, length, 16, requires_grad=True) for length in (41, 53, 53))
+    with count_flops() as forward:
+        z = scaled_dot_product_attention(q, k, v)
+    product = 2 * 2 * 4 * 41 * 53 * 16
+    assert forward.get_total_flops() == 2 * product
+    with count_flops() as backward:
+        z.sum().backward()
+    assert backward.get_total_flops() == 5 * product
 
 
 def test_activations_scale_with_the_samples_held_at_once() -> None:

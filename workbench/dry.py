@@ -20,12 +20,19 @@ from PIL import Image
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import normalize
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from workbench.build import Parts, build_optimizer, build_parts
 from workbench.recipe import Recipe
 from workbench.types import Pool, View, Views
 
+ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+        lambda gradient, q, k, v, *_, **__: sdpa_backward_flop_count(gradient, q, k, v)
+    ),
+}
+"""torch's counter knows the attention of GPUs and takes that of CPUs for nothing"""
 PROBE = 4
 """samples of the fake step; costs are per sample, so a few suffice"""
 PEAK, UTILISATION = 989e12, 0.4
@@ -127,6 +134,11 @@ class _Step(NamedTuple):
     """bytes kept for the backward pass"""
 
 
+def count_flops() -> FlopCounterMode:
+    """Counts the FLOPs of a block, attention on the CPU included."""
+    return FlopCounterMode(display=False, custom_mapping=ATTENTION)
+
+
 def _step(parts: Parts) -> _Step:
     """Forward, backward and update of PROBE samples on fake tensors, but for the objective."""
     raw = {m: _inputs(parts, m) for m in parts.model.encoders}
@@ -139,14 +151,14 @@ def _step(parts: Parts) -> _Step:
         inputs = {m: mode.from_tensor(x) for m, x in raw.items()}
         valid = {m: torch.ones(x.shape[:2], dtype=torch.bool) for m, x in inputs.items()}
         sides = [str(side) for side in parts.objective.sides(0)]
-        with FlopCounterMode(display=False) as forward, _saved_bytes(parts) as saved, precision:
+        with count_flops() as forward, _saved_bytes(parts) as saved, precision:
             views = parts.model(inputs, valid, sides)
     rows, own = _contrast(parts, views)
     with mode:
         for parameter, gradient in zip(parts.objective.parameters(), own, strict=True):
             parameter.grad = None if gradient is None else mode.from_tensor(gradient)
         reached = {side: mode.from_tensor(gradient) for side, gradient in rows.items() if gradient is not None}
-        with FlopCounterMode(display=False) as backward:
+        with count_flops() as backward:
             torch.autograd.backward([views[side].z for side in reached], list(reached.values()))
         optimizer.step()
     return _Step(views, forward.get_total_flops() + backward.get_total_flops(), sum(saved.values()))
