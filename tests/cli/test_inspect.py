@@ -103,7 +103,9 @@ def saved(at: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("make", "source"), [(folder, "folder"), (tsv, "csv"), (parquet, "parquet"), (saved, "hf")], ids=lambda x: str(x)
+    ("make", "source"),
+    [(folder, "folder"), (tsv, "csv"), (parquet, "parquet"), (saved, "hf")],
+    ids=["folder", "tsv", "parquet", "saved"],
 )
 def test_every_source_is_told_by_what_lies_there(make: Callable[[Path], Path], source: str, tmp_path: Path) -> None:
     facts = found(make(tmp_path))
