@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from workbench.feed import Feed, epoch_steps
-from workbench.types import Batch, Modality, Sample
+from workbench.types import Batch, Modality, Sample, Skipped
 
 
 class Numbers:
@@ -25,6 +26,16 @@ class Numbers:
         return Sample(
             {"x": [torch.tensor([float(index), rng.random()])], "caption": captions}, index, {"odd": index % 2}
         )
+
+
+def test_a_batch_can_be_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's loader leaves what cannot pin itself as it is, and says nothing."""
+    asked: list[int] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: asked.append(x.data_ptr()) or x)
+    x, valid, ids, label = torch.ones(3, 1, 4), torch.ones(3, 1, dtype=torch.bool), torch.arange(3), torch.arange(3)
+    batch = pin_memory(Batch({"a": x}, {"a": valid}, ids, {"label": label}, (Skipped("b", "c"),)))
+    assert sorted(asked) == sorted(t.data_ptr() for t in (x, valid, ids, label))
+    assert batch.skipped == (Skipped("b", "c"),)
 
 
 def noisy(x: torch.Tensor) -> torch.Tensor:

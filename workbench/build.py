@@ -103,8 +103,8 @@ def _fusion(recipe: Recipe, encoders: dict[str, Any], sides: list[Side]) -> nn.M
 def compile_blocks(model: Model) -> None:
     """Compile a repeated layer once for all its copies; what has none is compiled whole.
 
-    For the shapes of training alone, which never change: those of evaluations would be compiled one after the other, so
-    evaluations are left as they are (`Embedder`).
+    For the shapes of training alone, of which there are one or, with a smaller last micro-batch, two: those of
+    evaluations would be compiled one after the other, so evaluations are left as they are (`Embedder`).
     """
     for module in (*model.encoders.values(), *([model.fusion] if model.fusion else [])):
         for part in getattr(module, "repeated", list)() or [module]:

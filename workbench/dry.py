@@ -157,7 +157,11 @@ def _step(parts: Parts) -> _Step:
     with mode:
         for parameter, gradient in zip(parts.objective.parameters(), own, strict=True):
             parameter.grad = None if gradient is None else mode.from_tensor(gradient)
-        reached = {side: mode.from_tensor(gradient) for side, gradient in rows.items() if gradient is not None}
+        reached = {
+            side: mode.from_tensor(gradient)
+            for side, gradient in rows.items()
+            if gradient is not None and views[side].z.requires_grad  # not those of a tower that is frozen whole
+        }
         with count_flops() as backward:
             torch.autograd.backward([views[side].z for side in reached], list(reached.values()))
         optimizer.step()

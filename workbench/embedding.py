@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +42,7 @@ class Embedder:
         training = self.model.training
         self.model.eval()
         try:
-            with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
+            with torch.inference_mode(), self._eagerly():
                 chunks = list(self._chunks(inputs, sides, valid, next(iter(lengths.values()))))
         finally:
             self.model.train(training)
@@ -65,6 +66,11 @@ class Embedder:
             batch = {m: self._ready(m, raw, rows)[:, None].to(self.device) for m, raw in inputs.items()}
             there = {m: valid[m][rows.start : rows.stop, None].to(self.device) for m in inputs}
             yield self.model(batch, there, sides)
+
+    def _eagerly(self) -> AbstractContextManager[Any]:
+        """What is compiled is compiled for the shapes of training, and is left alone here."""
+        compiled = any(module._compiled_call_impl is not None for module in self.model.modules())
+        return torch.compiler.set_stance("force_eager") if compiled else nullcontext()  # its import takes seconds
 
     def _ready(self, modality: str, raw: Sequence[Any] | Tensor, rows: range) -> Tensor:
         """Model inputs of these rows; a tensor already holds model inputs."""

@@ -43,6 +43,8 @@ class Rank:
     file: Path
     abandoned: str = ""
     """how it was found when it was killed for saying nothing"""
+    ended: float = 0.0
+    """when its end was noticed"""
 
     @property
     def words(self) -> dict[str, Any] | None:
@@ -57,12 +59,14 @@ class Rank:
 def launch(arguments: Sequence[str], count: int) -> int:
     """Run `wb ARGUMENTS` in `count` processes until all have ended; returns the exit status of the whole."""
     with tempfile.TemporaryDirectory(prefix="wb-") as folder, _reserved_port() as port:
-        ranks = []
-        for number in range(count):
-            file = Path(folder) / f"{number}.json"
-            environment = os.environ | _environment(number, count, port) | {FILE: str(file)}
-            ranks.append(Rank(number, _start(arguments, environment), file))
+        ranks: list[Rank] = []
         with _passed_on(ranks) as signals:
+            for number in range(count):
+                file = Path(folder) / f"{number}.json"
+                environment = os.environ | _environment(number, count, port) | {FILE: str(file)}
+                ranks.append(Rank(number, _start(arguments, environment), file))
+                if signals:  # it came before this rank could hear it
+                    ranks[-1].process.send_signal(signals[-1])
             _wait(ranks, signals)
         return _conclude(ranks, bool(signals))
 
@@ -131,18 +135,28 @@ def _passed_on(ranks: list[Rank]) -> Iterator[list[int]]:
 
 
 def _wait(ranks: list[Rank], signals: list[int]) -> None:
-    """Until all have ended. After the first failure, or a second SIGINT, what is left after GRACE is killed."""
+    """Until all have ended. After the first failure, or a second SIGINT, what is left after GRACE is killed; what does
+    not even die of that within another GRACE (it waits for a disk) is left behind."""
     deadline = float("inf")
-    while any(rank.process.poll() is None for rank in ranks):
+    while left := [rank for rank in ranks if rank.process.poll() is None]:
+        _note_ends(ranks)
         if deadline == float("inf") and (any(r.failed for r in ranks) or signals.count(signal.SIGINT) > 1):
             deadline = time.monotonic() + GRACE
         if time.monotonic() > deadline:
-            for rank in ranks:
-                if rank.process.poll() is None:
-                    rank.abandoned = _state(rank.process.pid)
-                    rank.process.kill()
-                    rank.process.wait()
+            if all(rank.abandoned for rank in left):
+                break
+            for rank in left:
+                rank.abandoned = _state(rank.process.pid)
+                rank.process.kill()
+            deadline = time.monotonic() + GRACE
         time.sleep(0.02)
+    _note_ends(ranks)
+
+
+def _note_ends(ranks: list[Rank]) -> None:
+    for rank in ranks:
+        if not rank.ended and rank.process.poll() is not None:
+            rank.ended = time.time()
 
 
 def _state(pid: int) -> str:
@@ -160,8 +174,8 @@ def _conclude(ranks: list[Rank], asked: bool) -> int:
         return 0
     spoke = sorted(((r, w) for r in ranks if (w := r.words)), key=lambda pair: pair[1]["time"])
     own = [(r, w) for r, w in spoke if w["error"] not in ("RankLate", "RankLost")]
-    dead = [r for r in ranks if r.process.returncode < 0 and not r.abandoned]
-    killed = [r for r in dead if -r.process.returncode in KILLED]
+    dead = [r for r in ranks if (r.process.returncode or 0) < 0 and not r.abandoned and not r.words]
+    killed = [r for r in dead if -r.process.returncode in KILLED and not (own and own[0][1]["time"] < r.ended)]
     late = [(r, w) for r, w in spoke if w["error"] == "RankLate"]
     status = 1
     if killed or (dead and not spoke and not asked):
@@ -178,7 +192,7 @@ def _conclude(ranks: list[Rank], asked: bool) -> int:
     elif spoke:
         said = f"{_place([spoke[0][0]], ranks)}: {spoke[0][1]['message']}"
     else:  # it has said why on the terminal, as it does with wrong options
-        return max(1, *(rank.process.returncode for rank in ranks))
+        return max(1, *(rank.process.returncode or 0 for rank in ranks))
     click.echo(f"error: {said}", err=True)
     return status
 

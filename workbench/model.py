@@ -56,7 +56,7 @@ class Model(nn.Module):
         chosen = view_indices([valid[m].shape[1] for m in side.members], "all" if "all" in side.options else "zip")
         present, inputs = {}, {}
         for modality, views in zip(side.members, chosen, strict=True):
-            present[modality] = valid[modality][:, views]
+            present[modality] = _take(valid[modality], views)
             inputs[modality] = _detach(_select(features[modality], valid[modality].shape, views), side.options)
         exists = torch.stack(list(present.values())).all(0)
         fused = self.fusion(
@@ -78,12 +78,17 @@ def _select(features: Features, shape: torch.Size, views: list[int]) -> Features
         return features
 
     def pick(x: Tensor | None) -> Tensor | None:
-        return None if x is None else x.unflatten(0, shape)[:, views].flatten(0, 1)
+        return None if x is None else _take(x.unflatten(0, shape), views).flatten(0, 1)
 
     z, pooled = pick(features.z), pick(features.pooled)
     assert z is not None
     assert pooled is not None
     return replace(features, z=z, pooled=pooled, tokens=pick(features.tokens), mask=pick(features.mask))
+
+
+def _take(x: Tensor, views: list[int]) -> Tensor:
+    """[n, k, ...] -> [n, len(views), ...], by slices: a list as an index would wait for a GPU."""
+    return x if views == list(range(x.shape[1])) else torch.stack([x[:, k] for k in views], dim=1)
 
 
 def _detach(features: Features, options: frozenset[str]) -> Features:

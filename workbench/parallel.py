@@ -29,6 +29,8 @@ TIMEOUT = 1800.0
 LATE = ("timed out", "timeout")
 LOST = ("connection closed", "connection reset", "broken pipe", "connection refused", "socket closed", "remote process")
 """what backends (gloo, NCCL, the store) say when another process does not come, or is gone"""
+OTHERS = ("cuda error", "caught ")
+"""how errors of a GPU and of data workers begin, which may use the same words"""
 
 
 class Parallel:
@@ -39,6 +41,12 @@ class Parallel:
 
     def __init__(self, timeout: float = TIMEOUT) -> None:
         cuda = torch.cuda.is_available()
+        place = int(os.environ.get("LOCAL_RANK", 0))
+        if cuda and place >= torch.cuda.device_count():
+            raise ValueError(
+                f"process {place} of this machine has no GPU of its own, it has {torch.cuda.device_count()}: start as "
+                "many processes with --nproc"
+            )
         self.timeout = timedelta(seconds=timeout)
         if "RANK" in os.environ and not dist.is_initialized():
             with meeting("the start of all"):
@@ -46,7 +54,7 @@ class Parallel:
         self.group: Any = dist.group.WORLD if dist.is_initialized() else None
         self.world = dist.get_world_size() if self.group else 1
         self.rank = dist.get_rank() if self.group else 0
-        self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
+        self.device = torch.device("cuda", place) if cuda else torch.device("cpu")
         if cuda:
             torch.cuda.set_device(self.device)
 
@@ -62,7 +70,7 @@ class Parallel:
             return init_device_mesh(self.device.type, (self.world,))
         names = ("copies", "shares")
         mesh = init_device_mesh(self.device.type, (copies, self.world // copies), mesh_dim_names=names)
-        set_timeout = getattr(dist, "set_timeout", dist.distributed_c10d._set_pg_timeout)  # public since torch 2.14
+        set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout  # before torch 2.14
         for name in names:  # new groups begin with the backend's own
             set_timeout(self.timeout, mesh.get_group(name))
         return mesh
@@ -132,8 +140,8 @@ class Parallel:
                 dist.barrier(group=self.group)
 
     def explained(self) -> AbstractContextManager[None]:
-        """`meeting` for a block in which torch itself gathers and sums (FSDP)."""
-        return meeting("the divided weights", self.timeout) if self.group is not None else nullcontext()
+        """`meeting` for a block in which torch (FSDP) and the kernels gather and sum by themselves."""
+        return meeting("the loss or the divided weights", self.timeout) if self.group is not None else nullcontext()
 
     def close(self) -> None:
         if self.group is not None:
@@ -158,18 +166,20 @@ def meeting(what: str, timeout: timedelta | None = None) -> Iterator[None]:
         raise
     except RuntimeError as error:
         said = str(error).lower()
+        if said.startswith(OTHERS):
+            raise
         if any(word in said for word in LATE):
             waited = timeout.total_seconds() if timeout else time.monotonic() - began
             raise RankLate(
                 f"waited {waited:.0f} s in vain for other processes, at {what}: one of them is stopped, "
                 "stuck (a disk or network that hangs), or slower than parallel.timeout allows (an evaluation, a save, "
                 "a compilation): raise it, or look at that process. The same command goes on from the last checkpoint"
-            ) from None
+            ) from error
         if any(word in said for word in LOST):
             raise RankLost(
                 f"another process is gone, noticed at {what}: what it says is the reason; if it says nothing, it was "
                 "killed, or the network failed. The same command goes on from the last checkpoint"
-            ) from None
+            ) from error
         raise
 
 

@@ -131,6 +131,7 @@ def explained(workers: int) -> Iterator[None]:
     except (RuntimeError, ConnectionError, EOFError) as error:
         if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker (pid"):
             raise
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would raise again, in the middle of the message
         what = f"a data worker died, perhaps killed for its memory: lower parallel.workers ({workers})"
         raise ChildProcessError(f"{what}. {GO_ON}") from None
 

@@ -133,6 +133,14 @@ class Batch:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def pin_memory(self) -> Batch:
+        """The same in pinned memory, from which a GPU copies while it computes; torch's loader asks for it."""
+
+        def pin(tree: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: x.pin_memory() for name, x in tree.items()}
+
+        return Batch(pin(self.inputs), pin(self.valid), self.ids.pin_memory(), pin(self.targets), self.skipped)
+
     def to(self, device: torch.device) -> Batch:
         def move(tree: dict[str, Tensor]) -> dict[str, Tensor]:
             return {name: x.to(device, non_blocking=True) for name, x in tree.items()}

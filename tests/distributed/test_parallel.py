@@ -155,6 +155,14 @@ def train_share(rank: int, folder: Path, cases: list[Case]) -> None:
     torch.save(train_all(mine, cases), mine / "found")
 
 
+def test_a_process_without_a_gpu_of_its_own_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(ValueError, match=r"process 1 of this machine has no GPU of its own, it has 1: start as many"):
+        Parallel()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 4])
 def test_several_processes_equal_one(tmp_path: Path, world: int) -> None:

@@ -50,7 +50,7 @@ def losses(objective: Any, **train: Any) -> torch.Tensor:
 @pytest.mark.parametrize("objective", ["clip", "siglip", "ito"])
 def test_the_numbers_are_those_of_the_cpu(objective: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Data, order and augmentation are drawn on the CPU, so nothing but rounding differs."""
-    torch.backends.cudnn.allow_tf32 = False
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     found = losses(objective, microbatch=16)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     torch.testing.assert_close(found, losses(objective, microbatch=16), rtol=2e-3, atol=0)

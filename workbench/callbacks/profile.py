@@ -49,6 +49,7 @@ class Profile(Callback):
         self.phases: dict[str, float] = {}
         """seconds a step; empty before the profile is taken"""
         self._profiler: Any = None
+        self._tables: list[Table] = []
         self._first, self._stamps = 0, list[float]()
 
     def on_start(self, engine: Engine) -> None:
@@ -75,7 +76,7 @@ class Profile(Callback):
         if not self.phases:
             console.print(f"no profile: it begins {self.warm} steps after the start, and the run had ended by then")
             return
-        console.print(self._by_phase(), self._by_operation(*SHOWN))
+        console.print(*self._tables)
         console.print(f"all of it is in {self.folder}; trace.json.gz opens in ui.perfetto.dev", soft_wrap=True)
 
     def _begin(self, engine: Engine) -> None:
@@ -97,6 +98,8 @@ class Profile(Callback):
             for name, table in (("phases", self._by_phase()), ("top-ops", self._by_operation(*WRITTEN))):
                 with (self.folder / f"{name}.txt").open("w", encoding="utf-8") as file:
                     Console(file=file, width=160).print(table)
+        self._tables = [self._by_phase(), self._by_operation(*SHOWN)]
+        self._profiler = None  # which remembers every operation
 
     def _by_phase(self) -> Table:
         plain = statistics.median(after - before for before, after in zip(self._stamps, self._stamps[1:], strict=False))
