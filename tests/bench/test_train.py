@@ -15,7 +15,7 @@ from open_clip_train.params import parse_args
 from open_clip_train.scheduler import cosine_lr
 from torch import nn, optim
 
-from workbench.bench import train, train_programs
+from workbench.bench import loader, train, train_programs
 from workbench.bench.train_clock import Stamps
 from workbench.bench.train_report import ratio, table
 from workbench.build import build_engine, build_parts
@@ -135,10 +135,21 @@ def test_the_ratio_is_of_rounds_that_lie_side_by_side(tmp_path: Path) -> None:
     ("arguments", "status", "said"),
     [(["--steps", "14"], 2, "three looks at the clock need 15"), (["--model", "ViT-Z"], 1, "no model 'ViT-Z'")],
 )
-def test_mistakes_are_named(arguments: list[str], status: int, said: str, tmp_path: Path) -> None:
+def test_mistakes_are_named(
+    arguments: list[str], status: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "peer_missing", lambda: None)
     done = CliRunner().invoke(train.main, [*arguments, "--out", str(tmp_path / "b.csv")])
     assert done.exit_code == status
-    assert said in done.output + str(done.exception)
+    assert said in done.output
+
+
+def test_a_peer_that_cannot_run_is_said_before_anything_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "version", lambda name: "1.0.2")
+    monkeypatch.setattr(train, "measure", lambda *_: pytest.fail("it trains"))
+    done = CliRunner().invoke(train.main, ["--model", "tiny", "--out", str(tmp_path / "b.csv")])
+    assert done.exit_code == 1
+    assert "webdataset up to 0.2.86, here is 1.0.2: pip install" in done.output
 
 
 @pytest.mark.slow

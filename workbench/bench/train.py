@@ -18,6 +18,7 @@ from pathlib import Path
 
 import click
 
+from workbench.bench.loader import peer_missing
 from workbench.bench.train_programs import Round, Setting, ours, recipe_for, theirs
 from workbench.bench.train_report import table
 from workbench.dry import PEAK, cost
@@ -154,10 +155,16 @@ def main(
     """Measure, print a table, write OUT. About ten minutes on two CPU cores."""
     from workbench.builders.emoji_shards import build
 
+    if complaint := peer_missing():
+        raise click.ClickException(complaint)
     chosen = settings(models, batch, precision, workers, steps)
     for setting in chosen:
         if setting.steps < 3 * setting.every:
             raise click.UsageError(f"--steps {setting.steps}: three looks at the clock need {3 * setting.every}")
+        try:
+            _ = setting.config
+        except ValueError as error:
+            raise click.ClickException(str(error)) from None
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as scratch:
         tars = Path(scratch) / "tars"
