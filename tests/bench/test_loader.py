@@ -5,12 +5,14 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
 
 from workbench.bench import loader, loader_shards
+from workbench.data.emoji import FILES, PACKAGED
 from workbench.data.shards import Shards
 
 
@@ -23,6 +25,18 @@ def test_photos_are_photographs_with_captions(tmp_path: Path) -> None:
     assert np.asarray(image).std() > 20
     assert 6 <= len(sample.inputs["text"][0].split()) < 15
     assert 20_000 < len(data.train.image(5)) < 200_000
+
+
+def test_the_emoji_are_few_tars_of_one_text_each(tmp_path: Path) -> None:
+    data = Shards(path=loader_shards.emoji(tmp_path), validation=None)
+    drawings = pq.read_table(PACKAGED / FILES["train"])
+    assert len(data) == len(drawings)
+    assert len(list(tmp_path.glob("train-*.tar"))) == loader_shards.TARS
+    concepts = pq.read_table(PACKAGED / "concepts.parquet")
+    texts = dict(zip(concepts["concept"].to_pylist(), concepts["texts"].to_pylist(), strict=True))
+    for index in (0, 5000, len(data) - 1):
+        assert data.train.image(index) == drawings["image"][index].as_py()
+        assert data.train.captions(index) == texts[drawings["concept"][index].as_py()][:1]
 
 
 @pytest.mark.parametrize("augment", list(loader.AUGMENT))

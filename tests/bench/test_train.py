@@ -16,6 +16,7 @@ from open_clip_train.scheduler import cosine_lr
 from torch import nn, optim
 
 from workbench.bench import loader, train, train_programs
+from workbench.bench.rows import write
 from workbench.bench.train_clock import Stamps
 from workbench.bench.train_report import ratio, table
 from workbench.build import build_engine, build_parts
@@ -126,7 +127,7 @@ def test_the_ratio_is_of_rounds_that_lie_side_by_side(tmp_path: Path) -> None:
     lines = table(rows).splitlines()
     assert lines[2] == "| tiny | 8 | fp32 | wb pretrain | 120 | 1.50 x | 1.2% | 100 |  |"
     assert lines[4] == "| tiny | 8 | fp32 | wb pretrain, ito | 30 |  | 1.2% | 100 | 41.2% |"
-    train.write(rows, tmp_path / "new" / "b.csv")
+    write(rows, tmp_path / "new" / "b.csv")
     with (tmp_path / "new" / "b.csv").open() as file:
         assert [line["samples_per_second"] for line in csv.DictReader(file)][:2] == ["120.0", "60.0"]
 
