@@ -8,6 +8,7 @@ from PIL import Image
 
 from workbench import lineup
 from workbench.bench import modalities
+from workbench.bench.rows import write
 from workbench.build import build_parts
 
 
@@ -24,9 +25,7 @@ def test_terms_are_those_of_the_objectives(m: int) -> None:
 def test_the_command_measures_what_its_file_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "m.csv"
     old = [modalities.Measured(o, 3, 0, t, 5.0, 2.0) for o, t in (("symile", 3), ("confu_subsets", 6))]
-    modalities.write(
-        [*old, modalities.Measured("symile", 4, 0, 4, 6.0, 3.0, 40, 9.0, 1.0, 4.2, 4.1, 0.97, "passed")], out
-    )
+    write([*old, modalities.Measured("symile", 4, 0, 4, 6.0, 3.0, 40, 9.0, 1.0, 4.2, 4.1, 0.97, "passed")], out)
     monkeypatch.setitem(modalities.EPOCHS, 3, 1)
     monkeypatch.setattr(modalities, "in_processes", lambda work, todo, jobs: (work(*key) for key in todo))
     done = CliRunner().invoke(modalities.main, ["--out", str(out), "--most", "3"])

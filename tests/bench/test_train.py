@@ -1,8 +1,10 @@
 """The comparison with open_clip's trainer: both train the same thing, and their numbers are read as they are meant."""
 
 import csv
+import json
 import logging
 from collections import Counter
+from itertools import accumulate
 from pathlib import Path
 
 import open_clip
@@ -13,7 +15,8 @@ from open_clip_train.params import parse_args
 from open_clip_train.scheduler import cosine_lr
 from torch import nn, optim
 
-from workbench.bench import train, train_programs
+from workbench.bench import loader, train, train_programs
+from workbench.bench.rows import write
 from workbench.bench.train_clock import Stamps
 from workbench.bench.train_report import ratio, table
 from workbench.build import build_engine, build_parts
@@ -75,13 +78,39 @@ def test_stamps_read_the_lines_of_their_log() -> None:
     ):
         stamps.emit(logging.LogRecord("root", logging.INFO, "", 0, message, None, None))
     (row,) = stamps.rows
-    assert (row["samples"], row["waited"]) == (128, 0.512)
+    assert (row["samples"], row["waited"], row["took"]) == (128, 0.512, 1.25)
     assert row["peak_bytes"] > 2**20
 
 
 def test_a_step_is_the_median_window_behind_the_first() -> None:
-    clock = {5: 100.0, 10: 150.0, 15: 155.0, 20: 162.5, 25: 165.0}  # seconds a step: 10, then 1, 1.5, .5
-    assert train_programs._seconds(clock, 5) == 1.0
+    clock = {5: 100.0, 10: 150.0, 15: 155.0, 20: 162.5, 22: 163.5}  # seconds a step: 10, then 1, 1.5, .5
+    assert train_programs._seconds(clock) == 1.0
+
+
+def test_waiting_is_a_share_of_the_same_steps_for_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = dict.fromkeys(range(1, 9), (9.0, 8.0)) | {9: (1, 0.5), 10: (1, 0.5), 11: (1, 0.5), 12: (5, 4.5)}
+
+    def start(module: list[str], folder: Path) -> None:
+        clock = list(accumulate((took for took, _ in steps.values()), initial=0.0))
+        if module[0] == "workbench":
+            records = [{"step": n, "time/step": took, "time/data": data} for n, (took, data) in steps.items()]
+            looks = [{"step": n, "eval/clock/seconds": clock[n], "eval/clock/peak_bytes": 7} for n in (4, 8, 12)]
+            (folder / "run").mkdir()
+            (folder / "run/metrics.jsonl").write_text("\n".join(map(json.dumps, records + looks)))
+        else:  # a line at steps 1, 5, 8 and 12: their numbers are means
+            lines = [(1, 9, 8), (5, 9, 8), (8, 9, 8), (12, 2, 1.5)]
+            stamps = [
+                {"samples": 8 * n, "seconds": clock[n], "waited": data, "took": took, "peak_bytes": 7}
+                for n, took, data in lines
+            ]
+            (folder / "stamps.json").write_text(json.dumps(stamps))
+
+    monkeypatch.setattr(train_programs, "_start", start)
+    (tmp_path / "train-000000.tar").touch()
+    ours = train_programs.ours(SETTING, tmp_path, tmp_path)
+    theirs = train_programs.theirs(SETTING, tmp_path, tmp_path)
+    assert ours == train_programs.Round(8 / 2, 6 / 8, 7)
+    assert theirs == train_programs.Round(8 / 5.5, (3 * 8 + 6) / (3 * 9 + 8), 7)
 
 
 def row(program: str, number: int, speed: float, mfu: float | None = None) -> train.Row:
@@ -98,7 +127,7 @@ def test_the_ratio_is_of_rounds_that_lie_side_by_side(tmp_path: Path) -> None:
     lines = table(rows).splitlines()
     assert lines[2] == "| tiny | 8 | fp32 | wb pretrain | 120 | 1.50 x | 1.2% | 100 |  |"
     assert lines[4] == "| tiny | 8 | fp32 | wb pretrain, ito | 30 |  | 1.2% | 100 | 41.2% |"
-    train.write(rows, tmp_path / "new" / "b.csv")
+    write(rows, tmp_path / "new" / "b.csv")
     with (tmp_path / "new" / "b.csv").open() as file:
         assert [line["samples_per_second"] for line in csv.DictReader(file)][:2] == ["120.0", "60.0"]
 
@@ -107,10 +136,21 @@ def test_the_ratio_is_of_rounds_that_lie_side_by_side(tmp_path: Path) -> None:
     ("arguments", "status", "said"),
     [(["--steps", "14"], 2, "three looks at the clock need 15"), (["--model", "ViT-Z"], 1, "no model 'ViT-Z'")],
 )
-def test_mistakes_are_named(arguments: list[str], status: int, said: str, tmp_path: Path) -> None:
+def test_mistakes_are_named(
+    arguments: list[str], status: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "peer_missing", lambda: None)
     done = CliRunner().invoke(train.main, [*arguments, "--out", str(tmp_path / "b.csv")])
     assert done.exit_code == status
-    assert said in done.output + str(done.exception)
+    assert said in done.output
+
+
+def test_a_peer_that_cannot_run_is_said_before_anything_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "version", lambda name: "1.0.2")
+    monkeypatch.setattr(train, "measure", lambda *_: pytest.fail("it trains"))
+    done = CliRunner().invoke(train.main, ["--model", "tiny", "--out", str(tmp_path / "b.csv")])
+    assert done.exit_code == 1
+    assert "webdataset up to 0.2.86, here is 1.0.2: pip install" in done.output
 
 
 @pytest.mark.slow

@@ -180,11 +180,29 @@ def test_mistakes_are_one_message(tmp_path: Path) -> None:
         (["emoji", "--sheet", "a.txt"], 2, "draws .png"),
         (["emoji.yaml"], 2, "no such recipe"),
     ):
-        result = run(*arguments)
+        result = run("--bad", tmp_path / "new" / "bad.jsonl", *arguments)
         assert result.exit_code == status, (arguments, result.output)
+        assert not (tmp_path / "new").exists()
         assert said in result.stderr, (arguments, result.stderr)
         assert "Traceback" not in result.stderr
         assert not result.stdout
+
+
+def test_a_split_without_samples_is_one_message(tmp_path: Path) -> None:
+    import datasets
+
+    whole = datasets.Dataset.from_dict({"image": [PICTURES["a"]], "caption": [CAPTIONS["a"]]})
+    none = whole.filter(lambda row: False)
+    datasets.DatasetDict({"train": none, "test": whole}).save_to_disk(tmp_path / "saved")
+    result = run(
+        tmp_path / "saved", "--sheet", tmp_path / "new" / "sheet.png", "--bad", tmp_path / "other" / "bad.jsonl"
+    )
+    assert result.exit_code == 1
+    assert "saved (hf) has no sample: take another split with --set split=NAME" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not result.stdout
+    assert [file.name for file in tmp_path.iterdir()] == ["saved"]
+    assert found(tmp_path / "saved", "--set", "split=test")["usable"] == 1
 
 
 def test_nothing_usable_is_a_failure_that_still_reports(tmp_path: Path) -> None:

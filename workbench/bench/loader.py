@@ -13,15 +13,13 @@ The trap: seconds on a machine that others use. A ratio compares neighbours in t
 
 from __future__ import annotations
 
-import csv
 import datetime
 import os
-import platform
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from multiprocessing import active_children
@@ -37,6 +35,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from workbench.augment import Augment
 from workbench.bench import loader_shards
 from workbench.bench.loader_report import table
+from workbench.bench.rows import device_name, write
 from workbench.data.shards import Shards
 from workbench.encoders.open_clip import OpenCLIP
 from workbench.feed import Feed
@@ -203,7 +202,7 @@ def cpu_seconds() -> float | None:
 
 def compare(tars: str, case: Case, seconds: float, rounds: int) -> Iterator[Measured]:
     """Every loader in every round, one after the other, in turns who is first."""
-    about = {"date": f"{datetime.date.today()}", "cpu": cpu(), "versions": versions()}
+    about = {"date": f"{datetime.date.today()}", "cpu": device_name(), "versions": versions()}
     for turn in range(rounds):
         names = list(LOADERS)
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
@@ -211,13 +210,6 @@ def compare(tars: str, case: Case, seconds: float, rounds: int) -> Iterator[Meas
             found = measure(batches, case, seconds)
             del batches  # with its worker processes
             yield Measured(**about, **asdict(case), round=turn, loader=name, **found)
-
-
-def cpu() -> str:
-    """Its name, where the system tells."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{len(names)} x {names[0]}" if names else platform.processor() or platform.machine()
 
 
 def versions() -> str:
@@ -260,16 +252,6 @@ def main(
                 if out:
                     write(rows, out)
     click.echo(table(rows))
-
-
-def write(rows: Sequence[Measured], path: Path) -> None:
-    """One line a measurement."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(Measured)], lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(row).items()})
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from workbench.builders.emoji_shards import write
+from workbench.builders.emoji_shards import build, write
 from workbench.data.emoji import FILES, PACKAGED
 
 SIZE = (500, 375)
@@ -29,25 +29,19 @@ def emoji(folder: Path) -> str:
 
     One text, as open_clip would take all lines of a .txt for one caption, and have more to tokenize.
     """
-    rows = pq.read_table(PACKAGED / FILES["train"], columns=["image", "concept"]).to_pydict()
-    concepts = pq.read_table(PACKAGED / "concepts.parquet", columns=["concept", "texts"]).to_pydict()
-    names = {concept: texts[:1] for concept, texts in zip(concepts["concept"], concepts["texts"], strict=True)}
-    pairs = [(image, names[concept]) for image, concept in zip(rows["image"], rows["concept"], strict=True)]
-    return _write(folder, pairs, "webp")
+    drawings = pq.read_metadata(PACKAGED / FILES["train"]).num_rows
+    build(folder, shard=-(-drawings // TARS), texts_each=1)
+    return f"{folder}/train-{{000000..{TARS - 1:06}}}.tar"
 
 
 def photos(folder: Path, count: int = PHOTOS, seed: int = 0) -> str:
     """JPEGs of quality 90 with a caption each, the same pixels every time; returns the tars, likewise."""
     rng, words = np.random.default_rng(seed), _words()
     pairs = [(photo(rng), [" ".join(rng.choice(words, rng.integers(*WORDS)))]) for _ in range(count)]
-    return _write(folder, pairs, "jpg")
-
-
-def _write(folder: Path, pairs: list[tuple[bytes, list[str]]], extension: str) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     bounds = [len(pairs) * tar // TARS for tar in range(TARS + 1)]
     for tar, (begin, end) in enumerate(pairwise(bounds)):
-        write(folder / f"{tar}.tar", begin, pairs[begin:end], extension)
+        write(folder / f"{tar}.tar", begin, pairs[begin:end], "jpg")
     return f"{folder}/{{0..{TARS - 1}}}.tar"
 
 

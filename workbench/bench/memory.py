@@ -7,11 +7,10 @@ but the loss compares all pairs of it, so its time is quadratic, and in the larg
 
 from __future__ import annotations
 
-import csv
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import click
 import torch
 
 from workbench.bench.memory_report import plot, table
+from workbench.bench.rows import write
 from workbench.types import Batch, Modality
 
 BATCHES, MICROBATCHES = (512, 2048, 8192, 32768), (None, 512, 2048)
@@ -113,15 +113,6 @@ def measure_alone(batch: int, microbatch: int | None) -> Measured:
     """In a process of its own."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(measure, batch, microbatch).result()
-
-
-def write(rows: Sequence[Measured], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(Measured)], lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(row).items()})
 
 
 @click.command()

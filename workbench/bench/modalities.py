@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import csv
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from workbench.bench.modalities_report import plot, table
+from workbench.bench.rows import write
 
 EPOCHS = {3: 20, 4: 40, 5: 60, 6: 100, 7: 160, 8: 250}
 """{modalities: of 5120 samples, for every objective}"""
@@ -147,17 +148,6 @@ def _parsed(line: dict[str, str]) -> Measured:
     return Measured(**values)
 
 
-def write(rows: Sequence[Measured], path: Path) -> None:
-    """Sorted, so that two measurements can be compared line by line."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(Measured)], lineterminator="\n")
-        writer.writeheader()
-        for row in sorted(rows, key=lambda row: row.key):
-            numbers = {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(row).items()}
-            writer.writerow(numbers)
-
-
 @click.command()
 @click.option("--out", default="runs/modalities.csv", show_default=True, type=click.Path(path_type=Path))
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(min=1))
@@ -173,7 +163,7 @@ def main(out: Path, seeds: int, most: int, jobs: int, costs: bool) -> None:
 
     def enter(row: Measured) -> None:
         rows[row.key] = row
-        write(list(rows.values()), out)
+        write([rows[key] for key in sorted(rows)], out)  # sorted: two measurements compare line by line
         learned = row.verdict or "cost only"
         click.echo(f"{row.objective}, {row.modalities} modalities, seed {row.seed}: {learned}", err=True)
 

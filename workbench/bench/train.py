@@ -7,17 +7,17 @@ pictures are packaged emoji of 64 x 64 pixels, so decoding costs less here than 
 
 from __future__ import annotations
 
-import csv
 import os
-import platform
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 import click
 
+from workbench.bench.loader import peer_missing
+from workbench.bench.rows import device_name, write
 from workbench.bench.train_programs import Round, Setting, ours, recipe_for, theirs
 from workbench.bench.train_report import table
 from workbench.dry import PEAK, cost
@@ -82,30 +82,10 @@ def _row(setting: Setting, program: str, number: int, seen: Round, flops: float)
         program=program,
         round=number,
         samples_per_second=round(seen.samples_per_second, 2),
-        data_wait=round(seen.waited, 5),
+        data_wait=round(seen.waited, 4),
         peak_mib=round(seen.peak_bytes / 2**20, 1),
         mfu=round(seen.samples_per_second * flops / PEAK, 4) if setting.device == "cuda" else None,
     )
-
-
-def device_name(device: str) -> str:
-    """Of the GPU; or of the processor, and how many of it."""
-    if device == "cuda":
-        import torch
-
-        return torch.cuda.get_device_name()
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{os.cpu_count()} x {names[0] if names else platform.processor() or platform.machine()}"
-
-
-def write(rows: Sequence[Row], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
 
 
 def settings(
@@ -154,10 +134,16 @@ def main(
     """Measure, print a table, write OUT. About ten minutes on two CPU cores."""
     from workbench.builders.emoji_shards import build
 
+    if complaint := peer_missing():
+        raise click.ClickException(complaint)
     chosen = settings(models, batch, precision, workers, steps)
     for setting in chosen:
         if setting.steps < 3 * setting.every:
             raise click.UsageError(f"--steps {setting.steps}: three looks at the clock need {3 * setting.every}")
+        try:
+            _ = setting.config
+        except ValueError as error:
+            raise click.ClickException(str(error)) from None
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as scratch:
         tars = Path(scratch) / "tars"

@@ -33,7 +33,7 @@ class Clock:
 class Stamps(logging.Handler):
     """One for each line of open_clip_train about a step; it has read the loss just before."""
 
-    LINE = re.compile(r"Train Epoch: 0 \[\s*(\d+)/.*Data \(t\): ([\d.]+)")
+    LINE = re.compile(r"Train Epoch: 0 \[\s*(\d+)/.*Data \(t\): ([\d.]+) Batch \(t\): ([\d.]+)")
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,10 +41,9 @@ class Stamps(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if line := self.LINE.search(record.getMessage()):
-            samples, waited = int(line[1]), float(line[2])
-            self.rows.append(
-                {"samples": samples, "seconds": time.perf_counter(), "waited": waited, "peak_bytes": peak_bytes()}
-            )
+            samples, waited, took = int(line[1]), float(line[2]), float(line[3])
+            now = {"seconds": time.perf_counter(), "peak_bytes": peak_bytes()}
+            self.rows.append({"samples": samples, "waited": waited, "took": took} | now)
 
 
 def peak_bytes() -> int:

@@ -61,7 +61,7 @@ class Round:
     samples_per_second: float
     """batch rows, in the median window"""
     waited: float
-    """share of the time that was spent waiting for data"""
+    """share of the time that was spent waiting for data, by the program's own log, in the windows behind the first"""
     peak_bytes: float
 
 
@@ -72,11 +72,10 @@ def ours(setting: Setting, tars: Path, folder: Path, objective: str = "clip") ->
     _start(["workbench", "pretrain", str(recipe), "--run", str(run)], folder)
     records = read(run / "metrics.jsonl")
     looks = [record for record in records if "eval/clock/seconds" in record]
-    times = {record["step"]: (record["time/step"], record["time/data"]) for record in records if "time/step" in record}
-    behind = [times[step] for step in times if step > looks[0]["step"]]
+    behind = [record for record in records if "time/step" in record and record["step"] > looks[1]["step"]]
     return Round(
-        setting.batch / _seconds({look["step"]: look["eval/clock/seconds"] for look in looks}, setting.every),
-        sum(waited for _, waited in behind) / sum(whole for whole, _ in behind),
+        setting.batch / _seconds({look["step"]: look["eval/clock/seconds"] for look in looks}),
+        sum(step["time/data"] for step in behind) / sum(step["time/step"] for step in behind),
         looks[-1]["eval/clock/peak_bytes"],
     )
 
@@ -117,10 +116,12 @@ def theirs(setting: Setting, tars: Path, folder: Path) -> Round:
     _start(["workbench.bench.train_clock", str(config), str(out), *arguments_for(setting, tars, folder)], folder)
     rows = json.loads(out.read_text(encoding="utf-8"))
     looks = [row | {"step": row["samples"] // setting.batch} for row in rows]
-    looks = [look for look in looks if look["step"] % setting.every == 1 % setting.every]  # its last line may be near
-    seconds = _seconds({look["step"]: look["seconds"] for look in looks}, setting.every)
-    waited = statistics.fmean(look["waited"] for look in looks[1:])  # means of the steps since the line before
-    return Round(setting.batch / seconds, waited / seconds, looks[-1]["peak_bytes"])
+    behind = [(b["step"] - a["step"], b) for a, b in pairwise(looks)][1:]  # a line has means since the last
+    return Round(
+        setting.batch / _seconds({look["step"]: look["seconds"] for look in looks}),
+        sum(steps * look["waited"] for steps, look in behind) / sum(steps * look["took"] for steps, look in behind),
+        looks[-1]["peak_bytes"],
+    )
 
 
 def arguments_for(setting: Setting, tars: Path, folder: Path) -> list[str]:
@@ -151,9 +152,9 @@ def arguments_for(setting: Setting, tars: Path, folder: Path) -> list[str]:
     return [word for name, value in options.items() for word in (f"--{name}", str(value))]
 
 
-def _seconds(clock: dict[int, float], every: int) -> float:
-    """Of a step: the median over windows of `every` steps, without the first one."""
-    windows = [(b - a) / every for (_, a), (_, b) in pairwise(sorted(clock.items()))]
+def _seconds(clock: dict[int, float]) -> float:
+    """Of a step: the median over the windows between looks at {step: clock}, without the first one."""
+    windows = [(b - a) / (last - first) for (first, a), (last, b) in pairwise(sorted(clock.items()))]
     assert windows, "a round needs two looks at the clock"
     return statistics.median(windows[1:] or windows)
 

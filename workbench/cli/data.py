@@ -99,10 +99,12 @@ def inspect(
         raise click.UsageError(f"no source '{source}'{did_you_mean(source, SOURCES)}")
     if sheet and sheet.suffix not in (".png", ".pdf", ".svg"):  # said now, not after hours of decoding
         raise click.UsageError(f"--sheet {sheet}: draws .png, .pdf or .svg")
-    for file in filter(None, (sheet, bad)):
-        file.parent.mkdir(parents=True, exist_ok=True)
     name, data = open_data(path, source, settings)
     listed = listing(data)
+    if not len(listed) and not listed.left_out:
+        raise ValueError(f"{path} ({name}) has no sample: take another split with --set split=NAME, or another PATH")
+    for file in filter(None, (sheet, bad)):
+        file.parent.mkdir(parents=True, exist_ok=True)
     found = _inspect(listed, chosen(len(listed), limit))
     if bad:
         bad.write_text("".join(json.dumps(sample._asdict()) + "\n" for sample in found.bad), encoding="utf-8")
