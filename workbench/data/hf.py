@@ -119,7 +119,10 @@ class HF(StreamedPairs):
 
     def _saved(self, split: str, streaming: bool) -> Any:
         """What `save_to_disk` wrote: one split, or several by name."""
-        data = datasets.load_from_disk(str(self.folder))
+        try:
+            data = datasets.load_from_disk(str(self.folder))
+        except Exception as error:  # anything at all: an IndexError, for one, where no row was saved
+            raise ValueError(f"cannot be read ({type(error).__name__}: {error}), or was saved without a row") from None
         splits = data if isinstance(data, datasets.DatasetDict) else {str(data.split or "train"): data}
         if split not in splits:
             raise ValueError(f"there is no such split{did_you_mean(split, map(str, splits))}")
