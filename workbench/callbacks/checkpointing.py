@@ -30,7 +30,7 @@ class Checkpointing(Callback):
     ) -> None:
         self.folder, self.every, self.keep, self.keep_every = folder, every, keep, keep_every
         self.saved_step: int | None = None
-        # its thread is joined when the interpreter ends: what is being written is finished after an error of this process
+        # its thread is joined when the interpreter ends: what it writes is finished after an error of this process
         self._writer = ThreadPoolExecutor(1, "checkpoint") if background else None
         self._pending: Future[None] | None = None
 
