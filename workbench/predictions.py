@@ -51,7 +51,7 @@ class Variant:
     """{objective: why it has no cell here}"""
     rendered: bool = False
     """pictures and words, with a budget of their own"""
-    seconds: float = 8.0
+    seconds: float = 3.0
     """a run, on one core"""
 
     @property
