@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -19,12 +19,13 @@ from workbench.engine import Engine
 from workbench.errors import RecipeError
 from workbench.feed import Feed, epoch_steps
 from workbench.metrics import Metrics
+from workbench.microbatch import Microbatched
 from workbench.model import Model
 from workbench.optim import adamw, layer_lr_scales
 from workbench.parallel import Parallel
 from workbench.recipe import Recipe
 from workbench.seeds import seed_torch
-from workbench.sharding import divide
+from workbench.sharding import Whole, divide
 from workbench.types import Context, Side
 
 
@@ -36,6 +37,11 @@ class Parts:
     data: Any
     model: Model
     objective: Any
+    whole: Whole = field(init=False)
+    """what is evaluated: the model, or a copy of one whose weights are divided"""
+
+    def __post_init__(self) -> None:
+        self.whole = Whole(self.model)
 
     def steps(self, span: Span) -> int:
         """A duration in optimizer steps. Raises RecipeError when the data holds less than a batch."""
@@ -54,7 +60,7 @@ class Parts:
 
     def context(self, parallel: Parallel) -> Context:
         """What evaluators and pictures see: it follows the model as it trains."""
-        embedder = Embedder(self.model, self.transforms(train=False), parallel.device)
+        embedder = Embedder(self.whole.model, self.transforms(train=False), parallel.device)
         return Context(embedder, self.objective, self.data, self.recipe.train.batch, self.recipe.seed)
 
 
@@ -111,6 +117,18 @@ def compile_blocks(model: Model) -> None:
             part.compile(dynamic=False)
 
 
+def spread(parts: Parts, parallel: Parallel) -> nn.Module:
+    """The model on all rows of this process, with weights or gradients shared as the recipe's strategy says."""
+    recipe, size = parts.recipe, parts.recipe.train.microbatch
+    embed = Microbatched(parts.model, size and max(1, size // parallel.world))
+    if recipe.parallel.strategy == "ddp":
+        return parallel.replicated(embed)
+    mesh = parallel.mesh(recipe.parallel.copies)
+    parts.whole = Whole(parts.model, divided=True)
+    divide(parts.model, mesh, recipe.train.precision)
+    return embed
+
+
 def build_optimizer(parts: Parts) -> torch.optim.Optimizer:
     """AdamW over what is not frozen. Raises RecipeError where that is nothing, or no tower has layers to tell apart."""
     train, encoders = parts.recipe.train, dict(parts.model.encoders)
@@ -138,11 +156,12 @@ def build_engine(parts: Parts, parallel: Parallel, metrics: Metrics) -> Engine:
     parts.objective.to(parallel.device)
     if train.compile:
         compile_blocks(parts.model)
-    if recipe.parallel.strategy == "fsdp":
-        divide(parts.model, parallel.mesh(recipe.parallel.copies))
+    embed = spread(parts, parallel)
     batches = partial(parts.data.batches, feed=feed)
     engine = Engine(
         parts.model,
+        embed,
+        parts.whole,
         parts.objective,
         build_optimizer(parts),
         batches,
@@ -152,7 +171,6 @@ def build_engine(parts: Parts, parallel: Parallel, metrics: Metrics) -> Engine:
         batch=train.batch,
         lr=train.lr,
         warmup=parts.steps(train.warmup),
-        microbatch=train.microbatch,
         clip=train.clip,
         precision=train.precision,
         seed=recipe.seed,

@@ -14,12 +14,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from workbench.checkpoint import Best
 from workbench.metrics import Metrics
@@ -27,8 +26,8 @@ from workbench.model import Model
 from workbench.parallel import Parallel
 from workbench.schedule import warmup_cosine
 from workbench.seeds import seed_torch
-from workbench.sharding import clip_gradients, gather, let_go
-from workbench.types import Batch, Loss, Skipped, View, Views
+from workbench.sharding import Whole, clip_gradients
+from workbench.types import Batch, Loss, Skipped, View
 
 Logs = dict[str, Tensor | float]
 
@@ -47,6 +46,10 @@ class Engine:
     """Parts that `build` put together, and the loop over them. `steps` counts optimizer steps."""
 
     model: Model
+    embed: nn.Module
+    """the model on all rows of this process at once (`Microbatched`), in DistributedDataParallel where that is used"""
+    whole: Whole
+    """what is evaluated"""
     objective: Any
     optimizer: torch.optim.Optimizer
     batches: Any
@@ -57,7 +60,6 @@ class Engine:
     batch: int
     lr: float
     warmup: int = 0
-    microbatch: int | None = None
     clip: float | None = None
     precision: str = "fp32"
     seed: int = 0
@@ -98,12 +100,12 @@ class Engine:
             with self.phase("metrics"):
                 self._record(logs, time.perf_counter() - started, waited)
             self._call("on_step", logs)
-        gather(self.model)  # for what the first process does alone
+        self.gather()  # for what the first process does alone
         self._call("on_end")
 
     def train_step(self, batch: Batch) -> Logs:
         """One optimizer update. Raises what a callback raises at on_gradients, with the weights as they were."""
-        let_go(self.model)  # of what an evaluation has gathered
+        self.whole.let_go()  # of what an evaluation has gathered
         lr = self.lr * warmup_cosine(self.step, self.warmup, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
@@ -111,11 +113,12 @@ class Engine:
             self.seed, "step", self.step, self.parallel.rank
         )  # dropout is a function of the step, so a resume repeats it
         loss = self.loss(batch)
-        with self.phase("backward"):
+        with self.phase("backward"), self.parallel.explained("the sum of the gradients"):
             loss.total.backward()
         parameters = [*self.model.parameters(), *self.objective.parameters()]
         with self.phase("average gradients"):
-            self.parallel.average_gradients(parameters)
+            averaged = isinstance(self.embed, DistributedDataParallel)
+            self.parallel.average_gradients(self.objective.parameters() if averaged else parameters)
         with self.phase("clip gradients"):
             norm = clip_gradients(parameters, self.clip)
         logs: Logs = {"loss": loss.total.detach(), "grad_norm": norm, "lr": lr, **loss.logs}
@@ -128,28 +131,14 @@ class Engine:
     def loss(self, batch: Batch) -> Loss:
         """The objective on a batch, against all processes' rows."""
         with self.phase("forward"), self._autocast():
-            views = self.embed(batch, [str(side) for side in self.objective.sides(self.step)])
+            pairs = self.embed(batch.inputs, batch.valid, [str(side) for side in self.objective.sides(self.step)])
+        views = {side: View(*pair) for side, pair in pairs.items()}
         with self.phase("loss"):
             return self.objective(views, self.parallel.pool(views, batch.ids, self.step, self.seed))
 
-    def embed(self, batch: Batch, sides: list[str]) -> Views:
-        """Embeddings of the whole local batch while holding one micro-batch's activations at a time.
-
-        A contrastive loss mixes all samples, so plain gradient accumulation would shrink its negatives. Checkpointing
-        each micro-batch keeps inputs and embeddings only and recomputes the rest in the backward pass: the exact
-        full-batch gradient (GradCache, Gao et al. 2021), dropout included, as the model is a per-sample map.
-        """
-        size = self.microbatch and max(1, self.microbatch // self.parallel.world)
-        if not size or size >= len(batch):
-            return self.model(batch.inputs, batch.valid, sides)
-        run = partial(checkpoint, self.model, use_reentrant=False)
-        chunks = [
-            run(_rows(batch.inputs, i, size), _rows(batch.valid, i, size), sides) for i in range(0, len(batch), size)
-        ]
-        return {
-            side: View(torch.cat([c[side].z for c in chunks]), torch.cat([c[side].valid for c in chunks]))
-            for side in sides
-        }
+    def gather(self) -> None:
+        """Gives the first process all weights to evaluate, where they are divided; all processes have to call it."""
+        self.whole.gather(keep=self.parallel.rank == 0)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "bf16":
@@ -168,7 +157,3 @@ class Engine:
         for callback in self.callbacks:
             with self.phase(type(callback).__name__):
                 getattr(callback, hook)(self, *args)
-
-
-def _rows(tree: dict[str, Tensor], begin: int, size: int) -> dict[str, Tensor]:
-    return {name: x[begin : begin + size] for name, x in tree.items()}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
@@ -18,9 +19,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 
 from workbench.errors import RankLate, RankLost
 from workbench.types import Pool, View, Views
@@ -85,9 +87,22 @@ class Parallel:
         }
         return Pool(gathered, _gather(ids, self.group), self.rank * len(ids), self.group, step, seed)
 
-    def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Mean over processes of every gradient, in one message a dtype; what had none on any process has none after,
-        or weight decay would move here what it leaves alone in one process."""
+    def replicated(self, module: nn.Module) -> nn.Module:
+        """The module in torch's DistributedDataParallel: its gradients are averaged beside the backward pass.
+
+        What had no gradient on any process has none after, or weight decay would move here what it leaves alone in
+        one process. Every output has to reach the loss.
+        """
+        if self.group is None or not any(p.requires_grad for p in module.parameters()):
+            return module
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # before torch 2.14 it has no other name
+        return DistributedDataParallel(
+            module, find_unused_parameters=True, gradient_as_bucket_view=True, broadcast_buffers=False
+        )
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Mean over processes of the gradients that neither DistributedDataParallel nor FSDP averages, in one message a
+        dtype; what had none on any process has none after."""
         if self.group is None:
             return
         trainable = [p for p in parameters if p.requires_grad and not isinstance(p, DTensor)]  # FSDP's are averaged
@@ -139,9 +154,9 @@ class Parallel:
             with meeting(what):
                 dist.barrier(group=self.group)
 
-    def explained(self) -> AbstractContextManager[None]:
-        """`meeting` for a block in which torch (FSDP) and the kernels gather and sum by themselves."""
-        return meeting("the loss or the divided weights", self.timeout) if self.group is not None else nullcontext()
+    def explained(self, what: str = "the loss or the divided weights") -> AbstractContextManager[None]:
+        """`meeting` for a block in which torch and the kernels gather and sum by themselves."""
+        return meeting(what, self.timeout) if self.group is not None else nullcontext()
 
     def close(self) -> None:
         if self.group is not None:

@@ -1,59 +1,98 @@
-"""Weights divided over processes (FSDP2): each holds a share of every weight, its gradient and its optimizer state.
+"""Weights divided over processes (FSDP2): each holds a share of every matrix, its gradient and its optimizer state.
 
-A block's weights are gathered right before it runs and let go of after it. The trap: a forward of divided weights waits
-for all processes, but one alone evaluates and draws. So all gather the weights before, and divide them again to train.
+A block's matrices are gathered right before it runs and let go of after it; in bf16 where autocast would round them
+anyway, so that half as much travels and the same is computed. Vectors (gains, biases) are whole everywhere, in fp32.
+The trap: a forward of divided weights waits for all processes, and of bf16 ones sees rounded matrices, but the first
+process alone evaluates and draws, in fp32. So it does that with a copy of the model, which `Whole` fills.
 """
 
 from __future__ import annotations
 
+import copy
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
+from torch.nn.modules.conv import _ConvNd
+
+ROUNDED = (nn.Linear, nn.MultiheadAttention, _ConvNd)
+"""modules whose matrices autocast rounds to bf16 in every forward"""
+IN_BF16 = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+"""matrices travel in bf16, gradients are summed in fp32, and what a block is given stays as it is"""
 
 
-def divide(model: nn.Module, mesh: DeviceMesh) -> None:
-    """Divide every weight over the mesh: (shard,), or (replicate, shard) for copies of a divided model.
+def divide(model: nn.Module, mesh: DeviceMesh, precision: str = "fp32") -> None:
+    """Divide every matrix over the mesh: (shard,), or (replicate, shard) for copies of a divided model.
 
-    By layers where an encoder names those that are `repeated()`: what is gathered at once is then one of them.
+    By layers where an encoder names those that are `repeated()`: what is gathered at once is then one of them, and with
+    `precision` bf16 it is gathered as such, unless it has a matrix that autocast leaves alone.
     """
     # a warning of torch: our encoders return views, and nothing writes into them
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     modules: Any = model
+    vectors = {p for p in model.parameters() if p.ndim < 2}
     for encoder in modules.encoders.values():
         for block in getattr(encoder, "repeated", list)():
-            fully_shard(block, mesh=mesh)
+            policy = IN_BF16 if precision == "bf16" and _rounded_anyway(block) else MixedPrecisionPolicy()
+            fully_shard(block, mesh=mesh, mp_policy=policy, ignored_params=vectors)
     parts = [*modules.encoders.values(), *modules.heads.values(), *([modules.fusion] if modules.fusion else [])]
-    for part in parts:
-        fully_shard(part, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+    for part in (*parts, model):
+        fully_shard(part, mesh=mesh, ignored_params=vectors)
 
 
-def gather(model: nn.Module) -> None:
-    """Give every process all weights, until `let_go`. All processes have to call it; without FSDP it does nothing."""
-    for module in _divided(model):
-        module.set_reshard_after_forward(False, recurse=False)
-        module.unshard()
+def _rounded_anyway(block: nn.Module) -> bool:
+    return all(
+        isinstance(module, ROUNDED)
+        for module in block.modules()
+        if any(p.ndim >= 2 for p in module.parameters(recurse=False))
+    )
 
 
-def let_go(model: nn.Module) -> None:
-    """Back to a share of the weights a process, as training wants it."""
-    for module in _divided(model):
-        module.set_reshard_after_forward(True, recurse=False)
-        module.reshard()
+class Whole:
+    """The model to evaluate with: the trained one or, before its weights are divided, a copy that has none yet.
+
+    `gather` gives the copy all weights, in fp32, until `let_go`; for a model that is not divided both do nothing.
+    """
+
+    def __init__(self, trained: nn.Module, divided: bool = False) -> None:
+        self.trained, self.divided = trained, divided
+        self.model: Any = trained
+        self._filled = False
+        if divided:
+            memo: dict[int, Any] = {id(buffer): buffer for buffer in trained.buffers()}
+            for p in trained.parameters():
+                memo[id(p)] = nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=False)
+            self.model = copy.deepcopy(trained, memo)
+        self._nothing: dict[str, Tensor] = dict(self.model.named_parameters(remove_duplicate=False)) if divided else {}
+
+    def gather(self, keep: bool) -> None:
+        """All processes have to call it; those that `keep` the weights have them afterwards."""
+        if not self.divided or self._filled:
+            return
+        weights = dict[str, Tensor]()
+        for name, p in self.trained.named_parameters(remove_duplicate=False):
+            gathered = whole(p.detach())
+            if keep:
+                weights[name] = gathered
+        self._assign(weights)
+        self._filled = True
+
+    def let_go(self) -> None:
+        """Back to no weights: training wants the memory."""
+        if self._filled:
+            self._assign(self._nothing)
+        self._filled = False
+
+    def _assign(self, weights: dict[str, Tensor]) -> None:
+        self.model.load_state_dict(weights, strict=False, assign=True)
 
 
 def is_divided(model: nn.Module) -> bool:
-    return any(True for _ in _divided(model))
-
-
-def _divided(model: nn.Module) -> Iterator[FSDPModule]:
-    return (module for module in model.modules() if isinstance(module, FSDPModule))
+    return any(isinstance(module, FSDPModule) for module in model.modules())
 
 
 def whole(x: Tensor) -> Tensor:

@@ -12,15 +12,17 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from safetensors.torch import load_file
+from torch import Tensor
 
 import workbench
 from workbench import checkpoint
 from workbench.build import build_engine, build_parts
 from workbench.engine import Callback, Engine, Logs
+from workbench.inference import evaluate_run
 from workbench.metrics import Metrics, Record, read
 from workbench.parallel import Parallel
 from workbench.recipe import load_recipe
-from workbench.sharding import let_go, whole
+from workbench.sharding import whole
 from workbench.training import train
 
 RECIPE = """
@@ -92,9 +94,11 @@ CASES = {
     ],
     4: [
         Case("clip"),
-        CHAIN,
-        Case(CONFU, several=IN_COPIES),
+        Case("siglip"),
         Case("siglip", several=IN_SHARES),
+        Case(CONFU),
+        Case(CONFU, several=IN_COPIES),
+        CHAIN,
         ITO,
     ],
 }
@@ -128,7 +132,6 @@ def train_all(folder: Path, cases: list[Case], alone: bool = False) -> Trained:
         recipe = load_recipe(path, case.settings if alone else case.settings + case.several)
         parts, metrics = build_parts(recipe), Metrics(None)
         build_engine(parts, parallel, metrics).fit()
-        let_go(parts.model)
         weights = {**parts.model.state_dict(), **parts.objective.state_dict()}
         found.append((metrics.records, {name: whole(x).clone() for name, x in weights.items()}))
     parallel.close()
@@ -209,6 +212,49 @@ def test_divided_weights_train_like_whole_ones_and_are_saved_for_any_number_of_p
     one, other = (workbench.load(run).encode_text(texts) for run in runs)
     assert torch.allclose(one, other, atol=1e-4)
     assert (runs[1] / "DONE").exists()
+
+
+class Watch(Callback):
+    """What the first block of the image tower computes with."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, set[torch.dtype]] = {}
+
+    def on_start(self, engine: Engine) -> None:
+        block = engine.model.encoders["image"].tower.transformer.resblocks[0]
+
+        def see(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            dtypes = {"input": inputs[0].dtype, **{name: p.dtype for name, p in block.named_parameters()}}
+            for name, dtype in dtypes.items():
+                self.seen.setdefault(name, set()).add(dtype)
+
+        block.ln_2.register_forward_pre_hook(see)
+
+
+def train_in_bf16(rank: int, folder: Path, run: str, *overrides: str) -> None:
+    watch = Watch()
+    train(load_recipe(folder / "towers.yaml", ("train.precision=bf16", *overrides)), folder / run, callbacks=[watch])
+    torch.save(watch.seen, folder / f"{run}-{rank}")
+
+
+@pytest.mark.slow
+def test_matrices_that_travel_in_bf16_change_nothing_that_is_computed_in_bf16(tmp_path: Path) -> None:
+    (tmp_path / "towers.yaml").write_text(TOWERS)
+    spawn(2, train_in_bf16, tmp_path, "whole")
+    spawn(2, train_in_bf16, tmp_path, "shares", "parallel.strategy=fsdp")
+    plain, seen = (torch.load(tmp_path / f"{run}-1") for run in ("whole", "shares"))
+    assert plain.pop("input") == seen.pop("input")
+    assert {dtype for dtypes in plain.values() for dtype in dtypes} == {torch.float32}
+    for name, dtypes in seen.items():
+        is_matrix = name in ("attn.in_proj_weight", "attn.out_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+        assert dtypes == {torch.bfloat16 if is_matrix else torch.float32}, name
+    runs = [tmp_path / "whole", tmp_path / "shares"]
+    found = [(read(run / "metrics.jsonl"), checkpoint.read(run / "checkpoints" / "step-6", "model")) for run in runs]
+    assert all(x.dtype == torch.float32 for x in found[1][1].values())
+    assert_same(*found)
+    in_the_run = {name: value for name, value in found[1][0][-1].items() if name.startswith("eval/")}
+    _, afterwards = evaluate_run(runs[1])
+    assert in_the_run == pytest.approx({f"eval/{name}": value for name, value in afterwards.items()}, rel=1e-6)
 
 
 def test_copies_that_do_not_come_out_even_are_refused(tmp_path: Path) -> None:

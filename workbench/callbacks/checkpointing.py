@@ -9,7 +9,7 @@ from pathlib import Path
 from workbench import checkpoint
 from workbench.engine import Callback, Engine, Logs
 from workbench.parallel import Parallel
-from workbench.sharding import gather, is_divided, let_go
+from workbench.sharding import is_divided
 
 __all__ = ["Checkpointing"]
 
@@ -53,9 +53,7 @@ class Checkpointing(Callback):
             self._wait()
             engine.metrics.sync()
         if is_divided(engine.model):
-            let_go(engine.model)
             self._write(self._snapshot(engine), engine.parallel)
-            gather(engine.model)  # the first process may want to draw
         elif engine.parallel.rank == 0 and self._writer:
             self._pending = self._writer.submit(self._write, self._snapshot(engine))
         elif engine.parallel.rank == 0:

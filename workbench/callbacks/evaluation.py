@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 
 from workbench.checkpoint import Best
 from workbench.engine import Callback, Engine, Logs
-from workbench.sharding import gather
 
 __all__ = ["Evaluation"]
 
@@ -33,7 +32,7 @@ class Evaluation(Callback):
             self._run(engine)
 
     def _run(self, engine: Engine) -> None:
-        gather(engine.model)  # the first process evaluates alone
+        engine.gather()  # the first process evaluates alone
         if engine.parallel.rank == 0:
             values = dict(self.evaluate())
             engine.metrics.record(
