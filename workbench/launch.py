@@ -30,6 +30,8 @@ import click
 FILE = "WB_ERROR_FILE"
 GRACE = 5.0
 """seconds that others have to say what went wrong, too, before they are killed: a rank that waits may wait for ever"""
+PATIENCE = 600.0
+"""seconds that a rank has instead which is writing a checkpoint"""
 KILLED = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 """signals that come from outside or from a defect, never from a rank that gives up"""
 
@@ -50,6 +52,10 @@ class Rank:
     def words(self) -> dict[str, Any] | None:
         """{message, error, status, time}, or None when it has not failed, or could not say so."""
         return json.loads(self.file.read_text()) if self.file.exists() else None
+
+    @property
+    def is_saving(self) -> bool:
+        return _mark(self.file).exists()
 
     @property
     def failed(self) -> bool:
@@ -85,6 +91,24 @@ def tell(error: BaseException, message: str, status: int) -> bool:
     draft.write_text(json.dumps(facts))
     os.replace(draft, file)
     return True
+
+
+@contextmanager
+def saving() -> Iterator[None]:
+    """While this process writes what must not be lost, its launcher does not kill it for the failure of another."""
+    if FILE not in os.environ:
+        yield
+        return
+    mark = _mark(Path(os.environ[FILE]))
+    mark.touch()
+    try:
+        yield
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def _mark(file: Path) -> Path:
+    return file.with_suffix(".saving")
 
 
 def _environment(rank: int, count: int, port: int) -> dict[str, str]:
@@ -135,14 +159,17 @@ def _passed_on(ranks: list[Rank]) -> Iterator[list[int]]:
 
 
 def _wait(ranks: list[Rank], signals: list[int]) -> None:
-    """Until all have ended. After the first failure, or a second SIGINT, what is left after GRACE is killed; what does
-    not even die of that within another GRACE (it waits for a disk) is left behind."""
-    deadline = float("inf")
+    """Until all have ended. After the first failure, or a second SIGINT, what is left after GRACE is killed (in the
+    first case not in the middle of a save); what does not even die of that within another GRACE (it waits for a disk)
+    is left behind."""
+    deadline = latest = float("inf")
     while left := [rank for rank in ranks if rank.process.poll() is None]:
         _note_ends(ranks)
-        if deadline == float("inf") and (any(r.failed for r in ranks) or signals.count(signal.SIGINT) > 1):
-            deadline = time.monotonic() + GRACE
-        if time.monotonic() > deadline:
+        at_once = signals.count(signal.SIGINT) > 1
+        if deadline == float("inf") and (any(r.failed for r in ranks) or at_once):
+            deadline, latest = time.monotonic() + GRACE, time.monotonic() + PATIENCE
+        is_saving = any(rank.is_saving for rank in left) and not at_once
+        if time.monotonic() > (latest if is_saving else deadline):
             if all(rank.abandoned for rank in left):
                 break
             for rank in left:

@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from trials import Trial, assert_one_message, last_step, limit_files, result, write_recipe
 
-from workbench import launch
+from workbench import checkpoint, launch
 from workbench.cli import main
 from workbench.engine import Engine, Logs
 from workbench.types import Batch
@@ -140,6 +141,26 @@ def test_an_error_of_one_rank(recipe: Path, whole: Path, tmp_path: Path, rank: i
     status, said = Job(recipe, run, then=partial(fail_after, 24, rank, what)).wait()
     assert_one_message(status, said, message)
     goes_on(recipe, run, whole)
+
+
+def save_slowly() -> None:
+    """Called in the launcher before it starts ranks, of which it is impatient."""
+    launch.GRACE, finish = 0.2, checkpoint._finish
+
+    def finish_slowly(*arguments: Any) -> None:
+        time.sleep(2)
+        finish(*arguments)
+
+    checkpoint._finish = finish_slowly
+
+
+def test_a_checkpoint_that_is_being_written_outlives_the_failure_of_another_rank(recipe: Path, tmp_path: Path) -> None:
+    checkpoints = tmp_path / "run" / "checkpoints"
+    job = Job(recipe, tmp_path / "run", then=save_slowly)
+    job.wait_until(lambda: (checkpoints / ".draft-step-7").exists())
+    job.ends_after(lambda: os.kill(job.ranks[1], signal.SIGKILL))
+    assert_one_message(*job.wait(), "rank 1 of 2 was ended by SIGKILL")
+    checkpoint.verify(checkpoints / "step-7")
 
 
 def test_no_room_for_a_checkpoint_on_the_first_rank(recipe: Path, whole: Path, tmp_path: Path) -> None:

@@ -4,9 +4,10 @@ The trap: in the background a save fails after its step, so its error is raised 
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
-from workbench import checkpoint
+from workbench import checkpoint, launch
 from workbench.engine import Callback, Engine, Logs
 from workbench.parallel import Parallel
 from workbench.sharding import is_divided
@@ -67,7 +68,9 @@ class Checkpointing(Callback):
         return checkpoint.snapshot(engine.model, engine.objective, engine.optimizer, state, copy=copy)
 
     def _write(self, taken: checkpoint.Snapshot, parallel: Parallel | None = None) -> None:
-        checkpoint.write(self.folder, taken, parallel)
+        # not of divided weights: what another process was to write will never come
+        with launch.saving() if parallel is None else nullcontext():
+            checkpoint.write(self.folder, taken, parallel)
         if parallel is None or parallel.rank == 0:
             checkpoint.prune(self.folder, self.keep, taken.state.best, self.keep_every)
 
