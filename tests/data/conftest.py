@@ -8,10 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from packaged_emoji import rows
 from PIL import Image
 
 from workbench.feed import Feed
 from workbench.types import Batch
+
+
+@pytest.fixture(scope="module")
+def concepts() -> list[dict]:
+    """Of the packaged emoji, in the order of their ids."""
+    return rows("concepts.parquet")
 
 
 @pytest.fixture
