@@ -144,9 +144,12 @@ def test_recipe_forms() -> None:
     ito = Augment.model_validate("ito")
     assert ito.jitter == (0.4, 0.4, 0.4, 0.1)
     assert (ito.crop, ito.jitter_p, ito.grayscale, ito.blur, ito.flip) == ((0.5, 1.0), 0.8, 0.2, 0.5, 0.5)
-    assert Augment.model_validate(ito.model_dump(mode="json")) == ito
+    assert Augment.model_validate(ito.model_dump(mode="json")) == Augment.model_validate({"name": "ito"}) == ito
+    assert Augment.model_validate({"name": "ito", "blur": 0.1}) == ito.model_copy(update={"blur": 0.1})
     for wrong, why in (
         ("itto", "did you mean 'ito'"),
+        ({"name": "itto", "blur": 0.1}, "did you mean 'ito'"),
+        ({"name": ["ito"]}, "known: none, clip, ito"),
         ({"crop": (0.9, 0.5)}, "smallest"),
         ({"jiter": None}, "'jitter'"),
     ):

@@ -9,13 +9,20 @@ import yaml
 from workbench.component import validate
 
 PAGE = Path(__file__).parents[1] / "docs" / "data.md"
-BLOCKS = [yaml.safe_load(text)["data"] for text in re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)]
+TREES = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)]
+BLOCKS = [tree["data"] for tree in TREES if "data" in tree]
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block["name"])
 def test_every_data_block_builds(block: dict) -> None:
     data = validate("data", block).build()
     assert set(data.modalities) == {"image", "text"}
+
+
+def test_the_encoder_shown_is_an_encoder() -> None:
+    (model,) = (tree["model"] for tree in TREES if "model" in tree)
+    augment = validate("encoder", model["encoders"]["image"]).settings.augment  # type: ignore[attr-defined]
+    assert (augment.jitter, augment.blur) == ((0.4, 0.4, 0.4, 0.1), 0.1)
 
 
 def test_every_source_of_pairs_is_shown() -> None:

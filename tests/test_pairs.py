@@ -1,13 +1,12 @@
 """What all sources of pairs share: which captions are shown, what is a bad pair, the held-out split; file patterns."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from small_pairs import picture
 
 from workbench.errors import BadSample
 from workbench.pairs import Pairs, Pick, clean
@@ -15,12 +14,6 @@ from workbench.paths import braces, expand
 from workbench.types import Skipped
 
 SAID = ["one", "two two", "three three three", "four"]
-
-
-def picture(level: int) -> bytes:
-    out = io.BytesIO()
-    Image.new("L", (9, 7), level).save(out, "PNG")
-    return out.getvalue()
 
 
 class Lists:

@@ -1,10 +1,13 @@
 """Recipes: every mistake at once, each where it was written; inheritance and overrides; round trips."""
 
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import pytest
+import yaml
 
-from workbench.recipe import Init, RecipeError, load_recipe, parse_recipe
+from workbench.recipe import Init, Recipe, RecipeError, load_recipe, parse_recipe
 from workbench.recipe_file import recipe_names, shipped_recipes
 
 GOOD = """\
@@ -70,6 +73,101 @@ def test_a_bare_path_to_start_from_takes_further_keys(tmp_path: Path) -> None:
         assert recipe.model.init is not None
         assert (recipe.model.init.from_, recipe.model.init.checkpoint) == ("runs/one", "best")
     assert load_recipe(path, (*overrides, "model.init=runs/two")).model.init == Init.model_validate("runs/two")
+
+
+AUGMENT = "model: {encoders: {a: {name: open_clip, augment: ito}}}", "model.encoders.a.augment"
+SHORT = [
+    ("data: emoji", "data", "captions", 2),
+    ("data: {name: synthetic, task: xor}", "data.task", "bits", 5),
+    ("model: {encoders: {a: mlp}}", "model.encoders.a", "width", 8),
+    (*AUGMENT, "blur", 0.1),
+    ("model: {fusion: mlp}", "model.fusion", "hidden", 3),
+    ("model: {init: runs/one}", "model.init", "checkpoint", "best"),
+    ("objective: ito", "objective", "lambda", 3.0),
+    ("eval: {pairs: retrieval}", "eval.pairs", "chunk", 7),
+]
+"""(a file with a bare word for a block, where that block is, a further key of it, its value)"""
+
+
+def extended(folder: Path, by: str, text: str, block: str, key: str, value: object) -> Recipe:
+    """A recipe with `text`, and a further key by `--set` or by a child."""
+    write(folder, "good.yaml", GOOD)
+    path = write(folder, "short.yaml", f"extends: good.yaml\n{text}\n")
+    if by == "--set":
+        return load_recipe(path, (f"{block}.{key}={value}",))
+    tree = {key: value}
+    for part in reversed(block.split(".")):
+        tree = {part: tree}
+    return load_recipe(write(folder, "child.yaml", f"extends: short.yaml\n{yaml.safe_dump(tree)}"))
+
+
+@pytest.mark.parametrize("by", ["--set", "child"])
+@pytest.mark.parametrize(("text", "block", "key", "value"), SHORT, ids=[block for _, block, *_ in SHORT])
+def test_a_bare_word_takes_further_keys(
+    tmp_path: Path, by: str, text: str, block: str, key: str, value: object
+) -> None:
+    recipe = extended(tmp_path, by, text, block, key, value)
+    expected = load_recipe(tmp_path / "short.yaml").as_dict()
+    of = reduce(getitem, block.split("."), expected)
+    assert of[key] != value
+    of[key] = value  # and nothing else
+    assert recipe.as_dict() == expected
+    assert load_recipe(write(tmp_path, "resolved.yaml", recipe.as_yaml())).as_dict() == expected
+
+
+@pytest.mark.parametrize("by", ["--set", "child"])
+@pytest.mark.parametrize(
+    ("text", "block", "key", "value", "words"),
+    [
+        ("objective: ito", "objective", "lamda", 3, "unknown key 'lamda'; did you mean 'lambda'"),
+        ("objective: ito", "objective", "name", "gra", "no objective named 'gra'; did you mean 'gram'"),
+        ("model: {fusion: mlp}", "model.fusion", "name", "mpl", "no fusion named 'mpl'; did you mean 'mlp'"),
+        ("model: {init: runs/one}", "model.init", "part", [], "unknown key 'part'; did you mean 'parts'"),
+        (*AUGMENT, "blur", 7, "Input should be less than or equal to 1 (got 7)"),
+        (*AUGMENT, "bluur", 0.1, "unknown key 'bluur'; did you mean 'blur'"),
+        (*AUGMENT, "name", "itto", "no augmentation 'itto'; did you mean 'ito'? (known: none, clip, ito)"),
+    ],
+)
+def test_a_wrong_further_key_is_named_where_it_was_written(
+    tmp_path: Path, by: str, text: str, block: str, key: str, value: object, words: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        extended(tmp_path, by, text, block, key, value)
+    child = f"{tmp_path}/child.yaml:{3 + block.count('.')}"  # a line each: extends, the keys of the block, the key
+    where = f"--set {block}.{key}={value}" if by == "--set" else child
+    assert str(caught.value).startswith(f"{where}: {block}.{key}: {words}")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("by", ["--set", "child"])
+@pytest.mark.parametrize(
+    ("text", "block", "key", "words"),
+    [
+        ("objective: itto", "objective", "lambda", "objective.name: no objective named 'itto'; did you mean 'ito'"),
+        (AUGMENT[0].replace("ito", "itto"), AUGMENT[1], "blur", "augment.name: no augmentation 'itto'; did you mean"),
+    ],
+)
+def test_a_wrong_word_is_named_where_it_was_written(
+    tmp_path: Path, by: str, text: str, block: str, key: str, words: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        extended(tmp_path, by, text, block, key, 1)
+    assert str(caught.value).startswith(f"{tmp_path}/short.yaml:2: ")
+    assert words in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("by", ["--set", "child"])
+def test_a_time_is_a_word_and_no_block(tmp_path: Path, by: str) -> None:
+    with pytest.raises(RecipeError, match=r"train.for: .*'5 epochs'.* is not a duration: write a number and a unit"):
+        extended(tmp_path, by, "train: {for: 5 epochs}", "train.for", "value", 1)
+
+
+@pytest.mark.parametrize("value", ["clipp", "{name: clipp}"])
+def test_a_word_that_replaces_a_block_is_named_where_it_was_written(tmp_path: Path, value: str) -> None:
+    path = write(tmp_path, "r.yaml", GOOD.replace("objective: clip", "objective: {name: clip, positives: mean}"))
+    with pytest.raises(RecipeError, match=f"^--set objective={value}: objective.name: no objective named 'clipp'"):
+        load_recipe(path, (f"objective={value}",))
 
 
 def test_a_block_of_another_name_replaces_its_parents_whole(tmp_path: Path) -> None:

@@ -5,34 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from noisy_pairs import DATA
 from safetensors.torch import load_file
 
 from workbench.metrics import read
 from workbench.recipe import load_recipe
 from workbench.run import Run, RunError
 from workbench.training import train
-
-DATA = """
-import torch
-from workbench.types import Items, Modality, Sample, Split
-
-class Pairs:
-    '''Two noisy looks at one of many points; 30 samples an epoch-step so that epochs end often.'''
-    def __init__(self, *, samples: int = 200):
-        self.samples = samples
-        self.modalities = {"a": Modality("vector", (6,)), "b": Modality("vector", (6,), count=2)}
-    def __len__(self):
-        return self.samples
-    def sample(self, index, rng):
-        point = torch.randn(6, generator=torch.Generator().manual_seed(index))
-        look = lambda: point + 0.1 * torch.from_numpy(rng.normal(size=6)).float()
-        return Sample({"a": [look()], "b": [look()] * (1 + index % 2)}, index)
-    def batches(self, start, feed):
-        return feed.load(self, start)
-    def split(self, name):
-        items = [torch.randn(6, generator=torch.Generator().manual_seed(i)) for i in range(20)]
-        return Split({m: Items(items, torch.arange(20)) for m in "ab"})
-"""
 
 RECIPE = """
 name: small

@@ -1,9 +1,7 @@
 """Streaming: every part once a pass, no two workers on one part, bad samples counted, a resume near where it was."""
 
 import gzip
-import io
 import os
-import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
@@ -13,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from small_pairs import picture, write
 
 from workbench.data.shards import Shards
 from workbench.feed import Feed
@@ -21,21 +19,6 @@ from workbench.stream import shuffled
 from workbench.types import Batch
 
 TARS, EACH = 6, 8
-
-
-def picture(level: int) -> bytes:
-    out = io.BytesIO()
-    Image.new("L", (9, 7), level).save(out, "PNG")
-    return out.getvalue()
-
-
-def write(path: Path, members: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as tar:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return path
 
 
 @pytest.fixture

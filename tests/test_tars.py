@@ -9,26 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from small_pairs import picture, write
 
 from workbench import tars
 from workbench.data.shards import Shards
 from workbench.errors import BadSample, DataLost
-
-
-def picture(level: int) -> bytes:
-    out = io.BytesIO()
-    Image.new("L", (9, 7), level).save(out, "PNG")
-    return out.getvalue()
-
-
-def write(path: Path, members: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as tar:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return path
 
 
 def pairs(*numbers: int) -> dict[str, bytes]:

@@ -22,8 +22,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from workbench.component import Section, did_you_mean
+from workbench.component import Section, wrong_name
 from workbench.crop import RandomCrop
+from workbench.errors import did_you_mean
 from workbench.types import Transform
 
 __all__ = ["Augment", "Normalise"]
@@ -43,7 +44,10 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Augment(Section):
-    """What happens to a training image. A recipe writes a preset ('none', 'clip', 'ito') or a block of these keys.
+    """What happens to a training image: these keys, or a preset by its name (`none`, `clip`, `ito`), or keys upon one.
+
+    `ito` is short for `{name: ito}`, and `{name: ito, blur: 0.1}` is that preset with less blur. Without a name a block
+    starts from `clip`. A resolved recipe has the keys that come of it, and no name.
 
     Args:
         crop: smallest and largest share of the area that a random crop keeps (sides 3:4 to 4:3); null crops the centre
@@ -64,11 +68,13 @@ class Augment(Section):
     @model_validator(mode="before")
     @classmethod
     def _preset(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        if value not in PRESETS:
-            raise ValueError(f"no augmentation '{value}'{did_you_mean(value, list(PRESETS))}")
-        return PRESETS[value]
+        block = {"name": value} if isinstance(value, str) else value
+        if not isinstance(block, dict) or "name" not in block:
+            return block
+        name = block["name"]
+        if not isinstance(name, str) or name not in PRESETS:
+            raise wrong_name(name, f"no augmentation '{name}'{did_you_mean(str(name), PRESETS)}")
+        return PRESETS[name] | {key: item for key, item in block.items() if key != "name"}
 
     @model_validator(mode="after")
     def _ordered(self) -> Augment:

@@ -118,6 +118,12 @@ def _error(message: str) -> PydanticCustomError:
     return PydanticCustomError("component", "{message}", {"message": message})
 
 
+def wrong_name(name: Any, message: str) -> ValidationError:
+    """The error of a block's `name`: its line, as a bare word's, may be in another file than the block's keys."""
+    line = InitErrorDetails(type=_error(message), loc=("name",), input=name)
+    return ValidationError.from_exception_data("name", [line])
+
+
 class Section(BaseModel):
     """A block of a recipe: immutable, and an unknown key is an error that suggests the right one."""
 
@@ -202,7 +208,11 @@ def validate(kind: str, value: Any, default_name: str | None = None) -> Spec:
     if not isinstance(name, str):
         raise _error(f"this block needs a name{did_you_mean('', names(kind))}")
     settings = {key: item for key, item in value.items() if key != "name"}
-    return Spec(kind, name, schema(load(kind, name)).model_validate(settings))
+    try:
+        found = load(kind, name)
+    except PydanticCustomError as error:
+        raise wrong_name(name, error.message()) from None
+    return Spec(kind, name, schema(found).model_validate(settings))
 
 
 def component(kind: str, *, optional: bool = False) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 
 from workbench.build import build_parts
 from workbench.recipe import Recipe, parse_recipe
-from workbench.recipe_file import apply_override, merge, read_tree, shipped_recipes
+from workbench.recipe_file import apply_override, merge, note, read_tree, shipped_recipes
 from workbench.side_by_side import Job, Trained, train_all
 from workbench.types import Modality
 from workbench.verdict import verdict
@@ -51,8 +51,8 @@ def arm(task: dict[str, Any], objective: str, seed: int, overrides: tuple[str, .
     parent, lines = read_tree(own if own.is_file() else shipped_recipes() / "_base" / "synth.yaml")
     tree: dict[str, Any] = {"objective": objective, **parent, "seed": seed}
     tree["data"]["task"] = task
-    lines[("objective",)] = f"--objective {objective}"
-    lines[("data", "task")] = f"--task {task['name']}"
+    note(lines, ("objective",), objective, f"--objective {objective}")
+    note(lines, ("data", "task"), task, f"--task {task['name']}")
     for override in overrides:
         if override.startswith("data."):  # the task has to be known before its encoders are
             tree = apply_override(tree, lines, override)

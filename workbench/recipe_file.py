@@ -1,7 +1,7 @@
 """Recipe files: YAML with line numbers, `extends`, and `--set`, into one plain tree.
 
 The trap: an error in a block that a parent wrote must point into the parent's file, and `--set` has no line at all; so
-each key remembers where it was written last.
+each key remembers where it was written last, and a bare word remembers it for the key that it is short for.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _parse_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
                 here = f"{path}:{key.start_mark.line + 1}"
                 if key.value in tree:
                     raise RecipeError(f"{here}: duplicate key '{key.value}': remove one of the two")
-                lines[(*at, key.value)] = here
+                note(lines, (*at, key.value), item.value, here)
                 tree[key.value] = walk(item, (*at, key.value))
             return tree
         if isinstance(node, yaml.SequenceNode):
@@ -103,6 +103,16 @@ def _parse_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}:1: a recipe is a mapping of keys, not {type(tree).__name__}")
     return tree, lines
+
+
+def note(lines: Lines, at: tuple, value: Any, where: str) -> None:
+    """Remember where a key was written, with the keys of its block or the one that a bare word is short for."""
+    lines[at] = where
+    if isinstance(value, str):
+        value = {SHORT.get(at, "name"): None}
+    if isinstance(value, dict):
+        for key, item in value.items():
+            note(lines, (*at, key), item, where)
 
 
 def merge(base: dict[str, Any], over: dict[str, Any], at: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -131,7 +141,7 @@ def apply_override(tree: dict[str, Any], lines: Lines, override: str) -> dict[st
     except yaml.YAMLError:
         raise RecipeError(f"--set {override}: the value is not YAML; quote it") from None
     path = tuple(key.split("."))
-    lines[path] = f"--set {override}"
+    note(lines, path, value, f"--set {override}")
     for part in reversed(path):
         value = {part: value}
     return merge(tree, value)

@@ -1,29 +1,28 @@
 """Small pictures that say which one they are, and a look at what a data set makes of them."""
 
-import io
 from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import pytest
+import small_pairs
 import torch
-from PIL import Image
+from packaged_emoji import rows
 
 from workbench.feed import Feed
 from workbench.types import Batch
 
 
+@pytest.fixture(scope="module")
+def concepts() -> list[dict]:
+    """Of the packaged emoji, in the order of their ids."""
+    return rows("concepts.parquet")
+
+
 @pytest.fixture
 def picture() -> Callable[[int], bytes]:
-    """The PNG of one grey level."""
-
-    def encode(level: int) -> bytes:
-        out = io.BytesIO()
-        Image.new("L", (9, 7), level).save(out, "PNG")
-        return out.getvalue()
-
-    return encode
+    return small_pairs.picture
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from small_pairs import picture
 
 from workbench.data.shards import Shards
 from workbench.errors import BadSample, DataLost
@@ -20,12 +20,6 @@ def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     info = tarfile.TarInfo(name)
     info.size = len(content)
     tar.addfile(info, io.BytesIO(content))
-
-
-def picture(level: int) -> bytes:
-    out = io.BytesIO()
-    Image.new("L", (9, 7), level).save(out, "PNG")
-    return out.getvalue()
 
 
 @pytest.fixture

@@ -12,11 +12,6 @@ from workbench.encoders.mlp import MLP
 from workbench.types import Modality
 
 
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    print(f"torch.manual_seed({torch.seed()})")
-
-
 def numpy_mlp(encoder: MLP, x: np.ndarray) -> np.ndarray:
     linears = [(m.weight.detach().numpy(), m.bias.detach().numpy()) for m in encoder.layers if hasattr(m, "weight")]
     h = x.reshape(len(x), -1)

@@ -1,6 +1,5 @@
-"""Towers of open_clip against open_clip itself with the same weights: features, tokens, positions, images and texts."""
+"""Towers of open_clip against open_clip itself with the same weights: features, tokens, positions, gradients."""
 
-import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -8,59 +7,14 @@ import open_clip
 import pytest
 import torch
 from open_clip.pos_embed import get_2d_sincos_pos_embed
-from PIL import Image
+from open_clip_towers import DIM, IMAGE, TEXT, TOWER, TRUNKS, VIT, clip, ids, make, trunk
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from workbench.augment import Augment
-from workbench.component import validate
 from workbench.encoders.open_clip import OpenCLIP, grid_positions, sincos
-from workbench.types import Features, Modality
+from workbench.types import Features
 
 pytestmark = pytest.mark.slow
-
-IMAGE, TEXT, DIM = Modality("image"), Modality("text"), 24
-VIT = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8}
-TOWER = {"context_length": 10, "width": 32, "heads": 2, "layers": 2}
-TRUNKS = {
-    "resnet": {"timm_model_name": "test_resnet", "image_size": 64},
-    "convnext": {"timm_model_name": "test_convnext", "image_size": 64},
-    "edgenext": {"timm_model_name": "edgenext_xx_small", "image_size": 64},
-    "vit": {"timm_model_name": "test_vit", "timm_pool": "token", "image_size": 64},
-    "vit_average": {"timm_model_name": "test_vit", "timm_pool": "avg", "timm_proj": "", "image_size": 64},
-    "registers": {"timm_model_name": "test_vit4", "timm_pool": "avg", "image_size": 64},
-    "classifier": {"timm_model_name": "test_convnext2", "timm_proj": "", "image_size": 64},
-    "mlp": {"timm_model_name": "test_vit", "timm_pool": "token", "timm_proj": "mlp", "image_size": 64},
-    "siglip": {"timm_model_name": "test_vit3", "timm_pool": "map", "timm_proj": "none", "image_size": 64},
-}
-
-
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    print(f"torch.manual_seed({torch.seed()})")
-
-
-def make(modality: Modality, dim: int = DIM, **settings: object) -> OpenCLIP:
-    encoder = OpenCLIP(modality, dim, **settings)
-    encoder.want_tokens = True
-    return encoder
-
-
-def trunk(name: str) -> OpenCLIP:
-    return make(IMAGE, 96 if name == "siglip" else DIM, config=TRUNKS[name]).eval()
-
-
-def ids(n: int = 7, length: int = 10) -> Tensor:
-    """Start, 0 to length - 2 ids, end, padding: as the tokenizer makes them."""
-    rows = torch.zeros(n, length, dtype=torch.int64)
-    for row, end in zip(rows, torch.randint(1, length, (n,)), strict=True):
-        row[:end] = torch.randint(1, 49405, (int(end),))
-        row[0], row[end] = 49406, 49407
-    return rows
-
-
-def clip(dim: int = DIM, vision: dict | None = None, text: dict | None = None) -> open_clip.CustomTextCLIP:
-    return open_clip.CustomTextCLIP(dim, vision or VIT, text or TOWER).eval()
 
 
 @pytest.mark.parametrize(
@@ -273,121 +227,12 @@ def test_lock() -> None:
     assert all(torch.equal(x, before[name]) for name, x in resnet.state_dict().items())
 
 
-def checkpoint(folder: object, model: nn.Module) -> str:
-    path = f"{folder}/model.pt"
-    torch.save({"state_dict": model.state_dict()}, path)
-    return path
-
-
-def test_pretrained_file(tmp_path: object) -> None:
-    reference = clip()
-    path = checkpoint(tmp_path, reference)
-    images, x = torch.randn(3, 3, 32, 32), ids(3)
-    image, text = OpenCLIP(IMAGE, DIM, config=VIT, pretrained=path), OpenCLIP(TEXT, DIM, config=TOWER, pretrained=path)
-    assert torch.equal(image(images).z, reference.encode_image(images))
-    assert torch.equal(text(x).z, reference.encode_text(x))
-    with pytest.raises(ValueError, match=r"(?s)does not fit this one.*visual.proj"):
-        OpenCLIP(IMAGE, DIM + 1, config=VIT, pretrained=path)
-
-
-def test_pretrained_plain_clip_at_another_size(tmp_path: object) -> None:
-    path = checkpoint(tmp_path, open_clip.CLIP(DIM, VIT, TOWER))  # the old layout, without `text.`
-    reference = clip(vision=VIT | {"image_size": 48}, text=TOWER | {"context_length": 8})
-    open_clip.load_checkpoint(reference, path)
-    images, x = torch.randn(3, 3, 48, 48), ids(3, length=8)
-    image = OpenCLIP(IMAGE, DIM, config=VIT, image_size=48, pretrained=path)
-    text = OpenCLIP(TEXT, DIM, config=TOWER, context_length=8, pretrained=path)
-    assert torch.equal(image(images).z, reference.encode_image(images))
-    assert torch.equal(text(x).z, reference.encode_text(x))
-
-
-@pytest.mark.parametrize("shape", [(32, 32), (90, 50), (33, 71)])
-def test_evaluation_images(shape: tuple[int, int]) -> None:
-    encoder = OpenCLIP(IMAGE, DIM, config=VIT)
-    image = Image.fromarray(np.random.default_rng().integers(0, 256, (*shape, 3), dtype=np.uint8))
-    transform = pickle.loads(pickle.dumps(encoder.transform(train=False)))
-    x = transform(image)
-    assert torch.equal(x, open_clip.image_transform(32, is_train=False)(image))
-    height, width = shape  # by hand: the shorter side to 32, the centre
-    size = (int(32 * width / min(shape)), int(32 * height / min(shape)))
-    left, top = round((size[0] - 32) / 2), round((size[1] - 32) / 2)
-    pixels = np.asarray(image.resize(size, Image.Resampling.BICUBIC).crop((left, top, left + 32, top + 32))) / 255
-    expected = (pixels - open_clip.OPENAI_DATASET_MEAN) / open_clip.OPENAI_DATASET_STD
-    np.testing.assert_allclose(x.permute(1, 2, 0).numpy(), expected, atol=1e-5)
-
-
-def test_training_images() -> None:
-    image = Image.fromarray(np.random.default_rng().integers(0, 256, (40, 40, 3), dtype=np.uint8))
-    plain = OpenCLIP(IMAGE, DIM, config=VIT, augment=Augment.model_validate("none"))
-    pixels, floats = plain.transform(train=True)(image)[None], plain.transform(train=False)(image)[None]
-    assert (pixels.dtype, floats.dtype) == (torch.uint8, torch.float32)
-    torch.testing.assert_close(plain.normalise(pixels), floats)
-    plain.eval()
-    torch.testing.assert_close(plain(pixels).z, plain(floats).z)
-    for encoder in (OpenCLIP(IMAGE, DIM, config=VIT), OpenCLIP(IMAGE, DIM, config=TRUNKS["convnext"])):
-        transform = encoder.transform(train=True)
-        draws = [transform(image) for _ in range(4)]
-        assert draws[0].shape == (3, *encoder.preprocess.size)
-        assert any(not torch.equal(draws[0], x) for x in draws)
-
-
-def test_texts() -> None:
-    encoder = OpenCLIP(TEXT, DIM, config=TOWER)
-    transform = pickle.loads(pickle.dumps(encoder.transform(train=True)))
-    for text in ("a cat", "", "Ein Füchschen &amp; 🦊", "word " * 40):
-        x = transform(text)
-        assert torch.equal(x, open_clip.get_tokenizer("ViT-B-16", context_length=10)(text)[0])
-        assert x.dtype == torch.int64
-    assert torch.equal(transform("a cat"), encoder.tokenizer(["a cat"])[0])
-
-
-@pytest.mark.parametrize(
-    ("modality", "settings", "message"),
-    [
-        (Modality("vector"), {"model": "ViT-B-16"}, "not vectors: use 'mlp'"),
-        (IMAGE, {}, "it got neither"),
-        (IMAGE, {"model": "ViT-B-16", "config": VIT}, "it got both"),
-        (IMAGE, {"model": "ViT-B16"}, r"no model 'ViT-B16'; close: .*ViT-B-16"),
-        (IMAGE, {"config": {"layer": 2}}, "did you mean 'layers'"),
-        (IMAGE, {"model": "RN50"}, "ModifiedResNet"),
-        (IMAGE, {"model": "coca_ViT-B-32"}, "CoCa"),
-        (TEXT, {"model": "coca_ViT-B-32"}, "CoCa"),
-        (TEXT, {"model": "roberta-ViT-B-32"}, "hf_model_name roberta-base"),
-        (TEXT, {"model": "ViT-B-16-SigLIP"}, "hf_tokenizer_name timm/ViT-B-16-SigLIP"),
-        (TEXT, {"config": TOWER | {"pool_type": "last"}}, "pool_type last"),
-        (TEXT, {"config": TOWER | {"proj_type": "none"}}, "proj_type none"),
-        (TEXT, {"config": TOWER | {"vocab_size": 100}}, "vocab_size 100: CLIP's tokenizer has 49408"),
-        (IMAGE, {"config": TRUNKS["resnet"] | {"timm_pool": "abs_attn"}}, "timm_pool abs_attn"),
-        (IMAGE, {"config": TRUNKS["siglip"]}, r"width \(96\), but model.dim is 24"),
-        (IMAGE, {"config": {"timm_model_name": "vgg11"}, "grad_checkpointing": True}, "remove grad_checkpointing"),
-        (IMAGE, {"config": VIT, "context_length": 5}, "context_length: no option of a tower for image"),
-        (TEXT, {"config": TOWER, "augment": Augment(), "image_size": 5}, "image_size, augment: no option"),
-        (IMAGE, {"config": VIT, "pretrained": "nowhere.pt"}, "neither a file nor a tag"),
-        (IMAGE, {"model": "ViT-B-16", "pretrained": "laion"}, "laion2b_s34b_b88k"),
-        (IMAGE, {"model": "ViT-B-32", "pretrained": "openai"}, "ViT-B-32-quickgelu"),
-    ],
-)
-def test_refusals(modality: Modality, settings: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message), torch.device("meta"):
-        OpenCLIP(modality, DIM, **settings)
-
-
 def test_patch_dropout_has_no_tokens() -> None:
     encoder = OpenCLIP(IMAGE, DIM, config=VIT | {"patch_dropout": 0.5})
     assert not encoder.has_tokens
     assert encoder(torch.randn(2, 3, 32, 32)).z.shape == (2, DIM)
     with pytest.raises(ValueError, match=r"patch_dropout \(0.5\)"):
         encoder.want_tokens = True
-
-
-def test_recipe() -> None:
-    spec = validate("encoder", {"name": "open_clip", "config": VIT, "augment": "ito", "image_size": 16})
-    again = validate("encoder", spec.as_dict())
-    encoder = again.build(IMAGE, DIM)
-    assert encoder.augment == Augment.model_validate("ito")
-    assert encoder.preprocess.size == encoder.tower.image_size == (16, 16)
-    with pytest.raises(ValueError, match="did you mean 'ito'"):
-        validate("encoder", {"name": "open_clip", "config": VIT, "augment": "itto"})
 
 
 @pytest.mark.slow

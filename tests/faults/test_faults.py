@@ -17,11 +17,12 @@ from trials import (
     Trial,
     assert_one_message,
     finish,
+    goes_on,
     last_step,
+    left_in_peace,
     limit_files,
     obey_permissions,
     poison,
-    result,
     write_recipe,
 )
 
@@ -38,11 +39,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(recipe: Path) -> Path:
-    """The run that nothing happens to."""
-    run = recipe.parent / "whole"
-    status, said = finish(recipe, run)
-    assert status == 0, said
-    return run
+    return left_in_peace(recipe)
 
 
 @pytest.fixture
@@ -55,13 +52,6 @@ def run(whole: Path, tmp_path: Path) -> Path:
             shutil.rmtree(path)
     rewind(run / "metrics.jsonl", 30)
     return run
-
-
-def goes_on(recipe: Path, run: Path, whole: Path, *words: str) -> None:
-    status, said = finish(recipe, run)
-    assert status == 0, said
-    assert all(word in said for word in ("resuming from", *words)), said
-    assert result(run) == result(whole)
 
 
 def checkpoints(run: Path) -> list[str]:

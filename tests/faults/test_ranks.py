@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trials import Trial, assert_one_message, last_step, limit_files, result, write_recipe
+from trials import Trial, assert_one_message, goes_on, last_step, left_in_peace, limit_files, write_recipe
 
 from workbench import checkpoint, launch
 from workbench.cli import main
@@ -97,18 +97,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(recipe: Path) -> Path:
-    """The run in two processes that nothing happens to."""
-    run = recipe.parent / "whole"
-    status, said = Job(recipe, run).wait()
-    assert status == 0, said
-    return run
-
-
-def goes_on(recipe: Path, run: Path, whole: Path) -> None:
-    status, said = Job(recipe, run).wait()
-    assert status == 0, said
-    assert "resuming from" in said
-    assert result(run) == result(whole)
+    return left_in_peace(recipe, Job)
 
 
 def test_a_killed_rank_and_a_stopped_one(recipe: Path, whole: Path, tmp_path: Path) -> None:
@@ -140,7 +129,7 @@ def test_an_error_of_one_rank(recipe: Path, whole: Path, tmp_path: Path, rank: i
     run = tmp_path / "run"
     status, said = Job(recipe, run, then=partial(fail_after, 24, rank, what)).wait()
     assert_one_message(status, said, message)
-    goes_on(recipe, run, whole)
+    goes_on(recipe, run, whole, kind=Job)
 
 
 def save_slowly() -> None:
@@ -190,7 +179,7 @@ def test_a_polite_stop_of_the_launcher(recipe: Path, whole: Path, tmp_path: Path
     assert said.count("finishing this step") == 1
     assert f"stopped at step {last_step(run)}" in said
     assert (run / "checkpoints" / f"step-{last_step(run)}" / "manifest.json").exists()
-    goes_on(recipe, run, whole)
+    goes_on(recipe, run, whole, kind=Job)
 
 
 def test_ranks_whose_launcher_was_killed_save_and_end(recipe: Path, whole: Path, tmp_path: Path) -> None:

@@ -15,32 +15,9 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from noisy_pairs import DATA
+
 from workbench.metrics import read
-
-DATA = """
-import os
-import torch
-from workbench.types import Items, Modality, Sample, Split
-
-class Pairs:
-    '''Two noisy looks at one of many points; an epoch has six steps, so epochs end often.'''
-    def __init__(self, *, samples: int = 200):
-        self.samples = samples
-        self.modalities = {"a": Modality("vector", (6,)), "b": Modality("vector", (6,), count=2)}
-    def __len__(self):
-        return self.samples
-    def sample(self, index, rng):
-        point = torch.randn(6, generator=torch.Generator().manual_seed(index))
-        if os.environ.get("POISON") == str(index):
-            point[2] = float("nan")
-        look = lambda: point + 0.1 * torch.from_numpy(rng.normal(size=6)).float()
-        return Sample({"a": [look()], "b": [look()] * (1 + index % 2)}, index)
-    def batches(self, start, feed):
-        return feed.load(self, start)
-    def split(self, name):
-        items = [torch.randn(6, generator=torch.Generator().manual_seed(i)) for i in range(20)]
-        return Split({m: Items(items, torch.arange(20)) for m in "ab"})
-"""
 
 RECIPE = """
 name: small
@@ -129,6 +106,22 @@ def _command(arguments: list[str], output: Path, before: Callable[[], None] | No
 def finish(recipe: Path, run: Path, *settings: str, before: Callable[[], None] | None = None) -> tuple[int, str]:
     """(exit status, everything it said) of a run that is left in peace."""
     return Trial(recipe, run, *settings, before=before).wait()
+
+
+def left_in_peace(recipe: Path, kind: type[Trial] = Trial) -> Path:
+    """The run of this recipe that nothing happens to."""
+    run = recipe.parent / "whole"
+    status, said = kind(recipe, run).wait()
+    assert status == 0, said
+    return run
+
+
+def goes_on(recipe: Path, run: Path, whole: Path, *words: str, kind: type[Trial] = Trial) -> None:
+    """The same command resumes it, says these words, and ends bitwise where the whole run did."""
+    status, said = kind(recipe, run).wait()
+    assert status == 0, said
+    assert all(word in said for word in ("resuming from", *words)), said
+    assert result(run) == result(whole)
 
 
 def last_step(run: Path) -> int:

@@ -13,11 +13,6 @@ WIDTHS = {"audio": 5, "image": 7, "text": 3}
 SUBSETS = [c for k in (1, 2, 3) for c in combinations(WIDTHS, k)]
 
 
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    print(f"torch.manual_seed({torch.seed()})")
-
-
 def name(members: tuple[str, ...]) -> str:
     return str(Side(members, fused=True))
 

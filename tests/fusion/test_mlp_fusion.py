@@ -11,11 +11,6 @@ WIDTHS = {"audio": 5, "image": 7, "text": 3}
 SIDES = [Side.parse(s) for s in ("audio+image", "audio+text", "+text", "audio+image+text")]
 
 
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    print(f"torch.manual_seed({torch.seed()})")
-
-
 def features(n: int, dtype: torch.dtype = torch.float64) -> dict[str, Features]:
     return {m: Features(torch.randn(n, 4, dtype=dtype), torch.randn(n, w, dtype=dtype)) for m, w in WIDTHS.items()}
 

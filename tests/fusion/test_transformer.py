@@ -12,11 +12,6 @@ from workbench.types import Features, Side
 DIM, SIDES, WIDTHS = 24, [Side.parse("image+text")], {"image": 10, "text": 12}
 
 
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    print(f"torch.manual_seed({torch.seed()})")
-
-
 def make(readout: str = "cls", dim: int = DIM, heads: int = 4, **settings: object) -> Transformer:
     fusion = Transformer(SIDES, WIDTHS, dim, heads=heads, readout=readout, **settings)
     for p in fusion.parameters():  # norms and biases too, so that none can be forgotten

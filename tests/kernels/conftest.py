@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 import kernels.logits
+
+
+@pytest.fixture
+def seed() -> int:
+    """Another one every time; pytest prints it with what fails."""
+    return torch.seed() % 2**31
 
 
 @pytest.fixture

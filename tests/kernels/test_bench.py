@@ -1,9 +1,7 @@
-"""The benchmark: that it measures what it says, on tiny problems, and that a session keeps to its time."""
+"""The benchmark: that it measures what it says and compares like with like, on tiny problems."""
 
 from __future__ import annotations
 
-import csv
-import json
 import random
 import subprocess
 import sys
@@ -11,53 +9,22 @@ import types
 
 import pytest
 import torch
+from bench_remotes import ABOUT, PLAN, Clock, Here
 from kernel_problems import assert_equal
 from torch import Tensor
 
-from kernels.bench import gpu, report, sweep, table
-from kernels.bench.compare import Plan, compare
+from kernels.bench import table
+from kernels.bench.compare import compare
 from kernels.bench.measuring import Runner
 from kernels.bench.plot import COLORS, plot
 from kernels.bench.problem import Ceilings, Problem
 from kernels.bench.providers import PROVIDERS, Provider, named
 from kernels.bench.resident import RESETTABLE
-from kernels.bench.session import Deadline, Stage, Stop, run_stages
-from kernels.bench.stages import PROFILED, Session
-from kernels.bench.tuning import GPU_METHODS, LOSSES, check
+from kernels.bench.session import Deadline
+from kernels.bench.tuning import LOSSES, check
 from kernels.bench.worker import Failed, Worker
 
 pytestmark = pytest.mark.slow
-
-ABOUT = {"device": "a cpu", "torch": "2", "triton": "3", "threads": 1}
-
-
-class Clock:
-    def __init__(self):
-        self.now = 100.0
-
-    def __call__(self):
-        return self.now
-
-
-class Here:
-    """A remote that is no process."""
-
-    def __init__(self, overrides=None):
-        self.runner, self.overrides, self.closed = Runner("cpu"), overrides or {}, False
-
-    def call(self, method, timeout, /, **arguments):
-        assert not self.closed
-        if method in self.overrides:
-            return self.overrides[method](**arguments)
-        try:
-            if method in GPU_METHODS:
-                return GPU_METHODS[method](self.runner, **arguments)
-            return getattr(self.runner, method)(**arguments)
-        except (ImportError, ValueError, RuntimeError, MemoryError) as error:
-            raise Failed(str(error)) from error
-
-    def close(self):
-        self.closed = True
 
 
 # --- problems and providers
@@ -192,9 +159,6 @@ def test_check_sees_a_wrong_gradient(loss, monkeypatch):
 # --- comparing
 
 
-PLAN = Plan("cpu", ("full",), rounds=3, error_rows=8)
-
-
 def test_comparison_has_rows_and_reasons(tmp_path):
     problems = [(Problem("infonce", n, 8, 2), named(["chunked", "dense", "memeff"])) for n in (16, 32)]
     broken = Provider("broken", lambda problem, device: 1 / 0, ("infonce",))
@@ -299,149 +263,6 @@ def test_another_schema_is_refused(tmp_path):
 )
 def test_duration(seconds, text):
     assert table.duration(seconds) == text
-
-
-# --- a session
-
-
-def test_stages_share_the_time_and_outlive_an_error():
-    clock, shares = Clock(), {}
-
-    def stage(name, takes, error=None):
-        def run(deadline):
-            shares[name] = deadline.left()
-            clock.now += takes
-            if error:
-                raise error
-            return [f"half of {name}"]
-
-        return Stage(name, 1.0, run)
-
-    told = []
-    stages = [stage("a", 10), stage("b", 70, RuntimeError("no driver")), stage("c", 60), stage("d", 1)]
-    timeline = run_stages(stages, 120.0, lambda seconds, text: told.append((seconds, text)), clock)
-    assert shares == {"a": 30.0, "b": pytest.approx(110 / 3), "c": 20.0}
-    assert timeline.unreached == ["a: half of a", "b: RuntimeError: no driver", "c: half of c", "d: no time was left"]
-    assert timeline.seconds == {"a": (0.0, 10.0), "b": (10.0, 70.0), "c": (80.0, 60.0)}
-    assert not timeline.stopped
-
-    def wrong(deadline):
-        raise Stop("kernels are wrong")
-
-    timeline = run_stages([Stage("a", 1.0, wrong), stage("b", 1)], 10.0, lambda *_: None, clock)
-    assert timeline.stopped == "a: kernels are wrong"
-    assert timeline.unreached == ["b: not begun"]
-
-
-PRESENT = {"block_m": 128, "block_n": 128, "block_k": 64, "warps": 8, "stages": 3, "group": 8, "programs": 0}
-
-
-def test_candidates_can_launch_and_begin_with_the_present_one():
-    found = sweep.candidates(PRESENT, 2, 227 * 1024)
-    assert found[0] == PRESENT
-    assert len(found) == len({tuple(config.items()) for config in found})
-    for config in found:
-        tiles = (config["block_m"] + config["block_n"]) * config["block_k"] * config["stages"] * 2
-        assert tiles <= 227 * 1024
-        assert config["block_m"] * config["block_n"] / (32 * config["warps"]) < 255
-
-
-def test_sweep_finds_the_fastest_records_failures_and_stops_in_time(tmp_path):
-    clock = Clock()
-    best = dict(PRESENT, block_n=256)
-    alternatives = {"lse": sweep.candidates(PRESENT, 2, 227 * 1024), "gradient": [PRESENT, best]}
-
-    def run(kernel, shape, config, seconds):
-        clock.now += 1
-        if config["stages"] == 2:
-            raise Failed("out of resource: shared memory")
-        return {"small": 1.0, "large": 4.0}[shape] * (0.5 if config == best else 1.0 + config["warps"] / 100)
-
-    trials, untried = sweep.sweep(alternatives, ["small", "large"], run, Deadline(10_000.0, clock))
-    assert untried == 0
-    assert sweep.winners(trials) == {"lse": best, "gradient": best}
-    assert {trial.why for trial in trials if trial.seconds is None} == {"out of resource: shared memory"}
-    text = sweep.as_python(sweep.winners(trials), 90, 2, trials)
-    assert text.splitlines()[0] == ('    (90, "lse", 2): Config(128, 256, 64, 8, 3),  # small: 2.16 x, large: 2.16 x')
-    from kernels.tiles.configs import Config
-
-    (key, config), *_ = eval("{" + text + "\n}", {"Config": Config}).items()
-    assert (key, config) == ((90, "lse", 2), Config(**best))
-    other = [sweep.Trial("lse", "small", PRESENT | {"strips": 4}, 1.0)]
-    assert "Config(128, 128, 64, 8, 3, strips=4)" in sweep.as_python(sweep.winners(other), 90, 2, other)
-    sweep.write(tmp_path / "sweep.csv", trials)
-    with (tmp_path / "sweep.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == len(trials)
-    assert {row["why"] for row in rows if not row["seconds"]} == {"out of resource: shared memory"}
-
-    trials, untried = sweep.sweep(alternatives, ["small", "large"], run, Deadline(7.0, clock))
-    assert {trial.kernel for trial in trials} == {"lse", "gradient"}
-    assert untried == sum(map(len, alternatives.values())) - 4
-
-
-def session(out, tests=(0, "12 passed"), **overrides):
-    machine = {"arch": 90, "shared_memory": 227 * 1024}
-    table_ = {f"{kernel}/2": PRESENT for kernel in ("lse", "gradient", "each", "sigmoid")}
-    fakes = {
-        "about": lambda: dict(ABOUT),
-        "architecture": lambda: machine | {"table": dict(table_)},
-        "trial": lambda kernel, config, problem, mode, repeats: config["warps"] + config["block_k"] / 1000,
-        "adopt": lambda winners: None,
-        "ceilings": lambda dtype: [1e12, 1e11],
-        "check": lambda backend, loss, dtype, shape: check(Runner("cpu"), "chunked", loss, "float32", (13, 17, 5)),
-        "with_scratch": lambda num_bytes: 1.0,
-        "profile": lambda problem: GPU_METHODS["profile"](Runner("cpu"), {"loss": "infonce", "n": 64, "d": 8}),
-    }
-    problems = [(Problem("infonce", n, 8, 2), named(["chunked", "dense"])) for n in (16, 32)]
-    return Session(
-        out, lambda: Here(fakes | overrides), plan=PLAN, problems=problems, run_tests=lambda seconds: tests, jobs=2
-    )
-
-
-def test_a_session_writes_everything(tmp_path):
-    s = session(tmp_path)
-    timeline = run_stages(s.stages(), 120.0, lambda *_: None)
-    report.write(tmp_path, s.found, timeline)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        *("results.csv", "sweep.csv", "plot.png", "report.md", "environment.json")
-    }
-    assert timeline.unreached == []
-    text = (tmp_path / "report.md").read_text()
-    assert "12 passed" in text
-    assert '(90, "gradient", 2): Config(' in text
-    assert "infonce · N 32 · D 8" in text
-    assert PROFILED.title in text
-    assert "aten::mm" in text
-    assert json.loads((tmp_path / "environment.json").read_text())["device"] == "a cpu"
-    assert s.found.winners["lse"]["warps"] == 4
-    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.parametrize("what", ["check", "tests"])
-def test_a_session_stops_when_kernels_are_wrong(tmp_path, what):
-    bad = {"loss": "mean", "dtype": "bfloat16", "shape": "3 x 4 x 5", "error": 0.5, "allowed": 1e-2, "ok": False}
-    s = session(tmp_path, check=lambda **_: [bad]) if what == "check" else session(tmp_path, (1, "2 failed"))
-    timeline = run_stages(s.stages(), 60.0, lambda *_: None)
-    report.write(tmp_path, s.found, timeline)
-    assert ("error 5.0e-01 > 1e-02" if what == "check" else "2 failed") in timeline.stopped
-    text = (tmp_path / "report.md").read_text()
-    assert "**Stopped.**" in text
-    assert "measure: not begun" in text
-
-
-def test_tests_that_could_not_run_are_reported_and_no_reason_to_stop(tmp_path):
-    s = session(tmp_path, (4, "No module named pytest"))
-    timeline = run_stages(s.stages()[:1], 60.0, lambda *_: None)
-    assert not timeline.stopped
-    assert timeline.unreached == ["correctness: pytest -m gpu: No module named pytest"]
-
-
-def test_without_a_gpu_it_says_so(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert gpu.main(["--out", str(tmp_path / "out")]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-    assert not (tmp_path / "out").exists()
 
 
 def test_plot_draws_nothing_from_nothing(tmp_path):

@@ -7,6 +7,8 @@ from itertools import groupby
 from statistics import median
 from typing import TYPE_CHECKING
 
+from workbench.bench.rows import markdown
+
 if TYPE_CHECKING:
     from workbench.bench.loader import Measured
 
@@ -17,13 +19,13 @@ HEAD = ("shards", "augment", "workers", "loader", "images/s", "/ open_clip", "ea
 def table(rows: Sequence[Measured]) -> str:
     """A line for each case and loader: images a second, the ratio to open_clip in the same round (the median, then
     each), and processor milliseconds an image with the ratio of open_clip's to them. More than 1 is better in both."""
-    lines = [HEAD, ["---"] * len(HEAD)]
+    lines: list[tuple[str, ...]] = []
     for case, same in groupby(rows, lambda row: row.case):
         of: dict[str, list[Measured]] = {}
         for row in same:
             of.setdefault(row.loader, []).append(row)
         lines += [(case.shards, case.augment, str(case.workers), name, *_cells(of[name], of[PEER])) for name in of]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(HEAD, lines)
 
 
 def _cells(rows: Sequence[Measured], peers: Sequence[Measured]) -> tuple[str, ...]:

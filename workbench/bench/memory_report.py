@@ -7,19 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+
+from workbench.bench.panels import INK, QUIET, draw_line, dress, three_panels
+from workbench.bench.rows import markdown
 
 if TYPE_CHECKING:
     from workbench.bench.memory import Measured
 
 COLOURS = {None: "#8250df", 512: "#0b7a6f", 2048: "#d9480f"}
-INK, QUIET, GRID = "#1f2430", "#6b7280", "#e6e8ec"
 HEAD = ("batch", "micro-batch", "MiB a step", "GiB of the process", "s a step", "of it the loss")
 
 
 def table(rows: Sequence[Measured]) -> str:
     """A line for each point."""
-    return "\n".join(f"| {' | '.join(line)} |" for line in [HEAD, ["---"] * len(HEAD), *map(_line, rows)])
+    return markdown(HEAD, map(_line, rows))
 
 
 def _line(row: Measured) -> list[str]:
@@ -29,8 +30,7 @@ def _line(row: Measured) -> list[str]:
 
 def plot(rows: Sequence[Measured], path: Path) -> None:
     """Memory, time and the loss's share of it against the batch; beside memory, that of one matrix of logits."""
-    figure = Figure(figsize=(11.5, 3.6), layout="constrained")
-    memory, time, share = figure.subplots(1, 3)
+    figure, (memory, time, share) = three_panels()
     _panel(memory, rows, "step_mib", "MiB a step, inputs included")
     _panel(time, rows, "seconds", "seconds a step, one core")
     _panel(share, rows, "loss_share", "share of it in the loss")
@@ -48,14 +48,11 @@ def plot(rows: Sequence[Measured], path: Path) -> None:
 
 def _panel(axes: Axes, rows: Sequence[Measured], name: str, title: str) -> None:
     for microbatch in dict.fromkeys(row.microbatch for row in rows):
-        points = sorted((row.batch, getattr(row, name)) for row in rows if row.microbatch == microbatch)
+        points = dict(sorted((row.batch, getattr(row, name)) for row in rows if row.microbatch == microbatch))
         label = f"micro-batch {microbatch}" if microbatch else "encoded whole"
-        axes.plot(*zip(*points, strict=True), "-o", color=COLOURS.get(microbatch, INK), label=label, lw=1.8, ms=5)
+        draw_line(axes, points, COLOURS.get(microbatch, INK), label)
     batches = sorted({row.batch for row in rows})
     axes.set_xscale("log", base=2)
     axes.set_xticks(batches, map(str, batches))
     axes.minorticks_off()
-    axes.set_title(title, loc="left", fontsize=10, color=INK)
-    axes.set_xlabel("contrastive batch", color=QUIET)
-    axes.grid(color=GRID)
-    axes.spines[["top", "right"]].set_visible(False)
+    dress(axes, title, "contrastive batch")

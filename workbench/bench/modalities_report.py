@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from workbench.bench.panels import QUIET, draw_line, dress, three_panels
+from workbench.bench.rows import markdown
 from workbench.verdict import PASSES
 
 if TYPE_CHECKING:
     from workbench.bench.modalities import Measured
 
 COLOURS = {"symile": "#8250df", "confu_subsets": "#d9480f", "confu_chain": "#0b7a6f"}
-INK, QUIET, GRID = "#1f2430", "#6b7280", "#e6e8ec"
 HEAD = ("M", "objective", "terms", "ms a step", "MiB a step", "epochs", "accuracy", "recovered", "verdict")
 
 
@@ -27,8 +27,7 @@ def table(rows: Sequence[Measured]) -> str:
     def place(row: Measured) -> tuple[int, int]:
         return row.modalities, row.terms
 
-    lines = [HEAD, ["---"] * len(HEAD), *(_line(list(same)) for _, same in groupby(sorted(rows, key=place), place))]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(HEAD, (_line(list(same)) for _, same in groupby(sorted(rows, key=place), place)))
 
 
 def _line(same: Sequence[Measured]) -> list[str]:
@@ -46,8 +45,7 @@ def _mean(same: Sequence[Measured], name: str) -> str:
 
 def plot(rows: Sequence[Measured], path: Path) -> None:
     """Time, memory and what is learned against the number of modalities; where nothing was trained a line ends."""
-    figure = Figure(figsize=(11.5, 3.6), layout="constrained")
-    time, memory, learned = figure.subplots(1, 3)
+    figure, (time, memory, learned) = three_panels()
     _panel(time, rows, "ms_per_step", "milliseconds a step, one thread")
     _panel(memory, rows, "step_mib", "MiB a step")
     _panel(learned, rows, "recovered", "share of the nats of M-way parity recovered")
@@ -69,10 +67,7 @@ def _panel(axes: Axes, rows: Sequence[Measured], name: str, title: str) -> None:
             if row.objective == objective and (value := getattr(row, name)) is not None
         )
         means = {m: statistics.fmean(value for _, value in same) for m, same in groupby(dots, lambda dot: dot[0])}
-        axes.plot(list(means), list(means.values()), "-o", color=colour, label=objective, lw=1.8, ms=5)
+        draw_line(axes, means, colour, objective)
         axes.plot([m for m, _ in dots], [value for _, value in dots], ".", color=colour, alpha=0.45, ms=6)
-    axes.set_title(title, loc="left", fontsize=10, color=INK)
-    axes.set_xlabel("modalities M", color=QUIET)
     axes.set_xticks(range(3, 9))
-    axes.grid(color=GRID)
-    axes.spines[["top", "right"]].set_visible(False)
+    dress(axes, title, "modalities M")

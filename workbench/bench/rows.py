@@ -1,11 +1,11 @@
-"""What the measurements of `workbench.bench` share: the lines of a CSV, and the name of what they ran on."""
+"""What the measurements of `workbench.bench` share: rows as a CSV or a table, and the name of what they ran on."""
 
 from __future__ import annotations
 
 import csv
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,11 @@ def write(rows: Sequence[DataclassInstance], path: Path) -> None:
         writer.writeheader()
         for row in rows:
             writer.writerow({k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(row).items()})
+
+
+def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table of these cells."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines))
 
 
 def device_name(device: str = "cpu") -> str:

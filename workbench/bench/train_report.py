@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from workbench.bench.rows import markdown
+
 if TYPE_CHECKING:
     from workbench.bench.train import Row
 
@@ -16,8 +18,7 @@ HEAD = ("model", "batch", "precision", "program", "samples/s", f"against {PEER}"
 def table(rows: Sequence[Row]) -> str:
     """A line for each model and program; the ratio is the median of the rounds' ratios."""
     keys = dict.fromkeys((row.model, row.program) for row in rows)
-    lines = [HEAD, ["---"] * len(HEAD), *(_line(rows, *key) for key in keys)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(HEAD, (_line(rows, *key) for key in keys))
 
 
 def ratio(rows: Sequence[Row], model: str, program: str) -> float | None:

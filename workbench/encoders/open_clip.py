@@ -57,7 +57,7 @@ class OpenCLIP(nn.Module):
         pretrained: a tag of open_clip for this model, or a checkpoint file in open_clip's format
         image_size: pixels a side, instead of the config's
         context_length: token ids a text, instead of the config's
-        augment: of training images: none, clip (the default), ito, or a block of its own
+        augment: of training images: none, clip (the default) or ito, a block of keys, or {name: ito, blur: 0.1}
         grad_checkpointing: recompute the blocks in the backward pass: less memory, more time
         lock: freeze the tower but for this many last groups of layers (0: all; LiT, arXiv 2111.07991)
 
