@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from kernels import softmax
 from kernels.autograd import Gradients, full_precision
 from kernels.distributed import sum_over
-from kernels.logits import Logits, LogSumExp, blocks
+from kernels.logits import Logits, LogSumExp, blocks, softplus
 from kernels.positives import positives_of
 from kernels.side import Side, accumulation_dtype, self_column
 
@@ -101,7 +100,7 @@ def sigmoid(
             if pairs is not None:
                 S[pairs] = -S[pairs]
             for block, w_block in blocks(S, w[chunk]):
-                cost.add_(w_block @ (softplus(block, threshold=40.0) @ v))  # with this threshold exact in float64 too
+                cost.add_(w_block @ (softplus(block) @ v))
             S.sigmoid_()
             if pairs is not None:
                 S[pairs] = -S[pairs]
