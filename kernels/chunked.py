@@ -2,7 +2,8 @@
 
 With S = t X Y^T + b and G = dL/dS:  dL/dX = t G Y,  dL/dY = t G^T X,  dL/dt = <G Y, X>,  dL/db = sum_ij G_ij.
 A loss computes its gradients together with its value, and backward only multiplies: S is formed once for the
-log-sum-exps and once more for G (8 MND FLOPs; `each` three times, 10 MND), the sigmoid's once (6 MND).
+log-sum-exps and once more for G (8 MND FLOPs; `each` three times where positives are many, 10 MND), the
+sigmoid's once (6 MND).
 contrast_lse, whose upstream gradient is a vector, forms S once forward and once backward.
 
 Traps

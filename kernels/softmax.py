@@ -159,12 +159,17 @@ def logsum(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Sol
 
 
 def each(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solution:
-    negatives = logits.lse(group, without=P.pairs, keep=True)
+    few: list[tuple[slice, Tensor]] = []
+
+    def keep_positives(rows: slice, S: Tensor) -> None:
+        few.append((rows, S[P.pairs(rows)]))
+
+    negatives = logits.lse(group, read=keep_positives if P.few else None, without=P.pairs, keep=True)
+    positives = few if P.few else ((rows, S[P.pairs(rows)]) for rows, S in logits)
     B, C = torch.zeros_like(w.a), torch.zeros_like(w.b)
     value = torch.zeros_like(logits.t)
-    for rows, S in logits:
+    for rows, s in positives:
         i, j = P.pairs(rows)
-        s = S[i, j]
         from_row, from_column = negatives.row[rows][i] - s, negatives.column[j] - s
         B[rows] = B[rows].index_add(0, i, from_row.sigmoid())
         C.index_add_(0, j, from_column.sigmoid())
