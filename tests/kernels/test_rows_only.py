@@ -52,6 +52,15 @@ def test_no_row_leaves_float32(loss, scale, small_chunks):
 
 
 @pytest.mark.parametrize("loss", SOFTMAX)
+@pytest.mark.parametrize("exclude_self", [False, True])
+def test_rows_without_a_negative(loss, exclude_self):
+    """their log-sum-exp over the negatives is that of nothing"""
+    p = random_problem(torch.seed() % 2**31, 5, 5, 3, 6.0, num_ids=2, symmetric=False, exclude_self=exclude_self)
+    p = replace(p, x_ids=torch.tensor([0, 0, 0, 0, 1]), y_ids=torch.zeros(5, dtype=torch.int64))
+    assert_equal(run(loss, p, backend="chunked"), run(loss, p, backend="reference"), 1e-12)
+
+
+@pytest.mark.parametrize("loss", SOFTMAX)
 @pytest.mark.parametrize("absent", ["x_weight", "y_weight"])
 def test_a_side_of_nothing_is_zero_and_attached(loss, absent):
     p = random_problem(5, 7, 7, 3, 6.0, num_ids=2, symmetric=False, **{absent: torch.zeros(7)})
