@@ -1,8 +1,9 @@
 """The losses in linear memory on any device: logits by chunks of rows, positives without a mask, gradients by hand.
 
 With S = t X Y^T + b and G = dL/dS:  dL/dX = t G Y,  dL/dY = t G^T X,  dL/dt = <G Y, X>,  dL/db = sum_ij G_ij.
-A loss computes its gradients together with its value, and backward only multiplies: S is formed once for the
-log-sum-exps and once more for G (8 MND FLOPs; `each` three times, 10 MND), the sigmoid's once (6 MND).
+A loss computes its gradients together with its value, and backward only multiplies. S is formed once for the
+log-sum-exps and once more for G (8 MND FLOPs; `each` three times where positives are many, 10 MND); once where only
+rows count, and for the sigmoid (6 MND).
 contrast_lse, whose upstream gradient is a vector, forms S once forward and once backward.
 
 Traps
@@ -17,19 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
-from kernels import softmax
+from kernels import rows_only, softmax
 from kernels.autograd import Gradients, full_precision
 from kernels.distributed import sum_over
-from kernels.logits import Logits, LogSumExp, blocks
+from kernels.logits import Logits, LogSumExp, blocks, softplus
 from kernels.positives import positives_of
 from kernels.side import Side, accumulation_dtype, self_column
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
-
-_SOFTMAX = {"mean": softmax.mean, "logsum": softmax.logsum, "each": softmax.each}
 
 
 def infonce(
@@ -54,13 +52,11 @@ def infonce(
         itself = self_column(rows, columns, x_offset) if exclude_self else None
         logits = Logits(rows.z, columns.z, scale, self_column=itself)
         P = positives_of(rows.ids, columns.ids, itself)
-        loss = _SOFTMAX[positives](logits, P, softmax.means(P, rows, columns, symmetric, group), group)
-        if not any(wanted):
-            return loss.value, (None, None, None)
-        GY, GX = logits.products(loss.gradient, *_operands(logits, wanted))
-        loss.finish(GY, GX)
-        dx, dy, dt = _gradients(logits, wanted, GY, GX)
-        return loss.value, (rows.all_items(dx), columns.all_items(dy), dt)
+        means = softmax.means(P, rows, columns, symmetric, group)
+        solve = softmax.solve if symmetric else rows_only.solve
+        value, products = solve(positives, logits, P, means, _operands(logits, wanted), group)
+        dx, dy, dt = _gradients(logits, wanted, *products)
+        return value, (rows.all_items(dx), columns.all_items(dy), dt)
 
 
 def sigmoid(
@@ -101,7 +97,7 @@ def sigmoid(
             if pairs is not None:
                 S[pairs] = -S[pairs]
             for block, w_block in blocks(S, w[chunk]):
-                cost.add_(w_block @ (softplus(block, threshold=40.0) @ v))  # with this threshold exact in float64 too
+                cost.add_(w_block @ (softplus(block) @ v))
             S.sigmoid_()
             if pairs is not None:
                 S[pairs] = -S[pairs]

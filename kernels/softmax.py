@@ -35,6 +35,13 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int64
 
 
+Operands = tuple[Tensor | None, Tensor | None]
+"""(Y, t X), what G is multiplied with; None where that product is not wanted"""
+Products = tuple[Tensor | None, Tensor | None]
+"""(G Y, t G^T X)"""
+Finish = Callable[[Tensor | None, Tensor | None], None]
+
+
 class Means(NamedTuple):
     """The weights of the two means; 0 where there is no positive, and all columns' when only rows count."""
 
@@ -52,7 +59,7 @@ class Solution(NamedTuple):
     value: Float[Tensor, ""]
     gradient: ByChunk
     """(rows, S[rows]) -> G[rows], in the memory of S"""
-    finish: Callable[[Tensor | None, Tensor | None], None] = lambda GY, GX: None
+    finish: Finish = lambda GY, GX: None
     """adds to (G Y, t G^T X), where they are wanted, what is not in `gradient`"""
 
 
@@ -85,7 +92,19 @@ def means_of(
     return Means(a, b, a / n, b / m, floor + b @ m.log())
 
 
-def mean(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solution:
+def solve(
+    positives: str, logits: Logits, P: Positives | OneToOne, w: Means, operands: Operands, group: Any
+) -> tuple[Float[Tensor, ""], Products]:
+    """The loss, and the products of its gradient with the operands."""
+    loss = _LOSS[positives](logits, P, w, group)
+    if all(z is None for z in operands):
+        return loss.value, (None, None)
+    products = logits.products(loss.gradient, *operands)
+    loss.finish(*products)
+    return loss.value, products
+
+
+def _mean(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solution:
     if not P.few:
         return _mean_by_segments(logits, P, w, group)
     attraction = torch.zeros_like(logits.t)  # sum of P_ij (a_i/n_i + b_j/m_j) S_ij
@@ -111,13 +130,20 @@ def mean(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solut
 def _mean_by_segments(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solution:
     """The same for any number of positives: they never meet S, only X and Y."""
     lse = logits.lse(group, keep=True)
-    tx, y = logits.tx, logits.y
-    PY = P.rows(y * w.bm[:, None]).addcmul_(P.rows(y), w.an[:, None])
-    (local,) = sum_over(group, dot(w.a, lse.row) - (tx * PY).sum())
+    attraction, finish = by_segments(logits, P, w)
+    (local,) = sum_over(group, dot(w.a, lse.row) - attraction)
     value = (local + dot(w.b, lse.column)).clamp_min(w.floor)
 
     def gradient(rows: slice, S: Tensor) -> Tensor:
         return lse.gradient(rows, S, w.a, w.b)
+
+    return Solution(value, gradient, finish)
+
+
+def by_segments(logits: Logits, P: Positives | OneToOne, w: Means) -> tuple[Float[Tensor, ""], Finish]:
+    """sum_ij P_ij (a_i/n_i + b_j/m_j) S_ij, and what subtracts its gradient from the products."""
+    tx, y = logits.tx, logits.y
+    PY = P.rows(y * w.bm[:, None]).addcmul_(P.rows(y), w.an[:, None])
 
     def finish(GY: Tensor | None, GX: Tensor | None) -> None:
         if GY is not None:
@@ -125,18 +151,18 @@ def _mean_by_segments(logits: Logits, P: Positives | OneToOne, w: Means, group: 
         if GX is not None:
             GX.sub_(P.columns(tx * w.an[:, None])).addcmul_(P.columns(tx), w.bm[:, None], value=-1)
 
-    return Solution(value, gradient, finish)
+    return (tx * PY).sum(), finish
 
 
-def logsum(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solution:
+def _logsum(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solution:
     row_positive = torch.full_like(w.a, -torch.inf)
     column_positive = torch.full_like(w.b, -torch.inf)
 
     def read_positives(rows: slice, S: Tensor) -> None:
         i, j = P.pairs(rows)
         s = S[i, j]
-        row_positive[rows] = _segment_lse(s, i, S.shape[0])
-        column_positive.copy_(torch.logaddexp(column_positive, _segment_lse(s, j, S.shape[1])))
+        row_positive[rows] = segment_lse(s, i, S.shape[0])
+        column_positive.copy_(torch.logaddexp(column_positive, segment_lse(s, j, S.shape[1])))
 
     lse = logits.lse(group, read=read_positives, keep=True)
     column_positive = lse_over(group, column_positive)
@@ -158,13 +184,18 @@ def logsum(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Sol
     return Solution(value, gradient)
 
 
-def each(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solution:
-    negatives = logits.lse(group, without=P.pairs, keep=True)
+def _each(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solution:
+    few: list[tuple[slice, Tensor]] = []
+
+    def keep_positives(rows: slice, S: Tensor) -> None:
+        few.append((rows, S[P.pairs(rows)]))
+
+    negatives = logits.lse(group, read=keep_positives if P.few else None, without=P.pairs, keep=True)
+    positives = few if P.few else ((rows, S[P.pairs(rows)]) for rows, S in logits)
     B, C = torch.zeros_like(w.a), torch.zeros_like(w.b)
     value = torch.zeros_like(logits.t)
-    for rows, S in logits:
+    for rows, s in positives:
         i, j = P.pairs(rows)
-        s = S[i, j]
         from_row, from_column = negatives.row[rows][i] - s, negatives.column[j] - s
         B[rows] = B[rows].index_add(0, i, from_row.sigmoid())
         C.index_add_(0, j, from_column.sigmoid())
@@ -184,12 +215,15 @@ def each(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solut
     return Solution(value, gradient)
 
 
+_LOSS = {"mean": _mean, "logsum": _logsum, "each": _each}
+
+
 def dot(weight: Tensor, value: Tensor) -> Float[Tensor, ""]:
     """sum of weight * value, where a weight of 0 silences -inf"""
     return weight @ value.clamp_min(torch.finfo(value.dtype).min)
 
 
-def _segment_lse(s: Float[Tensor, " k"], segment: Int64[Tensor, " k"], num: int) -> Float[Tensor, " num"]:
+def segment_lse(s: Float[Tensor, " k"], segment: Int64[Tensor, " k"], num: int) -> Float[Tensor, " num"]:
     """log-sum-exp of s over each segment, -inf where it is empty."""
     top = s.new_full((num,), -torch.inf).scatter_reduce_(0, segment, s, "amax")
     return top + torch.zeros_like(top).index_add_(0, segment, (s - top[segment]).exp()).log_()

@@ -24,7 +24,7 @@ Mode = Literal["forward", "full"]
 
 PRODUCTS = {
     "infonce": {"forward": 2, "full": 8},
-    "each": {"forward": 4, "full": 10},
+    "each": {"forward": 2, "full": 8},
     "sigmoid": {"forward": 2, "full": 6},
 }
 """FLOPs over MND: matrix products of M x N x D, 2 each"""

@@ -23,6 +23,7 @@ import kernels.positives
 pytestmark = pytest.mark.slow
 
 LOSSES = ("mean", "logsum", "each", "sigmoid", "contrast_lse")
+ROWS_ONLY = ("mean of rows", "logsum of rows", "each of rows")
 N = 19
 BACKENDS = {"chunked": (torch.float64, 1e-12), "reference": (torch.float64, 1e-12)}
 """with the type each is tested in, and how close the strips must come to the whole"""
@@ -31,10 +32,11 @@ if os.environ.get("TRITON_INTERPRET") == "1" and find_spec("triton"):
 
 
 def cases(world: int, seed: int):
-    """Losses with and without self pairs and weights, on strips of unequal length, one of them empty: every case on two
-    processes, a fresh third of them on four."""
+    """Losses of rows and columns, or of rows alone, with and without self pairs and weights, on strips of unequal
+    length, one of them empty: every case on two processes, a fresh third of them on four."""
     lengths = [[12, 7], [19, 0], [8, 11]] if world == 2 else [[3, 9, 0, 7]]
     combinations = list(itertools.product(LOSSES, [False, True], [False, True], BACKENDS))
+    combinations += itertools.product(ROWS_ONLY, [False, True], [False, True], BACKENDS)
     if world > 2:
         combinations = random.Random(seed).sample(combinations, len(combinations) // 3)
     for k, (loss, exclude_self, weighted, backend) in enumerate(combinations):
@@ -46,6 +48,8 @@ def options_of(loss, exclude_self, weighted, backend, draw):
         exclude = "self" if exclude_self else ("group" if weighted else "none")
         return {"exclude": exclude, "backend": backend}
     options = {"exclude_self": exclude_self, "backend": backend}
+    if loss in ROWS_ONLY:
+        options["symmetric"] = False
     if weighted:
         weights = (torch.randint(0, 4, (N,), generator=draw) * 0.5 for _ in range(2))
         options |= dict(zip(("x_weight", "y_weight"), weights, strict=True))
@@ -84,7 +88,7 @@ def worker(rank, world, port, seed, folder):
         if loss == "contrast_lse":
             results.append(run_lse(strip, start))
         else:
-            results.append(run(loss, strip, upstream=-1.5, group=dist.group.WORLD))
+            results.append(run(loss.split()[0], strip, upstream=-1.5, group=dist.group.WORLD))
     torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -119,7 +123,7 @@ def test_strips_equal_the_whole(world, tmp_path):
             want = run_lse(whole, 0, group=False)
             same, cut = ["column"], ["row", "x"]
         else:
-            want = run(loss, whole, upstream=-1.5)
+            want = run(loss.split()[0], whole, upstream=-1.5)
             same, cut = ["value"], ["x"]
         got = {name: torch.cat([r[k][name] for r in ranks]) for name in cut}
         got |= {name: torch.stack([r[k][name] for r in ranks]).sum(0) for name in want if name not in same + cut}

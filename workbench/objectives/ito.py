@@ -15,8 +15,8 @@ class ITO(Terms):
 
     The fused embeddings of a sample's views are each other's positives; every other sample's are negatives.
     "Images and Texts as One" (arXiv 2603.02767): the fusion module is there while training only. With V views and T
-    captions (V the larger): time 8 V T B^2 d for alignment, 8 V^2 B^2 d and the fusion of V B pairs for the other term;
-    memory (2 V + T) B d. Two modalities.
+    captions (V the larger): time 8 V T B^2 d for alignment, 8 V^2 B^2 d (on a CPU 6) and the fusion of V B pairs for
+    the other term; memory (2 V + T) B d. Two modalities.
 
     Args:
         lambda: weight of the fusion loss; 0 builds no fusion module. The paper uses 2.
