@@ -12,6 +12,7 @@ from workbench.engine import Callback, Engine, Logs
 from workbench.metrics import Metrics
 from workbench.parallel import Parallel
 from workbench.recipe import parse_recipe
+from workbench.types import Loss
 
 TOWERS = {
     "name": "towers",
@@ -58,7 +59,8 @@ def test_microbatches_give_the_full_batch_gradient_of_every_parameter(objective:
         parts, engine = built(objective, microbatch=microbatch)
         parts.model.eval()  # dropout draws its numbers in another order when the batch is split
         batch = next(engine.batches(0))
-        (3.0 * engine.loss(batch).total).backward()
+        engine.objective.register_forward_hook(lambda _, __, loss: Loss(3.0 * loss.total, loss.logs))
+        engine.gradients(batch)
         both = torch.nn.ModuleDict({"model": parts.model, "objective": parts.objective})
         found.append({name: p.grad for name, p in both.named_parameters() if p.requires_grad})
     whole, split = found
@@ -68,6 +70,20 @@ def test_microbatches_give_the_full_batch_gradient_of_every_parameter(objective:
             assert split[name] is None
         else:
             assert torch.allclose(gradient, split[name], atol=1e-6, rtol=1e-5), name
+
+
+def test_many_microbatches_in_bf16_round_no_more_than_one() -> None:
+    """Their gradients are added up in fp32."""
+    found = []
+    for settings in ({"precision": "fp32"}, {"precision": "bf16"}, {"precision": "bf16", "microbatch": 1}):
+        parts, engine = built("clip", batch=96, **settings)
+        parts.model.eval()
+        engine.gradients(next(engine.batches(0)))
+        found.append(torch.cat([p.grad.flatten() for p in parts.model.parameters() if p.grad is not None]))
+    exact, *rough = found
+    at_once, one_by_one = ((g - exact).norm() / exact.norm() for g in rough)
+    assert 1e-4 < at_once < 0.05
+    assert one_by_one < 1.2 * at_once
 
 
 def test_microbatches_recompute_the_same_dropout() -> None:

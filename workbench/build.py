@@ -19,7 +19,7 @@ from workbench.engine import Engine
 from workbench.errors import RecipeError
 from workbench.feed import Feed, epoch_steps
 from workbench.metrics import Metrics
-from workbench.microbatch import Microbatched
+from workbench.microbatch import Embedding
 from workbench.model import Model
 from workbench.optim import adamw, layer_lr_scales
 from workbench.parallel import Parallel
@@ -75,12 +75,17 @@ def build_parts(recipe: Recipe) -> Parts:
         raise RecipeError(f"model.encoders has {sorted(unknown)}, the data has {list(data.modalities)}")
     seed_torch(recipe.seed, "objective")
     objective = recipe.objective.build(tuple(recipe.model.encoders))
+    return Parts(recipe, data, build_model(recipe, data, objective), objective)
+
+
+def build_model(recipe: Recipe, data: Any, objective: Any) -> Model:
+    """The recipe's model, for these data and every side that this objective may ask for. Raises RecipeError."""
     encoders = {}
     for modality, spec in recipe.model.encoders.items():
         seed_torch(recipe.seed, "encoder", modality)
         encoders[modality] = spec.build(data.modalities[modality], recipe.model.dim)
     heads = _heads(recipe, encoders, objective.all_sides)
-    return Parts(recipe, data, Model(encoders, heads, _fusion(recipe, encoders, objective.all_sides)), objective)
+    return Model(encoders, heads, _fusion(recipe, encoders, objective.all_sides))
 
 
 def _heads(recipe: Recipe, encoders: dict[str, Any], sides: list[Side]) -> dict[str, nn.Module]:
@@ -112,21 +117,24 @@ def compile_blocks(model: Model) -> None:
     For the shapes of training alone, of which there are one or, with a smaller last micro-batch, two: those of
     evaluations would be compiled one after the other, so evaluations are left as they are (`Embedder`).
     """
+    torch._dynamo.config.optimize_ddp = (
+        False  # it would cut a large layer where DistributedDataParallel cuts its messages
+    )
     for module in (*model.encoders.values(), *([model.fusion] if model.fusion else [])):
         for part in getattr(module, "repeated", list)() or [module]:
             part.compile(dynamic=False)
 
 
 def spread(parts: Parts, parallel: Parallel) -> nn.Module:
-    """The model on all rows of this process, with weights or gradients shared as the recipe's strategy says."""
-    recipe, size = parts.recipe, parts.recipe.train.microbatch
-    embed = Microbatched(parts.model, size and max(1, size // parallel.world))
+    """The model for training, with its gradients averaged or its weights divided, as the recipe's strategy says."""
+    recipe, embedding = parts.recipe, Embedding(parts.model)
     if recipe.parallel.strategy == "ddp":
-        return parallel.replicated(embed)
+        return parallel.replicated(embedding)
     mesh = parallel.mesh(recipe.parallel.copies)
-    parts.whole = Whole(parts.model, divided=True)
+    copy = build_model(recipe, parts.data, parts.objective).to(parallel.device) if parallel.rank == 0 else None
+    parts.whole = Whole(parts.model, divided=True, copy=copy)
     divide(parts.model, mesh, recipe.train.precision)
-    return embed
+    return embedding
 
 
 def build_optimizer(parts: Parts) -> torch.optim.Optimizer:
@@ -156,11 +164,11 @@ def build_engine(parts: Parts, parallel: Parallel, metrics: Metrics) -> Engine:
     parts.objective.to(parallel.device)
     if train.compile:
         compile_blocks(parts.model)
-    embed = spread(parts, parallel)
+    embedding = spread(parts, parallel)
     batches = partial(parts.data.batches, feed=feed)
     engine = Engine(
         parts.model,
-        embed,
+        embedding,
         parts.whole,
         parts.objective,
         build_optimizer(parts),
@@ -171,6 +179,7 @@ def build_engine(parts: Parts, parallel: Parallel, metrics: Metrics) -> Engine:
         batch=train.batch,
         lr=train.lr,
         warmup=parts.steps(train.warmup),
+        microbatch=train.microbatch and max(1, train.microbatch // parallel.world),
         clip=train.clip,
         precision=train.precision,
         seed=recipe.seed,

@@ -18,16 +18,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from workbench.checkpoint import Best
 from workbench.metrics import Metrics
+from workbench.microbatch import Embedded, Rows, backward, joined, split
 from workbench.model import Model
 from workbench.parallel import Parallel
 from workbench.schedule import warmup_cosine
 from workbench.seeds import seed_torch
 from workbench.sharding import Whole, clip_gradients
-from workbench.types import Batch, Loss, Skipped, View
+from workbench.types import Batch, Loss, Skipped
 
 Logs = dict[str, Tensor | float]
 
@@ -46,8 +46,8 @@ class Engine:
     """Parts that `build` put together, and the loop over them. `steps` counts optimizer steps."""
 
     model: Model
-    embed: nn.Module
-    """the model on all rows of this process at once (`Microbatched`), in DistributedDataParallel where that is used"""
+    embedding: nn.Module
+    """the model for training: `Embedding`, in DistributedDataParallel where that is used"""
     whole: Whole
     """what is evaluated"""
     objective: Any
@@ -60,6 +60,8 @@ class Engine:
     batch: int
     lr: float
     warmup: int = 0
+    microbatch: int | None = None
+    """rows of this process that are embedded at once"""
     clip: float | None = None
     precision: str = "fp32"
     seed: int = 0
@@ -100,7 +102,7 @@ class Engine:
             with self.phase("metrics"):
                 self._record(logs, time.perf_counter() - started, waited)
             self._call("on_step", logs)
-        self.gather()  # for what the first process does alone
+        self.whole.gather()  # for what the first process does alone
         self._call("on_end")
 
     def train_step(self, batch: Batch) -> Logs:
@@ -109,16 +111,10 @@ class Engine:
         lr = self.lr * warmup_cosine(self.step, self.warmup, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
-        seed_torch(
-            self.seed, "step", self.step, self.parallel.rank
-        )  # dropout is a function of the step, so a resume repeats it
-        loss = self.loss(batch)
-        with self.phase("backward"), self.parallel.explained("the sum of the gradients"):
-            loss.total.backward()
+        loss = self.gradients(batch)
         parameters = [*self.model.parameters(), *self.objective.parameters()]
         with self.phase("average gradients"):
-            averaged = isinstance(self.embed, DistributedDataParallel)
-            self.parallel.average_gradients(self.objective.parameters() if averaged else parameters)
+            self.parallel.average_gradients(parameters)
         with self.phase("clip gradients"):
             norm = clip_gradients(parameters, self.clip)
         logs: Logs = {"loss": loss.total.detach(), "grad_norm": norm, "lr": lr, **loss.logs}
@@ -128,17 +124,34 @@ class Engine:
             self.optimizer.zero_grad()
         return logs
 
-    def loss(self, batch: Batch) -> Loss:
-        """The objective on a batch, against all processes' rows."""
-        with self.phase("forward"), self._autocast():
-            pairs = self.embed(batch.inputs, batch.valid, [str(side) for side in self.objective.sides(self.step)])
-        views = {side: View(*pair) for side, pair in pairs.items()}
+    def gradients(self, batch: Batch) -> Loss:
+        """The objective on a batch, against all processes' rows, and its gradient in every parameter."""
+        chunks = split(batch, self.microbatch)
+        with self.phase("forward"), torch.set_grad_enabled(len(chunks) == 1):
+            parts = [self._embed(chunk) for chunk in chunks]
+        views = joined(parts)
+        if len(chunks) > 1:
+            for view in views.values():
+                view.z.requires_grad_()
         with self.phase("loss"):
-            return self.objective(views, self.parallel.pool(views, batch.ids, self.step, self.seed))
+            loss: Loss = self.objective(views, self.parallel.pool(views, batch.ids, self.step, self.seed))
+        with self.phase("backward"), self.parallel.explained("the sum of the gradients"):
+            loss.total.backward()
+            if len(chunks) > 1:
+                self._go_on(chunks, {side: view.z.grad for side, view in views.items()})
+        return loss
 
-    def gather(self) -> None:
-        """Gives the first process all weights to evaluate, where they are divided; all processes have to call it."""
-        self.whole.gather(keep=self.parallel.rank == 0)
+    def _go_on(self, chunks: list[Rows], gradients: dict[str, Tensor | None]) -> None:
+        """From the embeddings into the parameters; processes meet in the last micro-batch."""
+        for chunk in chunks:
+            with nullcontext() if chunk is chunks[-1] else self.parallel.alone(self.embedding):
+                backward(self._embed(chunk), gradients, chunk.at)
+
+    def _embed(self, chunk: Rows) -> Embedded:
+        """With dropout as a function of the step and the rows, so that it is the same again, and after a resume."""
+        seed_torch(self.seed, "step", self.step, self.parallel.rank, *([chunk.at.start] if chunk.at.start else []))
+        with self._autocast():
+            return self.embedding(chunk.inputs, chunk.valid, [str(side) for side in self.objective.sides(self.step)])
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "bf16":

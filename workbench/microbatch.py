@@ -1,49 +1,65 @@
-"""The whole local batch through the model, while the activations of one micro-batch at a time are held."""
+"""A batch by micro-batches: all its rows are embedded first, without activations, and again one micro-batch at a time.
+
+A contrastive loss mixes all samples, so plain accumulation would shrink its negatives. But only through the embeddings:
+given the loss's gradient at these, each micro-batch can go on alone (GradCache, Gao et al. 2021). The gradient is that
+of the whole batch, as the model is a per-sample map, and micro-batches add up in fp32 whatever they compute in. The
+trap: dropout has to be the same both times, so each micro-batch has a seed of its own.
+"""
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from workbench.types import Views
+from workbench.model import Model
+from workbench.types import Batch, View, Views
+
+Embedded = dict[str, tuple[Tensor, Tensor]]
+"""{side: (z [n, k, d], valid [n, k])}"""
 
 
-class Microbatched(nn.Module):
-    """A model called on all rows of this process, `size` of them at once (None: all).
+class Rows(NamedTuple):
+    """Consecutive rows of a batch."""
 
-    A contrastive loss mixes all samples, so plain gradient accumulation would shrink its negatives. Checkpointing each
-    micro-batch keeps inputs and embeddings only and recomputes the rest in the backward pass: the exact full-batch
-    gradient (GradCache, Gao et al. 2021), dropout included, as the model is a per-sample map.
-    """
+    at: slice
+    inputs: dict[str, Tensor]
+    valid: dict[str, Tensor]
 
-    def __init__(self, model: nn.Module, size: int | None) -> None:
+
+class Embedding(nn.Module):
+    """The model, as DistributedDataParallel wraps it: what it returns are tuples, in which that finds its tensors."""
+
+    def __init__(self, model: Model) -> None:
         super().__init__()
-        self.model, self.size = model, size
+        self.model = model
 
-    def forward(
-        self, inputs: dict[str, Tensor], valid: dict[str, Tensor], sides: list[str]
-    ) -> dict[str, tuple[Tensor, Tensor]]:
-        """{side: (z [b, k, d], valid [b, k])}: tuples, in which DistributedDataParallel finds what it has to watch."""
-        rows = len(next(iter(inputs.values())))
-        if not self.size or self.size >= rows:
-            return _pairs(self.model(inputs, valid, sides))
-        run = partial(checkpoint, self.model, use_reentrant=False)
-        chunks = [
-            _pairs(run(_rows(inputs, i, self.size), _rows(valid, i, self.size), sides))
-            for i in range(0, rows, self.size)
-        ]
-        return {
-            side: (torch.cat([chunk[side][0] for chunk in chunks]), torch.cat([chunk[side][1] for chunk in chunks]))
-            for side in sides
-        }
+    def forward(self, inputs: dict[str, Tensor], valid: dict[str, Tensor], sides: Sequence[str]) -> Embedded:
+        return {side: (view.z, view.valid) for side, view in self.model(inputs, valid, sides).items()}
 
 
-def _pairs(views: Views) -> dict[str, tuple[Tensor, Tensor]]:
-    return {side: (view.z, view.valid) for side, view in views.items()}
+def split(batch: Batch, size: int | None) -> list[Rows]:
+    """Micro-batches of at most `size` rows; None: one of all."""
+    size = size or len(batch)
+    slices = [slice(begin, begin + size) for begin in range(0, len(batch), size)]
+    return [Rows(at, _rows(batch.inputs, at), _rows(batch.valid, at)) for at in slices]
 
 
-def _rows(tree: dict[str, Tensor], begin: int, size: int) -> dict[str, Tensor]:
-    return {name: x[begin : begin + size] for name, x in tree.items()}
+def joined(parts: Sequence[Embedded]) -> Views:
+    """Of all micro-batches together."""
+    if len(parts) == 1:
+        return {side: View(*pair) for side, pair in parts[0].items()}
+    sides = {side: zip(*(part[side] for part in parts), strict=True) for side in parts[0]}
+    return {side: View(*map(torch.cat, pairs)) for side, pairs in sides.items()}
+
+
+def backward(part: Embedded, gradients: dict[str, Tensor | None], at: slice) -> None:
+    """From the gradients at all rows' embeddings into the parameters, for the rows of `part`."""
+    reached = [(z, g[at]) for side, (z, _) in part.items() if (g := gradients[side]) is not None and z.requires_grad]
+    torch.autograd.backward([z for z, _ in reached], [g for _, g in reached])
+
+
+def _rows(tree: dict[str, Tensor], at: slice) -> dict[str, Tensor]:
+    return {name: x[at] for name, x in tree.items()}

@@ -57,6 +57,8 @@ class Parallel:
         self.world = dist.get_world_size() if self.group else 1
         self.rank = dist.get_rank() if self.group else 0
         self.device = torch.device("cuda", place) if cuda else torch.device("cpu")
+        self._averaged: set[nn.Parameter] = set()
+        """by DistributedDataParallel"""
         if cuda:
             torch.cuda.set_device(self.device)
 
@@ -91,21 +93,31 @@ class Parallel:
         """The module in torch's DistributedDataParallel: its gradients are averaged beside the backward pass.
 
         What had no gradient on any process has none after, or weight decay would move here what it leaves alone in
-        one process. Every output has to reach the loss.
+        one process.
         """
-        if self.group is None or not any(p.requires_grad for p in module.parameters()):
+        trainable = [p for p in module.parameters() if p.requires_grad]
+        if self.group is None or not trainable:
             return module
-        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # before torch 2.14 it has no other name
+        self._averaged = set(trainable)
+        warnings.filterwarnings(
+            "ignore", "`broadcast_buffers` is deprecated"
+        )  # what follows it sends them at the start
         return DistributedDataParallel(
             module, find_unused_parameters=True, gradient_as_bucket_view=True, broadcast_buffers=False
         )
+
+    def alone(self, module: nn.Module) -> AbstractContextManager[None]:
+        """A block whose gradients stay with this process for now; they are averaged with those of a later one."""
+        return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Mean over processes of the gradients that neither DistributedDataParallel nor FSDP averages, in one message a
         dtype; what had none on any process has none after."""
         if self.group is None:
             return
-        trainable = [p for p in parameters if p.requires_grad and not isinstance(p, DTensor)]  # FSDP's are averaged
+        trainable = [
+            p for p in parameters if p.requires_grad and not isinstance(p, DTensor) and p not in self._averaged
+        ]
         for dtype in dict.fromkeys(p.dtype for p in trainable):
             same = [p for p in trainable if p.dtype == dtype]
             missing = [p.grad is None for p in same]

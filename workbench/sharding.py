@@ -8,8 +8,8 @@ process alone evaluates and draws, in fp32. So it does that with a copy of the m
 
 from __future__ import annotations
 
-import copy
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
-from torch.nn.modules.conv import _ConvNd
 
-ROUNDED = (nn.Linear, nn.MultiheadAttention, _ConvNd)
-"""modules whose matrices autocast rounds to bf16 in every forward"""
+ROUNDED = {module.forward for module in (nn.Linear, nn.MultiheadAttention, nn.Conv1d, nn.Conv2d, nn.Conv3d)}
+"""what these do with a matrix, autocast does with one rounded to bf16; a subclass may do something else before"""
 IN_BF16 = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
 """matrices travel in bf16, gradients are summed in fp32, and what a block is given stays as it is"""
 
@@ -46,49 +45,57 @@ def divide(model: nn.Module, mesh: DeviceMesh, precision: str = "fp32") -> None:
 
 def _rounded_anyway(block: nn.Module) -> bool:
     return all(
-        isinstance(module, ROUNDED)
+        type(module).forward in ROUNDED
         for module in block.modules()
         if any(p.ndim >= 2 for p in module.parameters(recurse=False))
     )
 
 
 class Whole:
-    """The model to evaluate with: the trained one or, before its weights are divided, a copy that has none yet.
+    """The model to evaluate with: the trained one or, where that is divided, a `copy` on the process that evaluates.
 
-    `gather` gives the copy all weights, in fp32, until `let_go`; for a model that is not divided both do nothing.
+    `gather` gives the copy all weights, in fp32, until `let_go`. For a model that is not divided both do nothing.
     """
 
-    def __init__(self, trained: nn.Module, divided: bool = False) -> None:
-        self.trained, self.divided = trained, divided
-        self.model: Any = trained
+    def __init__(self, trained: nn.Module, divided: bool = False, copy: nn.Module | None = None) -> None:
+        self.trained, self.divided, self.copy = trained, divided, copy
         self._filled = False
-        if divided:
-            memo: dict[int, Any] = {id(buffer): buffer for buffer in trained.buffers()}
-            for p in trained.parameters():
-                memo[id(p)] = nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=False)
-            self.model = copy.deepcopy(trained, memo)
-        self._nothing: dict[str, Tensor] = dict(self.model.named_parameters(remove_duplicate=False)) if divided else {}
+        if copy is not None:
+            _put(copy, dict(trained.named_buffers(remove_duplicate=False)))
+            named = copy.named_parameters(remove_duplicate=False)
+            self._nothing = {name: _frozen(torch.empty_like(p, device="meta")) for name, p in named}
+            _put(copy, self._nothing)
 
-    def gather(self, keep: bool) -> None:
-        """All processes have to call it; those that `keep` the weights have them afterwards."""
+    @property
+    def model(self) -> Any:
+        return self.trained if self.copy is None else self.copy
+
+    def gather(self) -> None:
+        """All processes have to call it."""
         if not self.divided or self._filled:
             return
-        weights = dict[str, Tensor]()
         for name, p in self.trained.named_parameters(remove_duplicate=False):
-            gathered = whole(p.detach())
-            if keep:
-                weights[name] = gathered
-        self._assign(weights)
+            weights = whole(p.detach())
+            if self.copy is not None:
+                _put(self.copy, {name: _frozen(weights)})
         self._filled = True
 
     def let_go(self) -> None:
-        """Back to no weights: training wants the memory."""
-        if self._filled:
-            self._assign(self._nothing)
+        """Training wants the memory."""
+        if self._filled and self.copy is not None:
+            _put(self.copy, self._nothing)
         self._filled = False
 
-    def _assign(self, weights: dict[str, Tensor]) -> None:
-        self.model.load_state_dict(weights, strict=False, assign=True)
+
+def _frozen(x: Tensor) -> nn.Parameter:
+    return nn.Parameter(x, requires_grad=False)
+
+
+def _put(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """In the place of its parameters or buffers of these names."""
+    for name, x in tensors.items():
+        owner, _, own_name = name.rpartition(".")
+        setattr(module.get_submodule(owner), own_name, x)
 
 
 def is_divided(model: nn.Module) -> bool:

@@ -226,8 +226,7 @@ class Objective(Protocol):
     """every side it may ever ask for: what the model must be able to give"""
 
     def sides(self, step: int) -> Sequence[Side]:
-        """sides that this step's loss depends on (a stochastic objective draws them from (seed, step), never from the
-        rank)"""
+        """sides needed at this step (a stochastic objective draws them from (seed, step), never from the rank)"""
         ...
 
     def __call__(self, z: Views, pool: Pool) -> Loss: ...

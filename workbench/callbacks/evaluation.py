@@ -32,7 +32,7 @@ class Evaluation(Callback):
             self._run(engine)
 
     def _run(self, engine: Engine) -> None:
-        engine.gather()  # the first process evaluates alone
+        engine.whole.gather()  # the first process evaluates alone
         if engine.parallel.rank == 0:
             values = dict(self.evaluate())
             engine.metrics.record(

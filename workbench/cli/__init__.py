@@ -126,9 +126,8 @@ def main() -> None:
     """Entry point of the console script."""
     # OpenMP threads that spin while they wait starve data workers of the same cores: 1.5 times slower with one of them
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if (
-        "RANK" in os.environ
-    ):  # warnings of torch's C++, as that DistributedDataParallel looks for unused weights in vain
+    # every rank would be told that DistributedDataParallel looked for unused weights in vain
+    if "RANK" in os.environ:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     threading.excepthook = leave_it_to_the_main_thread
     try:

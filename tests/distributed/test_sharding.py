@@ -1,0 +1,124 @@
+"""Weights divided by FSDP2: they train like whole ones, in bf16 too, and any number of processes reads them."""
+
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm.layers
+import torch
+from several import TOWERS, assert_same, spawn
+from torch.distributed.tensor import DTensor
+
+import workbench
+from workbench import checkpoint
+from workbench.build import build_engine, build_parts
+from workbench.engine import Callback, Engine, Logs
+from workbench.inference import evaluate_run
+from workbench.metrics import Metrics, read
+from workbench.model import Model
+from workbench.parallel import Parallel
+from workbench.recipe import load_recipe
+from workbench.sharding import divide, whole
+from workbench.training import train
+
+
+class StopAt(Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step(self, engine: Engine, logs: Logs) -> None:
+        engine.stop_requested = engine.step == self.step
+
+
+def train_until(_: int, folder: Path, run: str, step: int, *overrides: str) -> None:
+    outcome = train(load_recipe(folder / "towers.yaml", overrides), folder / run, callbacks=[StopAt(step)])
+    assert outcome.step == step
+
+
+@pytest.mark.slow
+def test_divided_weights_train_like_whole_ones_and_are_saved_for_any_number_of_processes(tmp_path: Path) -> None:
+    (tmp_path / "towers.yaml").write_text(TOWERS)
+    train_until(0, tmp_path, "whole", 6)
+    train_until(0, tmp_path, "run", 2)
+    spawn(2, train_until, tmp_path, "run", 4, "parallel.strategy=fsdp")
+    saved = tmp_path / "run" / "checkpoints" / "step-4"
+    assert len(list((saved / "model").glob("*.safetensors"))) == 2
+    assert (saved / "optimizer").is_dir()
+    seen = next(r for r in read(tmp_path / "run" / "metrics.jsonl") if r["step"] == 3 and "eval/gap/l2m" in r)
+    _, afterwards = evaluate_run(tmp_path / "run", "3")
+    assert afterwards == pytest.approx({name: seen[f"eval/{name}"] for name in afterwards}, rel=1e-5)
+    train_until(0, tmp_path, "run", 6)
+    runs = [tmp_path / name for name in ("whole", "run")]
+    weights = [checkpoint.read(run / "checkpoints" / "step-6", "model") for run in runs]
+    moments = [checkpoint.read(run / "checkpoints" / "step-6", "optimizer") for run in runs]
+    assert_same(*((read(run / "metrics.jsonl"), w) for run, w in zip(runs, weights, strict=True)))
+    assert moments[0].keys() == moments[1].keys()
+    for name in moments[0]:
+        assert torch.allclose(moments[0][name], moments[1][name], atol=1e-5, rtol=1e-3), name
+    texts = ["red heart", "fire engine"]
+    one, other = (workbench.load(run).encode_text(texts) for run in runs)
+    assert torch.allclose(one, other, atol=1e-4)
+    assert (runs[1] / "DONE").exists()
+
+
+LOCKED = ("model.encoders.image.lock=1", "model.encoders.text.lock=2")
+LOCKS = ((), LOCKED, ("model.encoders.text.lock=0",))
+
+
+def first_gradients(rank: int, folder: Path) -> None:
+    """Of a longer training nothing could be told: in bf16 the last digit of a gradient is soon the third of a loss."""
+    parallel, found = Parallel(), []
+    for locks, strategy in product(LOCKS, ("ddp", "fsdp")):
+        settings = ("train.precision=bf16", "train.microbatch=4", f"parallel.strategy={strategy}", *locks)
+        parts = build_parts(load_recipe(folder / "towers.yaml", settings))
+        engine = build_engine(parts, parallel, Metrics(None))
+        engine.model.train()
+        loss = engine.gradients(next(engine.batches(0)))
+        parallel.average_gradients(engine.model.parameters())
+        gradients = {n: whole(p.grad).clone() for n, p in engine.model.named_parameters() if p.grad is not None}
+        found.append(gradients | {"loss": loss.total.detach()})
+    torch.save(found, folder / f"{rank}.found")
+    parallel.close()
+
+
+@pytest.mark.slow
+def test_matrices_that_travel_in_bf16_change_nothing_that_is_computed_in_bf16(tmp_path: Path) -> None:
+    (tmp_path / "towers.yaml").write_text(TOWERS)
+    spawn(2, first_gradients, tmp_path)
+    found = torch.load(tmp_path / "1.found")
+    for ddp, fsdp, locks in zip(found[::2], found[1::2], LOCKS, strict=True):
+        assert ddp.keys() == fsdp.keys(), locks
+        for name, x in ddp.items():
+            torch.testing.assert_close(fsdp[name], x, rtol=1e-5, atol=1e-8, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def see_dtypes(_: int) -> None:
+    parallel, nn = Parallel(), torch.nn
+    plain = nn.Sequential(nn.LayerNorm(8), nn.MultiheadAttention(8, 2), nn.Conv2d(1, 1, 2))
+    special = nn.Sequential(timm.layers.StdConv2d(1, 1, 2), nn.Linear(2, 2))
+    encoder: Any = nn.Sequential(plain, special)
+    encoder.repeated = lambda: [plain, special]
+    divide(Model({"a": encoder}, {}, None), parallel.mesh(), "bf16")
+    for block in encoder:
+        block.unshard()
+    for name, p in encoder.named_parameters():
+        in_bf16 = p.ndim >= 2 and name.startswith("0.")
+        assert p.dtype == (torch.bfloat16 if in_bf16 else torch.float32), name
+        assert not isinstance(p, DTensor), name
+    parallel.close()
+
+
+def test_only_matrices_that_autocast_would_round_travel_in_bf16() -> None:
+    """Not those of a block that does something else with one: weight-standardised convolutions do it in fp32."""
+    spawn(2, see_dtypes)
+
+
+def test_copies_that_do_not_come_out_even_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "towers.yaml").write_text(TOWERS)
+    with pytest.raises(
+        ValueError, match=r"cannot be had of 1: start a multiple with --nproc, or set parallel.strategy"
+    ):
+        train_until(0, tmp_path, "run", 2, "parallel.strategy=fsdp")
+    with pytest.raises(ValueError, match=r"checkpoint.async=false"):
+        load_recipe(tmp_path / "towers.yaml", ("parallel.strategy=fsdp", "checkpoint.async=true"))
