@@ -141,8 +141,10 @@ def flip_a_bit(path: Path) -> None:
 
 @pytest.mark.parametrize(("damage", "file"), [(truncate, "model"), (flip_a_bit, "optimizer")])
 def test_a_damaged_checkpoint(recipe: Path, whole: Path, run: Path, damage: Callable[[Path], None], file: str) -> None:
-    damage(run / "checkpoints" / "step-28" / f"{file}.safetensors")
-    goes_on(recipe, run, whole, "damaged checkpoint left alone", f"step-28: {file}.safetensors", "step-14 (step 14")
+    *_, before, newest = sorted(int(path.name[5:]) for path in (run / "checkpoints").glob("step-*"))
+    damage(run / "checkpoints" / f"step-{newest}" / f"{file}.safetensors")
+    words = (f"step-{newest}: {file}.safetensors", f"step-{before} (step {before}")
+    goes_on(recipe, run, whole, "damaged checkpoint left alone", *words)
 
 
 def test_no_whole_checkpoint_left(recipe: Path, run: Path) -> None:
