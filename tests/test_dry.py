@@ -21,6 +21,8 @@ def test_counts_of_a_small_network_by_hand() -> None:
     assert found.parameters == dict.fromkeys("abc", weights + 32 + 16) | {"objective": 1}
     # forward 2 per weight; backward 2 more for the weights of both layers and 2 for the inputs of the second
     assert found.flops_per_sample == 3 * (4 * weights + 2 * 32 * 16)
+    twice = cost(tiny(train={"for": "10 steps", "batch": 64, "microbatch": 32}))
+    assert twice.flops_per_sample == found.flops_per_sample + 3 * 2 * weights  # the forward again
     assert found.state_bytes == 16 * found.total_parameters
     assert found.total_samples == 640
 

@@ -48,7 +48,7 @@ class Cost:
     frozen: dict[str, int]
     """of these, by part: without gradient and moments"""
     flops_per_sample: float
-    """forward and backward, all views"""
+    """forward and backward, all views; what is computed again, as with micro-batches the forward, counts again"""
     activation_bytes_per_sample: float
     embedding_bytes_per_sample: int
     """every side's rows and their gradients in fp32; each process holds them for the whole batch"""
@@ -112,15 +112,17 @@ def cost(recipe: Recipe, processes: int = 1) -> Cost:
     parts = assemble(recipe)
     step = _step(parts)
     parameters, frozen = _parameters(parts), _parameters(parts, frozen=True)
+    at_once = min(recipe.train.microbatch or recipe.train.batch, recipe.train.batch)
+    forwards = 1 if at_once == recipe.train.batch else 2
     return Cost(
         parameters=parameters,
         frozen=frozen,
-        flops_per_sample=step.flops / PROBE,
+        flops_per_sample=(forwards * step.forward + step.backward) / PROBE,
         activation_bytes_per_sample=step.saved / PROBE,
         embedding_bytes_per_sample=2 * 4 * sum(view.z[0].numel() for view in step.views.values()),
         state_bytes=16 * sum(parameters.values()) - 12 * sum(frozen.values()),
         batch=recipe.train.batch,
-        samples_at_once=recipe.train.microbatch or recipe.train.batch,
+        samples_at_once=at_once,
         total_samples=_total_samples(parts),
         processes=processes,
         shares=max(1, processes // recipe.parallel.copies) if recipe.parallel.strategy == "fsdp" else 1,
@@ -129,7 +131,9 @@ def cost(recipe: Recipe, processes: int = 1) -> Cost:
 
 class _Step(NamedTuple):
     views: Views
-    flops: float
+    forward: float
+    backward: float
+    """FLOPs"""
     saved: int
     """bytes kept for the backward pass"""
 
@@ -165,7 +169,7 @@ def _step(parts: Parts) -> _Step:
         with count_flops() as backward:
             torch.autograd.backward([views[side].z for side in reached], list(reached.values()))
         optimizer.step()
-    return _Step(views, forward.get_total_flops() + backward.get_total_flops(), sum(saved.values()))
+    return _Step(views, forward.get_total_flops(), backward.get_total_flops(), sum(saved.values()))
 
 
 def _contrast(parts: Parts, views: Views) -> tuple[dict[str, Tensor | None], list[Tensor | None]]:
@@ -248,7 +252,9 @@ def print_cost(recipe: Recipe, found: Cost) -> None:
         table.add_row(f"  {name}", _millions(count) + (f", {_millions(frozen)} of them frozen" if frozen else ""))
     trainable = _millions(found.total_parameters - found.total_frozen)
     table.add_row("  together", f"{trainable} trainable, {_millions(found.total_frozen)} frozen")
-    table.add_row("FLOPs per sample", f"{found.flops_per_sample / 1e9:.1f} GFLOPs, forward and backward, all views")
+    again = ", forward again for micro-batches" if found.samples_at_once < found.batch else ""
+    flops = f"{found.flops_per_sample / 1e9:.1f} GFLOPs, forward and backward{again}, all views"
+    table.add_row("FLOPs per sample", flops)
     table.add_row("memory, states", f"{found.state_bytes / 2**30:.2f} GiB: fp32 weights, gradients, AdamW moments")
     activations = f"{found.activation_bytes_per_sample / 2**20:.1f} MiB a sample"
     table.add_row("memory, activations", f"{activations}, {found.samples_at_once_each} at once")
