@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from kernels.distributed import sum_over
-from kernels.logits import Logits, blocks, exp_
+from kernels.logits import Logits, blocks, exp_, softplus
 from kernels.positives import OneToOne, Positives
-from kernels.softmax import Means, Operands, Products, by_segments, dot, segment_lse
+from kernels.softmax import Means, Operands, Products, by_segments, dot, segment_softmax
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
@@ -64,10 +63,10 @@ def _logsum(
     S: Float[Tensor, "m n"], i: Int64[Tensor, " k"], j: Int64[Tensor, " k"], a: Float[Tensor, " m"], an: Tensor
 ) -> Float[Tensor, ""]:
     s = S[i, j]
-    positive = segment_lse(s, i, S.shape[0])
+    positive, share = segment_softmax(s, i, S.shape[0])
     row, total = _exponentials(S)
     S.mul_((a / total)[:, None])
-    S[i, j] -= a[i] * (s - positive[i]).exp()
+    S[i, j] -= a[i] * share
     # without a positive the difference is infinite or no number; rounding may take it below 0
     return a @ torch.where(a > 0, row - positive, 0.0).clamp_min(0.0)
 
@@ -82,7 +81,7 @@ def _each(
     pull = an[i] * from_row.sigmoid()
     S.mul_((torch.zeros_like(a).index_add_(0, i, pull) / total)[:, None])
     S[i, j] = -pull
-    return an[i] @ softplus(from_row, threshold=40.0)  # with this threshold exact in float64 too
+    return an[i] @ softplus(from_row)
 
 
 _LOSS = {"mean": _mean, "logsum": _logsum, "each": _each}

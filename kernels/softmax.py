@@ -24,10 +24,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from kernels.distributed import lse_over, sum_over
-from kernels.logits import ByChunk, Logits
+from kernels.logits import ByChunk, Logits, softplus
 from kernels.positives import OneToOne, Positives
 from kernels.side import Side
 
@@ -161,8 +160,8 @@ def _logsum(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> So
     def read_positives(rows: slice, S: Tensor) -> None:
         i, j = P.pairs(rows)
         s = S[i, j]
-        row_positive[rows] = segment_lse(s, i, S.shape[0])
-        column_positive.copy_(torch.logaddexp(column_positive, segment_lse(s, j, S.shape[1])))
+        row_positive[rows] = segment_softmax(s, i, S.shape[0])[0]
+        column_positive.copy_(torch.logaddexp(column_positive, segment_softmax(s, j, S.shape[1])[0]))
 
     lse = logits.lse(group, read=read_positives, keep=True)
     column_positive = lse_over(group, column_positive)
@@ -199,8 +198,7 @@ def _each(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solu
         from_row, from_column = negatives.row[rows][i] - s, negatives.column[j] - s
         B[rows] = B[rows].index_add(0, i, from_row.sigmoid())
         C.index_add_(0, j, from_column.sigmoid())
-        # softplus with this threshold is exact in float64 too
-        value += w.an[rows][i] @ softplus(from_row, threshold=40.0) + w.bm[j] @ softplus(from_column, threshold=40.0)
+        value += w.an[rows][i] @ softplus(from_row) + w.bm[j] @ softplus(from_column)
     value, C = sum_over(group, value, C)
 
     def gradient(rows: slice, S: Tensor) -> Tensor:
@@ -223,7 +221,11 @@ def dot(weight: Tensor, value: Tensor) -> Float[Tensor, ""]:
     return weight @ value.clamp_min(torch.finfo(value.dtype).min)
 
 
-def segment_lse(s: Float[Tensor, " k"], segment: Int64[Tensor, " k"], num: int) -> Float[Tensor, " num"]:
-    """log-sum-exp of s over each segment, -inf where it is empty."""
+def segment_softmax(
+    s: Float[Tensor, " k"], segment: Int64[Tensor, " k"], num: int
+) -> tuple[Float[Tensor, " num"], Float[Tensor, " k"]]:
+    """(log-sum-exp of s over each segment, -inf where it is empty; the softmax of s in its segment)."""
     top = s.new_full((num,), -torch.inf).scatter_reduce_(0, segment, s, "amax")
-    return top + torch.zeros_like(top).index_add_(0, segment, (s - top[segment]).exp()).log_()
+    e = (s - top[segment]).exp()
+    total = torch.zeros_like(top).index_add_(0, segment, e)
+    return top + total.log(), e.div_(total[segment])

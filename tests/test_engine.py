@@ -72,6 +72,18 @@ def test_microbatches_give_the_full_batch_gradient_of_every_parameter(objective:
             assert torch.allclose(gradient, split[name], atol=1e-6, rtol=1e-5), name
 
 
+def test_a_locked_tower_is_not_embedded_again() -> None:
+    tower = TOWERS["model"]["encoders"]["image"] | {"lock": 0}
+    model = TOWERS["model"] | {"encoders": TOWERS["model"]["encoders"] | {"image": tower}}
+    tree = TOWERS | {"model": model, "objective": "clip", "train": {"for": "1 steps", "batch": 6, "microbatch": 2}}
+    parts = build_parts(parse_recipe(tree))
+    rows = {modality: [] for modality in parts.model.encoders}
+    for modality, encoder in parts.model.encoders.items():
+        encoder.register_forward_pre_hook(lambda _, inputs, m=modality: rows[m].append(len(inputs[0])))
+    build_engine(parts, Parallel(), Metrics(None)).fit()
+    assert rows == {"image": [4] * 3, "text": [2] * 6}  # two views of an image, one text
+
+
 def test_many_microbatches_in_bf16_round_no_more_than_one() -> None:
     """Their gradients are added up in fp32."""
     found = []

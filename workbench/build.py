@@ -115,11 +115,13 @@ def compile_blocks(model: Model) -> None:
     """Compile a repeated layer once for all its copies; what has none is compiled whole.
 
     For the shapes of training alone, of which there are one or, with a smaller last micro-batch, two: those of
-    evaluations would be compiled one after the other, so evaluations are left as they are (`Embedder`).
+    evaluations would be compiled one after the other, so evaluations are left as they are (`Embedder`). All towers may
+    share a class of layer, and each shape is compiled with and without gradient, for frozen layers and for others:
+    more than torch's limit of eight, behind which it would go on uncompiled.
     """
-    torch._dynamo.config.optimize_ddp = (
-        False  # it would cut a large layer where DistributedDataParallel cuts its messages
-    )
+    torch._dynamo.config.recompile_limit = 64
+    # or it would cut a large layer where DistributedDataParallel cuts its messages
+    torch._dynamo.config.optimize_ddp = False
     for module in (*model.encoders.values(), *([model.fusion] if model.fusion else [])):
         for part in getattr(module, "repeated", list)() or [module]:
             part.compile(dynamic=False)
@@ -131,7 +133,7 @@ def spread(parts: Parts, parallel: Parallel) -> nn.Module:
     if recipe.parallel.strategy == "ddp":
         return parallel.replicated(embedding)
     mesh = parallel.mesh(recipe.parallel.copies)
-    copy = build_model(recipe, parts.data, parts.objective).to(parallel.device) if parallel.rank == 0 else None
+    copy = build_model(recipe, parts.data, parts.objective) if parallel.rank == 0 else None
     parts.whole = Whole(parts.model, divided=True, copy=copy)
     divide(parts.model, mesh, recipe.train.precision)
     return embedding

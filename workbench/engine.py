@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from workbench.checkpoint import Best
 from workbench.metrics import Metrics
-from workbench.microbatch import Embedded, Rows, backward, joined, split
+from workbench.microbatch import Embedded, Rows, joined, split
 from workbench.model import Model
 from workbench.parallel import Parallel
 from workbench.schedule import warmup_cosine
@@ -126,32 +126,34 @@ class Engine:
 
     def gradients(self, batch: Batch) -> Loss:
         """The objective on a batch, against all processes' rows, and its gradient in every parameter."""
-        chunks = split(batch, self.microbatch)
+        chunks, sides = split(batch, self.microbatch), [str(side) for side in self.objective.sides(self.step)]
         with self.phase("forward"), torch.set_grad_enabled(len(chunks) == 1):
-            parts = [self._embed(chunk) for chunk in chunks]
-        views = joined(parts)
+            views = joined([self._embed(chunk, sides) for chunk in chunks])
         if len(chunks) > 1:
-            for view in views.values():
-                view.z.requires_grad_()
+            for side, view in views.items():
+                view.z.requires_grad_(self.model.learns(side))
         with self.phase("loss"):
             loss: Loss = self.objective(views, self.parallel.pool(views, batch.ids, self.step, self.seed))
         with self.phase("backward"), self.parallel.explained("the sum of the gradients"):
             loss.total.backward()
             if len(chunks) > 1:
-                self._go_on(chunks, {side: view.z.grad for side, view in views.items()})
+                self._go_on(chunks, {side: view.z.grad for side, view in views.items() if view.z.grad is not None})
         return loss
 
-    def _go_on(self, chunks: list[Rows], gradients: dict[str, Tensor | None]) -> None:
+    def _go_on(self, chunks: list[Rows], gradients: dict[str, Tensor]) -> None:
         """From the embeddings into the parameters; processes meet in the last micro-batch."""
         for chunk in chunks:
             with nullcontext() if chunk is chunks[-1] else self.parallel.alone(self.embedding):
-                backward(self._embed(chunk), gradients, chunk.at)
+                part = self._embed(chunk, list(gradients))
+                reached = [(part[side][0], g[chunk.at]) for side, g in gradients.items() if part[side][0].requires_grad]
+                torch.autograd.backward([z for z, _ in reached], [g for _, g in reached])
 
-    def _embed(self, chunk: Rows) -> Embedded:
+    def _embed(self, chunk: Rows, sides: list[str]) -> Embedded:
         """With dropout as a function of the step and the rows, so that it is the same again, and after a resume."""
-        seed_torch(self.seed, "step", self.step, self.parallel.rank, *([chunk.at.start] if chunk.at.start else []))
+        where = (self.step, self.parallel.rank) + ((chunk.at.start,) if chunk.at.start else ())
+        seed_torch(self.seed, "step", *where)
         with self._autocast():
-            return self.embedding(chunk.inputs, chunk.valid, [str(side) for side in self.objective.sides(self.step)])
+            return self.embedding(chunk.inputs, chunk.valid, sides)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "bf16":

@@ -2,8 +2,11 @@
 
 A contrastive loss mixes all samples, so plain accumulation would shrink its negatives. But only through the embeddings:
 given the loss's gradient at these, each micro-batch can go on alone (GradCache, Gao et al. 2021). The gradient is that
-of the whole batch, as the model is a per-sample map, and micro-batches add up in fp32 whatever they compute in. The
-trap: dropout has to be the same both times, so each micro-batch has a seed of its own.
+of the whole batch, as the model is a per-sample map, and micro-batches add up in fp32 whatever they compute in.
+
+Traps
+- Dropout has to be the same both times, so each micro-batch has a seed of its own.
+- What counts its forwards in training, as BatchNorm's running statistics, counts two for each micro-batch.
 """
 
 from __future__ import annotations
@@ -53,12 +56,6 @@ def joined(parts: Sequence[Embedded]) -> Views:
         return {side: View(*pair) for side, pair in parts[0].items()}
     sides = {side: zip(*(part[side] for part in parts), strict=True) for side in parts[0]}
     return {side: View(*map(torch.cat, pairs)) for side, pairs in sides.items()}
-
-
-def backward(part: Embedded, gradients: dict[str, Tensor | None], at: slice) -> None:
-    """From the gradients at all rows' embeddings into the parameters, for the rows of `part`."""
-    reached = [(z, g[at]) for side, (z, _) in part.items() if (g := gradients[side]) is not None and z.requires_grad]
-    torch.autograd.backward([z for z, _ in reached], [g for _, g in reached])
 
 
 def _rows(tree: dict[str, Tensor], at: slice) -> dict[str, Tensor]:

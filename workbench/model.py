@@ -36,6 +36,13 @@ class Model(nn.Module):
         features = {m: self._encode(m, inputs[m], wanted) for m in dict.fromkeys(m for s in wanted for m in s.members)}
         return {str(side): self._view(side, features, valid) for side in wanted}
 
+    def learns(self, side: str) -> bool:
+        """Whether anything that makes this side's embeddings is trained."""
+        parsed = Side.parse(side)
+        parts: list[Any] = [self.encoders[m] for m in parsed.members]
+        parts += [self.fusion] if parsed.fused else [self.heads[side]] if side in self.heads else []
+        return any(p.requires_grad for part in parts for p in part.parameters())
+
     def _encode(self, modality: str, x: Tensor, sides: list[Side]) -> Features:
         encoder: Any = self.encoders[modality]
         encoder.want_tokens = any(s.fused and modality in s.members for s in sides) and self.fusion.needs_tokens

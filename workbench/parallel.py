@@ -99,9 +99,8 @@ class Parallel:
         if self.group is None or not trainable:
             return module
         self._averaged = set(trainable)
-        warnings.filterwarnings(
-            "ignore", "`broadcast_buffers` is deprecated"
-        )  # what follows it sends them at the start
+        # the option that follows it sends buffers at the start
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
         return DistributedDataParallel(
             module, find_unused_parameters=True, gradient_as_bucket_view=True, broadcast_buffers=False
         )

@@ -19,7 +19,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 ROUNDED = {module.forward for module in (nn.Linear, nn.MultiheadAttention, nn.Conv1d, nn.Conv2d, nn.Conv3d)}
-"""what these do with a matrix, autocast does with one rounded to bf16; a subclass may do something else before"""
+"""what these do with a matrix, autocast does with one rounded to bf16; a subclass or a hook may do something before"""
 IN_BF16 = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
 """matrices travel in bf16, gradients are summed in fp32, and what a block is given stays as it is"""
 
@@ -45,7 +45,7 @@ def divide(model: nn.Module, mesh: DeviceMesh, precision: str = "fp32") -> None:
 
 def _rounded_anyway(block: nn.Module) -> bool:
     return all(
-        type(module).forward in ROUNDED
+        type(module).forward in ROUNDED and not module._forward_pre_hooks
         for module in block.modules()
         if any(p.ndim >= 2 for p in module.parameters(recurse=False))
     )
@@ -61,7 +61,6 @@ class Whole:
         self.trained, self.divided, self.copy = trained, divided, copy
         self._filled = False
         if copy is not None:
-            _put(copy, dict(trained.named_buffers(remove_duplicate=False)))
             named = copy.named_parameters(remove_duplicate=False)
             self._nothing = {name: _frozen(torch.empty_like(p, device="meta")) for name, p in named}
             _put(copy, self._nothing)
@@ -78,6 +77,8 @@ class Whole:
             weights = whole(p.detach())
             if self.copy is not None:
                 _put(self.copy, {name: _frozen(weights)})
+        if self.copy is not None:
+            _put(self.copy, dict(self.trained.named_buffers(remove_duplicate=False)))
         self._filled = True
 
     def let_go(self) -> None:

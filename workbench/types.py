@@ -220,7 +220,7 @@ class Data(Protocol):
 
 
 class Objective(Protocol):
-    """The only part that mixes samples. An nn.Module; owns scale and bias (shape [1])."""
+    """The only part that mixes samples. An nn.Module; owns scale and bias (shape [1]). It never changes z in place."""
 
     all_sides: Sequence[Side]
     """every side it may ever ask for: what the model must be able to give"""
