@@ -24,7 +24,7 @@ test *ARGS:
 test-quick:
     pytest -n 2 -m "not slow"
 
-# ViT-L/14 takes real steps, ViT-B/16 resumes, on the CPU: 8 GB of memory, 6 of disk, ten minutes or more
+# ViT-L/14 takes real steps, ViT-B/16 resumes, on the CPU: 8 GB of memory, 6 of disk, five minutes or more
 test-large:
     pytest -s -m large
 
