@@ -121,7 +121,7 @@ def test_one_hot_row_does_not_silence_the_others(loss):
     x[0], y[:40] = 3.0 * y[3], -y[:40]
     ids = torch.arange(80) % 50
     p = Problem(x, y, torch.tensor(100.0), torch.tensor(0.0), ids[:64], ids)
-    compare(loss, p, 2e-5)
+    compare(loss, p, 300 * 2**-22)  # float32 rounds a logit of 300 by 300 / 2^24, some times on its way
 
 
 def test_neighbouring_ids_and_shuffled_ids_agree():
