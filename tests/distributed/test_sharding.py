@@ -109,6 +109,7 @@ def see_dtypes(_: int) -> None:
     parallel.close()
 
 
+@pytest.mark.slow
 def test_only_matrices_that_autocast_would_round_travel_in_bf16() -> None:
     """Not those of a block that does something else with one: weight-standardised convolutions do it in fp32."""
     spawn(2, see_dtypes)
