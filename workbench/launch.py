@@ -175,7 +175,7 @@ def _wait(ranks: list[Rank], signals: list[int]) -> None:
             for rank in left:
                 rank.abandoned = _state(rank.process.pid)
                 rank.process.kill()
-            deadline = time.monotonic() + GRACE
+            deadline = latest = time.monotonic() + GRACE
         time.sleep(0.02)
     _note_ends(ranks)
 
