@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
+from torch.utils._pytree import SUPPORTED_NODES, register_dataclass
+
+from workbench.types import Features
 
 ROUNDED = {module.forward for module in (nn.Linear, nn.MultiheadAttention, nn.Conv1d, nn.Conv2d, nn.Conv3d)}
 """what these do with a matrix, autocast does with one rounded to bf16; a subclass or a hook may do something before"""
@@ -30,6 +33,8 @@ def divide(model: nn.Module, mesh: DeviceMesh, precision: str = "fp32") -> None:
     By layers where an encoder names those that are `repeated()`: what is gathered at once is then one of them, and with
     `precision` bf16 it is gathered as such, unless it has a matrix that autocast leaves alone.
     """
+    if Features not in SUPPORTED_NODES:  # before torch 2.14 FSDP sees no tensor inside of what is no pytree
+        register_dataclass(Features)
     # a warning of torch: our encoders return views, and nothing writes into them
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     modules: Any = model
