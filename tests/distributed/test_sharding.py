@@ -63,14 +63,14 @@ def test_divided_weights_train_like_whole_ones_and_are_saved_for_any_number_of_p
 
 
 LOCKED = ("model.encoders.image.lock=1", "model.encoders.text.lock=2")
-LOCKS = ((), LOCKED, ("model.encoders.text.lock=0",))
+SETTINGS = ((), LOCKED, ("model.encoders.text.lock=0",), ("train.microbatch=null",))
 
 
 def first_gradients(rank: int, folder: Path) -> None:
     """Of a longer training nothing could be told: in bf16 the last digit of a gradient is soon the third of a loss."""
     parallel, found = Parallel(), []
-    for locks, strategy in product(LOCKS, ("ddp", "fsdp")):
-        settings = ("train.precision=bf16", "train.microbatch=4", f"parallel.strategy={strategy}", *locks)
+    for own, strategy in product(SETTINGS, ("ddp", "fsdp")):
+        settings = ("train.precision=bf16", "train.microbatch=4", f"parallel.strategy={strategy}", *own)
         parts = build_parts(load_recipe(folder / "towers.yaml", settings))
         engine = build_engine(parts, parallel, Metrics(None))
         engine.model.train()
@@ -87,8 +87,8 @@ def test_matrices_that_travel_in_bf16_change_nothing_that_is_computed_in_bf16(tm
     (tmp_path / "towers.yaml").write_text(TOWERS)
     spawn(2, first_gradients, tmp_path)
     found = torch.load(tmp_path / "1.found")
-    for ddp, fsdp, locks in zip(found[::2], found[1::2], LOCKS, strict=True):
-        assert ddp.keys() == fsdp.keys(), locks
+    for ddp, fsdp, own in zip(found[::2], found[1::2], SETTINGS, strict=True):
+        assert ddp.keys() == fsdp.keys(), own
         for name, x in ddp.items():
             torch.testing.assert_close(fsdp[name], x, rtol=1e-5, atol=1e-8, msg=lambda m, n=name: f"{n}: {m}")
 
