@@ -33,7 +33,7 @@ def divide(model: nn.Module, mesh: DeviceMesh, precision: str = "fp32") -> None:
     By layers where an encoder names those that are `repeated()`: what is gathered at once is then one of them, and with
     `precision` bf16 it is gathered as such, unless it has a matrix that autocast leaves alone.
     """
-    if Features not in SUPPORTED_NODES:  # before torch 2.14 FSDP sees no tensor inside of what is no pytree
+    if Features not in SUPPORTED_NODES:  # FSDP of torch 2.11 sees no tensor inside of what is no pytree
         register_dataclass(Features)
     # a warning of torch: our encoders return views, and nothing writes into them
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
