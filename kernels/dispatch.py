@@ -20,7 +20,7 @@ from torch import Tensor
 
 from kernels import ops, reference
 from kernels.autograd import wanted
-from kernels.side import accumulation_dtype
+from kernels.chunked.present import accumulation_dtype
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Integer

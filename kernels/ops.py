@@ -30,7 +30,7 @@ from kernels.distributed import sum_over
 if TYPE_CHECKING:
     from jaxtyping import Bool
 
-BACKENDS = {"chunked": "kernels.chunked", "triton": "kernels.fused"}
+BACKENDS = {"chunked": "kernels.chunked.losses", "triton": "kernels.tiles.losses"}
 
 
 @custom_op("multimodal_workbench::infonce", mutates_args=())

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from kernels.autograd import full_precision
+from kernels.chunked.present import accumulation_dtype
 from kernels.distributed import gather_rows
-from kernels.side import accumulation_dtype
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Integer

@@ -8,7 +8,7 @@ import pytest
 FAULTS = """
 import resource
 import numpy as np
-from workbench.allocator import keep_memory
+from workbench.training.allocator import keep_memory
 kept = KEEP
 def faults():
     for size in (9_000_000, 12_000_000):

@@ -11,7 +11,7 @@ from PIL import Image
 from pydantic import ValidationError
 from torchvision.transforms import v2
 
-from workbench.augment import LUMA, PRESETS, Augment, ColorJitter, GaussianBlur, Normalise, color_matrix
+from workbench.loading.augment import LUMA, PRESETS, Augment, ColorJitter, GaussianBlur, Normalise, color_matrix
 
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
 

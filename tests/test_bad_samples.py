@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from workbench.bad_samples import refuse_too_many
 from workbench.engine import Callback, Engine, Logs
 from workbench.errors import BadSample
-from workbench.feed import Feed
-from workbench.metrics import read
-from workbench.recipe import load_recipe
-from workbench.training import train
+from workbench.loading.bad_samples import refuse_too_many
+from workbench.loading.feed import Feed
+from workbench.recipe.schema import load_recipe
+from workbench.runs.train import train
+from workbench.training.metrics import read
 from workbench.types import Batch, Modality, Sample, Skipped
 
 LENGTH = 23

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from workbench import checkpoint
-from workbench.checkpoint import Best, DamagedCheckpoint, State
+from workbench.training import checkpoint
+from workbench.training.checkpoint import Best, DamagedCheckpoint, State
 
 
 def trained() -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from workbench.build import build_engine, build_parts
-from workbench.component import KINDS, load, names, schema, summary, validate
-from workbench.metrics import Metrics
-from workbench.parallel import Parallel
-from workbench.recipe import RecipeError, parse_recipe
+from workbench.distributed.processes import Parallel
+from workbench.recipe.component import KINDS, load, names, schema, summary, validate
+from workbench.recipe.schema import RecipeError, parse_recipe
+from workbench.training.metrics import Metrics
 
 OWN = {
     "objective.py": """

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from workbench.component import validate
+from workbench.recipe.component import validate
 
 PAGE = Path(__file__).parents[1] / "docs" / "data.md"
 TREES = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)]

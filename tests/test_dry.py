@@ -5,8 +5,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from workbench.dry import cost, count_flops, missing_data
-from workbench.recipe import Recipe, load_recipe, parse_recipe
+from workbench.recipe.schema import Recipe, load_recipe, parse_recipe
+from workbench.runs.cost import cost, count_flops, missing_data
 
 
 def tiny(**changes: object) -> Recipe:
@@ -107,7 +107,7 @@ def test_missing_data_is_one_line_that_says_where_to_point() -> None:
 
 
 def test_nothing_is_allocated_for_fake_parts() -> None:
-    from workbench.dry import assemble
+    from workbench.runs.cost import assemble
 
     parts = assemble(tiny())
     assert all(p.is_meta for p in [*parts.model.parameters(), *parts.objective.parameters()])

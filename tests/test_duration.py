@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from workbench.duration import Span, parse, parse_clock
+from workbench.recipe.duration import Span, parse, parse_clock
 
 
 @pytest.mark.parametrize(

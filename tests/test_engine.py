@@ -8,10 +8,10 @@ import torch
 
 from workbench.build import Parts, build_engine, build_parts, compile_blocks
 from workbench.callbacks.nan_guard import NotFinite
+from workbench.distributed.processes import Parallel
 from workbench.engine import Callback, Engine, Logs
-from workbench.metrics import Metrics
-from workbench.parallel import Parallel
-from workbench.recipe import parse_recipe
+from workbench.recipe.schema import parse_recipe
+from workbench.training.metrics import Metrics
 from workbench.types import Loss
 
 TOWERS = {

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data._utils.pin_memory import pin_memory
 
-from workbench.feed import Feed, epoch_steps
+from workbench.loading.feed import Feed, epoch_steps
 from workbench.types import Batch, Modality, Sample, Skipped
 
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.gallery import ROOM, Gallery, spread
+from workbench.figures.gallery import ROOM, Gallery, spread
 from workbench.types import Context, Items, Modality, Side, Split
 
 

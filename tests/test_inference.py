@@ -9,12 +9,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import workbench
-from workbench import checkpoint
 from workbench.build import build_parts
 from workbench.engine import Callback, Engine, Logs
-from workbench.recipe import Recipe, parse_recipe
-from workbench.run import RunError
-from workbench.training import train
+from workbench.recipe.schema import Recipe, parse_recipe
+from workbench.runs.folder import RunError
+from workbench.runs.train import train
+from workbench.training import checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -86,7 +86,7 @@ def test_a_lambda_of_zero_builds_no_module_and_costs_nothing() -> None:
     without = parse_recipe(
         TREE | {"objective": {"name": "ito", "lambda": 0}, "model": TREE["model"] | {"fusion": None}}
     )
-    from workbench.dry import cost
+    from workbench.runs.cost import cost
 
     assert cost(plain) == cost(without)
     assert cost(parse_recipe(TREE)).flops_per_sample > cost(plain).flops_per_sample
@@ -114,9 +114,9 @@ def test_what_cannot_be_loaded_says_why(run: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"not a run folder"):
         workbench.load(tmp_path)
     with pytest.raises(RunError, match=r"no checkpoint '99' \(there are: best, last, 2\)"):
-        workbench.inference.load(run, "99")
+        workbench.runs.inference.load(run, "99")
     with pytest.raises(RunError, match=r"names no eval\.best"):
-        workbench.inference.load(run, "best")
+        workbench.runs.inference.load(run, "best")
 
 
 def test_image_text_training_resumes_bitwise_with_other_workers(tmp_path: Path) -> None:

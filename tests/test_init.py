@@ -11,19 +11,19 @@ from safetensors.torch import load_file, save_file
 from timm.optim import param_groups_layer_decay
 from torch import Tensor
 
-from workbench import checkpoint
 from workbench.build import Parts, build_engine, build_parts
-from workbench.dry import cost
+from workbench.distributed.processes import Parallel
 from workbench.encoders.open_clip import OpenCLIP
 from workbench.errors import RecipeError
-from workbench.init import initialise
-from workbench.metrics import Metrics
-from workbench.optim import layer_lr_scales
-from workbench.parallel import Parallel
-from workbench.recipe import Init, Recipe, parse_recipe
-from workbench.run import RunError
-from workbench.schedule import warmup_cosine
-from workbench.training import train
+from workbench.recipe.schema import Init, Recipe, parse_recipe
+from workbench.runs.cost import cost
+from workbench.runs.folder import RunError
+from workbench.runs.initial_weights import initialise
+from workbench.runs.train import train
+from workbench.training import checkpoint
+from workbench.training.metrics import Metrics
+from workbench.training.optim import layer_lr_scales
+from workbench.training.schedule import warmup_cosine
 from workbench.types import Modality
 
 pytestmark = pytest.mark.slow

@@ -7,27 +7,27 @@ from typing import Any
 import pytest
 import torch
 
-from workbench import lineup
 from workbench.build import build_engine, build_parts
-from workbench.component import names
+from workbench.distributed.processes import Parallel
 from workbench.errors import RecipeError
-from workbench.metrics import Metrics
-from workbench.parallel import Parallel
+from workbench.recipe.component import names
+from workbench.studies import arms
+from workbench.training.metrics import Metrics
 
 SMALL = ("data.samples=64", "data.held_out=16", "train.batch=32", "train.for=1 steps", "eval.every=2 steps")
 VECTORS = ("xor", "xor-flip", "parity", "hub", "m3-lite", "missing", "redundancy", "latent-synergy", "and")
 
 
 def engine_of(task: str, objective: str, *overrides: str) -> Any:
-    recipe = lineup.arm({"name": task}, objective, 0, (*SMALL, "eval.synthetic.batches=2", *overrides))
+    recipe = arms.recipe_of({"name": task}, objective, 0, (*SMALL, "eval.synthetic.batches=2", *overrides))
     parts = build_parts(recipe)
     return parts, build_engine(parts, Parallel(), Metrics(None))
 
 
 @pytest.mark.parametrize("task", names("task"))
 def test_every_task_has_a_recipe_of_each_default_objective(task: str) -> None:
-    for objective in lineup.default(task):
-        recipe = lineup.arm({"name": task}, objective, 1, ("train.for=3 epochs",))
+    for objective in arms.default(task):
+        recipe = arms.recipe_of({"name": task}, objective, 1, ("train.for=3 epochs",))
         built = recipe.data.settings.task.build()
         assert tuple(recipe.model.encoders) == built.modalities
         assert recipe.seed == 1
@@ -35,7 +35,7 @@ def test_every_task_has_a_recipe_of_each_default_objective(task: str) -> None:
 
 @pytest.mark.parametrize("task", VECTORS)
 def test_a_step_and_its_evaluation(task: str) -> None:
-    parts, engine = engine_of(task, lineup.default(task)[-1])
+    parts, engine = engine_of(task, arms.default(task)[-1])
     engine.fit()
     facts = dict(parts.evaluate(engine.parallel))
     assert 0 <= facts["synthetic/accuracy"] <= 1
@@ -46,31 +46,31 @@ def test_a_step_and_its_evaluation(task: str) -> None:
 def test_tasks_are_named_as_in_the_literature() -> None:
     assert {"and", "latent-synergy", "m3-lite", "xor-flip"} <= set(names("task"))
     assert not any("_" in name for name in names("task"))
-    assert lineup.arm({"name": "and"}, "clip", 0).as_dict()["data"]["task"] == {"name": "and", "bits": 1}
+    assert arms.recipe_of({"name": "and"}, "clip", 0).as_dict()["data"]["task"] == {"name": "and", "bits": 1}
 
 
 def test_two_modalities_leave_out_what_needs_three() -> None:
-    assert lineup.default("xor") == lineup.DEFAULT
-    assert lineup.default("latent-synergy") == ("clip", "siglip")
+    assert arms.default("xor") == arms.DEFAULT
+    assert arms.default("latent-synergy") == ("clip", "siglip")
     with pytest.raises(RecipeError, match="symile needs three modalities"):
-        build_parts(lineup.arm({"name": "latent-synergy"}, "symile", 0))
+        build_parts(arms.recipe_of({"name": "latent-synergy"}, "symile", 0))
 
 
 def test_the_number_of_modalities_can_be_set() -> None:
-    recipe = lineup.arm({"name": "parity"}, "confu", 0, ("data.task.modalities=5", "model.encoders.e.width=8"))
+    recipe = arms.recipe_of({"name": "parity"}, "confu", 0, ("data.task.modalities=5", "model.encoders.e.width=8"))
     assert tuple(recipe.model.encoders) == ("a", "b", "c", "d", "e")
     assert recipe.model.encoders["e"].settings.width == 8  # type: ignore[attr-defined]
     assert len(build_parts(recipe).objective.terms) == 10 + 10 * 3
 
 
 def test_pictures_and_words_get_towers_and_their_budget() -> None:
-    recipe = lineup.arm({"name": "image-text-xor"}, "symile", 0)
+    recipe = arms.recipe_of({"name": "image-text-xor"}, "symile", 0)
     kinds = {m: encoder.name for m, encoder in recipe.model.encoders.items()}
     assert kinds == {"image": "open_clip", "text": "open_clip", "sum": "mlp"}
     assert recipe.train.lr == 1e-3
-    scales = {o: lineup.arm({"name": "image-text-xor"}, o, 0).objective.settings.scale for o in ("confu", "symile")}
+    scales = {o: arms.recipe_of({"name": "image-text-xor"}, o, 0).objective.settings.scale for o in ("confu", "symile")}
     assert {objective: scale.init for objective, scale in scales.items()} == {"confu": 4.0, "symile": 10.0}  # type: ignore[attr-defined]
-    assert lineup.arm({"name": "xor"}, "symile", 0).train.lr == 0.03
+    assert arms.recipe_of({"name": "xor"}, "symile", 0).train.lr == 0.03
 
 
 def test_samples_lack_modalities_as_the_task_says() -> None:
@@ -87,7 +87,7 @@ def test_samples_lack_modalities_as_the_task_says() -> None:
 
 
 def test_a_batch_of_pictures_and_words() -> None:
-    parts = build_parts(lineup.arm({"name": "missing"}, "clip", 0, (*SMALL, "data.task.of=image-text-xor")))
+    parts = build_parts(arms.recipe_of({"name": "missing"}, "clip", 0, (*SMALL, "data.task.of=image-text-xor")))
     batch = next(build_engine(parts, Parallel(), Metrics(None)).batches(0))
     assert batch.inputs["image"].shape == (32, 1, 3, 32, 32)
     assert batch.inputs["text"].dtype == torch.int64

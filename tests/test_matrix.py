@@ -13,13 +13,13 @@ from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 from rich.console import Console
 
-from workbench import matrix_report, predictions
-from workbench.component import names
 from workbench.errors import RecipeError
-from workbench.lineup import Result
-from workbench.matrix import LETTERS, OBJECTIVES, Cell, Matrix
-from workbench.matrix_report import MARK
-from workbench.predictions import Row
+from workbench.recipe.component import names
+from workbench.studies import matrix_report, predictions
+from workbench.studies.arms import Result
+from workbench.studies.matrix import LETTERS, OBJECTIVES, Cell, Matrix
+from workbench.studies.matrix_report import MARK
+from workbench.studies.predictions import Row
 
 XOR = Row("xor d=3", predicted={"clip": "F", "symile": "P", "gram": "*", "hub": 0.25})
 

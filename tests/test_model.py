@@ -5,7 +5,7 @@ import torch
 
 from workbench.build import Parts, build_parts
 from workbench.model import view_indices
-from workbench.recipe import parse_recipe
+from workbench.recipe.schema import parse_recipe
 from workbench.types import View
 
 

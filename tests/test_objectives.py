@@ -13,7 +13,6 @@ from pytorch_metric_learning.losses import NTXentLoss
 from torch import Tensor
 
 from synthetic.xor import XOR
-from workbench.documentation import document
 from workbench.objectives.clip import CLIP
 from workbench.objectives.comm import CoMM
 from workbench.objectives.confu import ConFu
@@ -22,6 +21,7 @@ from workbench.objectives.gram import GRAM
 from workbench.objectives.hub import Hub
 from workbench.objectives.slip import SLIP
 from workbench.objectives.triangle import TRIANGLE
+from workbench.recipe.documentation import document
 from workbench.terms import Scale
 from workbench.types import Loss, View
 

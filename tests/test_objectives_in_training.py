@@ -12,16 +12,16 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from workbench import lineup
 from workbench.build import Parts, build_engine, build_parts
-from workbench.dry import assemble, cost
+from workbench.distributed.processes import Parallel
 from workbench.fusion.transformer import Transformer
-from workbench.metrics import Metrics
 from workbench.model import Model
 from workbench.objectives.comm import CoMM
-from workbench.parallel import Parallel
-from workbench.recipe import load_recipe, parse_recipe
+from workbench.recipe.schema import load_recipe, parse_recipe
+from workbench.runs.cost import assemble, cost
 from workbench.seeds import seed_torch
+from workbench.studies import arms
+from workbench.training.metrics import Metrics
 from workbench.types import Features, Pool
 
 OBJECTIVES: list[Any] = ["hub", "gram", "triangle", "comm", {"name": "confu", "fuse": "subsets"}, "confu_chain"]
@@ -174,7 +174,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["hub", "gram", "triangle", "comm", "confu_subsets", "confu_chain"])
 def test_shipped_recipes_of_the_line_up_train(name: str) -> None:
-    recipe = lineup.arm({"name": "xor"}, name, 0, ("train.for=2 steps", "data.samples=256"))
+    recipe = arms.recipe_of({"name": "xor"}, name, 0, ("train.for=2 steps", "data.samples=256"))
     p, metrics = build_parts(recipe), Metrics(None)
     build_engine(p, Parallel(), metrics).fit()
     facts = metrics.records[-1]

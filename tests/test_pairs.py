@@ -9,8 +9,8 @@ import pytest
 from small_pairs import picture
 
 from workbench.errors import BadSample
-from workbench.pairs import Pairs, Pick, clean
-from workbench.paths import braces, expand
+from workbench.loading.pairs import Pairs, Pick, clean
+from workbench.loading.paths import braces, expand
 from workbench.types import Skipped
 
 SAID = ["one", "two two", "three three three", "four"]

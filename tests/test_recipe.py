@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from workbench.recipe import Init, Recipe, RecipeError, load_recipe, parse_recipe
-from workbench.recipe_file import recipe_names, shipped_recipes
+from workbench.recipe.schema import Init, Recipe, RecipeError, load_recipe, parse_recipe
+from workbench.recipe.yaml_file import recipe_names, shipped_recipes
 
 GOOD = """\
 name: small
@@ -221,7 +221,7 @@ def test_the_resolved_recipe_runs_again_as_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_shipped_recipe_is_valid_to_the_last_shape(name: str) -> None:
-    from workbench.dry import assemble
+    from workbench.runs.cost import assemble
 
     parts = assemble(load_recipe(shipped_recipes() / name))
     assert sum(p.numel() for p in parts.model.parameters()) > 0

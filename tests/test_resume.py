@@ -8,10 +8,10 @@ import pytest
 from noisy_pairs import DATA
 from safetensors.torch import load_file
 
-from workbench.metrics import read
-from workbench.recipe import load_recipe
-from workbench.run import Run, RunError
-from workbench.training import train
+from workbench.recipe.schema import load_recipe
+from workbench.runs.folder import Run, RunError
+from workbench.runs.train import train
+from workbench.training.metrics import read
 
 RECIPE = """
 name: small

@@ -14,8 +14,8 @@ import torch
 from small_pairs import picture, write
 
 from workbench.data.shards import Shards
-from workbench.feed import Feed
-from workbench.stream import shuffled
+from workbench.loading.feed import Feed
+from workbench.loading.stream import shuffled
 from workbench.types import Batch
 
 TARS, EACH = 6, 8

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from workbench.verdict import recovered, verdict
+from workbench.scoring.verdict import recovered, verdict
 
 LN_B = math.log(256)
 
@@ -43,5 +43,5 @@ def test_recovered_is_a_share_and_absent_when_there_is_nothing():
 
 
 def test_the_command_line_can_judge_without_torch():
-    code = "import sys, workbench.verdict; sys.exit('torch' in sys.modules)"
+    code = "import sys, workbench.scoring.verdict; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

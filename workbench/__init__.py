@@ -6,7 +6,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workbench.inference import load
+    from workbench.runs.inference import load
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
@@ -14,7 +14,7 @@ __all__ = ["__version__", "load"]
 
 def __getattr__(name: str) -> Any:
     if name == "load":  # imported on demand: `wb --help` must not pay for torch
-        from workbench.inference import load
+        from workbench.runs.inference import load
 
         return load
     raise AttributeError(f"module 'workbench' has no attribute '{name}'")

@@ -10,22 +10,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from workbench.allocator import keep_memory
 from workbench.callbacks.evaluation import Evaluation
 from workbench.callbacks.nan_guard import NaNGuard
-from workbench.duration import Span
-from workbench.embedding import Embedder, evaluate
+from workbench.distributed.processes import Parallel
+from workbench.distributed.sharding import Whole, divide
 from workbench.engine import Engine
 from workbench.errors import RecipeError
-from workbench.feed import Feed, epoch_steps
-from workbench.metrics import Metrics
-from workbench.microbatch import Embedding
+from workbench.loading.feed import Feed, epoch_steps
 from workbench.model import Model
-from workbench.optim import adamw, layer_lr_scales
-from workbench.parallel import Parallel
-from workbench.recipe import Recipe
+from workbench.recipe.duration import Span
+from workbench.recipe.schema import Recipe
+from workbench.scoring.embedding import Embedder, evaluate
 from workbench.seeds import seed_torch
-from workbench.sharding import Whole, divide
+from workbench.training.allocator import keep_memory
+from workbench.training.metrics import Metrics
+from workbench.training.microbatch import Embedding
+from workbench.training.optim import adamw, layer_lr_scales
 from workbench.types import Context, Side
 
 

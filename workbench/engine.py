@@ -19,14 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workbench.checkpoint import Best
-from workbench.metrics import Metrics
-from workbench.microbatch import Embedded, Rows, joined, split
+from workbench.distributed.processes import Parallel
+from workbench.distributed.sharding import Whole, clip_gradients
 from workbench.model import Model
-from workbench.parallel import Parallel
-from workbench.schedule import warmup_cosine
 from workbench.seeds import seed_torch
-from workbench.sharding import Whole, clip_gradients
+from workbench.training.checkpoint import Best
+from workbench.training.metrics import Metrics
+from workbench.training.microbatch import Embedded, Rows, joined, split
+from workbench.training.schedule import warmup_cosine
 from workbench.types import Batch, Loss, Skipped
 
 Logs = dict[str, Tensor | float]

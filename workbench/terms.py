@@ -17,8 +17,8 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 from torch import Tensor, nn
 
 from kernels import multi_positive_infonce, multi_positive_sigmoid
-from workbench.component import Section
-from workbench.parallel import scale_gradient
+from workbench.distributed.processes import scale_gradient
+from workbench.recipe.component import Section
 from workbench.types import Loss, Pool, Side, View, Views
 
 

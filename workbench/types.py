@@ -211,7 +211,7 @@ class Data(Protocol):
         ...
 
     def batches(self, start: int, feed: Any) -> Iterator[Batch]:
-        """Endless and replayable: `start` optimizer steps are already consumed. `feed` is workbench.feed.Feed."""
+        """Endless and replayable: `start` optimizer steps are already consumed. `feed` is a loading.feed.Feed."""
         ...
 
     def split(self, name: str) -> Split:

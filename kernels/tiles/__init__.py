@@ -1,4 +1,5 @@
 """The Triton kernels of the `triton` backend, by tiles of logits: log-sum-exps, gradients, the sigmoid, Khatri-Rao.
 
-Only this package and `kernels.fused` import triton. `launch` is the door: it owns scratch and the order of launches.
+`losses` is the backend that the dispatch asks for. `launch` owns scratch and the order of launches. Nothing outside
+of this package imports triton.
 """

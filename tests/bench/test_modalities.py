@@ -6,16 +6,16 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from workbench import lineup
 from workbench.bench import modalities
 from workbench.bench.rows import write
 from workbench.build import build_parts
+from workbench.studies import arms
 
 
 @pytest.mark.parametrize("m", [3, 4, 5])
 def test_terms_are_those_of_the_objectives(m: int) -> None:
     subsets, chain = (
-        build_parts(lineup.arm({"name": "parity", "modalities": m, "bits": 1}, name, 0)).objective
+        build_parts(arms.recipe_of({"name": "parity", "modalities": m, "bits": 1}, name, 0)).objective
         for name in ("confu_subsets", "confu_chain")
     )
     assert modalities.TERMS["confu_subsets"](m) == len(subsets.terms)

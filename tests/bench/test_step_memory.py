@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-import kernels.logits
+import kernels.chunked.logits
 from workbench.bench import memory
 
 
@@ -22,7 +22,7 @@ def test_a_micro_batch_bounds_what_a_step_needs() -> None:
     batch, microbatch = 6144, 256
     rows = (memory.VIEWS + 1 + memory.VIEWS) * memory.RECIPE["model"]["dim"] * 4
     linear = memory.VIEWS * 3 * memory.SIZE**2 + memory.LENGTH * 8 + 2 * 5 * rows
-    chunks = 4 * (kernels.logits.KEPT_CELLS + 2 * kernels.logits.CELLS)
+    chunks = 4 * (kernels.chunked.logits.KEPT_CELLS + 2 * kernels.chunked.logits.CELLS)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         points = [pool.submit(memory.measure, *point) for point in ((microbatch, None), (batch, microbatch))]
     encoding, found = (point.result() for point in points)

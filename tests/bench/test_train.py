@@ -21,9 +21,9 @@ from workbench.bench.train_clock import Stamps
 from workbench.bench.train_report import ratio, table
 from workbench.build import build_engine, build_parts
 from workbench.builders.emoji_shards import build
-from workbench.metrics import Metrics
-from workbench.parallel import Parallel
-from workbench.recipe import parse_recipe
+from workbench.distributed.processes import Parallel
+from workbench.recipe.schema import parse_recipe
+from workbench.training.metrics import Metrics
 
 SETTING = train_programs.Setting("tiny", 8, "fp32", 1, 12, 4)
 SMALL = {

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from workbench import checkpoint
 from workbench.build import build_engine, build_parts
 from workbench.callbacks.checkpointing import Checkpointing
+from workbench.distributed.processes import Parallel
 from workbench.engine import Callback, Engine, Logs
-from workbench.metrics import Metrics
-from workbench.parallel import Parallel
-from workbench.recipe import RecipeError, parse_recipe
-from workbench.training import train
+from workbench.recipe.schema import RecipeError, parse_recipe
+from workbench.runs.train import train
+from workbench.training import checkpoint
+from workbench.training.metrics import Metrics
 
 
 def tree(**more: Any) -> dict[str, Any]:

@@ -19,11 +19,11 @@ from safetensors.torch import load_file
 from workbench.build import build_engine, build_parts
 from workbench.callbacks.profile import Profile
 from workbench.cli.pretrain import pretrain_
+from workbench.distributed.processes import Parallel
 from workbench.engine import Callback, Engine, Logs
-from workbench.metrics import Metrics, read
-from workbench.parallel import Parallel
-from workbench.recipe import load_recipe
-from workbench.training import train
+from workbench.recipe.schema import load_recipe
+from workbench.runs.train import train
+from workbench.training.metrics import Metrics, read
 from workbench.types import Batch
 
 SHORT = ("train.for=8 steps", "data.samples=640", "train.batch=64", "eval.every=99 steps", "eval.synthetic.batches=2")

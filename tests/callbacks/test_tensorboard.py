@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from workbench import figures
-from workbench.dashboards import layout
-from workbench.recipe import load_recipe, parse_recipe
-from workbench.training import train
+from workbench.figures import embeddings
+from workbench.figures.dashboards import layout
+from workbench.recipe.schema import load_recipe, parse_recipe
+from workbench.runs.train import train
 
 COMPONENTS = '''
 import torch
@@ -101,9 +101,9 @@ def squares(tmp_path: Path) -> dict[str, Any]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     """A run on squares, and the arguments of each picture of texts that it drew."""
     folder, drawn = tmp_path_factory.mktemp("squares"), []
-    draw = figures.retrieved_texts
+    draw = embeddings.retrieved_texts
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "retrieved_texts", lambda *a: (drawn.append(a), draw(*a))[1])
+        patch.setattr(embeddings, "retrieved_texts", lambda *a: (drawn.append(a), draw(*a))[1])
         train(parse_recipe(recipe_of_squares(folder)), folder / "run")
     return folder / "run", drawn
 
@@ -179,7 +179,7 @@ def test_retrieval_pictures_show_the_nearest_and_mark_the_right_ones(trained: tu
 
 def test_a_task_without_images_has_heat_maps_of_its_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
-    monkeypatch.setattr(figures, "heat_map", lambda *a: (drawn.append(a), Figure((1, 1)))[1])
+    monkeypatch.setattr(embeddings, "heat_map", lambda *a: (drawn.append(a), Figure((1, 1)))[1])
     overrides = (
         "train.for=1 steps",
         "train.batch=64",

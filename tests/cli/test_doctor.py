@@ -6,8 +6,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from kernels import chunked
 from kernels.autograd import Gradients
+from kernels.chunked import losses
 from workbench.cli import cli
 
 
@@ -34,13 +34,13 @@ def test_for_people() -> None:
 
 
 def test_a_wrong_kernel_fails_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = chunked.infonce
+    right = losses.infonce
 
     def off_by_a_thousandth(*args: object, **options: object) -> tuple[torch.Tensor, Gradients]:
         value, gradients = right(*args, **options)  # type: ignore[arg-type]
         return value * 1.001, gradients
 
-    monkeypatch.setattr(chunked, "infonce", off_by_a_thousandth)
+    monkeypatch.setattr(losses, "infonce", off_by_a_thousandth)
     result = CliRunner().invoke(cli, ["doctor"])
     assert result.exit_code == 1
     assert "FAILED" in result.stdout

@@ -9,9 +9,9 @@ import yaml
 from click.testing import CliRunner
 
 from workbench.cli import cli
-from workbench.documentation import document, spell, split_docstring
-from workbench.recipe import load_recipe, parse_recipe
-from workbench.recipe_file import recipe_names
+from workbench.recipe.documentation import document, spell, split_docstring
+from workbench.recipe.schema import load_recipe, parse_recipe
+from workbench.recipe.yaml_file import recipe_names
 from workbench.terms import Terms
 
 

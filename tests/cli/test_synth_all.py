@@ -15,9 +15,9 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from workbench import lineup
 from workbench.cli import cli
-from workbench.side_by_side import Job, Trained, train_all
+from workbench.studies import arms
+from workbench.studies.side_by_side import Job, Trained, train_all
 
 TINY = (
     *("data.samples=64", "data.held_out=16", "train.batch=32"),
@@ -86,7 +86,9 @@ def test_a_small_matrix_with_cells_that_fail(tmp_path: Path) -> None:
 def test_a_process_that_is_killed_fails_one_run(tmp_path: Path) -> None:
     (tmp_path / "astray.py").write_text(ASTRAY)
     small = (*TINY, "train.for=2 steps")
-    killed, sound = (lineup.arm({"name": "xor"}, name, 0, small) for name in (f"{tmp_path}/astray.py:Killed", "clip"))
+    killed, sound = (
+        arms.recipe_of({"name": "xor"}, name, 0, small) for name in (f"{tmp_path}/astray.py:Killed", "clip")
+    )
     (first, outcome), (second, trained) = train_all([Job(killed), Job(sound)], 1)
     assert (first, second) == (0, 1)
     assert isinstance(outcome, ChildProcessError)

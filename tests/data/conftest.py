@@ -10,7 +10,7 @@ import small_pairs
 import torch
 from packaged_emoji import rows
 
-from workbench.feed import Feed
+from workbench.loading.feed import Feed
 from workbench.types import Batch
 
 

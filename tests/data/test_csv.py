@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from workbench.component import validate
 from workbench.data.csv import CSV
 from workbench.errors import BadSample
+from workbench.recipe.component import validate
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import torch
 from packaged_emoji import decoded, rows
 from PIL import Image
 
-from workbench.component import schema
 from workbench.data.emoji import FILES, Emoji
-from workbench.feed import Feed
+from workbench.loading.feed import Feed
+from workbench.recipe.component import schema
 
 SEED = secrets.randbelow(2**32)
 

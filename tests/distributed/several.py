@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from workbench.metrics import Record
+from workbench.training.metrics import Record
 
 TOWERS = """
 name: towers

@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from several import assert_same, spawn
 
 from workbench.build import build_engine, build_parts
-from workbench.metrics import Metrics, Record, read
-from workbench.parallel import Parallel
-from workbench.recipe import load_recipe
-from workbench.sharding import whole
+from workbench.distributed.processes import Parallel
+from workbench.distributed.sharding import whole
+from workbench.recipe.schema import load_recipe
+from workbench.training.metrics import Metrics, Record, read
 
 RECIPE = """
 name: pair

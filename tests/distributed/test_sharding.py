@@ -11,16 +11,16 @@ from several import TOWERS, assert_same, spawn
 from torch.distributed.tensor import DTensor
 
 import workbench
-from workbench import checkpoint
 from workbench.build import build_engine, build_parts
+from workbench.distributed.processes import Parallel
+from workbench.distributed.sharding import divide, whole
 from workbench.engine import Callback, Engine, Logs
-from workbench.inference import evaluate_run
-from workbench.metrics import Metrics, read
 from workbench.model import Model
-from workbench.parallel import Parallel
-from workbench.recipe import load_recipe
-from workbench.sharding import divide, whole
-from workbench.training import train
+from workbench.recipe.schema import load_recipe
+from workbench.runs.inference import evaluate_run
+from workbench.runs.train import train
+from workbench.training import checkpoint
+from workbench.training.metrics import Metrics, read
 
 
 class StopAt(Callback):

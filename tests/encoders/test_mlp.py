@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.special import erf
 
-from workbench.component import validate
 from workbench.encoders.mlp import MLP
+from workbench.recipe.component import validate
 from workbench.types import Modality
 
 

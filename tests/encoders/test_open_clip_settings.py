@@ -10,9 +10,9 @@ from open_clip_towers import DIM, IMAGE, TEXT, TOWER, TRUNKS, VIT, clip, ids
 from PIL import Image
 from torch import nn
 
-from workbench.augment import Augment
-from workbench.component import validate
 from workbench.encoders.open_clip import OpenCLIP
+from workbench.loading.augment import Augment
+from workbench.recipe.component import validate
 from workbench.types import Modality
 
 pytestmark = pytest.mark.slow

@@ -11,10 +11,10 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from workbench.component import validate
 from workbench.evals.probe import STRENGTHS, Probe
 from workbench.objectives.clip import CLIP
 from workbench.objectives.confu import ConFu
+from workbench.recipe.component import validate
 from workbench.types import Context, Items, Side, Split, View
 
 pytestmark = pytest.mark.slow

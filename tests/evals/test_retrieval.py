@@ -11,7 +11,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.component import validate
 from workbench.evals.retrieval import Retrieval
 from workbench.objectives.clip import CLIP
 from workbench.objectives.comm import CoMM
@@ -19,7 +18,8 @@ from workbench.objectives.confu import ConFu
 from workbench.objectives.confu_chain import ConFuChain
 from workbench.objectives.hub import Hub
 from workbench.objectives.symile import Symile
-from workbench.ranking import best_ranks, chance_recall, num_positives
+from workbench.recipe.component import validate
+from workbench.scoring.ranking import best_ranks, chance_recall, num_positives
 from workbench.types import Side, View
 
 

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 
 from synthetic.xor import XOR
-from workbench.component import validate
 from workbench.evals.synthetic import Synthetic
+from workbench.recipe.component import validate
+from workbench.scoring.verdict import verdict
 from workbench.terms import Scale, Term, Terms
 from workbench.types import Context, Data, Loss, Pool, Side, View, Views
-from workbench.verdict import verdict
 
 BATCH = 64
 

@@ -26,8 +26,8 @@ from trials import (
     write_recipe,
 )
 
-from workbench.checkpoint import saved
-from workbench.metrics import rewind
+from workbench.training.checkpoint import saved
+from workbench.training.metrics import rewind
 
 pytestmark = pytest.mark.slow
 

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from trials import Trial, assert_one_message, goes_on, last_step, left_in_peace, limit_files, write_recipe
 
-from workbench import checkpoint, launch
 from workbench.cli import main
+from workbench.distributed import launch
 from workbench.engine import Engine, Logs
+from workbench.training import checkpoint
 from workbench.types import Batch
 
 pytestmark = pytest.mark.slow

@@ -17,7 +17,7 @@ from typing import Any
 
 from noisy_pairs import DATA
 
-from workbench.metrics import read
+from workbench.training.metrics import read
 
 RECIPE = """
 name: small
@@ -33,7 +33,7 @@ log: {{tensorboard: false}}
 """
 
 server = multiprocessing.get_context("forkserver")
-preloaded = ["cli.pretrain", "training", "report", "callbacks.console", "encoders.open_clip", "objectives.clip"]
+preloaded = ["cli.pretrain", "runs.train", "runs.report", "callbacks.console", "encoders.open_clip", "objectives.clip"]
 # the first optimizer imports torch._dynamo, another three seconds
 server.set_forkserver_preload(["torch._dynamo", *(f"workbench.{module}" for module in preloaded)])
 

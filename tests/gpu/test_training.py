@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from workbench.build import build_engine, build_parts
+from workbench.distributed.processes import Parallel
 from workbench.engine import Engine
-from workbench.metrics import Metrics
-from workbench.parallel import Parallel
-from workbench.recipe import parse_recipe
+from workbench.recipe.schema import parse_recipe
+from workbench.training.metrics import Metrics
 
 pytestmark = [
     pytest.mark.gpu,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-import kernels.logits
+import kernels.chunked.logits
 
 
 @pytest.fixture
@@ -17,6 +17,6 @@ def seed() -> int:
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of 3 rows or so, so that small problems have many and the last is ragged; kept in very small ones."""
-    monkeypatch.setattr(kernels.logits, "CELLS", 60)
-    monkeypatch.setattr(kernels.logits, "MIN_ROWS", 3)
-    monkeypatch.setattr(kernels.logits, "KEPT_CELLS", 200)
+    monkeypatch.setattr(kernels.chunked.logits, "CELLS", 60)
+    monkeypatch.setattr(kernels.chunked.logits, "MIN_ROWS", 3)
+    monkeypatch.setattr(kernels.chunked.logits, "KEPT_CELLS", 200)

@@ -14,7 +14,7 @@ from kernel_problems import Inside, assert_equal, random_problem, run
 from torch.nn.functional import normalize
 
 import kernels
-import kernels.positives
+import kernels.chunked.positives
 
 pytestmark = pytest.mark.slow
 
@@ -66,7 +66,7 @@ def options_of(loss, case):
 @given(case=cases())
 @fixtures_are_constant
 def test_float64_is_exact(loss, case, small_chunks, monkeypatch):
-    monkeypatch.setattr(kernels.positives, "FEW", case["few"])
+    monkeypatch.setattr(kernels.chunked.positives, "FEW", case["few"])
     p = random_problem(case["seed"], *case["shape"], case["scale"], case["num_ids"], **options_of(loss, case))
     got = run(loss, p, case["upstream"], backend="chunked")
     assert_equal(got, run(loss, p, case["upstream"], backend="reference"), 1e-12, case)
@@ -76,7 +76,7 @@ def test_float64_is_exact(loss, case, small_chunks, monkeypatch):
 @given(case=cases())
 @fixtures_are_constant
 def test_float32_is_exact_to_rounding(loss, case, small_chunks, monkeypatch):
-    monkeypatch.setattr(kernels.positives, "FEW", case["few"])
+    monkeypatch.setattr(kernels.chunked.positives, "FEW", case["few"])
     p = random_problem(case["seed"], *case["shape"], case["scale"], case["num_ids"], **options_of(loss, case)).to(
         torch.float32
     )
@@ -105,10 +105,10 @@ def test_half_precision_is_computed_in_float32(loss, dtype, small_chunks):
 def test_one_chunk_equals_many(loss, monkeypatch):
     p = random_problem(torch.seed() % 2**31, 127, 41, 5, 30.0, num_ids=20)
     one = run(loss, p, backend="chunked")
-    monkeypatch.setattr(kernels.logits, "CELLS", 41 * 50)
-    monkeypatch.setattr(kernels.logits, "MIN_ROWS", 1)
+    monkeypatch.setattr(kernels.chunked.logits, "CELLS", 41 * 50)
+    monkeypatch.setattr(kernels.chunked.logits, "MIN_ROWS", 1)
     kept = run(loss, p, backend="chunked")
-    monkeypatch.setattr(kernels.logits, "KEPT_CELLS", 0)
+    monkeypatch.setattr(kernels.chunked.logits, "KEPT_CELLS", 0)
     assert_equal(kept, one, 1e-13)
     assert_equal(run(loss, p, backend="chunked"), one, 1e-13)
 
@@ -119,7 +119,7 @@ def test_one_block_equals_many(loss, scale, monkeypatch):
     """with one exponential, with a reference, and with one exponential for rows and one for columns"""
     p = random_problem(torch.seed() % 2**31, 67, 41, 5, scale, num_ids=20)
     one = run(loss, p, backend="chunked")
-    monkeypatch.setattr(kernels.logits, "BLOCK_CELLS", 41 * 6)
+    monkeypatch.setattr(kernels.chunked.logits, "BLOCK_CELLS", 41 * 6)
     assert_equal(run(loss, p, backend="chunked"), one, 1e-12)
 
 

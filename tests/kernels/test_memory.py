@@ -12,7 +12,7 @@ from kernel_problems import Inside
 from torch.nn.functional import normalize
 
 import kernels
-import kernels.logits
+import kernels.chunked.logits
 
 LOSSES = ("mean", "logsum", "each", "sigmoid", "contrast_lse")
 
@@ -57,9 +57,9 @@ def peak(loss: str, n: int, num_ids: int, backend: str = "chunked") -> int:
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("positives", ["two each", "half of all"])
 def test_peak_is_linear(loss, positives, monkeypatch):
-    monkeypatch.setattr(kernels.logits, "CELLS", 2**12)
-    monkeypatch.setattr(kernels.logits, "MIN_ROWS", 4)
-    monkeypatch.setattr(kernels.logits, "KEPT_CELLS", 2**13)
+    monkeypatch.setattr(kernels.chunked.logits, "CELLS", 2**12)
+    monkeypatch.setattr(kernels.chunked.logits, "MIN_ROWS", 4)
+    monkeypatch.setattr(kernels.chunked.logits, "KEPT_CELLS", 2**13)
     small, large = (peak(loss, n, n // 2 if positives == "two each" else 2) for n in (256, 512))
     assert large < 2.1 * small
     assert large < 512 * 512 * 4 / 2  # bytes of half a matrix of logits

@@ -12,7 +12,8 @@ from kernel_problems import Inside, assert_equal, random_problem
 from op_programs import LOSSES, VIEWS, M, N, inputs, of, trained, weights_for
 from torch import Tensor
 
-from kernels import chunked, dispatch, ops
+from kernels import dispatch, ops
+from kernels.chunked import losses
 
 pytestmark = pytest.mark.slow
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -154,7 +155,7 @@ def test_a_backend_is_a_module_by_name(monkeypatch, seed):
 
     def infonce(*arguments, wanted, **options):
         asked.append(wanted)
-        value, gradients = chunked.infonce(*arguments, wanted=wanted, **options)
+        value, gradients = losses.infonce(*arguments, wanted=wanted, **options)
         return 3 * value, gradients
 
     monkeypatch.setitem(sys.modules, "another_backend", SimpleNamespace(infonce=infonce))

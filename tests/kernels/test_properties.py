@@ -11,7 +11,7 @@ from kernel_problems import assert_equal, random_problem, run
 from torch.nn.functional import cross_entropy, normalize
 
 import kernels
-import kernels.positives
+import kernels.chunked.positives
 
 POSITIVES = ("mean", "logsum", "each")
 LOSSES = (*POSITIVES, "sigmoid")
@@ -54,7 +54,7 @@ def test_ln_n_when_nothing_can_be_told_apart(backend):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_never_below_its_floor(loss, few, copies, largest, monkeypatch):
     """Converged float32 features: what is left of the loss is rounding, which must not take it below its floor."""
-    monkeypatch.setattr(kernels.positives, "FEW", few)
+    monkeypatch.setattr(kernels.chunked.positives, "FEW", few)
     floor = math.log(copies) if loss == "mean" else 0.0
     # softplus(S) - S of many positives is a difference of large sums
     tolerance = 1e-5 if loss == "sigmoid" and few == 0 else 1e-6

@@ -10,8 +10,8 @@ from kernel_problems import Inside, assert_equal, random_problem, run
 from torch.nn.functional import normalize
 
 import kernels
-import kernels.logits
-import kernels.positives
+import kernels.chunked.logits
+import kernels.chunked.positives
 
 SOFTMAX = ("mean", "logsum", "each")
 
@@ -22,7 +22,7 @@ SOFTMAX = ("mean", "logsum", "each")
 @pytest.mark.parametrize("few", [0, 16])
 @pytest.mark.parametrize("shape", [(41, 127, 5), (127, 127, 9), (3, 41, 1)])
 def test_rows_equal_the_reference(loss, exclude_self, weighted, few, shape, small_chunks, monkeypatch):
-    monkeypatch.setattr(kernels.positives, "FEW", few)
+    monkeypatch.setattr(kernels.chunked.positives, "FEW", few)
     seed = torch.seed() % 2**31
     draw = torch.Generator().manual_seed(seed)
     options = {"symmetric": False, "exclude_self": exclude_self}
@@ -88,8 +88,8 @@ class Products(Inside):
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("few", [0, 16])
 def test_how_often_logits_are_formed(loss, symmetric, few, monkeypatch):
-    monkeypatch.setattr(kernels.positives, "FEW", few)
-    monkeypatch.setattr(kernels.logits, "KEPT_CELLS", 0)
+    monkeypatch.setattr(kernels.chunked.positives, "FEW", few)
+    monkeypatch.setattr(kernels.chunked.logits, "KEPT_CELLS", 0)
     with Products((19, 23)) as products:
         run(loss, random_problem(3, 19, 23, 4, 6.0, num_ids=4, symmetric=symmetric), backend="chunked")
     assert products.logits == (1 if not symmetric else 3 if loss == "each" and few == 0 else 2)
@@ -99,8 +99,8 @@ def test_how_often_logits_are_formed(loss, symmetric, few, monkeypatch):
 @pytest.mark.parametrize("loss", [*SOFTMAX, "sigmoid", "contrast_lse"])
 def test_gaps_between_rows_change_nothing(loss, small_chunks, monkeypatch):
     """Widths of 1024 and its multiples have them; here 7 numbers after each row of 15."""
-    monkeypatch.setattr(kernels.logits, "ALIASING", 5)
-    monkeypatch.setattr(kernels.logits, "PAD", 7)
+    monkeypatch.setattr(kernels.chunked.logits, "ALIASING", 5)
+    monkeypatch.setattr(kernels.chunked.logits, "PAD", 7)
     p = random_problem(torch.seed() % 2**31, 31, 15, 4, 9.0, num_ids=6)
     assert_equal(run(loss, p, 1.7, backend="chunked"), run(loss, p, 1.7, backend="reference"), 1e-12)
 
@@ -109,5 +109,5 @@ def test_gaps_between_rows_change_nothing(loss, small_chunks, monkeypatch):
 def test_softplus(dtype, tolerance):
     S = torch.cat([torch.linspace(-40, 40, 8001), torch.tensor([-torch.inf, -750.0, 300.0, torch.inf, torch.nan])])
     want = torch.where(S.double() > 30, S.double(), S.double().exp().log1p())
-    got = kernels.logits.softplus(S.to(dtype)).double()
+    got = kernels.chunked.logits.softplus(S.to(dtype)).double()
     torch.testing.assert_close(got, want, rtol=3 * tolerance, atol=0.0, equal_nan=True)

@@ -18,7 +18,7 @@ import torch.multiprocessing as mp
 from kernel_problems import assert_equal, random_problem, run
 
 import kernels
-import kernels.positives
+import kernels.chunked.positives
 
 pytestmark = pytest.mark.slow
 
@@ -83,7 +83,7 @@ def worker(rank, world, port, seed, folder):
     for k, loss, exclude_self, weighted, backend, lengths in cases(world, seed):
         p, options = problem(seed, k, loss, exclude_self, weighted, backend)
         start = sum(lengths[:rank])
-        kernels.positives.FEW = 0 if (k + rank) % 2 else 16  # ranks may differ in how they take their positives
+        kernels.chunked.positives.FEW = 0 if (k + rank) % 2 else 16  # ranks may differ in how they take their positives
         strip = strip_of(p, options, slice(start, start + lengths[rank]))
         if loss == "contrast_lse":
             results.append(run_lse(strip, start))

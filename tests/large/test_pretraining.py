@@ -23,8 +23,8 @@ from safetensors import safe_open
 import workbench
 from workbench.build import build_parts
 from workbench.builders.emoji_shards import build
-from workbench.metrics import Record, read
-from workbench.run import find_checkpoint, read_recipe
+from workbench.runs.folder import find_checkpoint, read_recipe
+from workbench.training.metrics import Record, read
 
 pytestmark = [pytest.mark.large, pytest.mark.slow, pytest.mark.timeout(3600)]
 

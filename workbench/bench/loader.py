@@ -32,13 +32,13 @@ import torch
 from open_clip import AugmentationCfg
 from open_clip.transform import PreprocessCfg, image_transform_v2
 
-from workbench.augment import Augment
 from workbench.bench import loader_shards
 from workbench.bench.loader_report import table
 from workbench.bench.rows import device_name, write
 from workbench.data.shards import Shards
 from workbench.encoders.open_clip import OpenCLIP
-from workbench.feed import Feed
+from workbench.loading.augment import Augment
+from workbench.loading.feed import Feed
 from workbench.types import Modality
 
 SIZES = {"emoji": 64, "photos": 224}

@@ -88,9 +88,9 @@ def measure(batch: int, microbatch: int | None) -> Measured:
     """One step, in this process."""
     from kernels.bench import resident
     from workbench.build import build_engine, build_parts
-    from workbench.metrics import Metrics
-    from workbench.parallel import Parallel
-    from workbench.recipe import parse_recipe
+    from workbench.distributed.processes import Parallel
+    from workbench.recipe.schema import parse_recipe
+    from workbench.training.metrics import Metrics
 
     torch.set_num_threads(1)  # the processor's time is then that of a core that has nothing else to do
     train = {"for": "2 steps", "batch": batch, "microbatch": microbatch}

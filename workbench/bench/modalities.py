@@ -82,20 +82,20 @@ def costs_again(row: Measured) -> Measured:
 
 
 def _recipe(objective: str, modalities: int, seed: int, span: str) -> Any:
-    from workbench import lineup
+    from workbench.studies import arms
 
     task = {"name": "parity", "modalities": modalities, "bits": 1}
     # one evaluation, at the end
-    return lineup.arm(task, objective, seed, (f"train.for={span}", f"eval.every={span}"))
+    return arms.recipe_of(task, objective, seed, (f"train.for={span}", f"eval.every={span}"))
 
 
 def _cost(recipe: Any) -> tuple[float, float]:
     """(milliseconds, MiB) of a step."""
     from kernels.bench import resident
     from workbench.build import build_engine, build_parts
+    from workbench.distributed.processes import Parallel
     from workbench.engine import Callback, Engine
-    from workbench.metrics import Metrics
-    from workbench.parallel import Parallel
+    from workbench.training.metrics import Metrics
 
     class Reset(Callback):
         base = 0
@@ -113,16 +113,16 @@ def _cost(recipe: Any) -> tuple[float, float]:
 
 
 def _learned(objective: str, recipe: Any) -> dict[str, Any]:
-    from workbench import lineup
     from workbench.build import build_engine, build_parts
-    from workbench.metrics import Metrics
-    from workbench.parallel import Parallel
-    from workbench.side_by_side import Trained
+    from workbench.distributed.processes import Parallel
+    from workbench.studies import arms
+    from workbench.studies.side_by_side import Trained
+    from workbench.training.metrics import Metrics
 
     parts, metrics = build_parts(recipe), Metrics(None)
     build_engine(parts, Parallel(), metrics).fit()
     seconds = sum(record.get("time/step", 0.0) for record in metrics.records)
-    found = lineup.judge(objective, recipe.seed, Trained(metrics.records[-1], parts.objective.total_weight, seconds))
+    found = arms.judge(objective, recipe.seed, Trained(metrics.records[-1], parts.objective.total_weight, seconds))
     return {name: getattr(found, name) for name in ("seconds", "accuracy", "loss", "floor", "recovered", "verdict")}
 
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from workbench.bench.panels import QUIET, draw_line, dress, three_panels
 from workbench.bench.rows import markdown
-from workbench.verdict import PASSES
+from workbench.scoring.verdict import PASSES
 
 if TYPE_CHECKING:
     from workbench.bench.modalities import Measured

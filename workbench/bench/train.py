@@ -20,9 +20,9 @@ from workbench.bench.loader import peer_missing
 from workbench.bench.rows import device_name, write
 from workbench.bench.train_programs import Round, Setting, ours, recipe_for, theirs
 from workbench.bench.train_report import table
-from workbench.dry import PEAK, cost
-from workbench.recipe import parse_recipe
-from workbench.run import package_version
+from workbench.recipe.schema import parse_recipe
+from workbench.runs.cost import PEAK, cost
+from workbench.runs.folder import package_version
 
 TARS, PACKAGES = 250, ("torch", "open_clip_torch", "multimodal-workbench")
 """drawings a tar, so that every worker has some; packages whose versions are written down"""

@@ -19,7 +19,7 @@ from typing import Any
 import open_clip
 import yaml
 
-from workbench.metrics import read
+from workbench.training.metrics import read
 
 TINY: dict[str, Any] = {
     "embed_dim": 128,

@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from workbench.bad_samples import MAX_BAD, refuse_too_many
 from workbench.engine import Callback, Engine, Logs
-from workbench.metrics import rewind
+from workbench.loading.bad_samples import MAX_BAD, refuse_too_many
+from workbench.training.metrics import rewind
 from workbench.types import Skipped
 
 __all__ = ["BadSamples"]

@@ -7,10 +7,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
-from workbench import checkpoint, launch
+from workbench.distributed import launch
+from workbench.distributed.processes import Parallel
+from workbench.distributed.sharding import is_divided
 from workbench.engine import Callback, Engine, Logs
-from workbench.parallel import Parallel
-from workbench.sharding import is_divided
+from workbench.training import checkpoint
 
 __all__ = ["Checkpointing"]
 

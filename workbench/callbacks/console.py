@@ -7,7 +7,7 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from workbench.engine import Callback, Engine, Logs
-from workbench.metrics import Record
+from workbench.training.metrics import Record
 
 __all__ = ["Console"]
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator
 
-from workbench.checkpoint import Best
 from workbench.engine import Callback, Engine, Logs
+from workbench.training.checkpoint import Best
 
 __all__ = ["Evaluation"]
 

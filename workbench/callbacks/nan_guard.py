@@ -2,8 +2,8 @@
 
 import torch
 
+from workbench.distributed.sharding import own
 from workbench.engine import Callback, Engine, Logs
-from workbench.sharding import own
 
 __all__ = ["NaNGuard", "NotFinite"]
 

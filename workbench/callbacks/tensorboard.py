@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from workbench import figures
-from workbench.dashboards import layout
 from workbench.engine import Callback, Engine, Logs
 from workbench.errors import writing
-from workbench.gallery import Gallery
-from workbench.metrics import Record
+from workbench.figures import embeddings
+from workbench.figures.dashboards import layout
+from workbench.figures.gallery import Gallery
+from workbench.training.metrics import Record
 from workbench.types import Context, Views
 
 __all__ = ["TensorBoard"]
@@ -114,7 +114,7 @@ class TensorBoard(Callback):
         scores = self._scores(views, query, candidates)[np.ix_(rows, columns)]
         asked, searched = ([gallery.labels[s][i] for i in at] for s, at in ((query, rows), (candidates, columns)))
         title = f"{query} (rows) with {candidates}: {len(rows)} held-out pairs at step {step}, matches on the diagonal"
-        figure = figures.heat_map(scores, asked, searched, title)
+        figure = embeddings.heat_map(scores, asked, searched, title)
         self._picture(f"similarity/{query}~{candidates}", figure, step)
 
     def _retrieved(self, gallery: Gallery, views: Views, query: str, candidates: str, step: int) -> None:
@@ -124,16 +124,16 @@ class TensorBoard(Callback):
         asked, found = gallery.examples[query], gallery.examples[candidates]
         items, raw = next(iter(found.raw.values())), next(iter(asked.raw.values()))
         answers = [
-            [figures.Answer(items[j], line[j], bool(found.ids[j] == asked.ids[i])) for j in top]
+            [embeddings.Answer(items[j], line[j], bool(found.ids[j] == asked.ids[i])) for j in top]
             for i, line, top in zip(rows, scores, best.tolist(), strict=True)
         ]
         kind = gallery.kinds[candidates]
         title = f"top {best.shape[1]} of {len(found.ids)} {kind}s at step {step}, right ones in green"
         if gallery.kinds[query] == "image":
             queries = [(raw[i], gallery.labels[query][i]) for i in rows]
-            figure = figures.retrieved_texts(queries, answers, title)
+            figure = embeddings.retrieved_texts(queries, answers, title)
         else:
-            figure = figures.retrieved_images([gallery.labels[query][i] for i in rows], answers, title)
+            figure = embeddings.retrieved_images([gallery.labels[query][i] for i in rows], answers, title)
         self._picture(f"retrieval/{query}_to_{candidates}", figure, step)
 
     def _project(self, gallery: Gallery, step: int) -> None:
@@ -145,8 +145,8 @@ class TensorBoard(Callback):
         tag, pictures = "held_out", None
         if gallery.first("image"):
             raw = [item for side in sides for items in gallery.examples[side].raw.values() for item in items]
-            pictures = torch.from_numpy(np.stack([figures.thumbnail(item, THUMBNAIL) for item in raw]))
-        metadata = [[figures.short(label, 80), side] for side in sides for label in gallery.labels[side]]
+            pictures = torch.from_numpy(np.stack([embeddings.thumbnail(item, THUMBNAIL) for item in raw]))
+        metadata = [[embeddings.short(label, 80), side] for side in sides for label in gallery.labels[side]]
         # the same step may have been written by a run that was stopped there; TensorBoard would complain on stdout
         shutil.rmtree(self.folder / f"{step:05d}" / tag, ignore_errors=True)
         z = torch.cat([views[side].z[:, 0] for side in sides])
@@ -157,4 +157,4 @@ class TensorBoard(Callback):
             return self.context.objective.score({query: views[query]}, {candidates: views[candidates]}).numpy()
 
     def _picture(self, tag: str, figure: Any, step: int) -> None:
-        self.writer.add_image(tag, figures.pixels(figure), step, dataformats="HWC")
+        self.writer.add_image(tag, embeddings.pixels(figure), step, dataformats="HWC")

@@ -67,7 +67,7 @@ class Verbs(click.Group):
 def report(error: Exception) -> int:
     """One message on stderr, or to the launcher of several processes; returns the exit status: 2 for a recipe, 1 for
     everything else."""
-    from workbench.launch import tell
+    from workbench.distributed.launch import tell
 
     status = 2 if type(error).__name__ == "RecipeError" else 1
     said = explain(error)

@@ -16,8 +16,8 @@ def check_(recipes: tuple[str, ...], overrides: tuple[str, ...], as_json: bool) 
 
     Example: wb check recipes/emoji_ito.yaml --set train.batch=512
     """
-    from workbench.dry import assemble
-    from workbench.recipe import RecipeError, load_recipe
+    from workbench.recipe.schema import RecipeError, load_recipe
+    from workbench.runs.cost import assemble
 
     found: dict[str, str | None] = {}
     for recipe in recipes:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from workbench.inspection import Inspection, Listing
+    from workbench.inspection.look import Inspection, Listing
 
 BUILDERS = ("emoji", "emoji-shards")
 
@@ -91,9 +91,9 @@ def inspect(
               wb data inspect emoji_ito.yaml
     """
     from workbench.errors import did_you_mean
-    from workbench.inspection import chosen, listing
-    from workbench.inspection_report import draw
-    from workbench.sources import SOURCES, open_data
+    from workbench.inspection.look import chosen, listing
+    from workbench.inspection.open_data import SOURCES, open_data
+    from workbench.inspection.report import draw
 
     if source and source not in SOURCES:
         raise click.UsageError(f"no source '{source}'{did_you_mean(source, SOURCES)}")
@@ -123,7 +123,7 @@ def _inspect(listed: Listing, indices: list[int]) -> Inspection:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from workbench.inspection import inspect
+    from workbench.inspection.look import inspect
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(file=sys.stderr), transient=True) as progress:
@@ -136,7 +136,7 @@ def _print_findings(title: str, found: Inspection, file: Path | None, shown: int
     from rich.markup import escape
     from rich.table import Table
 
-    from workbench.inspection_report import describe
+    from workbench.inspection.report import describe
 
     table = Table(box=None, pad_edge=False, show_header=False)
     for what, numbers in describe(found):

@@ -32,7 +32,7 @@ def doctor_(as_json: bool) -> None:
 
 def findings() -> dict[str, Any]:
     """Everything that is reported, as plain values."""
-    from workbench.run import environment
+    from workbench.runs.folder import environment
 
     known = environment()
     return {

@@ -29,7 +29,7 @@ def eval_(run: Path, suites: tuple[str, ...], which: str, overrides: tuple[str, 
 
     Example: wb eval runs/emoji-ito --checkpoint best --set eval.retrieval.split=test
     """
-    from workbench.inference import evaluate_run
+    from workbench.runs.inference import evaluate_run
 
     step, metrics = evaluate_run(run, which, suites, overrides)
     if as_json:

@@ -59,14 +59,14 @@ def singular(kind: str) -> str:
 
 
 def _components(kind: str) -> list[dict[str, Any]]:
-    from workbench.component import names, summary
+    from workbench.recipe.component import names, summary
 
     return [{"name": name, "summary": summary(kind, name)} for name in names(kind)]
 
 
 def _recipes() -> list[dict[str, Any]]:
     """By the first comment of the file: the command, its time, the expected result."""
-    from workbench.recipe_file import recipe_names, shipped_recipes
+    from workbench.recipe.yaml_file import recipe_names, shipped_recipes
 
     def summary(name: str) -> str:
         first = (shipped_recipes() / name).read_text(encoding="utf-8").partition("\n")[0]
@@ -77,7 +77,7 @@ def _recipes() -> list[dict[str, Any]]:
 
 def _runs(folder: Path) -> list[dict[str, Any]]:
     """Every run folder below `folder`, the latest last, with the metric that stands for it."""
-    from workbench.report import read_report
+    from workbench.runs.report import read_report
 
     files = sorted(folder.rglob("recipe.yaml"), key=lambda file: file.stat().st_mtime)
     reports = [read_report(file.parent) for file in files]

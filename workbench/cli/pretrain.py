@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from workbench.recipe import Recipe
-    from workbench.training import Outcome
+    from workbench.recipe.schema import Recipe
+    from workbench.runs.train import Outcome
 
 
 @click.command()
@@ -54,12 +54,12 @@ def pretrain_(
 
     Example: wb pretrain recipes/emoji_ito.yaml --set seed=1 --run runs/ito-1
     """
-    from workbench.recipe import load_recipe
+    from workbench.recipe.schema import load_recipe
 
     if dry and profile:
         raise click.UsageError("--profile times a training, and --dry trains nothing: leave one out")
     if nproc > 1 and not dry and "RANK" not in os.environ:
-        from workbench.launch import launch
+        from workbench.distributed.launch import launch
 
         raise SystemExit(launch(sys.argv[1:], nproc))
     loaded = load_recipe(recipe, overrides)
@@ -74,7 +74,7 @@ def pretrain_(
 def _train(recipe: Recipe, folder: Path, fresh: bool, profile: bool) -> Outcome:
     from workbench.callbacks.console import Console
     from workbench.callbacks.profile import Profile
-    from workbench.training import train
+    from workbench.runs.train import train
 
     def say(line: str) -> None:
         click.echo(line, err=True)
@@ -85,7 +85,7 @@ def _train(recipe: Recipe, folder: Path, fresh: bool, profile: bool) -> Outcome:
 
 
 def _print_outcome(outcome: Outcome, as_json: bool) -> None:
-    from workbench.report import evaluations, print_evaluations
+    from workbench.runs.report import evaluations, print_evaluations
 
     if as_json:
         facts: dict[str, Any] = {"run": str(outcome.run), "step": outcome.step, "finished": outcome.finished}
@@ -99,7 +99,7 @@ def _print_outcome(outcome: Outcome, as_json: bool) -> None:
 
 
 def _print_cost(recipe: Recipe, processes: int, as_json: bool) -> None:
-    from workbench.dry import cost, missing_data, print_cost
+    from workbench.runs.cost import cost, missing_data, print_cost
 
     found = cost(recipe, processes)
     missing = missing_data(recipe)

@@ -11,8 +11,8 @@ import click
 from workbench.cli.ls import singular
 
 if TYPE_CHECKING:
-    from workbench.documentation import Block, Documentation
-    from workbench.recipe import Recipe
+    from workbench.recipe.documentation import Block, Documentation
+    from workbench.recipe.schema import Recipe
 
 
 @click.command()
@@ -43,9 +43,9 @@ def show_(kind: str, name: str, overrides: tuple[str, ...], as_json: bool) -> No
 
 
 def _show_component(kind: str, name: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    from workbench.component import names
-    from workbench.documentation import document
     from workbench.errors import did_you_mean
+    from workbench.recipe.component import names
+    from workbench.recipe.documentation import document
 
     if ":" not in name and name not in names(kind):
         raise click.UsageError(f"no {kind} named '{name}'{did_you_mean(name, names(kind))}")
@@ -63,8 +63,8 @@ def _truth(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
     """What is known of a task with these options. Raises RecipeError."""
     from pydantic import ValidationError
 
-    from workbench.component import validate
-    from workbench.recipe_file import RecipeError, apply_override
+    from workbench.recipe.component import validate
+    from workbench.recipe.yaml_file import RecipeError, apply_override
 
     tree: dict[str, Any] = {"name": name}
     for override in overrides:
@@ -104,7 +104,7 @@ def _print_keywords(block: Block) -> None:
 
 
 def _show_recipe(name: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    from workbench.recipe import load_recipe
+    from workbench.recipe.schema import load_recipe
 
     recipe = load_recipe(name, overrides)
     terms = expansion(recipe)
@@ -139,7 +139,7 @@ def expansion(recipe: Recipe) -> dict[str, Any] | None:
 def _show_run(path: Path, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from workbench.report import print_evaluations, read_report
+    from workbench.runs.report import print_evaluations, read_report
 
     report = read_report(path)
     if as_json:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from workbench.lineup import Result
-    from workbench.recipe import Recipe
+    from workbench.recipe.schema import Recipe
+    from workbench.studies.arms import Result
 
 
 @click.command()
@@ -66,8 +66,8 @@ def synth_(
     Example: wb synth --task xor --objective clip --objective confu --seeds 3
              wb synth --task all --tasks xor,parity --plot matrix.png
     """
-    from workbench.component import load, names
     from workbench.errors import did_you_mean
+    from workbench.recipe.component import load, names
 
     if list_tasks:
         return _list_tasks(as_json)
@@ -85,10 +85,10 @@ def synth_(
     if ":" not in task and task not in known:
         raise click.UsageError(f"no task '{task}'{did_you_mean(task, [*known, 'all'])}")
     load("task", task)
-    from workbench import lineup
+    from workbench.studies import arms
 
-    arms = _arms(task, objectives, seeds, overrides)
-    results, truth = _train(task, arms, folder, jobs), lineup.truth(arms[0][1]).as_dict()
+    chosen = _recipes(task, objectives, seeds, overrides)
+    results, truth = _train(task, chosen, folder, jobs), arms.truth(chosen[0][1]).as_dict()
     if as_json:
         click.echo(json.dumps({"task": task, "truth": truth, "results": [r.as_dict() for r in results]}))
     else:
@@ -96,26 +96,26 @@ def synth_(
     return None
 
 
-def _arms(task: str, objectives: Sequence[str], seeds: int, overrides: tuple[str, ...]) -> list[tuple[str, Recipe]]:
+def _recipes(task: str, objectives: Sequence[str], seeds: int, overrides: tuple[str, ...]) -> list[tuple[str, Recipe]]:
     """(objective, recipe) of every run, each objective built once before anything starts."""
-    from workbench import lineup
+    from workbench.studies import arms
 
-    arms = [
-        (name, lineup.arm({"name": task}, name, seed, overrides))
-        for name in objectives or lineup.default(task, overrides)
+    recipes = [
+        (name, arms.recipe_of({"name": task}, name, seed, overrides))
+        for name in objectives or arms.default(task, overrides)
         for seed in range(seeds)
     ]
-    for _, recipe in arms:
+    for _, recipe in recipes:
         if recipe.seed == 0:
-            lineup.check(recipe)
-    return arms
+            arms.check(recipe)
+    return recipes
 
 
-def _train(task: str, arms: list[tuple[str, Recipe]], folder: Path | None, jobs: int) -> list[Result]:
+def _train(task: str, recipes: list[tuple[str, Recipe]], folder: Path | None, jobs: int) -> list[Result]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    from workbench import lineup
+    from workbench.studies import arms
 
     columns = (
         TextColumn("{task.description}"),
@@ -125,10 +125,10 @@ def _train(task: str, arms: list[tuple[str, Recipe]], folder: Path | None, jobs:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(file=sys.stderr)) as progress:
-        bar = progress.add_task(f"{task}: {len(arms)} runs", total=len(arms))
-        results = list(lineup.run(arms, folder, jobs, lambda shares: progress.update(bar, completed=sum(shares))))
-        progress.update(bar, completed=len(arms))
-    order = {name: i for i, (name, _) in enumerate(arms)}
+        bar = progress.add_task(f"{task}: {len(recipes)} runs", total=len(recipes))
+        results = list(arms.run(recipes, folder, jobs, lambda shares: progress.update(bar, completed=sum(shares))))
+        progress.update(bar, completed=len(recipes))
+    order = {name: i for i, (name, _) in enumerate(recipes)}
     return sorted(results, key=lambda r: (order[r.objective], r.seed))
 
 
@@ -177,7 +177,7 @@ def _list_tasks(as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from workbench.component import load, names
+    from workbench.recipe.component import load, names
 
     truths = {name: load("task", name)().truth().as_dict() for name in names("task")}
     if as_json:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from workbench.matrix import Matrix
+    from workbench.studies.matrix import Matrix
 
 
 def synth_all(
@@ -29,7 +29,7 @@ def synth_all(
     plot: Path | None,
 ) -> None:
     """Measure what is not yet in `folder`, then print, write and draw; exits with 1 when a run failed."""
-    from workbench import matrix, matrix_report, predictions
+    from workbench.studies import matrix, matrix_report, predictions
 
     chosen = [name.strip() for names in tasks for name in names.split(",") if name.strip()]
     try:
@@ -88,7 +88,7 @@ def _measure(found: Matrix, jobs: int) -> None:
 def _print(found: Matrix, title: str) -> None:
     from rich.console import Console
 
-    from workbench import matrix_report
+    from workbench.studies import matrix_report
 
     # a file or a pipe has no width, and a table of nine objectives is wider than the 80 columns it would get
     console = Console() if sys.stdout.isatty() else Console(width=160)

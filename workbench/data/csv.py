@@ -13,11 +13,11 @@ import pyarrow as pa
 from pyarrow import csv as arrow_csv
 from pydantic import PositiveInt
 
-from workbench.bad_samples import MAX_BAD, MaxBad
-from workbench.decode import MAX_PIXELS, PixelLimit
-from workbench.files import Files, require_columns
-from workbench.pairs import Keys, Pairs, Pick
-from workbench.paths import Paths, as_tuple, expand, missing
+from workbench.loading.bad_samples import MAX_BAD, MaxBad
+from workbench.loading.decode import MAX_PIXELS, PixelLimit
+from workbench.loading.pairs import Keys, Pairs, Pick
+from workbench.loading.pairs_in_lists import Files, require_columns
+from workbench.loading.paths import Paths, as_tuple, expand, missing
 from workbench.types import Skipped
 
 __all__ = ["CSV"]

@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 from pydantic import PositiveInt
 
-from workbench.feed import Feed
+from workbench.loading.feed import Feed
 from workbench.types import Batch, Classes, Items, Modality, Sample, Split
 
 __all__ = ["Emoji"]

@@ -15,11 +15,11 @@ from typing import Any
 import pyarrow as pa
 from pydantic import PositiveInt
 
-from workbench.bad_samples import MAX_BAD, MaxBad
-from workbench.decode import MAX_PIXELS, PixelLimit
-from workbench.files import Files, flat, require_columns
-from workbench.pairs import Keys, Pairs, Pick
-from workbench.paths import as_tuple
+from workbench.loading.bad_samples import MAX_BAD, MaxBad
+from workbench.loading.decode import MAX_PIXELS, PixelLimit
+from workbench.loading.pairs import Keys, Pairs, Pick
+from workbench.loading.pairs_in_lists import Files, flat, require_columns
+from workbench.loading.paths import as_tuple
 from workbench.types import Skipped
 
 __all__ = ["Folder"]

@@ -2,7 +2,7 @@
 
 A folder is what `save_to_disk` wrote, or anything that `load_dataset` reads. `streaming` reads it from front to back,
 without a copy in the cache; its order is random only as far as the buffer reaches, it depends on the number of workers,
-and a resume begins at a whole file near where the run was (workbench/stream.py).
+and a resume begins at a whole file near where the run was (workbench/loading/stream.py).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 import datasets
 from pydantic import PositiveInt
 
-from workbench.bad_samples import MAX_BAD, MaxBad
-from workbench.decode import MAX_PIXELS, PixelLimit
 from workbench.errors import BadSample, did_you_mean
-from workbench.pairs import Keys, Pick, Raw, StreamedPairs
-from workbench.paths import as_tuple
-from workbench.rows import Rows, load, read_part, undecoded
+from workbench.loading.bad_samples import MAX_BAD, MaxBad
+from workbench.loading.decode import MAX_PIXELS, PixelLimit
+from workbench.loading.pairs import Keys, Pick, Raw, StreamedPairs
+from workbench.loading.pairs_in_rows import Rows, load, read_part, undecoded
+from workbench.loading.paths import as_tuple
 
 __all__ = ["HF"]
 

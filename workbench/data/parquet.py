@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import PositiveInt
 
-from workbench.bad_samples import MAX_BAD, MaxBad
-from workbench.decode import MAX_PIXELS, PixelLimit
-from workbench.files import require_columns
-from workbench.pairs import Keys, Pairs, Pick
-from workbench.paths import Paths, as_tuple, describe, expand, missing
-from workbench.rows import Rows, load
+from workbench.loading.bad_samples import MAX_BAD, MaxBad
+from workbench.loading.decode import MAX_PIXELS, PixelLimit
+from workbench.loading.pairs import Keys, Pairs, Pick
+from workbench.loading.pairs_in_lists import require_columns
+from workbench.loading.pairs_in_rows import Rows, load
+from workbench.loading.paths import Paths, as_tuple, describe, expand, missing
 
 __all__ = ["Parquet"]
 

@@ -3,7 +3,7 @@
 The members are listed once and then read by position, so that the order is a pure function of the seed and a resume is
 exact. `streaming` reads whole tars from front to back instead, for disks that are slow at random access; its order is
 random only as far as the buffer reaches, it depends on the number of workers, and a resume begins at a whole tar near
-where the run was (workbench/stream.py). Nothing is ever unpacked: a member's name is a label, never a path.
+where the run was (workbench/loading/stream.py). Nothing is ever unpacked: a member's name is a label, never a path.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from functools import cached_property
 
 from pydantic import PositiveInt
 
-from workbench.bad_samples import MAX_BAD, MaxBad
-from workbench.decode import MAX_PIXELS, PixelLimit
 from workbench.errors import BadSample
-from workbench.pairs import Pick, Raw, StreamedPairs
-from workbench.paths import Paths, describe, expand, missing
-from workbench.tars import Tars, read_tar
+from workbench.loading.bad_samples import MAX_BAD, MaxBad
+from workbench.loading.decode import MAX_PIXELS, PixelLimit
+from workbench.loading.pairs import Pick, Raw, StreamedPairs
+from workbench.loading.pairs_in_tars import Tars, read_tar
+from workbench.loading.paths import Paths, describe, expand, missing
 
 __all__ = ["Shards"]
 

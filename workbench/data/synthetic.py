@@ -15,8 +15,8 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from synthetic.theory.presence import draw, seen_of
-from workbench.component import Spec, component
-from workbench.feed import Feed
+from workbench.loading.feed import Feed
+from workbench.recipe.component import Spec, component
 from workbench.seeds import generator
 from workbench.types import Batch, Items, Modality, Sample, Split
 

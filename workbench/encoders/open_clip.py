@@ -24,8 +24,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from workbench.augment import Augment, Normalise
-from workbench.component import did_you_mean
 from workbench.encoders._open_clip_weights import (
     Part,
     find_weights,
@@ -34,6 +32,8 @@ from workbench.encoders._open_clip_weights import (
     resize_positions,
     tower_depths,
 )
+from workbench.loading.augment import Augment, Normalise
+from workbench.recipe.component import did_you_mean
 from workbench.types import Features, Modality, Transform
 
 __all__ = ["OpenCLIP"]

@@ -18,7 +18,7 @@ from pydantic import PositiveInt
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from workbench.examples import Examples
+from workbench.scoring.examples import Examples
 from workbench.seeds import generator
 from workbench.types import Context
 

@@ -21,7 +21,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from workbench.examples import Examples
+from workbench.scoring.examples import Examples
 from workbench.seeds import generator, seed_for
 from workbench.types import Context, Side
 

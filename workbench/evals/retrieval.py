@@ -17,9 +17,9 @@ from jaxtyping import Int64
 from pydantic import PositiveInt
 from torch import Tensor
 
-from workbench.examples import Examples
-from workbench.queries import candidate_side, modalities, query_sides
-from workbench.ranking import best_ranks, chance_recall, num_positives, take
+from workbench.scoring.examples import Examples
+from workbench.scoring.queries import candidate_side, modalities, query_sides
+from workbench.scoring.ranking import best_ranks, chance_recall, num_positives, take
 from workbench.types import Context, Side, Split, Views
 
 __all__ = ["Retrieval"]

@@ -18,11 +18,11 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from synthetic.theory.presence import draw, seen_of
-from workbench.queries import candidate_side, query_sides
-from workbench.ranking import best_ranks
+from workbench.scoring.queries import candidate_side, query_sides
+from workbench.scoring.ranking import best_ranks
+from workbench.scoring.verdict import recovered
 from workbench.seeds import generator
 from workbench.types import Context, Pool, Views
-from workbench.verdict import recovered
 
 __all__ = ["Synthetic"]
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from workbench.examples import Examples
-from workbench.ranking import best_ranks
+from workbench.scoring.examples import Examples
+from workbench.scoring.ranking import best_ranks
 from workbench.types import Classes, Context, Side, View
 
 __all__ = ["ZeroShot"]

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from workbench.distributed.processes import scale_gradient
 from workbench.objectives._subset import some_member
-from workbench.parallel import scale_gradient
 from workbench.seeds import seed_for
 from workbench.terms import Scale, Term, Terms
 from workbench.types import Loss, Pool, Side, View, Views

@@ -1,0 +1,99 @@
+"""The softmax losses where only rows count: one pass over S gives value and gradient, as a row is whole in its chunk.
+
+Letters and losses as in kernels.chunked.softmax, with b = 0:
+ 1. With top_i the largest logit of row i,  E_ij = exp(S_ij - top_i)  and  total_i = sum_j E_ij,
+    row_i = top_i + log total_i.  Nothing leaves float32, whatever S is: no logit needs a reference, and total_i >= 1.
+ 2. G_ij = a_i exp(S_ij - row_i) = (a_i / total_i) E_ij,  to which the positives are added, from their own logits.
+E takes the place of S, and G that of E: S is formed once, and nothing is computed of a column (6 MND).
+
+Trap: over a group the value is complete only after its reduction, which every rank must join whatever its data.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from kernels.chunked.logits import Logits, blocks, exp_, softplus
+from kernels.chunked.positives import OneToOne, Positives
+from kernels.chunked.softmax import Means, Operands, Products, by_segments, dot, segment_softmax
+from kernels.distributed import sum_over
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int64
+
+
+def solve(
+    positives: str, logits: Logits, P: Positives | OneToOne, w: Means, operands: Operands, group: Any
+) -> tuple[Float[Tensor, ""], Products]:
+    """As kernels.chunked.softmax.solve, for w.b = 0."""
+    listed = P.few or positives != "mean"
+    attraction, finish = (torch.zeros_like(logits.t), None) if listed else by_segments(logits, P, w)
+    value, none = -attraction, torch.empty(0, dtype=torch.int64, device=logits.t.device)
+
+    def gradient(rows: slice, S: Tensor) -> Tensor:
+        i, j = P.pairs(rows) if listed else (none, none)
+        value.add_(_LOSS[positives](S, i, j, w.a[rows], w.an[rows]))
+        return S
+
+    products = logits.products(gradient, *operands)
+    if finish is not None:
+        finish(*products)
+    # rounding may take it below its floor; the exact value never is
+    return sum_over(group, value)[0].clamp_min(w.floor if positives == "mean" else 0.0), products
+
+
+# Each of these is given the logits S of some rows, their positives as pairs (i, j), and a and a/n of these rows.
+# It returns sum_i a_i l_i, and leaves G in the place of S.
+
+
+def _mean(
+    S: Float[Tensor, "m n"], i: Int64[Tensor, " k"], j: Int64[Tensor, " k"], a: Float[Tensor, " m"], an: Tensor
+) -> Float[Tensor, ""]:
+    s = S[i, j]
+    row, total = _exponentials(S)
+    S.mul_((a / total)[:, None])
+    S[i, j] -= an[i]
+    return dot(a, row) - an[i] @ s
+
+
+def _logsum(
+    S: Float[Tensor, "m n"], i: Int64[Tensor, " k"], j: Int64[Tensor, " k"], a: Float[Tensor, " m"], an: Tensor
+) -> Float[Tensor, ""]:
+    s = S[i, j]
+    positive, share = segment_softmax(s, i, S.shape[0])
+    row, total = _exponentials(S)
+    S.mul_((a / total)[:, None])
+    S[i, j] -= a[i] * share
+    # without a positive the difference is infinite or no number; rounding may take it below 0
+    return a @ torch.where(a > 0, row - positive, 0.0).clamp_min(0.0)
+
+
+def _each(
+    S: Float[Tensor, "m n"], i: Int64[Tensor, " k"], j: Int64[Tensor, " k"], a: Float[Tensor, " m"], an: Tensor
+) -> Float[Tensor, ""]:
+    s = S[i, j]
+    S[i, j] = -torch.inf  # the log-sum-exp is that of the negatives
+    row, total = _exponentials(S)
+    from_row = row[i] - s
+    pull = an[i] * from_row.sigmoid()
+    S.mul_((torch.zeros_like(a).index_add_(0, i, pull) / total)[:, None])
+    S[i, j] = -pull
+    return an[i] @ softplus(from_row)
+
+
+_LOSS = {"mean": _mean, "logsum": _logsum, "each": _each}
+
+
+def _exponentials(S: Float[Tensor, "m n"]) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
+    """(row, total) of step 1, and E in the place of S. Where everything is excluded: -inf, 1 and 0."""
+    tops, totals = [], []
+    for (block,) in blocks(S):
+        top = block.amax(1) if block.shape[1] else block.new_full((len(block),), -torch.inf)
+        top = top.clamp_min_(torch.finfo(S.dtype).min)  # -inf - -inf would be NaN
+        totals.append(exp_(block.sub_(top[:, None])).sum(1))
+        tops.append(top)
+    top, total = (v[0] if len(v) == 1 else torch.cat(v) for v in (tops, totals))
+    return top + total.log(), total.clamp_min_(1.0)

@@ -1,0 +1,231 @@
+"""The three softmax losses over several positives: their values, and their gradients on chunks of logits.
+
+Letters: S = t X Y^T; P_ij = 1 where i and j are positives; n_i, m_j = positives of row i, of column j; a_i, b_j =
+weights of the row and column means; row_i, column_j = log-sum-exps. The loss is sum_i a_i l_i + sum_j b_j l'_j.
+
+ 1. The dense part of G = dL/dS is the same for all:  G_ij = a_i exp(S_ij - row_i) + b_j exp(S_ij - column_j), where
+    the log-sum-exps run over everything (mean, logsum) or over the negatives (each).
+ 2. mean    l_i = row_i - (1/n_i) sum_p S_ip.          SupCon's L_out (arXiv 2004.11362, eq. 2); its floor is log n_i.
+            G_ij -= P_ij (a_i/n_i + b_j/m_j): no function of S, so it can reach dL/dX and dL/dY as segment sums.
+ 3. logsum  l_i = row_i - row+_i, row+ over the positives.      MIL-NCE (arXiv 1912.06430, eq. 1); its floor is 0.
+            G_ij -= P_ij [a_i exp(S_ij - row+_i) + b_j exp(S_ij - column+_j)].
+ 4. each    l_i = (1/n_i) sum_p [log(e^S_ip + e^row_i) - S_ip] = (1/n_i) sum_p softplus(row_i - S_ip), row over the
+            negatives: NT-Xent (arXiv 2002.05709) for each positive alone; its floor is 0.
+            With B_i = sum_p sigmoid(row_i - S_ip), dl_i/drow_i = B_i/n_i: the negatives carry a_i B_i/n_i in the place
+            of a_i in step 1, and  G_ip = -(a_i/n_i) sigmoid(row_i - S_ip) - (b_p/m_p) sigmoid(column_p - S_ip).
+
+Trap: over a group, sums over rows are complete only after a reduction, which every rank must join whatever its data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from kernels.chunked.logits import ByChunk, Logits, softplus
+from kernels.chunked.positives import OneToOne, Positives
+from kernels.chunked.present import Side
+from kernels.distributed import lse_over, sum_over
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int64
+
+
+Operands = tuple[Tensor | None, Tensor | None]
+"""(Y, t X), what G is multiplied with; None where that product is not wanted"""
+Products = tuple[Tensor | None, Tensor | None]
+"""(G Y, t G^T X)"""
+Finish = Callable[[Tensor | None, Tensor | None], None]
+
+
+class Means(NamedTuple):
+    """The weights of the two means; 0 where there is no positive, and all columns' when only rows count."""
+
+    a: Float[Tensor, " m"]
+    b: Float[Tensor, " n"]
+    an: Float[Tensor, " m"]
+    """a_i / n_i"""
+    bm: Float[Tensor, " n"]
+    """b_j / m_j, m_j counted in the strips of all ranks"""
+    floor: Float[Tensor, ""] | float
+    """sum_i a_i log n_i + sum_j b_j log m_j: the loss `mean` when all positives agree and no negative does"""
+
+
+class Solution(NamedTuple):
+    value: Float[Tensor, ""]
+    gradient: ByChunk
+    """(rows, S[rows]) -> G[rows], in the memory of S"""
+    finish: Finish = lambda GY, GX: None
+    """adds to (G Y, t G^T X), where they are wanted, what is not in `gradient`"""
+
+
+def means(P: Positives | OneToOne, rows: Side, columns: Side, symmetric: bool, group: Any) -> Means:
+    half = 0.5 if symmetric else 0.0
+    if isinstance(P, OneToOne) and rows.uniform and columns.uniform and group is None:
+        a, b = (s.z.new_full((s.num,), f / max(s.num, 1)) for s, f in ((rows, 1 - half), (columns, half)))
+        return Means(a, b, a, b, 0.0)
+    return means_of(P.row_count, P.column_count, rows.weight, columns.weight, symmetric, group)
+
+
+def means_of(
+    row_count: Int64[Tensor, " m"],
+    column_count: Int64[Tensor, " n"],
+    row_weight: Float[Tensor, " m"],
+    column_weight: Float[Tensor, " n"],
+    symmetric: bool,
+    group: Any,
+) -> Means:
+    """From the positives of each row and, in this rank's strip, of each column; nothing is read back to the host."""
+    half = 0.5 if symmetric else 0.0
+    n, (m,) = row_count, sum_over(group, column_count)
+    a, b = row_weight * (n > 0), column_weight * (m > 0)
+    (total,) = sum_over(group, a.sum())
+    tiny = torch.finfo(a.dtype).tiny
+    a *= (1 - half) / total.clamp_min(tiny)
+    b *= half / b.sum().clamp_min(tiny)
+    n, m = n.clamp_min(1).to(a.dtype), m.clamp_min(1).to(a.dtype)
+    (floor,) = sum_over(group, a @ n.log())
+    return Means(a, b, a / n, b / m, floor + b @ m.log())
+
+
+def solve(
+    positives: str, logits: Logits, P: Positives | OneToOne, w: Means, operands: Operands, group: Any
+) -> tuple[Float[Tensor, ""], Products]:
+    """The loss, and the products of its gradient with the operands."""
+    loss = _LOSS[positives](logits, P, w, group)
+    if all(z is None for z in operands):
+        return loss.value, (None, None)
+    products = logits.products(loss.gradient, *operands)
+    loss.finish(*products)
+    return loss.value, products
+
+
+def _mean(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solution:
+    if not P.few:
+        return _mean_by_segments(logits, P, w, group)
+    attraction = torch.zeros_like(logits.t)  # sum of P_ij (a_i/n_i + b_j/m_j) S_ij
+
+    def read_positives(rows: slice, S: Tensor) -> None:
+        i, j = P.pairs(rows)
+        attraction.add_((w.an[rows][i] + w.bm[j]) @ S[i, j])
+
+    lse = logits.lse(group, read=read_positives, keep=True)
+    (local,) = sum_over(group, dot(w.a, lse.row) - attraction)
+    # Rounding may take the difference below its floor; the exact value never is.
+    value = (local + dot(w.b, lse.column)).clamp_min(w.floor)
+
+    def gradient(rows: slice, S: Tensor) -> Tensor:
+        i, j = P.pairs(rows)
+        G = lse.gradient(rows, S, w.a, w.b)
+        G[i, j] -= w.an[rows][i] + w.bm[j]
+        return G
+
+    return Solution(value, gradient)
+
+
+def _mean_by_segments(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solution:
+    """The same for any number of positives: they never meet S, only X and Y."""
+    lse = logits.lse(group, keep=True)
+    attraction, finish = by_segments(logits, P, w)
+    (local,) = sum_over(group, dot(w.a, lse.row) - attraction)
+    value = (local + dot(w.b, lse.column)).clamp_min(w.floor)
+
+    def gradient(rows: slice, S: Tensor) -> Tensor:
+        return lse.gradient(rows, S, w.a, w.b)
+
+    return Solution(value, gradient, finish)
+
+
+def by_segments(logits: Logits, P: Positives | OneToOne, w: Means) -> tuple[Float[Tensor, ""], Finish]:
+    """sum_ij P_ij (a_i/n_i + b_j/m_j) S_ij, and what subtracts its gradient from the products."""
+    tx, y = logits.tx, logits.y
+    PY = P.rows(y * w.bm[:, None]).addcmul_(P.rows(y), w.an[:, None])
+
+    def finish(GY: Tensor | None, GX: Tensor | None) -> None:
+        if GY is not None:
+            GY.sub_(PY)
+        if GX is not None:
+            GX.sub_(P.columns(tx * w.an[:, None])).addcmul_(P.columns(tx), w.bm[:, None], value=-1)
+
+    return (tx * PY).sum(), finish
+
+
+def _logsum(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solution:
+    row_positive = torch.full_like(w.a, -torch.inf)
+    column_positive = torch.full_like(w.b, -torch.inf)
+
+    def read_positives(rows: slice, S: Tensor) -> None:
+        i, j = P.pairs(rows)
+        s = S[i, j]
+        row_positive[rows] = segment_softmax(s, i, S.shape[0])[0]
+        column_positive.copy_(torch.logaddexp(column_positive, segment_softmax(s, j, S.shape[1])[0]))
+
+    lse = logits.lse(group, read=read_positives, keep=True)
+    column_positive = lse_over(group, column_positive)
+    # without a positive the difference is infinite or no number; rounding may take it below 0
+    row = torch.where(w.a > 0, lse.row - row_positive, 0.0).clamp_min(0.0)
+    column = torch.where(w.b > 0, lse.column - column_positive, 0.0).clamp_min(0.0)
+    (local,) = sum_over(group, w.a @ row)
+    value = local + w.b @ column
+
+    def gradient(rows: slice, S: Tensor) -> Tensor:
+        i, j = P.pairs(rows)
+        s = S[i, j]
+        from_row = w.a[rows][i] * (s - row_positive[rows][i]).exp()
+        from_column = w.b[j] * (s - column_positive[j]).exp()
+        G = lse.gradient(rows, S, w.a, w.b)
+        G[i, j] -= from_row + from_column
+        return G
+
+    return Solution(value, gradient)
+
+
+def _each(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solution:
+    few: list[tuple[slice, Tensor]] = []
+
+    def keep_positives(rows: slice, S: Tensor) -> None:
+        few.append((rows, S[P.pairs(rows)]))
+
+    negatives = logits.lse(group, read=keep_positives if P.few else None, without=P.pairs, keep=True)
+    positives = few if P.few else ((rows, S[P.pairs(rows)]) for rows, S in logits)
+    B, C = torch.zeros_like(w.a), torch.zeros_like(w.b)
+    value = torch.zeros_like(logits.t)
+    for rows, s in positives:
+        i, j = P.pairs(rows)
+        from_row, from_column = negatives.row[rows][i] - s, negatives.column[j] - s
+        B[rows] = B[rows].index_add(0, i, from_row.sigmoid())
+        C.index_add_(0, j, from_column.sigmoid())
+        value += w.an[rows][i] @ softplus(from_row) + w.bm[j] @ softplus(from_column)
+    value, C = sum_over(group, value, C)
+
+    def gradient(rows: slice, S: Tensor) -> Tensor:
+        i, j = P.pairs(rows)
+        s = S[i, j]
+        S[i, j] = -torch.inf
+        G = negatives.gradient(rows, S, w.an * B, w.bm * C)
+        from_row, from_column = negatives.row[rows][i] - s, negatives.column[j] - s
+        G[i, j] = -w.an[rows][i] * from_row.sigmoid() - w.bm[j] * from_column.sigmoid()
+        return G
+
+    return Solution(value, gradient)
+
+
+_LOSS = {"mean": _mean, "logsum": _logsum, "each": _each}
+
+
+def dot(weight: Tensor, value: Tensor) -> Float[Tensor, ""]:
+    """sum of weight * value, where a weight of 0 silences -inf"""
+    return weight @ value.clamp_min(torch.finfo(value.dtype).min)
+
+
+def segment_softmax(
+    s: Float[Tensor, " k"], segment: Int64[Tensor, " k"], num: int
+) -> tuple[Float[Tensor, " num"], Float[Tensor, " k"]]:
+    """(log-sum-exp of s over each segment, -inf where it is empty; the softmax of s in its segment)."""
+    top = s.new_full((num,), -torch.inf).scatter_reduce_(0, segment, s, "amax")
+    e = (s - top[segment]).exp()
+    total = torch.zeros_like(top).index_add_(0, segment, e)
+    return top + total.log(), e.div_(total[segment])

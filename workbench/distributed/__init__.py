@@ -1,0 +1,1 @@
+"""All that knows of more than one process: groups, divided weights, the launcher."""

@@ -1,0 +1,1 @@
+"""What people look at: drawings of embeddings, contact sheets, layouts of dashboards."""

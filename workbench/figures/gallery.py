@@ -1,0 +1,133 @@
+"""The few held-out examples that a run's pictures show: the same at every evaluation, so that pictures compare.
+
+The trap: among these few a right answer ranks higher than among a whole split, so a picture says of how many it chose
+and is no substitute for the retrieval metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, TypeVar
+
+import torch
+
+from workbench.scoring.examples import Examples
+from workbench.types import Context, Modality, Side, Split, Views
+
+T = TypeVar("T")
+
+ROOM = 300
+"""items of a side, at most"""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Up to `ROOM` examples of every side of an objective that a split can show, with a label each.
+
+    The first side of images (where there is none, the first side) spreads over the split; every other side shows the
+    first example of each of its ids.
+    """
+
+    examples: dict[str, Examples]
+    labels: dict[str, list[str]]
+    kinds: dict[str, str]
+    """{side: vector, image, text, or fused}"""
+
+    @staticmethod
+    def of(context: Context, split_name: str) -> Gallery:
+        """Chosen from one split. Raises ValueError when there is no such split."""
+        split = context.data.split(split_name)
+        sides = {str(side): side for side in context.objective.all_sides if _can_show(split, side)}
+        kinds = {
+            name: "fused" if len(side.members) > 1 else context.data.modalities[side.members[0]].kind
+            for name, side in sides.items()
+        }
+        examples = _choose({name: Examples.of(split, name) for name in sides}, kinds)
+        texts = [name for name, kind in kinds.items() if kind == "text"]
+        named = {id_: label for text in texts[:1] for id_, label in _by_id(examples[text]).items()}
+        labels = {name: _labels(chosen, context.data.modalities, named) for name, chosen in examples.items()}
+        return Gallery(examples, labels, kinds)
+
+    def embed(self, context: Context) -> Views:
+        """One view of every example, by side, from the model as it is now."""
+        return {name: examples.embed(context) for name, examples in self.examples.items()}
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Sides that share no modality: what a contrast may set against each other."""
+        disjoint = [
+            (a, b)
+            for a, b in combinations(self.examples, 2)
+            if not set(self.examples[a].side.members) & set(self.examples[b].side.members)
+        ]
+        return [(b, a) if self.kinds[b] == "fused" and self.kinds[a] != "fused" else (a, b) for a, b in disjoint]
+
+    def first(self, kind: str) -> str | None:
+        """The first side of a kind."""
+        return next((name for name, of in self.kinds.items() if of == kind), None)
+
+    def matches(self, query: str, candidates: str, room: int) -> tuple[list[int], list[int]]:
+        """Rows of the two sides with equal ids, one of each id: the diagonal of a heat map.
+
+        Candidates that are codes are sorted by code, so that equal ones make a block.
+        """
+        rows, partners = _first_rows(self.examples[query]), _first_rows(self.examples[candidates])
+        ids = spread([i for i in rows if i in partners], room)
+        if self.kinds[candidates] == "vector":
+            ids.sort(key=lambda i: self.labels[candidates][partners[i]])
+        return [rows[i] for i in ids], [partners[i] for i in ids]
+
+
+def spread(items: Sequence[T], room: int) -> list[T]:
+    """At most `room` of them, evenly spaced, in their order."""
+    count = min(room, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
+
+
+def _can_show(split: Split, side: Side) -> bool:
+    return set(side.members) <= set(split.items) and (len(side.members) == 1 or split.paired)
+
+
+def _choose(examples: dict[str, Examples], kinds: dict[str, str]) -> dict[str, Examples]:
+    if not examples:
+        return {}
+    lead = next((name for name, kind in kinds.items() if kind == "image"), next(iter(kinds)))
+    everywhere = set.intersection(*(set(of_side.ids.tolist()) for of_side in examples.values()))
+    rows = {lead: spread([i for i, id_ in enumerate(examples[lead].ids.tolist()) if id_ in everywhere], ROOM)}
+    shown = set(examples[lead].ids[rows[lead]].tolist())
+    for name in examples.keys() - {lead}:
+        rows[name] = [row for id_, row in _first_rows(examples[name]).items() if id_ in shown]
+    return {name: of_side.take(torch.tensor(rows[name], dtype=torch.int64)) for name, of_side in examples.items()}
+
+
+def _first_rows(examples: Examples) -> dict[int, int]:
+    """{id: its first row}"""
+    rows: dict[int, int] = {}
+    for row, id_ in enumerate(examples.ids.tolist()):
+        rows.setdefault(id_, row)
+    return rows
+
+
+def _by_id(texts: Examples) -> dict[int, str]:
+    (raw,) = texts.raw.values()
+    return {id_: str(raw[row]) for id_, row in _first_rows(texts).items()}
+
+
+def _labels(examples: Examples, modalities: Any, named: dict[int, str]) -> list[str]:
+    columns = [
+        [_label(modalities[m], raw, row, named.get(id_, f"#{id_}")) for row, id_ in enumerate(examples.ids.tolist())]
+        for m, raw in examples.raw.items()
+    ]
+    return [" + ".join(labels) for labels in zip(*columns, strict=True)]
+
+
+def _label(modality: Modality, raw: Sequence[Any], row: int, name: str) -> str:
+    """A text itself, the bits of a code, else the name of the id; pictures are not decoded for it."""
+    if modality.kind == "text":
+        return str(raw[row])
+    if modality.kind == "vector":
+        values = torch.as_tensor(raw[row]).flatten().tolist()
+        if set(values) <= {0.0, 1.0} and len(values) <= 16:
+            return "".join(f"{x:.0f}" for x in values)
+    return name

@@ -1,0 +1,238 @@
+"""A look at every pair of a data set before it is trained on: sizes, captions, what is bad, how fast it decodes.
+
+The trap: captions that several images share are false negatives of each other while a sample is its own id, as in all
+sources here but emoji; how many there are in a batch depends on its size, the share of all captions does not.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from array import array
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from open_clip import SimpleTokenizer
+from PIL import Image
+
+from workbench.errors import BadSample, DataLost
+from workbench.loading.decode import FORMATS, decode_image
+from workbench.loading.pairs import Pairs, Table, clean
+from workbench.loading.paths import expand
+from workbench.seeds import seed_for
+from workbench.types import Skipped, Split
+
+CONTEXT = 77
+"""tokens of CLIP's texts, its begin and its end included"""
+
+
+class Seen(NamedTuple):
+    """One sample."""
+
+    image: Image.Image
+    captions: list[str]
+    concept: int
+    """samples of one concept share their captions rightly"""
+    bytes: int | None = None
+    format: str | None = None
+    mode: str | None = None
+    animated: bool = False
+
+
+class Listing(Protocol):
+    """Samples that can be looked at, one by one."""
+
+    @property
+    def left_out(self) -> Sequence[Skipped]: ...
+
+    @property
+    def files(self) -> int | None: ...
+
+    def __len__(self) -> int: ...
+
+    def see(self, index: int) -> Seen:
+        """Raises BadSample."""
+        ...
+
+
+class _OfPairs:
+    """The pairs of a source, as they are stored."""
+
+    def __init__(self, data: Pairs) -> None:
+        self.table: Table = data.table(
+            data.path
+        )  # not `data.train`, which refuses many bad ones instead of naming them
+        self.left_out, self.max_pixels = self.table.left_out, data.max_pixels
+        listed = isinstance(data.path, str | tuple) and expand(data.path)[0]
+        self.files = len(listed) if listed else None
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def see(self, index: int) -> Seen:
+        try:
+            encoded = self.table.image(index)
+            image, captions = decode_image(encoded, self.max_pixels), clean(self.table.captions(index))
+        except DataLost as error:
+            raise ValueError(str(error)) from None
+        except (OSError, ValueError) as error:
+            raise BadSample(self.table.name(index), str(error)) from None
+        header = Image.open(io.BytesIO(encoded), formats=FORMATS)
+        animated = False
+        with suppress(Exception):  # the first frame is sound: whatever is wrong with the second one is nobody's concern
+            animated = bool(getattr(header, "is_animated", False))
+        return Seen(image, captions, index, len(encoded), header.format, header.mode, animated)
+
+
+class _OfSplit:
+    """A data set of another kind, by its training split: images and texts that ids link."""
+
+    left_out: Sequence[Skipped] = ()
+    files = None
+
+    def __init__(self, split: Split) -> None:
+        self.images, texts = split.items["image"], split.items["text"]
+        self.captions: dict[int, list[str]] = {}
+        for text, id_ in zip(texts.raw, texts.ids.tolist(), strict=True):
+            self.captions.setdefault(id_, []).append(text)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def see(self, index: int) -> Seen:
+        concept = int(self.images.ids[index])
+        return Seen(self.images.raw[index], self.captions.get(concept, []), concept)
+
+
+def listing(data: Any) -> Listing:
+    """Raises ValueError when the data has no images with texts, or is not there."""
+    if isinstance(data, Pairs):
+        return _OfPairs(data)
+    if not {"image", "text"} <= set(data.modalities):
+        raise ValueError(f"only images with texts can be inspected; this data has {', '.join(data.modalities)}")
+    return _OfSplit(data.split("train"))
+
+
+@dataclass
+class Inspection:
+    """What was found. Where three numbers stand together, they are the smallest, the median and the largest."""
+
+    pairs: int
+    files: int | None
+    inspected: int
+    usable: int
+    images: dict[str, Any]
+    captions: dict[str, Any]
+    bad: list[Skipped]
+    images_per_second: float
+    """read and decoded, by one process"""
+    good: array[int] = field(repr=False)
+    """indices of usable samples"""
+
+    def as_dict(self, shown: int = 10) -> dict[str, Any]:
+        """Plain values, with the first bad samples."""
+        whole = {key: value for key, value in vars(self).items() if key != "good"}
+        first = [bad._asdict() for bad in self.bad[:shown]]
+        return whole | {"bad": {"number": len(self.bad), "first": first}}
+
+
+def chosen(count: int, limit: int | None) -> list[int]:
+    """All indices, or `limit` random ones, the same every time, in the order in which they are stored."""
+    if limit is None or limit >= count:
+        return list(range(count))
+    rng = np.random.default_rng(seed_for("inspect", count))
+    return sorted(rng.choice(count, limit, replace=False).tolist())
+
+
+def inspect(data: Listing, indices: Sequence[int], progress: Callable[[int], None] = lambda _: None) -> Inspection:
+    """Decode the samples of `indices`. Raises ValueError when files vanish meanwhile."""
+    images, captions, bad, good = Images(), Captions(), list(data.left_out), array("q")
+    seconds = 0.0
+    for number, index in enumerate(indices, 1):
+        start = time.perf_counter()
+        try:
+            seen = data.see(index)
+        except BadSample as error:
+            bad.append(Skipped(error.name, error.reason))
+            continue
+        finally:
+            seconds += time.perf_counter() - start
+            progress(number)
+        images.add(seen)
+        captions.add(seen)
+        good.append(index)
+    return Inspection(
+        len(data), data.files, len(indices), len(good), images.facts(), captions.facts(), bad,
+        len(indices) / seconds if seconds else 0.0, good,
+    )  # fmt: skip
+
+
+class Images:
+    """Sizes and kinds, in arrays: there may be millions."""
+
+    def __init__(self) -> None:
+        self.widths, self.heights, self.bytes = array("i"), array("i"), array("q")
+        self.formats: Counter[str] = Counter()
+        self.modes: Counter[str] = Counter()
+        self.animated = 0
+
+    def add(self, seen: Seen) -> None:
+        self.widths.append(seen.image.width)
+        self.heights.append(seen.image.height)
+        if seen.bytes is not None:
+            self.bytes.append(seen.bytes)
+            self.formats[seen.format or "?"] += 1
+            self.modes[seen.mode or "?"] += 1
+        self.animated += seen.animated
+
+    def facts(self) -> dict[str, Any]:
+        pixels = np.array(self.widths, np.int64) * np.array(self.heights, np.int64)
+        order = np.argsort(pixels, kind="stable").tolist()
+        places = [order[0], order[(len(order) - 1) // 2], order[-1]] if order else []
+        return {
+            "sizes": [[self.widths[at], self.heights[at]] for at in places],  # by area
+            "bytes": three(self.bytes),
+            "formats": dict(self.formats.most_common()),
+            "modes": dict(self.modes.most_common()),
+            "animated": self.animated,
+        }
+
+
+class Captions:
+    """Numbers, lengths and repetitions; of each text only a hash is kept."""
+
+    def __init__(self) -> None:
+        self.tokenizer = SimpleTokenizer()
+        self.of_image: Counter[int] = Counter()
+        self.tokens, self.hashes = array("i"), array("q")
+        self.concepts: set[int] = set()
+
+    def add(self, seen: Seen) -> None:
+        self.of_image[len(seen.captions)] += 1
+        if seen.concept in self.concepts:
+            return
+        self.concepts.add(seen.concept)
+        self.tokens.extend(len(self.tokenizer.encode(text)) + 2 for text in seen.captions)
+        self.hashes.extend(map(hash, set(seen.captions)))
+
+    def facts(self) -> dict[str, Any]:
+        _, times = np.unique(np.array(self.hashes, np.int64), return_counts=True)
+        lengths = np.array(self.tokens)
+        return {
+            "number": len(self.tokens),
+            "per_image": three(list(self.of_image.elements())),
+            "histogram": dict(sorted(self.of_image.items())),
+            "tokens": three(self.tokens),
+            "cut": float((lengths > CONTEXT).mean()) if len(lengths) else 0.0,
+            "shared": float(times[times > 1].sum() / times.sum()) if len(times) else 0.0,
+        }
+
+
+def three(numbers: Sequence[int]) -> list[int]:
+    """Smallest, median (the lower one) and largest; nothing of nothing."""
+    ordered = np.sort(np.asarray(numbers))
+    return [int(ordered[0]), int(ordered[(len(ordered) - 1) // 2]), int(ordered[-1])] if len(ordered) else []

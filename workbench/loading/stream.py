@@ -1,0 +1,145 @@
+"""The feed of data that is read from front to back: whole tars in random order through a shuffle buffer.
+
+What is promised: every epoch visits the parts in another order, no part goes to two workers in one epoch, a bad sample
+is skipped and counted, and no process ever waits for another one's data. What is not, against `Feed.load`: batches
+depend on the number of workers and processes, a pass is over when its steps are, not when its samples are, and a
+resume begins at the next whole part near where the run was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from workbench.errors import BadSample
+from workbench.loading.feed import (
+    TRIES,
+    Collate,
+    Feed,
+    Ready,
+    all_bad,
+    epoch_steps,
+    ignore_stops,
+    transformed,
+    unless_error,
+)
+from workbench.seeds import seed_for
+from workbench.types import Batch, Modality, Sample, Skipped
+
+T = TypeVar("T")
+
+
+class StreamStyle(Protocol):
+    """A data set of parts that are read from front to back: what `stream` can batch."""
+
+    @property
+    def modalities(self) -> Mapping[str, Modality]: ...
+
+    def __len__(self) -> int:
+        """samples in an epoch, for its number of steps"""
+        ...
+
+    def read(self, part: int) -> Iterator[Any]:
+        """The raw samples of a part, still encoded, as the shuffle buffer holds many; a BadSample among them is one
+        that could not even be read."""
+        ...
+
+    def decode(self, raw: Any, id: int, rng: np.random.Generator) -> Sample:
+        """Raises BadSample."""
+        ...
+
+
+def stream(data: StreamStyle, feed: Feed, start: int, parts: int, buffer: int) -> Iterator[Batch]:
+    """Endless batches from about step `start` on. Raises ValueError when there are fewer parts than readers."""
+    readers = feed.world * max(1, feed.workers)
+    if parts < readers:
+        raise ValueError(
+            f"streaming reads {parts} parts (tars, files) with {readers} readers (processes x parallel.workers): set "
+            f"parallel.workers={parts // feed.world} or less, split them smaller, or set data.streaming=false"
+        )
+    loader = DataLoader(
+        _Stream(data, feed, start, parts, buffer),
+        batch_size=None,  # a worker makes whole batches
+        num_workers=feed.workers,
+        collate_fn=_as_it_is,
+        worker_init_fn=ignore_stops,
+        pin_memory=torch.cuda.is_available(),
+    )
+    yield from unless_error(loader)
+
+
+@dataclass
+class _Stream(IterableDataset):
+    data: StreamStyle
+    feed: Feed
+    start: int
+    parts: int
+    buffer: int
+
+    def __iter__(self) -> Iterator[Batch | Exception]:
+        info = get_worker_info()
+        workers, worker = (info.num_workers, info.id) if info else (1, 0)
+        reader, readers = self.feed.rank * workers + worker, self.feed.world * workers
+        rng = np.random.default_rng(seed_for(self.feed.seed, "stream", self.start, reader))
+        raws = shuffled(self._raws(reader, readers), self.buffer, rng)
+        collate = Collate(self.data.modalities)
+        ready: list[Ready] = []
+        bad: list[Skipped] = []
+        for epoch, id, raw in raws:
+            try:
+                if isinstance(raw, BadSample):
+                    raise raw
+                sample_rng = np.random.default_rng(seed_for(self.feed.seed, "sample", epoch, id))
+                sample = self.data.decode(raw, id, sample_rng)
+            except BadSample as error:
+                bad.append(Skipped(error.name, error.reason))
+                if len(bad) >= TRIES:
+                    break
+                continue
+            inputs = transformed(sample, self.feed.transforms, (self.feed.seed, epoch, id))
+            ready.append(Ready(inputs, id, sample.targets, bad))
+            bad = []
+            if len(ready) == self.feed.batch // self.feed.world:
+                yield collate(ready)
+                ready = []
+        yield all_bad(bad) if bad else ValueError(f"streaming found no sample in the parts of reader {reader}")
+
+    def _raws(self, reader: int, readers: int) -> Iterator[tuple[int, int, Any]]:
+        """(epoch, id, raw sample) in the order of the parts, epoch after epoch; ends when a pass finds nothing."""
+        steps = epoch_steps(len(self.data), self.feed.batch)
+        first, at = divmod(self.start, steps)
+        for epoch in count(first):
+            order = np.random.default_rng(seed_for(self.feed.seed, "parts", epoch)).permutation(self.parts)
+            mine = order[reader::readers].tolist()
+            found = False
+            for part in mine[len(mine) * at // steps :]:
+                for place, raw in enumerate(self.data.read(part)):
+                    found = True
+                    yield epoch, (part << 32) + place, raw
+            if not found and not at:
+                return
+            at = 0
+
+
+def shuffled(items: Iterable[T], size: int, rng: np.random.Generator) -> Iterator[T]:
+    """Each item in exchange for a random one of the `size` that wait; the last ones in random order."""
+    waiting: list[T] = []
+    for item in items:
+        if len(waiting) < size:
+            waiting.append(item)
+            continue
+        place = int(rng.integers(size))
+        yield waiting[place]
+        waiting[place] = item
+    for place in rng.permutation(len(waiting)).tolist():
+        yield waiting[place]
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,131 @@
+"""What a component says about itself: its docstring, and its keywords with types, defaults and descriptions.
+
+A keyword is documented where it lives, in the `Args:` of the class; everything that prints documentation reads it here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from workbench.recipe.component import load, schema
+
+REQUIRED = "required"
+
+PLACES = {
+    "encoder": ("model", "encoders", "MODALITY"),
+    "fusion": ("model", "fusion"),
+    "objective": ("objective",),
+    "data": ("data",),
+    "eval": ("eval",),
+    "task": ("data", "task"),
+}
+"""{kind: the keys of a recipe that lead to its block}"""
+
+NAMES = {"integer": "int", "number": "float", "string": "text", "boolean": "true or false", "object": "a block"}
+BOUNDS = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
+
+
+@dataclass(frozen=True)
+class Keyword:
+    """One key of a block."""
+
+    name: str
+    type: str
+    default: Any
+    """a plain value, or REQUIRED"""
+    description: str
+
+
+@dataclass(frozen=True)
+class Block:
+    """What may be written in a block of a recipe."""
+
+    text: str
+    keywords: list[Keyword]
+
+
+@dataclass(frozen=True)
+class Documentation:
+    """A component, from its source."""
+
+    kind: str
+    name: str
+    file: str
+    block: Block
+    inner: dict[str, Block]
+    """blocks that its keywords take, by the name of their type"""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"example": self.example()}
+
+    def example(self) -> str:
+        """The component in a recipe, every default written out; what must be given is in angle brackets."""
+        values = {k.name: f"<{k.type}>" if k.default == REQUIRED else k.default for k in self.block.keywords}
+        places = PLACES[self.kind]
+        tree: dict[str, Any] = {"name": self.name} | values
+        if self.kind == "eval" and ":" not in self.name:  # the key names it
+            tree, places = values, (*places, self.name)
+        for key in reversed(places):
+            tree = {key: tree}
+        return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+
+
+def document(kind: str, name: str) -> Documentation:
+    """Documentation of a component, or of the user's `path.to.module:Class`. Raises ValueError when there is none."""
+    component = load(kind, name)
+    found = schema(component).model_json_schema(by_alias=True)
+    inner = {name: _block(block, block.get("description", "")) for name, block in found.get("$defs", {}).items()}
+    file = Path(inspect.getfile(component)).resolve()
+    here = Path.cwd()
+    shown = file.relative_to(here) if file.is_relative_to(here) else file
+    return Documentation(kind, name, str(shown), _block(found, inspect.getdoc(component) or ""), inner)
+
+
+def _block(found: dict[str, Any], doc: str) -> Block:
+    text, descriptions = split_docstring(doc)
+    keywords = []
+    for key, value in found.get("properties", {}).items():
+        description: str = descriptions.get(key) or value.get("description", "")
+        keywords.append(Keyword(key, spell(value), value.get("default", REQUIRED), description))
+    return Block(text, keywords)
+
+
+def split_docstring(doc: str) -> tuple[str, dict[str, str]]:
+    """(the text without its `Args:` section, {argument: description})."""
+    text: list[str] = []
+    descriptions: dict[str, str] = {}
+    inside, last = False, ""
+    for line in inspect.cleandoc(doc).splitlines():
+        if line == "Args:":
+            inside = True
+        elif not inside or (line and not line.startswith(" ")):
+            inside = False
+            text.append(line)
+        elif line.startswith("     ") and last:
+            descriptions[last] += " " + line.strip()
+        elif line.strip():
+            last, _, description = line.strip().partition(": ")
+            descriptions[last] = description
+    return "\n".join(text).strip(), descriptions
+
+
+def spell(found: dict[str, Any]) -> str:
+    """A type of a JSON schema in a few words: `float > 0`, `zip | all`, `list of Term`."""
+    if "$ref" in found:
+        return found["$ref"].rpartition("/")[2]
+    if "const" in found or "enum" in found:
+        return " | ".join(map(str, found.get("enum", [found.get("const")])))
+    if "anyOf" in found:
+        return " | ".join(map(spell, found["anyOf"]))
+    if "prefixItems" in found:
+        return f"[{', '.join(map(spell, found['prefixItems']))}]"
+    if "items" in found:
+        return f"list of {spell(found['items'])}"
+    kind: str = found.get("type", "anything")
+    limits = [f"{sign} {found[key]:g}" for key, sign in BOUNDS.items() if key in found]
+    return " ".join([NAMES.get(kind, kind), " and ".join(limits)]).strip()

@@ -1,0 +1,142 @@
+"""Fine-tuning: initial weights, by name, from a run of ours or from a checkpoint file in open_clip's format.
+
+The trap: what is not found stays as drawn from the seed, so a modality of another name would silently train from
+scratch. Hence every tensor is accounted for, a shape that differs is an error, and so is a model of which nothing is
+found.
+
+An encoder helps with two methods, where it has them: `fitted(weights)` resizes what depends on the size of its input,
+`read_open_clip(path)` reads its part of a file.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from workbench.errors import did_you_mean
+from workbench.model import Model
+from workbench.recipe.schema import Init
+from workbench.runs.folder import RunError, find_checkpoint
+from workbench.training import checkpoint
+from workbench.training.divided_checkpoint import placed
+
+Weights = dict[str, Tensor]
+
+LAYOUT = {
+    "visual": ("visual.",),
+    "text": ("text.", "text_projection", "positional_embedding", "token_embedding.", "transformer.", "ln_final."),
+}
+"""{tower of open_clip: how its tensors begin in a file}, the text tower also in the oldest layout"""
+SCALES = {"log_scales.shared": "logit_scale", "log_scale": "logit_scale", "bias": "logit_bias"}
+"""{an objective's name: open_clip's}; both keep the logarithm of the scale"""
+
+
+def initialise(model: Model, objective: nn.Module, init: Init) -> list[str]:
+    """Load what fits by name; returns a line each on what was loaded, what was not found and what was left over.
+
+    Raises RunError where there is no such source, ValueError where its shapes differ or nothing of the model is in it.
+    """
+    both = checkpoint.parts(model, objective)
+    own, (source, found) = both.state_dict(), _read(model, objective, init)
+    wanted = _wanted(own, init.parts)
+    loaded = {name: found[name] for name in wanted if name in found}
+    _refuse_other_shapes(source, loaded, own)
+    if not any(name.startswith("model.") for name in loaded):
+        raise ValueError(
+            f"model.init: nothing of this model is in {source}: it has {_count(found) or 'no tensor'}, "
+            f"the recipe wants {_count(wanted)}"
+        )
+    both.load_state_dict({name: placed(x, own[name]) for name, x in loaded.items()}, strict=False)
+    return [
+        f"init from {source}: loaded {_count(loaded)}",
+        f"init: not in it, so left as drawn: {_count(set(wanted) - loaded.keys()) or 'nothing'}",
+        f"init: in it, but left over: {_count(found.keys() - loaded.keys()) or 'nothing'}",
+    ]
+
+
+def _read(model: Model, objective: nn.Module, init: Init) -> tuple[str, Weights]:
+    """(what it is called, its tensors under our names)."""
+    path = Path(init.from_)
+    if path.is_file():
+        return str(path), _from_open_clip(model, objective, path)
+    if not (path / "recipe.yaml").is_file():
+        raise RunError(
+            f"model.init: {path} is neither a run folder (it would hold recipe.yaml and checkpoints/) "
+            "nor a checkpoint file in open_clip's format"
+        )
+    saved = find_checkpoint(path, init.checkpoint)
+    return str(saved), _fitted(model, checkpoint.read(saved, "model"))
+
+
+def _fitted(model: Model, weights: Weights) -> Weights:
+    encoders: dict[str, Any] = dict(model.encoders)
+    for modality, encoder in encoders.items():
+        prefix = f"model.encoders.{modality}."
+        part = {name.removeprefix(prefix): x for name, x in weights.items() if name.startswith(prefix)}
+        if hasattr(encoder, "fitted"):
+            weights = weights | {prefix + name: x for name, x in encoder.fitted(part).items()}
+    return weights
+
+
+def _from_open_clip(model: Model, objective: nn.Module, path: Path) -> Weights:
+    found: Weights = {}
+    encoders: dict[str, Any] = {m: e for m, e in model.encoders.items() if hasattr(e, "read_open_clip")}
+    if not encoders:
+        raise ValueError(
+            f"model.init: {path} is a file, and no encoder here is a tower of open_clip: name a run folder"
+        )
+    for modality, encoder in encoders.items():
+        found |= {f"model.encoders.{modality}.{name}": x for name, x in encoder.read_open_clip(str(path)).items()}
+    from open_clip.factory import load_state_dict  # as the encoders did
+
+    whole: Any = load_state_dict(str(path))
+    taken = tuple(prefix for encoder in encoders.values() for prefix in LAYOUT[encoder.part])
+    rest: Weights = {name: x for name, x in whole.items() if not name.startswith(taken)}
+    own = objective.state_dict()
+    for ours, theirs in SCALES.items():
+        if ours in own and theirs in rest:
+            found[f"objective.{ours}"] = rest.pop(theirs).reshape(1)
+    return found | rest
+
+
+def _wanted(own: Weights, parts: list[str] | None) -> list[str]:
+    """Names of the parts asked for, all by default. Raises ValueError for a part that this model does not have."""
+    there = list(dict.fromkeys(map(part_of, own)))
+    for part in parts or ():
+        if not any(_is_in(name, part) for name in there):
+            raise ValueError(f"model.init.parts: no part '{part}'{did_you_mean(part, there)}")
+    return [name for name in own if parts is None or any(_is_in(part_of(name), part) for part in parts)]
+
+
+def _is_in(name: str, part: str) -> bool:
+    return name == part or name.startswith(f"{part}.")
+
+
+def part_of(name: str) -> str:
+    """The part that a tensor of a checkpoint belongs to: encoders.image, heads.a, fusion, objective."""
+    first, *rest = name.removeprefix("model.").split(".")
+    return f"{first}.{rest[0]}" if first in ("encoders", "heads") else first
+
+
+def _refuse_other_shapes(source: str, loaded: Weights, own: Weights) -> None:
+    wrong = [name for name, x in loaded.items() if x.shape != own[name].shape]
+    if wrong:
+        lines = [f"  {n}: {list(loaded[n].shape)} there, {list(own[n].shape)} here" for n in wrong[:8]]
+        more = [f"  and {len(wrong) - 8} more"] if len(wrong) > 8 else []
+        misfits = set(map(part_of, wrong))
+        other = ", ".join(dict.fromkeys(part_of(name) for name in loaded if part_of(name) not in misfits))
+        raise ValueError(
+            "\n".join([f"model.init: {source} has {len(wrong)} tensors of other shapes:", *lines, *more])
+            + f"\nGive the recipe its sizes, or name the parts to load: model.init.parts=[{other or 'encoders.image'}]"
+        )
+
+
+def _count(names: Iterable[str]) -> str:
+    """How many tensors of each part, as `34 tensors (encoders.image 20, encoders.text 14)`; empty without any."""
+    counts = Counter(map(part_of, sorted(names)))
+    what = ", ".join(f"{part} {n}" for part, n in counts.items())
+    return f"{counts.total()} tensors ({what})" if counts else ""

@@ -1,0 +1,1 @@
+"""A trained model asked: embeddings, ranks, queries, verdicts."""

@@ -1,0 +1,125 @@
+"""A line-up: objectives x seeds on one synthetic task, trained side by side and judged against exact theory.
+
+The trap: the encoders follow from the task, whose modalities an override may change: a recipe is made in that order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from workbench.build import build_parts
+from workbench.recipe.schema import Recipe, parse_recipe
+from workbench.recipe.yaml_file import apply_override, merge, note, read_tree, shipped_recipes
+from workbench.scoring.verdict import verdict
+from workbench.studies.side_by_side import Job, Trained, train_all
+from workbench.types import Modality
+
+DEFAULT = ("clip", "symile", "confu")
+DEFAULT_OF_TWO = ("clip", "siglip")
+"""Symile and ConFu begin at three modalities"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run of the line-up; losses in nats on fresh samples at the training batch."""
+
+    objective: str
+    seed: int
+    accuracy: float
+    chance: float
+    bayes: float
+    loss: float
+    loss_se: float
+    floor: float | None
+    no_information_loss: float | None
+    recovered: float | None
+    verdict: str
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def recipe_of(task: dict[str, Any], objective: str, seed: int, overrides: tuple[str, ...] = ()) -> Recipe:
+    """The recipe of one run: the objective's shipped one (or the common parent), on this task. Raises RecipeError."""
+    own = shipped_recipes() / "synth" / f"{objective}.yaml"
+    parent, lines = read_tree(own if own.is_file() else shipped_recipes() / "_base" / "synth.yaml")
+    tree: dict[str, Any] = {"objective": objective, **parent, "seed": seed}
+    tree["data"]["task"] = task
+    note(lines, ("objective",), objective, f"--objective {objective}")
+    note(lines, ("data", "task"), task, f"--task {task['name']}")
+    for override in overrides:
+        if override.startswith("data."):  # the task has to be known before its encoders are
+            tree = apply_override(tree, lines, override)
+    tree = _with_encoders(tree, parse_recipe(tree, lines).data.build().modalities, objective)
+    for override in overrides:
+        tree = apply_override(tree, lines, override)
+    return parse_recipe(tree, lines)
+
+
+def _with_encoders(tree: dict[str, Any], modalities: Mapping[str, Modality], objective: str) -> dict[str, Any]:
+    """The recipe with an encoder for each of the task's modalities: the one of that name, else by its kind."""
+    named: dict[str, Any] = tree["model"]["encoders"]
+    base, own = shipped_recipes() / "_base" / "towers.yaml", shipped_recipes() / "_base" / f"towers_{objective}.yaml"
+    towers, _ = read_tree(own if own.is_file() else base)
+    by_kind = towers["model"].pop("encoders") | {"vector": next(iter(named.values()))}
+    if any(modality.kind != "vector" for modality in modalities.values()):
+        tree = merge(tree, towers)
+    encoders = {name: named.get(name, by_kind[modality.kind]) for name, modality in modalities.items()}
+    return {**tree, "model": {**tree["model"], "encoders": encoders}}
+
+
+def default(task: str, overrides: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The objectives that a task of so many modalities allows. Raises RecipeError as `recipe_of` does."""
+    return DEFAULT if len(recipe_of({"name": task}, "clip", 0, overrides).model.encoders) > 2 else DEFAULT_OF_TWO
+
+
+def truth(recipe: Recipe) -> Any:
+    """The exact truth of a recipe's task, at its training batch."""
+    return recipe.data.settings.task.build().truth(recipe.train.batch)
+
+
+def check(recipe: Recipe) -> None:
+    """Build it once, so that a mistake is one message before any process starts. Raises RecipeError."""
+    parts = build_parts(recipe)
+    parts.steps(recipe.train.for_)  # the data may hold less than a batch
+
+
+def run(
+    recipes: list[tuple[str, Recipe]],
+    folder: Path | None,
+    jobs: int,
+    progress: Callable[[Sequence[float]], None] = lambda _: None,
+) -> Iterator[Result]:
+    """Train every (objective, recipe), `jobs` at once, and yield results as they come. Raises what a run raises.
+
+    With a folder each run keeps its run folder below it and is resumed, or read when it is finished. `progress` gets
+    the share of each run that is done.
+    """
+    runs = [Job(recipe, folder and run_folder(folder, objective, recipe.seed)) for objective, recipe in recipes]
+    with closing(train_all(runs, jobs, progress)) as outcomes:
+        for index, outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+            objective, recipe = recipes[index]
+            yield judge(objective, recipe.seed, outcome)
+
+
+def run_folder(below: Path, objective: str, seed: int) -> Path:
+    """Where a run of the line-up is kept; an objective of one's own, `path.to.module:Class`, is no name of a folder."""
+    return below / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', objective)}-seed{seed}"
+
+
+def judge(objective: str, seed: int, trained: Trained, evaluator: str = "synthetic") -> Result:
+    """The result of a run by one of its evaluators."""
+    names = ("accuracy", "chance", "bayes", "loss", "loss_se", "floor", "no_information_loss", "recovered")
+    found: dict[str, Any] = {name: trained.facts.get(f"eval/{evaluator}/{name}") for name in names}
+    judged = verdict(
+        found["loss"], found["loss_se"], found["floor"], found["no_information_loss"], trained.total_weight
+    )
+    return Result(objective, seed, **found, verdict=judged, seconds=trained.seconds)
