@@ -39,3 +39,7 @@ def first_derivative_only(backward: Callable[..., Gradients]) -> Callable[..., G
         return once(ctx, *upstream)
 
     return checked
+
+
+def accumulation_dtype(x: Tensor, y: Tensor) -> torch.dtype:
+    return torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32

@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from kernels import ops, reference
-from kernels.autograd import wanted
-from kernels.chunked.present import accumulation_dtype
+from kernels.autograd import accumulation_dtype, wanted
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Integer

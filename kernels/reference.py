@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from kernels.autograd import full_precision
-from kernels.chunked.present import accumulation_dtype
+from kernels.autograd import accumulation_dtype, full_precision
 from kernels.distributed import gather_rows
 
 if TYPE_CHECKING:

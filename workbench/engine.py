@@ -23,8 +23,7 @@ from workbench.distributed.processes import Parallel
 from workbench.distributed.sharding import Whole, clip_gradients
 from workbench.model import Model
 from workbench.seeds import seed_torch
-from workbench.training.checkpoint import Best
-from workbench.training.metrics import Metrics
+from workbench.training.metrics import Best, Metrics
 from workbench.training.microbatch import Embedded, Rows, joined, split
 from workbench.training.schedule import warmup_cosine
 from workbench.types import Batch, Loss, Skipped

@@ -17,7 +17,6 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 from torch import Tensor, nn
 
 from kernels import multi_positive_infonce, multi_positive_sigmoid
-from workbench.distributed.processes import scale_gradient
 from workbench.recipe.component import Section
 from workbench.types import Loss, Pool, Side, View, Views
 
@@ -233,3 +232,8 @@ def _weight(valid: Bool[Tensor, " m"]) -> Float[Tensor, " m"] | None:
 
 def _own_ids(pool: Pool, mine: View) -> Tensor:
     return pool.ids[pool.offset : pool.offset + len(mine.z)]
+
+
+def scale_gradient(x: Tensor, factor: float) -> Tensor:
+    """The same value with `factor` times the gradient."""
+    return x if factor == 1 else x * factor - (x * (factor - 1)).detach()

@@ -19,15 +19,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kernels.autograd import Gradients, full_precision
+from kernels.autograd import Gradients, accumulation_dtype, full_precision
 from kernels.chunked import rows_only, softmax
+from kernels.chunked.khatri_rao import khatri_rao_gradients, khatri_rao_lse
 from kernels.chunked.logits import Logits, LogSumExp, blocks, softplus
 from kernels.chunked.positives import positives_of
-from kernels.chunked.present import Side, accumulation_dtype, self_column
+from kernels.chunked.present import Side, self_column
 from kernels.distributed import sum_over
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
+
+__all__ = ["infonce", "khatri_rao_gradients", "khatri_rao_lse", "lse", "lse_gradients", "sigmoid"]
 
 
 def infonce(

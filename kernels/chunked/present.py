@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int64
 
 
-def accumulation_dtype(x: Tensor, y: Tensor) -> torch.dtype:
-    return torch.float64 if torch.float64 in (x.dtype, y.dtype) else torch.float32
-
-
 class Side:
     """The items of one side that are present (weight > 0), in the accumulation dtype."""
 

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from kernels.chunked.logits import Logits, blocks, exp_, softplus
 from kernels.chunked.positives import OneToOne, Positives
-from kernels.chunked.softmax import Means, Operands, Products, by_segments, dot, segment_softmax
+from kernels.chunked.softmax import Operands, Products, by_segments, segment_softmax
 from kernels.distributed import sum_over
+from kernels.means import Means, dot
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64

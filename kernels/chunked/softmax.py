@@ -29,6 +29,7 @@ from kernels.chunked.logits import ByChunk, Logits, softplus
 from kernels.chunked.positives import OneToOne, Positives
 from kernels.chunked.present import Side
 from kernels.distributed import lse_over, sum_over
+from kernels.means import Means, dot, means_of
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
@@ -39,19 +40,6 @@ Operands = tuple[Tensor | None, Tensor | None]
 Products = tuple[Tensor | None, Tensor | None]
 """(G Y, t G^T X)"""
 Finish = Callable[[Tensor | None, Tensor | None], None]
-
-
-class Means(NamedTuple):
-    """The weights of the two means; 0 where there is no positive, and all columns' when only rows count."""
-
-    a: Float[Tensor, " m"]
-    b: Float[Tensor, " n"]
-    an: Float[Tensor, " m"]
-    """a_i / n_i"""
-    bm: Float[Tensor, " n"]
-    """b_j / m_j, m_j counted in the strips of all ranks"""
-    floor: Float[Tensor, ""] | float
-    """sum_i a_i log n_i + sum_j b_j log m_j: the loss `mean` when all positives agree and no negative does"""
 
 
 class Solution(NamedTuple):
@@ -68,27 +56,6 @@ def means(P: Positives | OneToOne, rows: Side, columns: Side, symmetric: bool, g
         a, b = (s.z.new_full((s.num,), f / max(s.num, 1)) for s, f in ((rows, 1 - half), (columns, half)))
         return Means(a, b, a, b, 0.0)
     return means_of(P.row_count, P.column_count, rows.weight, columns.weight, symmetric, group)
-
-
-def means_of(
-    row_count: Int64[Tensor, " m"],
-    column_count: Int64[Tensor, " n"],
-    row_weight: Float[Tensor, " m"],
-    column_weight: Float[Tensor, " n"],
-    symmetric: bool,
-    group: Any,
-) -> Means:
-    """From the positives of each row and, in this rank's strip, of each column; nothing is read back to the host."""
-    half = 0.5 if symmetric else 0.0
-    n, (m,) = row_count, sum_over(group, column_count)
-    a, b = row_weight * (n > 0), column_weight * (m > 0)
-    (total,) = sum_over(group, a.sum())
-    tiny = torch.finfo(a.dtype).tiny
-    a *= (1 - half) / total.clamp_min(tiny)
-    b *= half / b.sum().clamp_min(tiny)
-    n, m = n.clamp_min(1).to(a.dtype), m.clamp_min(1).to(a.dtype)
-    (floor,) = sum_over(group, a @ n.log())
-    return Means(a, b, a / n, b / m, floor + b @ m.log())
 
 
 def solve(
@@ -214,11 +181,6 @@ def _each(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solu
 
 
 _LOSS = {"mean": _mean, "logsum": _logsum, "each": _each}
-
-
-def dot(weight: Tensor, value: Tensor) -> Float[Tensor, ""]:
-    """sum of weight * value, where a weight of 0 silences -inf"""
-    return weight @ value.clamp_min(torch.finfo(value.dtype).min)
 
 
 def segment_softmax(

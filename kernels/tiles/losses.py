@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from kernels.autograd import Gradients, full_precision
-from kernels.chunked.softmax import Means, dot, means_of
 from kernels.distributed import lse_over, sum_over
+from kernels.means import Means, dot, means_of
 from kernels.tiles.gradient import EACH, LOGSUM, MEAN, NONE
 from kernels.tiles.khatri_rao_launch import khatri_rao_gradients, khatri_rao_lse
 from kernels.tiles.launch import Gradient, Tiles

@@ -17,8 +17,8 @@ from torch import nn, optim
 
 from workbench.bench import loader, train, train_programs
 from workbench.bench.rows import write
+from workbench.bench.train import ratio, table
 from workbench.bench.train_clock import Stamps
-from workbench.bench.train_report import ratio, table
 from workbench.build import build_engine, build_parts
 from workbench.builders.emoji_shards import build
 from workbench.distributed.processes import Parallel

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.figures.gallery import ROOM, Gallery, spread
+from workbench.figures.embeddings import spread
+from workbench.figures.gallery import ROOM, Gallery
 from workbench.types import Context, Items, Modality, Side, Split
 
 

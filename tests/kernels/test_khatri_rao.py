@@ -13,7 +13,7 @@ from test_memory import Live
 from torch.nn.functional import normalize
 
 import kernels
-import kernels.khatri_rao
+import kernels.chunked.khatri_rao
 from kernels import khatri_rao_lse
 
 pytestmark = pytest.mark.slow
@@ -52,8 +52,8 @@ def assert_equal(got, want, tolerance, note=""):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of some rows and some k, the last of them ragged."""
-    monkeypatch.setattr(kernels.khatri_rao, "CELLS", 60)
-    monkeypatch.setattr(kernels.khatri_rao, "MIN_PAIRS", 5)
+    monkeypatch.setattr(kernels.chunked.khatri_rao, "CELLS", 60)
+    monkeypatch.setattr(kernels.chunked.khatri_rao, "MIN_PAIRS", 5)
 
 
 sizes = st.integers(1, 11)
@@ -263,14 +263,14 @@ def test_what_is_refused(arguments, message):
 
 def test_memory_is_linear(monkeypatch):
     """Counted tensor by tensor, with small blocks."""
-    monkeypatch.setattr(kernels.khatri_rao, "CELLS", 2**10)
-    monkeypatch.setattr(kernels.khatri_rao, "MIN_PAIRS", 8)
+    monkeypatch.setattr(kernels.chunked.khatri_rao, "CELLS", 2**10)
+    monkeypatch.setattr(kernels.chunked.khatri_rao, "MIN_PAIRS", 8)
 
     def peak(n, d):
         x, y, z, t, g = problem(0, n, n, n, d, 10.0)
         with Live() as live:
-            row = kernels.khatri_rao.lse(x, y, z, t[0])
-            kernels.khatri_rao.lse_gradients(x, y, z, t[0], row, g, (True,) * 4)
+            row = kernels.chunked.khatri_rao.khatri_rao_lse(x, y, z, t[0])
+            kernels.chunked.khatri_rao.khatri_rao_gradients(x, y, z, t[0], row, g, (True,) * 4)
         return live.peak
 
     small, large = peak(48, 8), peak(96, 8)

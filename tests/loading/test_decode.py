@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from workbench.loading.decode import MAX_BYTES, decode_image, read_bytes
+from workbench.loading.decode import decode_image
+from workbench.loading.paths import MAX_BYTES, read_bytes
 
 
 def encode(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:

@@ -13,7 +13,7 @@ from small_pairs import picture, write
 
 from workbench.data.shards import Shards
 from workbench.errors import BadSample, DataLost
-from workbench.loading import pairs_in_tars
+from workbench.loading import tar_index
 
 
 def pairs(*numbers: int) -> dict[str, bytes]:
@@ -56,15 +56,15 @@ def test_members_are_those_that_tarfile_finds(tmp_path: Path, form: int) -> None
             tar.addfile(info, io.BytesIO(rng.bytes(info.size)))
     with tarfile.open(path) as tar:
         expected = [(m.name, m.offset_data, m.size) for m in tar if m.isfile()]
-    assert list(pairs_in_tars.members(path)) == expected
+    assert list(tar_index.members(path)) == expected
     assert len(expected) == len(names)
 
 
 def test_a_tar_is_listed_once_and_again_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tar = write(tmp_path / "a.tar", pairs(1, 2))
     listed: list[Path] = []
-    real = pairs_in_tars.list_pairs
-    monkeypatch.setattr(pairs_in_tars, "list_pairs", lambda path: listed.append(path) or real(path))
+    real = tar_index.list_pairs
+    monkeypatch.setattr(tar_index, "list_pairs", lambda path: listed.append(path) or real(path))
     assert levels(Shards(path=str(tar))) == levels(Shards(path=str(tar))) == [1, 2]
     assert listed == [tar]
     write(tar, pairs(3, 4))  # the same size
@@ -82,13 +82,13 @@ def test_where_the_folder_cannot_be_written_the_index_goes_to_the_cache(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tar = write(tmp_path / "a.tar", pairs(1, 2))
-    save = pairs_in_tars._save
-    monkeypatch.setattr(pairs_in_tars, "_save", lambda file, table: file.parent != tmp_path and save(file, table))
+    save = tar_index._save
+    monkeypatch.setattr(tar_index, "_save", lambda file, table: file.parent != tmp_path and save(file, table))
     assert levels(Shards(path=str(tar))) == [1, 2]
     assert not list(tmp_path.glob("*.npy"))
     (kept,) = cache.rglob("*.npy")
     before = kept.stat().st_mtime_ns
-    monkeypatch.setattr(pairs_in_tars, "list_pairs", None)  # a second listing would fail
+    monkeypatch.setattr(tar_index, "list_pairs", None)  # a second listing would fail
     assert levels(Shards(path=str(tar))) == [1, 2]
     assert kept.stat().st_mtime_ns == before
 
@@ -141,7 +141,7 @@ def test_images_without_captions_are_counted_with_their_names(tmp_path: Path) ->
 def test_a_cut_tar_is_used_up_to_the_cut(tmp_path: Path) -> None:
     tar = write(tmp_path / "a.tar", pairs(1, 2, 3))
     whole = tar.read_bytes()
-    last = pairs_in_tars.list_pairs(tar).rows[2]
+    last = tar_index.list_pairs(tar).rows[2]
     tar.write_bytes(whole[: last[0] + 9])  # inside the third picture
     data = Shards(path=str(tar))
     assert levels(data) == [1, 2]
@@ -157,7 +157,7 @@ def test_a_cut_tar_is_used_up_to_the_cut(tmp_path: Path) -> None:
 def test_a_damaged_header_does_not_pass_for_the_end(tmp_path: Path) -> None:
     tar = write(tmp_path / "a.tar", pairs(1, 2, 3))
     content = bytearray(tar.read_bytes())
-    third = pairs_in_tars.list_pairs(tar).rows[2][0] - pairs_in_tars.BLOCK
+    third = tar_index.list_pairs(tar).rows[2][0] - tar_index.BLOCK
     content[third : third + 8] = b"garbage!"
     tar.write_bytes(content)
     data = Shards(path=str(tar))
@@ -169,13 +169,13 @@ def test_a_damaged_header_does_not_pass_for_the_end(tmp_path: Path) -> None:
 def test_a_negative_size_does_not_lead_in_circles(tmp_path: Path, kind: bytes) -> None:
     tar = write(tmp_path / "a.tar", pairs(1, 2, 3))
     content = bytearray(tar.read_bytes())
-    third = int(pairs_in_tars.list_pairs(tar).rows[2][0]) - pairs_in_tars.BLOCK
-    header = content[third : third + pairs_in_tars.BLOCK]
+    third = int(tar_index.list_pairs(tar).rows[2][0]) - tar_index.BLOCK
+    header = content[third : third + tar_index.BLOCK]
     header[124:136] = b"-0000002000\0"
     header[156:157] = kind
     header[148:156] = b" " * 8
     header[148:156] = f"{sum(header):06o}\0 ".encode()
-    content[third : third + pairs_in_tars.BLOCK] = header
+    content[third : third + tar_index.BLOCK] = header
     tar.write_bytes(content)
     data = Shards(path=str(tar))
     assert levels(data) == [1, 2]
@@ -186,7 +186,7 @@ def test_a_tar_cut_after_it_was_listed_has_lost_data_and_no_bad_sample(tmp_path:
     tar = write(tmp_path / "a.tar", pairs(1, 2))
     data = Shards(path=str(tar))
     assert len(data) == 2
-    os.truncate(tar, int(pairs_in_tars.list_pairs(tar).rows[1][0]) + 20)
+    os.truncate(tar, int(tar_index.list_pairs(tar).rows[1][0]) + 20)
     with pytest.raises(DataLost, match=r"a.tar has become shorter"):
         data.sample(1, np.random.default_rng(0))
     tar.unlink()

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from workbench.training import checkpoint
-from workbench.training.checkpoint import Best, DamagedCheckpoint, State
+from workbench.training.checkpoint import DamagedCheckpoint, State
+from workbench.training.metrics import Best
 
 
 def trained() -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:

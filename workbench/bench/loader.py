@@ -22,8 +22,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from itertools import groupby
 from multiprocessing import active_children
 from pathlib import Path
+from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,13 +35,15 @@ from open_clip import AugmentationCfg
 from open_clip.transform import PreprocessCfg, image_transform_v2
 
 from workbench.bench import loader_shards
-from workbench.bench.loader_report import table
-from workbench.bench.rows import device_name, write
+from workbench.bench.rows import device_name, markdown, write
 from workbench.data.shards import Shards
 from workbench.encoders.open_clip import OpenCLIP
 from workbench.loading.augment import Augment
 from workbench.loading.feed import Feed
 from workbench.types import Modality
+
+PEER = "open_clip"
+HEAD = ("shards", "augment", "workers", "loader", "images/s", "/ open_clip", "each round", "ms", "/ open_clip")
 
 SIZES = {"emoji": 64, "photos": 224}
 """{shards: pixels a side that a model is given}"""
@@ -215,6 +219,26 @@ def compare(tars: str, case: Case, seconds: float, rounds: int) -> Iterator[Meas
 def versions() -> str:
     """Of what has a part in it."""
     return ", ".join(f"{p} {version(p)}" for p in ("open_clip_torch", "webdataset", "torch", "torchvision", "pillow"))
+
+
+def table(rows: Sequence[Measured]) -> str:
+    """A line for each case and loader: images a second, the ratio to open_clip in the same round (the median, then
+    each), and processor milliseconds an image with the ratio of open_clip's to them. More than 1 is better in both."""
+    lines: list[tuple[str, ...]] = []
+    for case, same in groupby(rows, lambda row: row.case):
+        of: dict[str, list[Measured]] = {}
+        for row in same:
+            of.setdefault(row.loader, []).append(row)
+        lines += [(case.shards, case.augment, str(case.workers), name, *_cells(of[name], of[PEER])) for name in of]
+    return markdown(HEAD, lines)
+
+
+def _cells(rows: Sequence[Measured], peers: Sequence[Measured]) -> tuple[str, ...]:
+    ratios = [row.rate / peer.rate for row, peer in zip(rows, peers, strict=True)]
+    each = " ".join(f"{ratio:.2f}" for ratio in ratios)
+    ms = [(row.ms, peer.ms) for row, peer in zip(rows, peers, strict=True) if row.ms and peer.ms]
+    work = (f"{median(a for a, _ in ms):.2f}", f"{median(b / a for a, b in ms):.2f}") if ms else ("-", "-")
+    return f"{median(row.rate for row in rows):.0f}", f"{median(ratios):.2f}", each, *work
 
 
 @click.command()

@@ -8,6 +8,7 @@ pictures are packaged emoji of 64 x 64 pixels, so decoding costs less here than 
 from __future__ import annotations
 
 import os
+import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,12 +18,14 @@ from pathlib import Path
 import click
 
 from workbench.bench.loader import peer_missing
-from workbench.bench.rows import device_name, write
+from workbench.bench.rows import device_name, markdown, write
 from workbench.bench.train_programs import Round, Setting, ours, recipe_for, theirs
-from workbench.bench.train_report import table
 from workbench.recipe.schema import parse_recipe
 from workbench.runs.cost import PEAK, cost
 from workbench.runs.folder import package_version
+
+PEER = "open_clip_train"
+HEAD = ("model", "batch", "precision", "program", "samples/s", f"against {PEER}", "data wait", "memory, MiB", "MFU")
 
 TARS, PACKAGES = 250, ("torch", "open_clip_torch", "multimodal-workbench")
 """drawings a tar, so that every worker has some; packages whose versions are written down"""
@@ -109,6 +112,41 @@ def settings(
             "cuda" if on_cuda else "cpu",
         )
         for model in models or batches
+    ]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """A line for each model and program; the ratio is the median of the rounds' ratios."""
+    keys = dict.fromkeys((row.model, row.program) for row in rows)
+    return markdown(HEAD, (_line(rows, *key) for key in keys))
+
+
+def ratio(rows: Sequence[Row], model: str, program: str) -> float | None:
+    """None where there is no peer: it is one itself, or trains something else."""
+    peer = {row.round: row.samples_per_second for row in rows if (row.model, row.program) == (model, PEER)}
+    own = {row.round: row.samples_per_second for row in rows if (row.model, row.program) == (model, program)}
+    both = own.keys() & peer.keys()
+    return statistics.median(own[n] / peer[n] for n in both) if both and program == "wb pretrain" else None
+
+
+def _line(rows: Sequence[Row], model: str, program: str) -> list[str]:
+    same = [row for row in rows if (row.model, row.program) == (model, program)]
+    first, against = same[0], ratio(rows, model, program)
+    speed, waited, memory = (
+        statistics.median(getattr(row, name) for row in same)
+        for name in ("samples_per_second", "data_wait", "peak_mib")
+    )
+    mfu = [row.mfu for row in same if row.mfu is not None]
+    return [
+        model,
+        str(first.batch),
+        first.precision,
+        program,
+        f"{speed:.0f}",
+        f"{against:.2f} x" if against else "",
+        f"{waited:.1%}",
+        f"{memory:.0f}",
+        f"{statistics.median(mfu):.1%}" if mfu else "",
     ]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from workbench.engine import Callback, Engine, Logs
-from workbench.training.checkpoint import Best
+from workbench.training.metrics import Best
 
 __all__ = ["Evaluation"]
 

@@ -174,11 +174,6 @@ class Parallel:
             dist.destroy_process_group()
 
 
-def scale_gradient(x: Tensor, factor: float) -> Tensor:
-    """The same value with `factor` times the gradient."""
-    return x if factor == 1 else x * factor - (x * (factor - 1)).detach()
-
-
 @contextmanager
 def meeting(what: str, timeout: timedelta | None = None) -> Iterator[None]:
     """Raises RankLate or RankLost where a backend says in its own words that others did not come, or are gone.

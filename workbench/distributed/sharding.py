@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import SUPPORTED_NODES, register_dataclass
 
 from workbench.types import Features
@@ -128,3 +128,10 @@ def clip_gradients(parameters: list[nn.Parameter], limit: float | None) -> Tenso
         if same and limit is not None:
             nn.utils.clip_grads_with_norm_(same, limit, norm)
     return norm
+
+
+def placed(whole: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor as `like` is: divided in the same way, or on the same device."""
+    if isinstance(like, DTensor):
+        return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements)
+    return whole.to(like.device)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import textwrap
 import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 RIGHT, WRONG, INK = "#1a7f37", "#8c959f", "#24292f"
 DPI = 110
+T = TypeVar("T")
 
 
 class Answer(NamedTuple):
@@ -168,3 +169,9 @@ def short(text: str, length: int) -> str:
     """At most so many letters, on one line."""
     line = " ".join(str(text).split())
     return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def spread(items: Sequence[T], room: int) -> list[T]:
+    """At most `room` of them, evenly spaced, in their order."""
+    count = min(room, len(items))
+    return [items[i * len(items) // count] for i in range(count)]

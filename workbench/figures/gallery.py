@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
+from workbench.figures.embeddings import spread
 from workbench.scoring.examples import Examples
 from workbench.types import Context, Modality, Side, Split, Views
-
-T = TypeVar("T")
 
 ROOM = 300
 """items of a side, at most"""
@@ -77,12 +76,6 @@ class Gallery:
         if self.kinds[candidates] == "vector":
             ids.sort(key=lambda i: self.labels[candidates][partners[i]])
         return [rows[i] for i in ids], [partners[i] for i in ids]
-
-
-def spread(items: Sequence[T], room: int) -> list[T]:
-    """At most `room` of them, evenly spaced, in their order."""
-    count = min(room, len(items))
-    return [items[i * len(items) // count] for i in range(count)]
 
 
 def _can_show(split: Split, side: Side) -> bool:

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from workbench.figures.embeddings import contact_sheet
-from workbench.figures.gallery import spread
+from workbench.figures.embeddings import contact_sheet, spread
 from workbench.inspection.look import CONTEXT, Inspection, Listing
 
 SHOWN = 24

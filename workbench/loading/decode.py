@@ -7,7 +7,6 @@ show whatever colour lies beneath them.
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from typing import Annotated
 
@@ -19,8 +18,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "PPM")
 """pictures only: Pillow would also hand PostScript to Ghostscript"""
 MAX_PIXELS = 89_478_485
 """Pillow's own limit, a quarter of a gigabyte in RGB"""
-MAX_BYTES = 2**28
-"""of an encoded picture or a text; what claims more is a corrupt size, which must not fill the memory"""
 
 PixelLimit = Annotated[int, Field(gt=0, le=MAX_PIXELS)]
 
@@ -68,21 +65,3 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
     if low < 0 or high > 65535:
         raise ValueError(f"grey levels from {low} to {high} do not fit into 16 bits")
     return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
-
-
-def read_bytes(path: str | os.PathLike[str], offset: int = 0, size: int | None = None) -> bytes:
-    """A file, or a part of it. Raises OSError, and ValueError when it is larger than MAX_BYTES.
-
-    It is opened each time: a handle that worker processes share would share its position, too.
-    """
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        size = os.fstat(handle).st_size if size is None else size
-        if size > MAX_BYTES:
-            raise ValueError(f"{size} bytes are more than the {MAX_BYTES} that a sample may have")
-        content = os.pread(handle, size, offset)
-    finally:
-        os.close(handle)
-    if len(content) < size:
-        raise OSError(f"{path} has become shorter than when its members were listed")
-    return content

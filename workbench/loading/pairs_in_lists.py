@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from workbench.errors import did_you_mean
-from workbench.loading.decode import read_bytes
+from workbench.loading.paths import read_bytes
 from workbench.types import Skipped
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import datasets
 
 from workbench.errors import BadSample
-from workbench.loading.decode import read_bytes
 from workbench.loading.pairs import Raw
 from workbench.loading.pairs_in_lists import flat, require_columns
+from workbench.loading.paths import read_bytes
 from workbench.types import Skipped
 
 READ_AHEAD = 16

@@ -6,11 +6,15 @@ can be named, too.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from glob import glob, has_magic
 from itertools import chain
 from pathlib import Path
+
+MAX_BYTES = 2**28
+"""of an encoded picture or a text; what claims more is a corrupt size, which must not fill the memory"""
 
 Paths = str | tuple[str, ...]
 """a pattern, or a list of them: 'cc12m/{0000..1242}.tar', 'cc3m/*.tar'"""
@@ -57,3 +61,21 @@ def braces(pattern: str) -> list[str]:
 def describe(patterns: Paths) -> str:
     """As a person wrote them."""
     return ", ".join(f"'{p}'" for p in as_tuple(patterns))
+
+
+def read_bytes(path: str | os.PathLike[str], offset: int = 0, size: int | None = None) -> bytes:
+    """A file, or a part of it. Raises OSError, and ValueError when it is larger than MAX_BYTES.
+
+    It is opened each time: a handle that worker processes share would share its position, too.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(handle).st_size if size is None else size
+        if size > MAX_BYTES:
+            raise ValueError(f"{size} bytes are more than the {MAX_BYTES} that a sample may have")
+        content = os.pread(handle, size, offset)
+    finally:
+        os.close(handle)
+    if len(content) < size:
+        raise OSError(f"{path} has become shorter than when its members were listed")
+    return content

@@ -15,9 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kernels import multi_positive_infonce
-from workbench.distributed.processes import scale_gradient
 from workbench.objectives._subset import some_member
-from workbench.terms import Scale, _all_rows
+from workbench.terms import Scale, _all_rows, scale_gradient
 from workbench.types import Loss, Pool, Side, View, Views
 
 __all__ = ["CoMM"]

@@ -15,10 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from workbench.distributed.processes import scale_gradient
 from workbench.objectives._subset import some_member
 from workbench.seeds import seed_for
-from workbench.terms import Scale, Term, Terms
+from workbench.terms import Scale, Term, Terms, scale_gradient
 from workbench.types import Loss, Pool, Side, View, Views
 
 __all__ = ["ConFuChain"]

@@ -17,12 +17,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from workbench.distributed.sharding import placed
 from workbench.errors import did_you_mean
 from workbench.model import Model
 from workbench.recipe.schema import Init
 from workbench.runs.folder import RunError, find_checkpoint
 from workbench.training import checkpoint
-from workbench.training.divided_checkpoint import placed
 
 Weights = dict[str, Tensor]
 

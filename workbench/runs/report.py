@@ -9,8 +9,7 @@ from typing import Any
 import yaml
 
 from workbench.runs.folder import Run, RunError
-from workbench.training.checkpoint import Best
-from workbench.training.metrics import Record, read
+from workbench.training.metrics import Best, Record, read
 
 
 def evaluations(records: list[Record]) -> list[Record]:

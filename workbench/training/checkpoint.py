@@ -33,21 +33,13 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from workbench.distributed.processes import Parallel
-from workbench.distributed.sharding import own
+from workbench.distributed.sharding import own, placed
 from workbench.training import divided_checkpoint
+from workbench.training.metrics import Best
 
 MANIFEST = "manifest.json"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """errors of a disk, a quota or a limit that leaves no room"""
-
-
-@dataclass
-class Best:
-    """The best evaluation so far."""
-
-    metric: str
-    value: float
-    step: int
 
 
 @dataclass
@@ -186,7 +178,7 @@ def load_weights(both: nn.Module, path: Path, leave: str = "") -> None:
         raise ValueError(
             f"{path} belongs to another model: {len(wrong)} tensors differ, such as {', '.join(wrong[:3])}"
         )
-    both.load_state_dict({name: divided_checkpoint.placed(x, mine[name]) for name, x in saved.items()})
+    both.load_state_dict({name: placed(x, mine[name]) for name, x in saved.items()})
 
 
 def read_state(path: Path) -> State:
@@ -257,7 +249,7 @@ def _restore_optimizer(both: nn.Module, optimizer: torch.optim.Optimizer, tensor
         owner, _, key = name.rpartition(".")
         like = parameters[owner]
         # one number, as the count of steps, is whole on every process
-        optimizer.state[like][key] = divided_checkpoint.placed(value, like) if value.ndim else value.to(like.device)
+        optimizer.state[like][key] = placed(value, like) if value.ndim else value.to(like.device)
 
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

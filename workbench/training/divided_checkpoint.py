@@ -18,7 +18,6 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def write(folder: Path, tensors: dict[str, Tensor]) -> None:
@@ -39,10 +38,3 @@ def read(folder: Path) -> dict[str, Tensor]:
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # as it was asked to be
         dcp.load(tensors, storage_reader=reader, no_dist=True)
     return tensors
-
-
-def placed(whole: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor as `like` is: divided in the same way, or on the same device."""
-    if isinstance(like, DTensor):
-        return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements)
-    return whole.to(like.device)

@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +95,12 @@ def rewind(path: Path, step: int) -> list[Record]:
         temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
         os.replace(temporary, path)
     return kept
+
+
+@dataclass
+class Best:
+    """The best evaluation so far."""
+
+    metric: str
+    value: float
+    step: int

@@ -1,0 +1,72 @@
+"""Which of open_clip's tower configs can be built here, and why the others cannot."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any, Literal
+
+import open_clip
+from open_clip import CLIPTextCfg, CLIPVisionCfg
+from torch import nn
+
+from workbench.errors import did_you_mean
+
+VOCABULARY = 49408
+"""size of CLIP's byte-pair encoding, whose end token is the largest id"""
+
+
+def tower_config(
+    kind: Literal["image", "text"], model: str | None, config: dict[str, Any] | None
+) -> tuple[dict[str, Any], bool]:
+    """(the tower's config, whether its GELU is OpenAI's approximation). Raises ValueError for what is not done here."""
+    if (model is None) == (config is None):
+        given = "neither" if model is None else "both"
+        raise ValueError(f"encoder 'open_clip' takes a model (as ViT-B-16) or a config (a block); it got {given}")
+    quick_gelu = False
+    if config is None:
+        names = open_clip.list_models()
+        if model not in names:
+            close = difflib.get_close_matches(str(model), names, n=3)
+            raise ValueError(f"open_clip has no model '{model}'; close: {', '.join(close) or 'none'} (of {len(names)})")
+        whole: dict[str, Any] = open_clip.get_model_config(model) or {}
+        config, quick_gelu = whole["vision_cfg" if kind == "image" else "text_cfg"], whole.get("quick_gelu", False)
+    assert config is not None
+    known = [f.name for f in fields(CLIPVisionCfg if kind == "image" else CLIPTextCfg)]
+    for key in config:
+        if key not in known:
+            raise ValueError(f"the config of a tower for {kind} has no key '{key}'{did_you_mean(key, known)}")
+    if reasons := list(refusals(kind, config)):
+        raise ValueError(f"encoder 'open_clip' does not do {'; nor '.join(reasons)}")
+    return dict(config), quick_gelu
+
+
+def refusals(kind: Literal["image", "text"], config: dict[str, Any]) -> Iterator[str]:
+    """What a config asks for that has no tokens, no projection or no tokenizer here."""
+    if kind == "text":
+        if config.get("hf_model_name"):
+            yield f"text towers of Hugging Face (hf_model_name {config['hf_model_name']})"
+        if config.get("hf_tokenizer_name"):
+            yield f"tokenizers of Hugging Face (hf_tokenizer_name {config['hf_tokenizer_name']}), only CLIP's own"
+        if config.get("pool_type", "argmax") != "argmax":
+            yield f"pool_type {config['pool_type']}: texts are pooled at their end token (argmax)"
+        if config.get("proj_type", "linear") == "none":
+            yield "proj_type none: texts are projected to model.dim"
+        if config.get("vocab_size", VOCABULARY) != VOCABULARY:
+            yield f"vocab_size {config['vocab_size']}: CLIP's tokenizer has {VOCABULARY} ids"
+    if config.get("embed_cls") or config.get("attentional_pool"):
+        yield "the towers of CoCa (embed_cls, attentional_pool)"
+    if isinstance(config.get("layers"), list | tuple):
+        yield "ModifiedResNet (a list of layers): take a timm trunk, as timm_model_name resnet50"
+    if config.get("timm_pool") in ("abs_attn", "rot_attn"):
+        yield f"timm_pool {config['timm_pool']}: it pools and projects at once"
+
+
+def finish_trunk(tower: Any, dim: int) -> None:
+    """Set a trunk to the config's image size: timm builds it at its own. Raises ValueError for a wrong output width."""
+    tower.set_input_size(tower.image_size)
+    width = tower.trunk.head_hidden_size
+    projects = len(tower.head) or not isinstance(tower.trunk.get_classifier(), nn.Identity)
+    if width != dim and not projects:
+        raise ValueError(f"timm_proj none keeps the trunk's width ({width}), but model.dim is {dim}: set it to {width}")
