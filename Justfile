@@ -15,6 +15,7 @@ lint:
     ruff format --check .
     pyright
     lint-imports
+    python .ci/count_any.py | tail -n 30
 
 # the whole default suite
 test *ARGS:
