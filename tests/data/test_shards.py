@@ -13,7 +13,7 @@ from small_pairs import picture
 from workbench.data.shards import Shards
 from workbench.errors import BadSample, DataLost
 from workbench.loading.feed import Feed
-from workbench.loading.pairs_in_tars import list_pairs
+from workbench.loading.tar_index import list_pairs
 
 
 def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -1,13 +1,15 @@
 """A component is one class in one file: an objective, a fusion, a data set and a task of one's own."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from workbench.build import build_engine, build_parts
 from workbench.distributed.processes import Parallel
-from workbench.recipe.component import KINDS, load, names, schema, summary, validate
+from workbench.recipe.component import KINDS, declarers, load, names, schema, summary, validate
+from workbench.recipe.documentation import document
 from workbench.recipe.schema import RecipeError, parse_recipe
 from workbench.training.metrics import Metrics
 
@@ -140,9 +142,45 @@ def test_every_component_has_documentation_and_a_schema(kind: str) -> None:
     for name in names(kind):
         component = load(kind, name)
         assert summary(kind, name)
-        documented = component.__doc__ or ""
+        documented = "".join(owner.__doc__ or "" for owner in (component, *declarers(component)))
         for field in schema(component).model_fields.values():
             assert f"{field.alias}:" in documented, f"{kind} {name}: Args: lacks {field.alias}"
+
+
+class Inner:
+    """A base.
+
+    Args:
+        depth: how deep
+        width: how wide
+    """
+
+    def __init__(self, first: str, *, depth: int = 2, width: int = 3) -> None:
+        self.given = (first, depth, width)
+
+
+class Outer(Inner):
+    """A component that hands keywords on.
+
+    Args:
+        tall: how tall
+        width: how wide, in metres
+    """
+
+    def __init__(self, *, tall: bool, width: int = 7, **more: Any) -> None:
+        super().__init__("a", width=width, **more)
+
+
+def test_keywords_that_are_handed_on_are_the_recipe_as_well() -> None:
+    fields = {name: (field.annotation, field.is_required()) for name, field in schema(Outer).model_fields.items()}
+    assert fields == {"tall": (bool, True), "width": (int, False), "depth": (int, False)}
+    spec = validate("data", {"name": f"{__file__}:Outer", "tall": True, "depth": 5})
+    assert spec.build().given == ("a", 5, 7)
+    described = {k.name: k.description for k in document("data", f"{__file__}:Outer").block.keywords}
+    assert described == {"tall": "how tall", "width": "how wide, in metres", "depth": "how deep"}
+    with pytest.raises(ValueError, match=r"unknown key 'dpeth'; did you mean 'depth'"):
+        validate("data", {"name": f"{__file__}:Outer", "tall": True, "dpeth": 5})
+    assert list(schema(Inner).model_fields) == ["depth", "width"]
 
 
 def test_seeds_do_not_depend_on_other_parts() -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from workbench.engine import Callback, Engine, Logs
-from workbench.loading.bad_samples import MAX_BAD, refuse_too_many
+from workbench.loading.bad_samples import MAX_BAD, LeavesOut, refuse_too_many
 from workbench.training.metrics import rewind
-from workbench.types import Skipped
+from workbench.types import Data, Skipped
 
 __all__ = ["BadSamples"]
 
@@ -21,13 +20,13 @@ class BadSamples(Callback):
 
     Args:
         file: skipped.jsonl of the run: a line {step, name, reason, training} for each.
-        data: the data set; it may have a list `skipped` of what it left out itself (incomplete pairs, bad samples of
-            evaluation splits), and `max_bad`.
+        data: the data set; where it LeavesOut samples by itself (incomplete pairs, bad ones of evaluation splits),
+            those are named, too.
     """
 
-    def __init__(self, file: Path, data: Any) -> None:
+    def __init__(self, file: Path, data: Data) -> None:
         self.file, self.data = file, data
-        self.max_bad: float = getattr(data, "max_bad", MAX_BAD)
+        self.max_bad = data.max_bad if isinstance(data, LeavesOut) else MAX_BAD
         self.known: set[str] = set()
         self.bad: list[Skipped] = []
         """those of training batches: a data set judges what it leaves out itself"""
@@ -43,7 +42,7 @@ class BadSamples(Callback):
         self._collect(engine)
 
     def _collect(self, engine: Engine) -> None:
-        left_out: list[Skipped] = getattr(self.data, "skipped", [])
+        left_out = self.data.skipped if isinstance(self.data, LeavesOut) else []
         found = [(s, True) for s in engine.skipped] + [(s, False) for s in left_out]
         left_out.clear()
         if not engine.parallel.any(bool(found)):

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
-from pydantic import PositiveInt
 
-from workbench.loading.bad_samples import MAX_BAD, MaxBad
-from workbench.loading.decode import MAX_PIXELS, PixelLimit
-from workbench.loading.pairs import Keys, Pairs, Pick
-from workbench.loading.pairs_in_lists import Files, require_columns
+from workbench.loading.pairs import Keys, Pairs
+from workbench.loading.pairs_in_lists import ListedPairs, require_columns
 from workbench.loading.paths import Paths, as_tuple, expand, missing
 from workbench.types import Skipped
 
 __all__ = ["CSV"]
 
 
-class CSV(Pairs):
+class CSV(Pairs[Paths]):
     """Image-text pairs listed in CSV files with a header.
 
     Args:
@@ -33,12 +31,6 @@ class CSV(Pairs):
         sep: what separates fields; null: a tab where the header has one, else a comma.
         img_key: the column of image paths.
         caption_key: the column of captions, or a list of columns.
-        samples: images in the training lists, for plans made before the data is there; counted when it is.
-        views: augmentations of each image.
-        captions: captions of each image, at most; missing ones are marked invalid.
-        pick: which captions, when an image has more: `random` ones without repetition, the `first`, or the `longest`.
-        max_pixels: larger images are bad samples.
-        max_bad: bad samples before the run fails: a share of those seen below 1, a number from 1 on.
     """
 
     def __init__(
@@ -50,30 +42,16 @@ class CSV(Pairs):
         sep: str | None = None,
         img_key: str = "filepath",
         caption_key: Keys = "title",
-        samples: PositiveInt | None = None,
-        views: PositiveInt = 1,
-        captions: PositiveInt = 1,
-        pick: Pick = "random",
-        max_pixels: PixelLimit = MAX_PIXELS,
-        max_bad: MaxBad = MAX_BAD,
+        **more: Any,
     ) -> None:
-        super().__init__(
-            path,
-            validation,
-            samples=samples,
-            views=views,
-            captions=captions,
-            pick=pick,
-            max_pixels=max_pixels,
-            max_bad=max_bad,
-        )
+        super().__init__(path, validation, **more)
         self.root, self.sep, self.img_key, self.caption_keys = root, sep, img_key, as_tuple(caption_key)
 
     def missing(self) -> str | None:
         """One line on what to point where, when lists are not there."""
         return _missing(self.path)
 
-    def table(self, source: Paths) -> Files:
+    def table(self, source: Paths) -> ListedPairs:
         if complaint := _missing(source):
             raise ValueError(complaint)
         files, _ = expand(source)
@@ -82,7 +60,7 @@ class CSV(Pairs):
         if not len(rows):
             raise ValueError(f"{files[0]} has a header, and no row below it")
         captions = [rows[key] for key in self.caption_keys]
-        return Files(self.root or Path(files[0]).parent, rows[self.img_key], captions, left_out)
+        return ListedPairs(self.root or Path(files[0]).parent, rows[self.img_key], captions, left_out)
 
     def _read(self, file: str, left_out: list[Skipped]) -> pa.Table:
         """Its columns of paths and captions, as text whatever they look like."""

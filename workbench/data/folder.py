@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pydantic import PositiveInt
 
-from workbench.loading.bad_samples import MAX_BAD, MaxBad
-from workbench.loading.decode import MAX_PIXELS, PixelLimit
-from workbench.loading.pairs import Keys, Pairs, Pick
-from workbench.loading.pairs_in_lists import Files, flat, require_columns
+from workbench.loading.captions import flat
+from workbench.loading.pairs import Keys, Pairs
+from workbench.loading.pairs_in_lists import ListedPairs, require_columns
 from workbench.loading.paths import as_tuple
 from workbench.types import Skipped
 
@@ -27,7 +25,7 @@ __all__ = ["Folder"]
 METADATA = "metadata.jsonl"
 
 
-class Folder(Pairs):
+class Folder(Pairs[Path]):
     """Image-text pairs of a folder; pictures that no metadata.jsonl names are not looked for.
 
     Args:
@@ -35,12 +33,6 @@ class Folder(Pairs):
         validation: a folder of held-out pairs for evaluation.
         image_key: the key of a picture's path in metadata.jsonl.
         caption_key: the key of a caption or of a list of them, or a list of keys.
-        samples: images of the training folder, for plans made before the data is there; counted when it is.
-        views: augmentations of each image.
-        captions: captions of each image, at most; missing ones are marked invalid.
-        pick: which captions, when an image has more: `random` ones without repetition, the `first`, or the `longest`.
-        max_pixels: larger images are bad samples.
-        max_bad: bad samples before the run fails: a share of those seen below 1, a number from 1 on.
     """
 
     def __init__(
@@ -50,30 +42,16 @@ class Folder(Pairs):
         validation: Path | None = None,
         image_key: str = "file_name",
         caption_key: Keys = "text",
-        samples: PositiveInt | None = None,
-        views: PositiveInt = 1,
-        captions: PositiveInt = 1,
-        pick: Pick = "random",
-        max_pixels: PixelLimit = MAX_PIXELS,
-        max_bad: MaxBad = MAX_BAD,
+        **more: Any,
     ) -> None:
-        super().__init__(
-            path,
-            validation,
-            samples=samples,
-            views=views,
-            captions=captions,
-            pick=pick,
-            max_pixels=max_pixels,
-            max_bad=max_bad,
-        )
+        super().__init__(path, validation, **more)
         self.image_key, self.caption_keys = image_key, as_tuple(caption_key)
 
     def missing(self) -> str | None:
         """One line on what to point where, when the folder is not there."""
         return _missing(self.path)
 
-    def table(self, source: Path) -> Files:
+    def table(self, source: Path) -> ListedPairs:
         if complaint := _missing(source):
             raise ValueError(complaint)
         root = source.expanduser()
@@ -92,7 +70,7 @@ class Folder(Pairs):
             raise ValueError(f"the {METADATA} of {root} has no line: write one a picture")
         require_columns([self.image_key, *self.caption_keys], list(keys), f"the {METADATA} of {root}")
         said = pa.chunked_array([captions], pa.list_(pa.large_string()))
-        return Files(root, pa.chunked_array([images], pa.large_string()), [said], left_out)
+        return ListedPairs(root, pa.chunked_array([images], pa.large_string()), [said], left_out)
 
 
 def _rows(root: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:

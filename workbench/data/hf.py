@@ -13,19 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from pydantic import PositiveInt
 
 from workbench.errors import BadSample, did_you_mean
-from workbench.loading.bad_samples import MAX_BAD, MaxBad
-from workbench.loading.decode import MAX_PIXELS, PixelLimit
-from workbench.loading.pairs import Keys, Pick, Raw, StreamedPairs
-from workbench.loading.pairs_in_rows import Rows, load, read_part, undecoded
+from workbench.loading.pairs import Keys, StreamedPairs
+from workbench.loading.pairs_in_arrow import ArrowPairs, load, read_part, undecoded
 from workbench.loading.paths import as_tuple
+from workbench.loading.table import Raw
 
 __all__ = ["HF"]
 
 
-class HF(StreamedPairs):
+class HF(StreamedPairs[str]):
     """Image-text pairs, a row each.
 
     Args:
@@ -35,14 +33,6 @@ class HF(StreamedPairs):
         validation: the split held out for evaluation, as 'validation' or 'train[:1000]'.
         image_key: the column of pictures: the Image feature, bytes, or paths (from `path`, where it is a folder).
         caption_key: the column of captions (a text or a list of them in each row), or a list of columns.
-        samples: rows of the training split, for plans made before the data is there, and for streaming; else counted.
-        views: augmentations of each image.
-        captions: captions of each image, at most; missing ones are marked invalid.
-        pick: which captions, when an image has more: `random` ones without repetition, the `first`, or the `longest`.
-        streaming: read its files from front to back instead of by random access.
-        buffer: pairs that wait to be shuffled in every worker, when streaming; more mix the files better.
-        max_pixels: larger images are bad samples.
-        max_bad: bad samples before the run fails: a share of those seen below 1, a number from 1 on.
     """
 
     def __init__(
@@ -54,27 +44,9 @@ class HF(StreamedPairs):
         validation: str | None = None,
         image_key: str = "image",
         caption_key: Keys = "caption",
-        samples: PositiveInt | None = None,
-        views: PositiveInt = 1,
-        captions: PositiveInt = 1,
-        pick: Pick = "random",
-        streaming: bool = False,
-        buffer: PositiveInt = 2000,
-        max_pixels: PixelLimit = MAX_PIXELS,
-        max_bad: MaxBad = MAX_BAD,
+        **more: Any,
     ) -> None:
-        super().__init__(
-            split,
-            validation,
-            samples=samples,
-            views=views,
-            captions=captions,
-            pick=pick,
-            max_pixels=max_pixels,
-            max_bad=max_bad,
-            streaming=streaming,
-            buffer=buffer,
-        )
+        super().__init__(split, validation, **more)
         self.source, self.config, self.image_key, self.caption_keys = path, config, image_key, as_tuple(caption_key)
         self.folder = Path(path).expanduser()
 
@@ -89,8 +61,10 @@ class HF(StreamedPairs):
             return None
         return f"no folder '{self.source}': point to yours, or to an id on the hub, with --set data.path=..."
 
-    def table(self, source: str) -> Rows:
-        return Rows(self._load(source), self.image_key, self.caption_keys, f"{self.source}[{source}]", self.folder)
+    def table(self, source: str) -> ArrowPairs:
+        return ArrowPairs(
+            self._load(source), self.image_key, self.caption_keys, f"{self.source}[{source}]", self.folder
+        )
 
     def parts(self) -> int:
         return self._streamed.num_shards

@@ -7,22 +7,20 @@ in the cache of `datasets` (HF_DATASETS_CACHE), which costs their size on the di
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import PositiveInt
 
-from workbench.loading.bad_samples import MAX_BAD, MaxBad
-from workbench.loading.decode import MAX_PIXELS, PixelLimit
-from workbench.loading.pairs import Keys, Pairs, Pick
+from workbench.loading.pairs import Keys, Pairs
+from workbench.loading.pairs_in_arrow import ArrowPairs, load
 from workbench.loading.pairs_in_lists import require_columns
-from workbench.loading.pairs_in_rows import Rows, load
 from workbench.loading.paths import Paths, as_tuple, describe, expand, missing
 
 __all__ = ["Parquet"]
 
 
-class Parquet(Pairs):
+class Parquet(Pairs[Paths]):
     """Image-text pairs, a row each.
 
     Args:
@@ -31,12 +29,6 @@ class Parquet(Pairs):
         root: folder that relative image paths start from; null: the folder of the first file.
         image_key: the column of pictures.
         caption_key: the column of captions (a text or a list of them in each row), or a list of columns.
-        samples: rows of the training files, for plans made before the data is there; counted when it is.
-        views: augmentations of each image.
-        captions: captions of each image, at most; missing ones are marked invalid.
-        pick: which captions, when an image has more: `random` ones without repetition, the `first`, or the `longest`.
-        max_pixels: larger images are bad samples.
-        max_bad: bad samples before the run fails: a share of those seen below 1, a number from 1 on.
     """
 
     def __init__(
@@ -47,30 +39,16 @@ class Parquet(Pairs):
         root: Path | None = None,
         image_key: str = "image",
         caption_key: Keys = "caption",
-        samples: PositiveInt | None = None,
-        views: PositiveInt = 1,
-        captions: PositiveInt = 1,
-        pick: Pick = "random",
-        max_pixels: PixelLimit = MAX_PIXELS,
-        max_bad: MaxBad = MAX_BAD,
+        **more: Any,
     ) -> None:
-        super().__init__(
-            path,
-            validation,
-            samples=samples,
-            views=views,
-            captions=captions,
-            pick=pick,
-            max_pixels=max_pixels,
-            max_bad=max_bad,
-        )
+        super().__init__(path, validation, **more)
         self.root, self.image_key, self.caption_keys = root, image_key, as_tuple(caption_key)
 
     def missing(self) -> str | None:
         """One line on what to point where, when files are not there."""
         return _missing(self.path)
 
-    def table(self, source: Paths) -> Rows:
+    def table(self, source: Paths) -> ArrowPairs:
         if complaint := _missing(source):
             raise ValueError(complaint)
         files, _ = expand(source)
@@ -86,7 +64,7 @@ class Parquet(Pairs):
         if not rows:
             raise ValueError(f"there is no row in {describe(source)}: point data.path to files that have some")
         data = load("parquet", data_files=files, split="train", columns=columns)
-        return Rows(data, self.image_key, self.caption_keys, describe(source), self.root or Path(files[0]).parent)
+        return ArrowPairs(data, self.image_key, self.caption_keys, describe(source), self.root or Path(files[0]).parent)
 
 
 def _missing(source: Paths) -> str | None:

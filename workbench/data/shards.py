@@ -10,34 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-
-from pydantic import PositiveInt
+from typing import Any
 
 from workbench.errors import BadSample
-from workbench.loading.bad_samples import MAX_BAD, MaxBad
-from workbench.loading.decode import MAX_PIXELS, PixelLimit
-from workbench.loading.pairs import Pick, Raw, StreamedPairs
-from workbench.loading.pairs_in_tars import Tars, read_tar
+from workbench.loading.pairs import StreamedPairs
+from workbench.loading.pairs_in_tars import TarPairs, read_tar
 from workbench.loading.paths import Paths, describe, expand, missing
+from workbench.loading.table import Raw
 
 __all__ = ["Shards"]
 
 
-class Shards(StreamedPairs):
+class Shards(StreamedPairs[Paths]):
     """Image-text pairs in tars: an image and a `.txt` with a caption a line, under one basename.
 
     Args:
         path: the training tars: a glob, braces or a list of them: 'cc12m/*.tar', 'cc12m/{0000..1242}.tar'.
         validation: held-out tars for evaluation, likewise.
-        samples: pairs in the training tars, for plans made before the data is there, and for streaming; else counted.
-        views: augmentations of each image.
-        captions: captions of each image, at most; missing ones are marked invalid.
-        pick: which captions, when an image has more: `random` ones without repetition, the `first`, or the `longest`.
         caption_key: key of the `.json` that holds a caption or a list of them; null takes the lines of the `.txt`.
-        streaming: read whole tars from front to back instead of by offset.
-        buffer: pairs that wait to be shuffled in every worker, when streaming; more mix the tars better.
-        max_pixels: larger images are bad samples.
-        max_bad: bad samples before the run fails: a share of those seen below 1, a number from 1 on.
     """
 
     def __init__(
@@ -45,36 +35,18 @@ class Shards(StreamedPairs):
         *,
         path: Paths,
         validation: Paths | None = None,
-        samples: PositiveInt | None = None,
-        views: PositiveInt = 1,
-        captions: PositiveInt = 1,
-        pick: Pick = "random",
         caption_key: str | None = None,
-        streaming: bool = False,
-        buffer: PositiveInt = 2000,
-        max_pixels: PixelLimit = MAX_PIXELS,
-        max_bad: MaxBad = MAX_BAD,
+        **more: Any,
     ) -> None:
-        super().__init__(
-            path,
-            validation,
-            samples=samples,
-            views=views,
-            captions=captions,
-            pick=pick,
-            max_pixels=max_pixels,
-            max_bad=max_bad,
-            streaming=streaming,
-            buffer=buffer,
-        )
+        super().__init__(path, validation, **more)
         self.caption_key = caption_key
 
     def missing(self) -> str | None:
         """One line on what to point where, when tars are not there."""
         return _missing(self.path)
 
-    def table(self, source: Paths) -> Tars:
-        tars = Tars(_files(source), self.caption_key)
+    def table(self, source: Paths) -> TarPairs:
+        tars = TarPairs(_files(source), self.caption_key)
         if not len(tars):
             partner = ".json" if self.caption_key else ".txt"
             hint = "" if self.caption_key else "; if captions are in a .json, set data.caption_key"

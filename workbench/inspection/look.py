@@ -20,9 +20,11 @@ from open_clip import SimpleTokenizer
 from PIL import Image
 
 from workbench.errors import BadSample, DataLost
+from workbench.loading.captions import clean
 from workbench.loading.decode import FORMATS, decode_image
-from workbench.loading.pairs import Pairs, Table, clean
+from workbench.loading.pairs import Pairs
 from workbench.loading.paths import expand
+from workbench.loading.table import Table
 from workbench.seeds import seed_for
 from workbench.types import Skipped, Split
 

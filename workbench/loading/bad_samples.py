@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Protocol, runtime_checkable
 
 from pydantic import Field
 
@@ -16,6 +16,25 @@ SHOWN = 3
 
 MaxBad = Annotated[float, Field(ge=0)]
 """below 1 a share of the samples, from 1 on a number of them"""
+
+
+@runtime_checkable
+class LeavesOut(Protocol):
+    """A data set that finds bad samples by itself, while it lists them or decodes a split, not in a batch."""
+
+    skipped: list[Skipped]
+    """what it has left out since this list was last emptied: a run writes it down"""
+    max_bad: float
+    """a MaxBad"""
+
+
+@runtime_checkable
+class MayBeMissing(Protocol):
+    """A data set of files that need not be there yet."""
+
+    def missing(self) -> str | None:
+        """Say in one line what to point where, when the training data is not there."""
+        ...
 
 
 def refuse_too_many(bad: Sequence[Skipped], of: int, max_bad: float, remedy: str = "") -> None:

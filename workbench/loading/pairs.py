@@ -1,92 +1,63 @@
 """Image-text pairs with random access: what every source of them (tars, folders, tables) has in common.
 
-A source lists its pairs as a `Table`; here are the choice of captions, safe decoding, bad samples and the held-out
-split of many captions an image.
-
-The trap: `sample` decodes in worker processes, so a table is read by position and keeps no file open.
+A source lists its pairs as a `Table`; the settings that all sources share are declared and documented here, once, and
+here are the choice of captions, the limit on bad samples and the held-out split of many captions an image.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import PositiveInt
 
 from workbench.errors import BadSample
-from workbench.loading.bad_samples import refuse_too_many
-from workbench.loading.decode import decode_image
+from workbench.loading.bad_samples import MAX_BAD, MaxBad, refuse_too_many
+from workbench.loading.captions import clean
+from workbench.loading.decode import MAX_PIXELS, PixelLimit, decode_image
 from workbench.loading.feed import Feed
 from workbench.loading.stream import stream
+from workbench.loading.table import Pictures, Raw, Table, read_pair
 from workbench.types import Batch, Items, Modality, Sample, Skipped, Split
 
 Pick = Literal["random", "first", "longest"]
 """which captions of an image a sample shows, when there are more than it may"""
 Keys = str | tuple[str, ...]
 """a column of captions, or several"""
+Source = TypeVar("Source")
+"""what a source lists its pairs from: patterns of files, or the name of a split"""
 
 
-class Raw(NamedTuple):
-    """A pair as it lies in its source."""
-
-    name: str
-    image: bytes
-    captions: Sequence[Any]
-
-
-class Table(Protocol):
-    """Where pairs lie, in a fixed order. What it cannot read it reports as OSError or ValueError."""
-
-    @property
-    def left_out(self) -> Sequence[Skipped]:
-        """what was found not to be a pair while listing"""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def name(self, index: int) -> str:
-        """what a person finds the pair by"""
-        ...
-
-    def image(self, index: int) -> bytes:
-        """the picture, encoded"""
-        ...
-
-    def captions(self, index: int) -> Sequence[Any]:
-        """as they are in the source: what is empty or not a text is dropped later"""
-        ...
-
-
-class Pairs(ABC):
+class Pairs(ABC, Generic[Source]):
     """A data set of pairs; a source says how to list them (`table`) and what is missing (`missing`).
 
+    `path` is what the training pairs are listed from, `validation` what the held-out ones are.
+
     Args:
-        path: what the training pairs are listed from.
-        validation: what the held-out pairs are listed from.
-        samples: training pairs, for plans made before the data is there.
+        samples: pairs to train on, for plans made before the data is there; counted when it is.
         views: augmentations of each image.
-        captions: captions of each image, at most.
-        pick: which captions, when an image has more.
-        max_pixels: larger pictures are bad samples.
-        max_bad: bad samples that are allowed, as a share (below 1) or a number.
+        captions: captions of each image, at most; missing ones are marked invalid.
+        pick: which captions, when an image has more: `random` ones without repetition, the `first`, or the `longest`.
+        max_pixels: larger images are bad samples.
+        max_bad: bad samples before the run fails: a share of those seen below 1, a number from 1 on.
     """
 
     def __init__(
         self,
-        path: Any,
-        validation: Any,
+        path: Source,
+        validation: Source | None,
         *,
-        samples: int | None = None,
-        views: int,
-        captions: int,
-        pick: Pick,
-        max_pixels: int,
-        max_bad: float,
+        samples: PositiveInt | None = None,
+        views: PositiveInt = 1,
+        captions: PositiveInt = 1,
+        pick: Pick = "random",
+        max_pixels: PixelLimit = MAX_PIXELS,
+        max_bad: MaxBad = MAX_BAD,
     ) -> None:
         self.path, self.validation, self.samples = path, validation, samples
         self.views, self.captions, self.pick = views, captions, pick
@@ -96,12 +67,12 @@ class Pairs(ABC):
         """what was left out here, not in a batch; a run writes it down and clears it"""
 
     @abstractmethod
-    def table(self, source: Any) -> Table:
-        """The pairs of `path` or of `validation`. Raises ValueError with the remedy when they cannot be listed."""
+    def table(self, source: Source) -> Table:
+        """List the pairs of `path` or of `validation`. Raises ValueError with the remedy when they cannot be listed."""
 
     @abstractmethod
     def missing(self) -> str | None:
-        """One line on what to point where, when the training data is not there."""
+        """Say in one line what to point where, when the training data is not there."""
 
     def __len__(self) -> int:
         if self.samples and "train" not in vars(self) and self.missing():
@@ -109,17 +80,17 @@ class Pairs(ABC):
         return len(self.train)
 
     def batches(self, start: int, feed: Feed) -> Iterator[Batch]:
-        """Endless batches from optimizer step `start` on."""
+        """Give endless batches from optimizer step `start` on."""
         self.train  # noqa: B018  # list the pairs here, not in every worker
         return feed.load(self, start)
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
-        """Pair `index`, a pure function of both arguments. Raises BadSample."""
+        """Read pair `index`, a pure function of both arguments. Raises BadSample."""
         image, captions = read_pair(self.train, index, self.max_pixels)
         return self.choose(image, captions, index, rng)
 
     def choose(self, image: Image.Image, captions: list[str], index: int, rng: np.random.Generator) -> Sample:
-        """The sample of a pair: `views` times its image, at most `captions` of its captions."""
+        """Make the sample of a pair: `views` times its image, at most `captions` of its captions."""
         if self.pick == "random":
             captions = [captions[i] for i in rng.permutation(len(captions))]
         elif self.pick == "longest":
@@ -127,7 +98,7 @@ class Pairs(ABC):
         return Sample({"image": [image] * self.views, "text": captions[: self.captions]}, index)
 
     def split(self, name: str) -> Split:
-        """`validation`: the held-out images and all their captions, linked by ids. Raises ValueError for others."""
+        """Give `validation`: held-out images and all their captions, linked by ids. Raises ValueError for others."""
         if name != "validation" or self.validation is None:
             raise ValueError(f"this data has no split '{name}': set data.validation to held-out pairs for 'validation'")
         return self._held_out
@@ -138,7 +109,8 @@ class Pairs(ABC):
 
     @cached_property
     def _held_out(self) -> Split:
-        """Bad samples are found by decoding everything once, so that no evaluation meets one."""
+        """Find bad samples by decoding everything once, so that no evaluation meets one."""
+        assert self.validation is not None
         table = self._listed(self.validation)
         rows: list[int] = []
         texts: list[tuple[str, int]] = []
@@ -155,86 +127,60 @@ class Pairs(ABC):
         if not rows:
             raise ValueError(f"data.validation holds no usable pair; the first one is {bad[0]}")
         self.skipped += bad
-        images = Items(_Images(table, rows, self.max_pixels), torch.arange(len(rows)))
+        images = Items(Pictures(table, rows, self.max_pixels), torch.arange(len(rows)))
         return Split({"image": images, "text": Items([t for t, _ in texts], torch.tensor([i for _, i in texts]))})
 
-    def _listed(self, source: Any) -> Table:
+    def _listed(self, source: Source) -> Table:
         table = self.table(source)
         refuse_too_many(table.left_out, len(table) + len(table.left_out), self.max_bad)
         self.skipped += table.left_out
         return table
 
 
-class StreamedPairs(Pairs):
+class StreamedPairs(Pairs[Source]):
     """Pairs that may also be read in parts, from front to back, without random access.
 
     Args:
-        streaming: do so.
-        buffer: raw pairs that wait to be shuffled, in each reader.
-        more: as of Pairs.
+        samples: pairs to train on, for streaming, and for plans made before the data is there; else counted.
+        streaming: read whole files from front to back instead of by random access.
+        buffer: pairs that wait to be shuffled in every worker, when streaming; more mix the files better.
     """
 
-    def __init__(self, path: Any, validation: Any, *, streaming: bool, buffer: int, **more: Any) -> None:
-        if streaming and not more["samples"]:
-            raise ValueError("streaming does not count the pairs: set data.samples to their number, about")
+    def __init__(
+        self,
+        path: Source,
+        validation: Source | None,
+        *,
+        streaming: bool = False,
+        buffer: PositiveInt = 2000,
+        **more: Any,
+    ) -> None:
         super().__init__(path, validation, **more)
+        if streaming and not self.samples:
+            raise ValueError("streaming does not count the pairs: set data.samples to their number, about")
         self.streaming, self.buffer = streaming, buffer
 
     @abstractmethod
     def parts(self) -> int:
-        """How many parts there are to stream. Raises ValueError with the remedy when they are not there."""
+        """Count the parts there are to stream. Raises ValueError with the remedy when they are not there."""
 
     @abstractmethod
     def read(self, part: int) -> Iterator[Raw | BadSample]:
-        """The pairs of a part, still encoded."""
+        """Read the pairs of a part, still encoded."""
 
     def __len__(self) -> int:
         return self.samples if self.streaming and self.samples else super().__len__()
 
     def batches(self, start: int, feed: Feed) -> Iterator[Batch]:
-        """Endless batches from optimizer step `start` on, or from about there when they are streamed."""
+        """Give endless batches from optimizer step `start` on, or from about there when they are streamed."""
         if self.streaming:
             return stream(self, feed, start, self.parts(), self.buffer)
         return super().batches(start, feed)
 
     def decode(self, raw: Raw, id: int, rng: np.random.Generator) -> Sample:
-        """A pair that was streamed. Raises BadSample."""
+        """Decode a pair that was streamed. Raises BadSample."""
         try:
             image, captions = decode_image(raw.image, self.max_pixels), clean(raw.captions)
         except ValueError as error:
             raise BadSample(raw.name, str(error)) from None
         return self.choose(image, captions, id, rng)
-
-
-def read_pair(table: Table, index: int, max_pixels: int) -> tuple[Image.Image, list[str]]:
-    """The image in RGB and the captions that say something. Raises BadSample."""
-    try:
-        return decode_image(table.image(index), max_pixels), clean(table.captions(index))
-    except (OSError, ValueError) as error:
-        raise BadSample(table.name(index), str(error)) from None  # only now: a name may have to be read, too
-
-
-def clean(captions: Sequence[Any]) -> list[str]:
-    """Those that say something. Raises ValueError when none does."""
-    texts = [text.strip() for text in captions if isinstance(text, str)]
-    texts = [text for text in texts if text]
-    if not texts:
-        raise ValueError("no caption")
-    return texts
-
-
-@dataclass(frozen=True)
-class _Images(Sequence[Image.Image]):
-    """Pictures of some rows of a table, decoded on access."""
-
-    table: Table
-    rows: list[int]
-    max_pixels: int
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, at: Any) -> Any:
-        if isinstance(at, slice):
-            return _Images(self.table, self.rows[at], self.max_pixels)
-        return decode_image(self.table.image(self.rows[at]), self.max_pixels)

@@ -15,11 +15,12 @@ import numpy as np
 import pyarrow as pa
 
 from workbench.errors import did_you_mean
+from workbench.loading.captions import flat
 from workbench.loading.paths import read_bytes
 from workbench.types import Skipped
 
 
-class Files:
+class ListedPairs:
     """Pairs in the order in which their pictures first come up.
 
     Args:
@@ -55,11 +56,6 @@ class Files:
     def _path(self, index: int) -> Path:
         """Bytes that are not UTF-8 reach the file system as they are."""
         return self.root / os.fsdecode(self.paths[index].as_buffer().to_pybytes())
-
-
-def flat(cells: Any) -> list[Any]:
-    """Each cell's captions: a cell is one, or a list of them."""
-    return [text for cell in cells for text in (cell if isinstance(cell, list) else [cell])]
 
 
 def require_columns(wanted: Sequence[str], there: Sequence[str], where: str) -> None:

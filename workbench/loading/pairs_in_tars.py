@@ -18,15 +18,15 @@ import numpy as np
 from numpy import ndarray
 
 from workbench.errors import BadSample, DataLost
-from workbench.loading.pairs import Raw
 from workbench.loading.paths import MAX_BYTES, read_bytes
+from workbench.loading.table import Raw
 from workbench.loading.tar_index import BLOCK, COLUMN, index, members, stem_and_kind
 from workbench.types import Skipped
 
 DAMAGED = "the tar is damaged or cut off; what lies before is used"
 
 
-class Tars:
+class TarPairs:
     """The pairs of many tars as arrays: 36 bytes a pair, which worker processes share.
 
     Args:
@@ -82,7 +82,7 @@ class Tars:
 class _LeftOut(Sequence[Skipped]):
     """Damaged tars, and pictures without a caption: their names are read when asked for, as there may be millions."""
 
-    tars: Tars
+    tars: TarPairs
     damaged: list[str]
     tar: ndarray
     offset: ndarray

@@ -7,7 +7,8 @@
 Arguments before the `*` come from the build, arguments after it from the recipe: types, defaults and documentation are
 read from the signature. `name` is the file's name, so adding a component is adding a file; `path.to.module:Class` or
 `file.py:Class` takes one from the user's own code. A trailing underscore (`lambda_`) is Python's way of spelling a
-keyword; the recipe writes `lambda`.
+keyword; the recipe writes `lambda`. `**more` hands keywords on to the class that a component inherits from: the recipe
+has those, too, and they are declared and documented there.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -160,13 +162,22 @@ def relay(error: ValidationError, known: list[str] | None = None, at: tuple[str,
 @cache
 def schema(component: type) -> type[Section]:
     """The pydantic model of a component's keyword-only arguments."""
-    hints = get_type_hints(component.__init__, include_extras=True)
-    fields: dict[str, Any] = {
-        p.name: (hints.get(p.name, Any), ... if p.default is p.empty else p.default)
-        for p in inspect.signature(component).parameters.values()
-        if p.kind is p.KEYWORD_ONLY
-    }
+    fields: dict[str, Any] = {}
+    for owner in declarers(component):
+        hints = get_type_hints(owner.__init__, include_extras=True)
+        for p in inspect.signature(owner.__init__).parameters.values():
+            if p.kind is p.KEYWORD_ONLY:
+                fields.setdefault(p.name, (hints.get(p.name, Any), ... if p.default is p.empty else p.default))
     return create_model(component.__name__, __base__=Section, **fields)
+
+
+def declarers(component: type) -> Iterator[type]:
+    """The classes whose `__init__` declares a component's keywords: its own, and those that get its `**more`."""
+    for owner in component.__mro__[:-1]:
+        if "__init__" in vars(owner):
+            yield owner
+            if not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(owner.__init__).parameters.values()):
+                return
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from workbench.recipe.component import load, schema
+from workbench.recipe.component import declarers, load, schema
 
 REQUIRED = "required"
 
@@ -83,11 +83,15 @@ def document(kind: str, name: str) -> Documentation:
     file = Path(inspect.getfile(component)).resolve()
     here = Path.cwd()
     shown = file.relative_to(here) if file.is_relative_to(here) else file
-    return Documentation(kind, name, str(shown), _block(found, inspect.getdoc(component) or ""), inner)
+    docs = [inspect.getdoc(component) or "", *(owner.__doc__ or "" for owner in declarers(component))]
+    return Documentation(kind, name, str(shown), _block(found, *docs), inner)
 
 
-def _block(found: dict[str, Any], doc: str) -> Block:
+def _block(found: dict[str, Any], doc: str, *inherited: str) -> Block:
+    """The block of a JSON schema, described by `doc`, and by `inherited` where that says nothing of a keyword."""
     text, descriptions = split_docstring(doc)
+    for further in inherited:
+        descriptions = split_docstring(further)[1] | descriptions
     keywords = []
     for key, value in found.get("properties", {}).items():
         description: str = descriptions.get(key) or value.get("description", "")

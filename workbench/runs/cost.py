@@ -23,6 +23,7 @@ from torch.nn.functional import normalize
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from workbench.build import Parts, build_optimizer, build_parts
+from workbench.loading.bad_samples import MayBeMissing
 from workbench.recipe.schema import Recipe
 from workbench.types import Pool, View, Views
 
@@ -187,7 +188,7 @@ def _contrast(parts: Parts, views: Views) -> tuple[dict[str, Tensor | None], lis
 def missing_data(recipe: Recipe) -> str | None:
     """One line on what the data set lacks and how to point to it; None when it is there."""
     data = recipe.data.build()
-    return data.missing() if hasattr(data, "missing") else None
+    return data.missing() if isinstance(data, MayBeMissing) else None
 
 
 def _parameters(parts: Parts, frozen: bool = False) -> dict[str, int]:

@@ -13,16 +13,17 @@ from typing import Any
 import datasets
 
 from workbench.errors import BadSample
-from workbench.loading.pairs import Raw
-from workbench.loading.pairs_in_lists import flat, require_columns
+from workbench.loading.captions import flat
+from workbench.loading.pairs_in_lists import require_columns
 from workbench.loading.paths import read_bytes
+from workbench.loading.table import Raw
 from workbench.types import Skipped
 
 READ_AHEAD = 16
 """rows that are read at once when streaming"""
 
 
-class Rows:
+class ArrowPairs:
     """Random access to a data set on the disk, which is mapped into memory, not read.
 
     Args:
