@@ -1,120 +1,31 @@
-"""The loop: micro-batches are exact, precision and compile work, the guard stops before the update."""
+"""The loop repeats itself, calls its hooks in order, logs what it did, and stops before a bad update."""
 
+import time
 from itertools import islice, pairwise
 from typing import Any
 
 import pytest
 import torch
+from small_engines import TOWERS, built, losses, weights
 
-from workbench.build import Parts, build_engine, build_parts, compile_blocks
+from workbench.build import build_engine, build_parts, compile_blocks
 from workbench.callbacks.nan_guard import NotFinite
 from workbench.distributed.processes import Parallel
 from workbench.engine import Callback, Engine, Logs
 from workbench.recipe.schema import parse_recipe
 from workbench.training.metrics import Metrics
-from workbench.types import Loss
-
-TOWERS = {
-    "name": "towers",
-    "data": "emoji",
-    "model": {
-        "dim": 32,
-        "encoders": {
-            "image": {
-                "name": "open_clip",
-                "config": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
-            },
-            "text": {"name": "open_clip", "config": {"context_length": 8, "width": 32, "heads": 2, "layers": 3}},
-        },
-        "fusion": {"name": "transformer", "heads": 2},
-    },
-    "objective": "ito",
-    "train": {"for": "4 steps", "batch": 4},
-    "parallel": {"workers": 0},
-}
-FUSION = {"name": "mlp", "hidden": 16, "dropout": 0.2}
-
-
-def built(objective: Any = "confu", **train: Any) -> tuple[Parts, Engine]:
-    tree = {"name": "x", "data": {"name": "synthetic", "task": "xor", "samples": 96}, "parallel": {"workers": 0}}
-    tree |= {"objective": objective, "train": {"for": "12 steps", "batch": 24, "lr": 0.01} | train}
-    tree |= {"model": {"dim": 8, "head": "linear", "encoders": dict.fromkeys("abc", "mlp"), "fusion": FUSION}}
-    parts = build_parts(parse_recipe(tree))
-    return parts, build_engine(parts, Parallel(), Metrics(None))
-
-
-def weights(parts: Parts) -> dict[str, torch.Tensor]:
-    both = torch.nn.ModuleDict({"model": parts.model, "objective": parts.objective})
-    return {name: p.detach().clone() for name, p in both.named_parameters()}
-
-
-def losses(engine: Engine) -> list[float]:
-    return [record["train/loss"] for record in engine.metrics.records]
-
-
-@pytest.mark.parametrize("objective", ["clip", "siglip", "symile", {"name": "confu", "scale": {"learn": True}}])
-def test_microbatches_give_the_full_batch_gradient_of_every_parameter(objective: Any) -> None:
-    found = []
-    for microbatch in (None, 8):
-        parts, engine = built(objective, microbatch=microbatch)
-        parts.model.eval()  # dropout draws its numbers in another order when the batch is split
-        batch = next(engine.batches(0))
-        engine.objective.register_forward_hook(lambda _, __, loss: Loss(3.0 * loss.total, loss.logs))
-        engine.gradients(batch)
-        both = torch.nn.ModuleDict({"model": parts.model, "objective": parts.objective})
-        found.append({name: p.grad for name, p in both.named_parameters() if p.requires_grad})
-    whole, split = found
-    assert any("scale" in name for name in whole)
-    for name, gradient in whole.items():
-        if gradient is None:
-            assert split[name] is None
-        else:
-            assert torch.allclose(gradient, split[name], atol=1e-6, rtol=1e-5), name
-
-
-def test_a_locked_tower_is_not_embedded_again() -> None:
-    tower = TOWERS["model"]["encoders"]["image"] | {"lock": 0}
-    model = TOWERS["model"] | {"encoders": TOWERS["model"]["encoders"] | {"image": tower}}
-    tree = TOWERS | {"model": model, "objective": "clip", "train": {"for": "1 steps", "batch": 6, "microbatch": 2}}
-    parts = build_parts(parse_recipe(tree))
-    rows = {modality: [] for modality in parts.model.encoders}
-    for modality, encoder in parts.model.encoders.items():
-        encoder.register_forward_pre_hook(lambda _, inputs, m=modality: rows[m].append(len(inputs[0])))
-    build_engine(parts, Parallel(), Metrics(None)).fit()
-    assert rows == {"image": [4] * 3, "text": [2] * 6}  # two views of an image, one text
-
-
-def test_many_microbatches_in_bf16_round_no_more_than_one() -> None:
-    """Their gradients are added up in fp32."""
-    found = []
-    for settings in ({"precision": "fp32"}, {"precision": "bf16"}, {"precision": "bf16", "microbatch": 1}):
-        parts, engine = built("clip", batch=96, **settings)
-        parts.model.eval()
-        engine.gradients(next(engine.batches(0)))
-        found.append(torch.cat([p.grad.flatten() for p in parts.model.parameters() if p.grad is not None]))
-    exact, *rough = found
-    at_once, one_by_one = ((g - exact).norm() / exact.norm() for g in rough)
-    assert 1e-4 < at_once < 0.05
-    assert one_by_one < 1.2 * at_once
-
-
-def test_microbatches_recompute_the_same_dropout() -> None:
-    _, engine = built(microbatch=8)
-    engine.fit()
-    _, again = built(microbatch=8)
-    again.fit()
-    assert losses(engine) == losses(again)
 
 
 def test_a_run_repeats_itself_bitwise_and_another_seed_does_not() -> None:
     runs = []
-    for _ in range(2):
-        parts, engine = built()
+    for seed in (5, 5, 6):
+        parts, engine = built(seed=seed)
         engine.fit()
         runs.append((losses(engine), weights(parts)))
-    (a, wa), (b, wb) = runs
+    (a, wa), (b, wb), (c, _) = runs
     assert a == b
     assert all(torch.equal(wa[name], wb[name]) for name in wa)
+    assert not set(a) & set(c)
 
 
 def test_bf16_trains_close_to_fp32() -> None:
@@ -184,18 +95,49 @@ def test_only_matrices_of_the_model_decay() -> None:
     assert together == len(list(parts.model.parameters())) + len(list(parts.objective.parameters()))
 
 
-def test_gradients_are_clipped_to_the_norm_that_is_logged() -> None:
-    seen = []
+def norm_of(engine: Engine) -> float:
+    both = [*engine.model.parameters(), *engine.objective.parameters()]
+    return torch.stack([p.grad.norm() for p in both if p.grad is not None]).norm().item()
 
-    class Norm(Callback):
+
+def test_gradients_are_clipped_and_the_norm_before_that_is_logged() -> None:
+    _, engine = built({"name": "confu", "scale": {"learn": True}}, clip=0.1)
+    clipped, unclipped = [], []
+
+    class Norms(Callback):
         def on_gradients(self, engine: Engine, logs: Logs) -> None:
-            total = torch.stack([p.grad.norm() for p in engine.model.parameters() if p.grad is not None]).norm()
-            seen.append((float(total), float(logs["grad_norm"])))
+            clipped.append(norm_of(engine))
+            engine.optimizer.zero_grad()
+            engine.gradients(next(engine.batches(engine.step)))
+            unclipped.append(norm_of(engine))
 
-    _, engine = built(clip=0.1)
-    engine.callbacks.append(Norm())
+    engine.callbacks.append(Norms())
     engine.fit()
-    assert all(after <= 0.1 + 1e-4 and before > 0.1 for after, before in seen)
+    assert clipped == pytest.approx([0.1] * 12, rel=1e-4)
+    assert all(norm > 1 for norm in unclipped)
+    assert [r["train/grad_norm"] for r in engine.metrics.records] == pytest.approx(unclipped, rel=1e-5)
+
+
+def test_weights_at_on_gradients_are_those_before_the_update_and_at_on_step_those_after() -> None:
+    """The guard against NaN rests on it: what raises at on_gradients leaves the weights alone."""
+    parts, engine = built()
+    seen: list[tuple[str, dict[str, torch.Tensor]]] = []
+
+    class Weights(Callback):
+        def on_start(self, engine: Engine) -> None:
+            seen.append(("start", weights(parts)))
+
+        def on_gradients(self, engine: Engine, logs: Logs) -> None:
+            seen.append(("gradients", weights(parts)))
+
+        def on_step(self, engine: Engine, logs: Logs) -> None:
+            seen.append(("step", weights(parts)))
+
+    engine.callbacks.append(Weights())
+    engine.fit()
+    assert [hook for hook, _ in seen] == ["start"] + ["gradients", "step"] * 12
+    for (_, before), (hook, now) in pairwise(seen):
+        assert all(torch.equal(before[name], now[name]) for name in now) == (hook == "gradients")
 
 
 @pytest.mark.parametrize("poison", ["weight", "input"])
@@ -220,10 +162,10 @@ def test_nan_stops_before_the_update_and_names_step_and_parameter(poison: str) -
     before: dict[str, torch.Tensor] = {}
 
     class Remember(Callback):
-        def on_gradients(self, engine: Engine, logs: Logs) -> None:
+        def on_step(self, engine: Engine, logs: Logs) -> None:
             before.update(weights(parts))
 
-    engine.callbacks.insert(0, Remember())
+    engine.callbacks.append(Remember())
     with pytest.raises(NotFinite, match=r"step 4: .*first non-finite gradient: .+\. The update was not made"):
         engine.fit()
     after = weights(parts)
@@ -246,6 +188,35 @@ def test_metrics_of_every_step_hold_loss_terms_scale_rate_and_clock() -> None:
         "time/samples_per_second",
     }
     assert names <= last.keys()
+
+
+@pytest.mark.parametrize(("every", "steps"), [("5 steps", [5, 10, 12]), ("1 epochs", [4, 8, 12]), ("99 steps", [12])])
+def test_metrics_are_logged_as_often_as_the_recipe_says_and_at_the_end(every: str, steps: list[int]) -> None:
+    _, often = built()
+    _, seldom = built(log_every=every)
+    often.fit()
+    seldom.fit()
+    assert [record["step"] for record in seldom.metrics.records] == steps
+    assert losses(seldom) == [losses(often)[step - 1] for step in steps]
+
+
+def test_the_clock_tells_the_wait_for_data_from_the_rest_of_a_step() -> None:
+    """Lower bounds only: a sleep is never too short."""
+    _, engine = built(**{"for": "3 steps"})
+    batches = engine.batches
+
+    def slow(start: int) -> Any:
+        for batch in batches(start):
+            time.sleep(0.05)
+            yield batch
+
+    engine.batches = slow
+    engine.objective.register_forward_hook(lambda *_: time.sleep(0.03))
+    engine.fit()
+    for record in engine.metrics.records:
+        assert record["time/data"] >= 0.049
+        assert record["time/step"] - record["time/data"] >= 0.029
+        assert record["time/samples_per_second"] == pytest.approx(24 / record["time/step"])
 
 
 def test_a_stop_request_finishes_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
