@@ -12,10 +12,12 @@ from torch import nn
 
 from workbench.callbacks.evaluation import Evaluation
 from workbench.callbacks.nan_guard import NaNGuard
+from workbench.contracts import as_encoder, as_fusion, refuse_unreadable_sides
 from workbench.distributed.processes import Parallel
 from workbench.distributed.sharding import Whole, divide
 from workbench.engine import Engine
 from workbench.errors import RecipeError
+from workbench.first_law import refuse_mixing_encoder, refuse_mixing_fusion
 from workbench.loading.feed import Feed, epoch_steps
 from workbench.model import Model
 from workbench.recipe.duration import Span
@@ -26,7 +28,7 @@ from workbench.training.allocator import keep_memory
 from workbench.training.metrics import Metrics
 from workbench.training.microbatch import Embedding
 from workbench.training.optim import adamw, layer_lr_scales
-from workbench.types import Context, Side
+from workbench.types import Context, Encoder, Fusion, Side, Transform
 
 
 @dataclass
@@ -48,10 +50,9 @@ class Parts:
         batch = self.recipe.train.batch
         return span.steps(batch, epoch_steps(len(self.data), batch))
 
-    def transforms(self, train: bool) -> dict[str, Any]:
+    def transforms(self, train: bool) -> dict[str, Transform]:
         """{modality: raw item -> tensor}"""
-        encoders: dict[str, Any] = dict(self.model.encoders)
-        return {modality: encoder.transform(train) for modality, encoder in encoders.items()}
+        return {modality: encoder.transform(train) for modality, encoder in self.model.encoders.items()}
 
     def evaluate(self, parallel: Parallel, evaluators: dict[str, Any] | None = None) -> Iterator[tuple[str, float]]:
         """Facts of the recipe's evaluators (or of others) about the model as it is now."""
@@ -64,10 +65,11 @@ class Parts:
         return Context(embedder, self.objective, self.data, self.recipe.train.batch, self.recipe.seed)
 
 
-def build_parts(recipe: Recipe) -> Parts:
+def build_parts(recipe: Recipe, *, pretrained: bool = True, training: bool = True) -> Parts:
     """Data set, model and objective. Raises RecipeError where they do not fit each other. Reads no data.
 
     Every part draws its initial weights from (seed, its name), so that arms of a comparison share what they share.
+    `pretrained` and `training` are those of `build_model`.
     """
     data = recipe.data.build()
     unknown = set(recipe.model.encoders) - set(data.modalities)
@@ -75,20 +77,48 @@ def build_parts(recipe: Recipe) -> Parts:
         raise RecipeError(f"model.encoders has {sorted(unknown)}, the data has {list(data.modalities)}")
     seed_torch(recipe.seed, "objective")
     objective = recipe.objective.build(tuple(recipe.model.encoders))
-    return Parts(recipe, data, build_model(recipe, data, objective), objective)
+    model = build_model(recipe, data, objective, pretrained=pretrained, training=training)
+    return Parts(recipe, data, model, objective)
 
 
-def build_model(recipe: Recipe, data: Any, objective: Any) -> Model:
-    """The recipe's model, for these data and every side that this objective may ask for. Raises RecipeError."""
-    encoders = {}
-    for modality, spec in recipe.model.encoders.items():
-        seed_torch(recipe.seed, "encoder", modality)
-        encoders[modality] = spec.build(data.modalities[modality], recipe.model.dim)
+def build_model(recipe: Recipe, data: Any, objective: Any, *, pretrained: bool = True, training: bool = True) -> Model:
+    """The recipe's model, for these data and every side that this objective may ask for.
+
+    Args:
+        recipe: what to build.
+        data: its data set, of which only the modalities are read.
+        objective: its objective, of which only `all_sides` is read.
+        pretrained: start from the published weights that an encoder names. Without them the model waits for those of
+            a checkpoint, and the published file need not exist any more.
+        training: refuse what must not be trained: a model that is no map of single samples.
+
+    Raises RecipeError for parts that do not fit each other, and for what `first_law` refuses.
+    """
+    encoders = {m: _encoder(recipe, data, m, pretrained, training) for m in recipe.model.encoders}
     heads = _heads(recipe, encoders, objective.all_sides)
-    return Model(encoders, heads, _fusion(recipe, encoders, objective.all_sides))
+    return Model(encoders, heads, _fusion(recipe, encoders, objective.all_sides, training))
 
 
-def _heads(recipe: Recipe, encoders: dict[str, Any], sides: list[Side]) -> dict[str, nn.Module]:
+def _encoder(recipe: Recipe, data: Any, modality: str, pretrained: bool, training: bool) -> Encoder:
+    spec, given = recipe.model.encoders[modality], (data.modalities[modality], recipe.model.dim)
+    seed_torch(recipe.seed, "encoder", modality)
+
+    def make() -> Encoder:
+        return as_encoder(spec.build(*given), spec.name)
+
+    encoder = make()
+    if pretrained:
+        try:
+            encoder.load_pretrained()
+        except ValueError as error:
+            raise RecipeError(f"encoder '{spec.name}': {error}") from error
+    if training:
+        part = f"model.encoders.{modality} ({spec.name})"
+        refuse_mixing_encoder(part, encoder, data.modalities[modality], make if spec.is_own else None)
+    return encoder
+
+
+def _heads(recipe: Recipe, encoders: dict[str, Encoder], sides: list[Side]) -> dict[str, nn.Module]:
     """Linear heads on pooled features: of every plain side with `head: linear`, and of every second head."""
     heads: dict[str, nn.Module] = {}
     for side in sides:
@@ -98,17 +128,27 @@ def _heads(recipe: Recipe, encoders: dict[str, Any], sides: list[Side]) -> dict[
     return heads
 
 
-def _fusion(recipe: Recipe, encoders: dict[str, Any], sides: list[Side]) -> nn.Module | None:
+def _fusion(recipe: Recipe, encoders: dict[str, Encoder], sides: list[Side], training: bool) -> Fusion | None:
     """The fusion module, or None when no term asks for a fused side: then it costs nothing at all."""
     fused = list(dict.fromkeys(Side(s.members, True) for s in sides if s.fused))
     if not fused:
         return None
-    if recipe.model.fusion is None:
+    spec = recipe.model.fusion
+    if spec is None:
         raise RecipeError(
             f"the objective contrasts {', '.join(map(str, fused))}: say which module fuses, as model.fusion: mlp"
         )
+    given = (fused, {m: encoder.width for m, encoder in encoders.items()}, recipe.model.dim)
     seed_torch(recipe.seed, "fusion")
-    return recipe.model.fusion.build(fused, {m: e.width for m, e in encoders.items()}, recipe.model.dim)
+
+    def make() -> Fusion:
+        return as_fusion(spec.build(*given), spec.name)
+
+    fusion = make()
+    refuse_unreadable_sides(fusion, spec.name, fused, encoders, {m: e.name for m, e in recipe.model.encoders.items()})
+    if training:
+        refuse_mixing_fusion(f"model.fusion ({spec.name})", fusion, *given, make if spec.is_own else None)
+    return fusion
 
 
 def compile_blocks(model: Model) -> None:
@@ -123,7 +163,7 @@ def compile_blocks(model: Model) -> None:
     # or it would cut a large layer where DistributedDataParallel cuts its messages
     torch._dynamo.config.optimize_ddp = False
     for module in (*model.encoders.values(), *([model.fusion] if model.fusion else [])):
-        for part in getattr(module, "repeated", list)() or [module]:
+        for part in module.repeated() or [module]:
             part.compile(dynamic=False)
 
 
@@ -133,7 +173,8 @@ def spread(parts: Parts, parallel: Parallel) -> nn.Module:
     if recipe.parallel.strategy == "ddp":
         return parallel.replicated(embedding)
     mesh = parallel.mesh(recipe.parallel.copies)
-    copy = build_model(recipe, parts.data, parts.objective) if parallel.rank == 0 else None
+    lead = parallel.rank == 0
+    copy = build_model(recipe, parts.data, parts.objective, pretrained=False, training=False) if lead else None
     parts.whole = Whole(parts.model, divided=True, copy=copy)
     divide(parts.model, mesh, recipe.train.precision)
     return embedding
@@ -141,7 +182,7 @@ def spread(parts: Parts, parallel: Parallel) -> nn.Module:
 
 def build_optimizer(parts: Parts) -> torch.optim.Optimizer:
     """AdamW over what is not frozen. Raises RecipeError where that is nothing, or no tower has layers to tell apart."""
-    train, encoders = parts.recipe.train, dict(parts.model.encoders)
+    train, encoders = parts.recipe.train, parts.model.encoders
     rates = {"lr": train.lr, "weight_decay": train.weight_decay, "betas": train.betas, "eps": train.eps}
     try:
         scales = layer_lr_scales(encoders, train.layer_decay) if train.layer_decay else None

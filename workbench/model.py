@@ -6,16 +6,16 @@ exact; a fusion that mixes samples would silently break all three.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from workbench.types import Features, Side, View, Views
+from workbench.types import Encoder, Features, Fusion, Side, View, Views
 
 
 class Model(nn.Module):
@@ -24,10 +24,10 @@ class Model(nn.Module):
     Args of forward: inputs {modality: [n, k, ...]}, valid {modality: bool [n, k]}, names of the sides.
     """
 
-    def __init__(self, encoders: dict[str, Any], heads: dict[str, nn.Module], fusion: Any | None) -> None:
+    def __init__(self, encoders: dict[str, Encoder], heads: dict[str, nn.Module], fusion: Fusion | None) -> None:
         super().__init__()
-        self.encoders, self.heads = nn.ModuleDict(encoders), nn.ModuleDict(heads)
-        self.fusion: Any = fusion
+        self.encoders: Mapping[str, Encoder] = cast(Any, nn.ModuleDict(encoders))
+        self.heads, self.fusion = nn.ModuleDict(heads), fusion
 
     def forward(self, inputs: dict[str, Tensor], valid: dict[str, Tensor], sides: Sequence[str]) -> Views:
         wanted = [Side.parse(side) for side in sides]
@@ -39,14 +39,19 @@ class Model(nn.Module):
     def learns(self, side: str) -> bool:
         """Whether anything that makes this side's embeddings is trained."""
         parsed = Side.parse(side)
-        parts: list[Any] = [self.encoders[m] for m in parsed.members]
-        parts += [self.fusion] if parsed.fused else [self.heads[side]] if side in self.heads else []
+        parts: list[nn.Module] = [self.encoders[m] for m in parsed.members]
+        if parsed.fused and self.fusion is not None:
+            parts.append(self.fusion)
+        elif side in self.heads:
+            parts.append(self.heads[side])
         return any(p.requires_grad for part in parts for p in part.parameters())
 
     def _encode(self, modality: str, x: Tensor, sides: list[Side]) -> Features:
-        encoder: Any = self.encoders[modality]
-        encoder.want_tokens = any(s.fused and modality in s.members for s in sides) and self.fusion.needs_tokens
-        return encoder(x.flatten(0, 1))
+        fused = any(side.fused and modality in side.members for side in sides)
+        rows = x.flatten(0, 1)
+        if fused and self.fusion is not None and self.fusion.needs_tokens:
+            return self.encoders[modality](rows, tokens=True)
+        return self.encoders[modality](rows)
 
     def _view(self, side: Side, features: dict[str, Features], valid: dict[str, Tensor]) -> View:
         if side.fused:
@@ -66,6 +71,7 @@ class Model(nn.Module):
             present[modality] = _take(valid[modality], views)
             inputs[modality] = _detach(_select(features[modality], valid[modality].shape, views), side.options)
         exists = torch.stack(list(present.values())).all(0)
+        assert self.fusion is not None
         fused = self.fusion(
             str(replace(side, options=frozenset())), inputs, {m: p.flatten() for m, p in present.items()}
         )

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -198,6 +198,73 @@ class Split:
 
 Transform = Callable[[Any], Tensor]
 """raw item -> model input; a random one draws from torch's global generator, which the feed seeds per item"""
+
+
+class Encoder(nn.Module):
+    """The tower of one modality: n model inputs to their `Features`. Row i of these depends on row i of `x` alone.
+
+    A tower of your own writes `width`, `transform` and `forward`; every other line has a default that claims nothing.
+    """
+
+    width: int
+    """length of `Features.pooled`"""
+    has_tokens: bool = False
+    """whether `forward(x, tokens=True)` gives `Features.tokens`"""
+    has_class_token: bool = False
+    """whether it then gives `Features.cls`, too"""
+    context_length: int | None = None
+    """token ids of a text that it reads, after which it cuts; None where it reads no text, or all of it"""
+
+    __call__: Callable[..., Features]
+
+    def forward(self, x: Tensor, tokens: bool = False) -> Features:
+        """Encode model inputs [n, ...]. `tokens` is only passed to an encoder that `has_tokens`."""
+        raise NotImplementedError
+
+    def transform(self, train: bool) -> Transform:
+        """Give the map of one raw item to one row of `x`: an augmentation where `train`, and a tokenizer for texts."""
+        raise NotImplementedError
+
+    def load_pretrained(self) -> None:
+        """Replace the drawn weights by published ones. `build` calls it, unless a checkpoint's weights follow."""
+
+    def repeated(self) -> Sequence[nn.Module]:
+        """List the layers that are alike: each is compiled, and divided over processes, by itself."""
+        return ()
+
+    def depths(self) -> Mapping[str, int]:
+        """Give the layer of each parameter, by its name, from 0 upwards, for `train.layer_decay`."""
+        return {}
+
+    def fitted(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Resize weights of such an encoder for another input size, as position embeddings, to this one's size."""
+        return weights
+
+
+class Fusion(nn.Module):
+    """Fuses the features of a side's members into one vector, sample by sample.
+
+    `build` constructs it as Fusion(sides, {modality: Encoder.width}, dim of the shared space, **settings).
+    """
+
+    kept_at_inference: bool = True
+    """False where it only helps training: `workbench.load` then leaves it away"""
+    needs_tokens: bool = False
+    """whether it reads `Features.tokens`, which cost time and memory"""
+    needs_class_token: bool = False
+    """whether some member of each side has to give `Features.cls`"""
+
+    __call__: Callable[..., Tensor]
+
+    def forward(
+        self, side: str, features: Mapping[str, Features], present: Mapping[str, Bool[Tensor, " n"]] | None = None
+    ) -> Float[Tensor, "n d"]:
+        """Fuse n samples. `present` is False where a sample lacks a member; its features must not matter then."""
+        raise NotImplementedError
+
+    def repeated(self) -> Sequence[nn.Module]:
+        """List the layers that are alike: each is compiled by itself."""
+        return ()
 
 
 class Data(Protocol):

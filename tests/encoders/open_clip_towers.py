@@ -25,7 +25,7 @@ TRUNKS = {
 
 def make(modality: Modality, dim: int = DIM, **settings: object) -> OpenCLIP:
     encoder = OpenCLIP(modality, dim, **settings)
-    encoder.want_tokens = True
+    encoder.load_pretrained()
     return encoder
 
 

@@ -32,7 +32,7 @@ def test_vit_is_open_clips(config: dict) -> None:
         nn.init.normal_(p, std=0.3)
     reference.visual.load_state_dict(encoder.tower.state_dict())
     images = torch.randn(5, 3, *reference.visual.image_size)
-    out = encoder(images)
+    out = encoder(images, tokens=True)
     assert torch.equal(out.z, reference.encode_image(images))
     assert out.pooled.shape == (5, encoder.width)
     torch.testing.assert_close(out.pooled @ reference.visual.proj, out.z)
@@ -51,7 +51,6 @@ def test_vit_is_open_clips(config: dict) -> None:
 
 
 def without_tokens(encoder: OpenCLIP, x: Tensor, out: Features) -> None:
-    encoder.want_tokens = False
     lean = encoder(x)
     assert torch.equal(lean.z, out.z)
     assert torch.equal(lean.pooled, out.pooled)
@@ -63,7 +62,7 @@ def test_text_is_open_clips(config: dict) -> None:
     encoder, reference = make(TEXT, config=config).eval(), clip(text=config)
     reference.text.load_state_dict(encoder.tower.state_dict())
     x = ids()
-    out = encoder(x)
+    out = encoder(x, tokens=True)
     assert torch.equal(out.z, reference.encode_text(x))
     assert out.mask.sum(dim=1).tolist() == (x > 0).sum(dim=1).tolist()
     end = (x == 49407).nonzero()[:, 1]
@@ -83,7 +82,7 @@ def test_trunk_is_open_clips(name: str) -> None:
     reference.visual.set_input_size(64)
     reference.visual.load_state_dict(encoder.tower.state_dict())
     images = torch.randn(3, 3, 64, 64)
-    out = encoder(images)
+    out = encoder(images, tokens=True)
     assert torch.equal(out.z, reference.encode_image(images))
     assert out.pooled.shape == (3, encoder.width)
     assert out.tokens.shape[2] == encoder.dim
@@ -94,7 +93,7 @@ def test_trunk_is_open_clips(name: str) -> None:
 @pytest.mark.parametrize("name", TRUNKS)
 def test_tokens_of_a_trunk(name: str) -> None:
     encoder, x = trunk(name), torch.randn(3, 3, 64, 64)
-    out, tower = encoder(x), encoder.tower
+    out, tower = encoder(x, tokens=True), encoder.tower
     if name in ("vit", "mlp"):
         assert out.cls == 0
         torch.testing.assert_close(out.tokens[:, 0], out.z)
@@ -119,7 +118,7 @@ def test_tokens_of_a_trunk(name: str) -> None:
 
 def test_channels_last_trunk() -> None:
     config = {"timm_model_name": "swin_tiny_patch4_window7_224", "timm_pool": "avg", "image_size": 64}
-    out = make(IMAGE, config=config).eval()(torch.randn(2, 3, 64, 64))
+    out = make(IMAGE, config=config).eval()(torch.randn(2, 3, 64, 64), tokens=True)
     torch.testing.assert_close(out.tokens.mean(dim=1), out.z)  # its norm comes before the pooling
 
 
@@ -159,12 +158,12 @@ def test_grid_positions(size: int, dim: int) -> None:
 
 def test_text_positions() -> None:
     own = make(TEXT, 32, config=TOWER)
-    positions = own(ids()).positions
+    positions = own(ids(), tokens=True).positions
     assert torch.equal(positions, own.tower.positional_embedding)
     assert positions is not own.tower.positional_embedding
     positions.backward(upstream := torch.randn_like(positions))
     assert torch.equal(own.tower.positional_embedding.grad, upstream)
-    other = make(TEXT, 7, config=TOWER)(ids()).positions
+    other = make(TEXT, 7, config=TOWER)(ids(), tokens=True).positions
     place, frequency = np.arange(10)[:, None], 10_000 ** (-np.arange(3)[None] / 3)
     expected = np.concatenate([np.sin(place * frequency), np.cos(place * frequency), np.zeros((10, 1))], axis=1)
     torch.testing.assert_close(other, torch.from_numpy(expected).float())
@@ -173,10 +172,10 @@ def test_text_positions() -> None:
 
 def test_what_follows_the_end_token_does_not_matter() -> None:
     encoder, x = make(TEXT, config=TOWER).eval(), ids()
-    out = encoder(x)
+    out = encoder(x, tokens=True)
     after = torch.where(out.mask, x, torch.randint(1, 49406, x.shape))
-    torch.testing.assert_close(encoder(after).tokens[out.mask], out.tokens[out.mask])
-    assert torch.equal(encoder(after).mask, out.mask)
+    torch.testing.assert_close(encoder(after, tokens=True).tokens[out.mask], out.tokens[out.mask])
+    assert torch.equal(encoder(after, tokens=True).mask, out.mask)
 
 
 @pytest.mark.parametrize("name", [*TRUNKS, "image", "text"])
@@ -185,9 +184,9 @@ def test_is_a_map_of_single_samples_unless_it_says_so(name: str) -> None:
     encoder = make(plain[name][0], config=plain[name][1]) if name in plain else trunk(name)
     encoder.train()
     x = ids(6) if name == "text" else torch.randn(6, 3, *encoder.preprocess.size)
-    out, few = encoder(x), encoder(x[[4, 1]])
+    out, few = encoder(x, tokens=True), encoder(x[[4, 1]], tokens=True)
     alike = all(torch.allclose(a[[4, 1]], b, atol=1e-4) for a, b in ((out.z, few.z), (out.tokens, few.tokens)))
-    assert alike == encoder.per_sample == (name not in ("resnet",))
+    assert alike == (name not in ("resnet",))
 
 
 @pytest.mark.parametrize("settings", [{"config": VIT}, {"config": TOWER}, {"config": TRUNKS["edgenext"]}])
@@ -202,7 +201,7 @@ def test_gradient_checkpointing_saves_memory_and_changes_nothing(settings: dict)
         with torch.autograd.graph.saved_tensors_hooks(
             lambda t, kept=bytes_kept: kept.setdefault(t.data_ptr(), t.numel() * t.element_size()) and t, lambda t: t
         ):
-            out = encoder(x)
+            out = encoder(x, tokens=True)
             (out.z.sum() + (out.tokens**2).sum()).backward()
         saved.append(sum(bytes_kept.values()))
     for mine, theirs in zip(plain.parameters(), lean.parameters(), strict=True):
@@ -218,10 +217,8 @@ def test_lock() -> None:
         assert trainable(OpenCLIP(modality, DIM, config=config, lock=0)) == set()
         assert trainable(OpenCLIP(modality, DIM, config=config, lock=1)) == {projection}
     resnet = OpenCLIP(IMAGE, DIM, config=TRUNKS["resnet"])
-    assert not resnet.per_sample
     resnet.lock()
     assert trainable(resnet) == {"tower.head.proj.weight"}
-    assert resnet.per_sample
     before = {name: x.clone() for name, x in resnet.state_dict().items()}
     resnet.train()(torch.randn(4, 3, 64, 64))
     assert all(torch.equal(x, before[name]) for name, x in resnet.state_dict().items())
@@ -232,7 +229,7 @@ def test_patch_dropout_has_no_tokens() -> None:
     assert not encoder.has_tokens
     assert encoder(torch.randn(2, 3, 32, 32)).z.shape == (2, DIM)
     with pytest.raises(ValueError, match=r"patch_dropout \(0.5\)"):
-        encoder.want_tokens = True
+        encoder(torch.randn(2, 3, 32, 32), tokens=True)
 
 
 @pytest.mark.slow
@@ -241,7 +238,8 @@ def test_large_towers_without_memory() -> None:
     with FakeTensorMode():
         image, text = (make(modality, 768, model="ViT-L-14") for modality in (IMAGE, TEXT))
         assert sum(p.numel() for m in (image, text) for p in m.parameters()) == 427_616_512
-        out = image(torch.randn(2, 3, 224, 224)), text(torch.zeros(2, 77, dtype=torch.int64))
+        pixels, tokens = torch.randn(2, 3, 224, 224), torch.zeros(2, 77, dtype=torch.int64)
+        out = image(pixels, tokens=True), text(tokens, tokens=True)
         assert [f.tokens.shape for f in out] == [(2, 257, 768), (2, 77, 768)]
         assert [f.positions.shape for f in out] == [(257, 768), (77, 768)]
         (out[0].z.sum() + out[1].z.sum()).backward()

@@ -6,7 +6,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from open_clip_towers import DIM, IMAGE, TEXT, TOWER, TRUNKS, VIT, clip, ids
+from open_clip_towers import DIM, IMAGE, TEXT, TOWER, TRUNKS, VIT, clip, ids, make
 from PIL import Image
 from torch import nn
 
@@ -28,11 +28,11 @@ def test_pretrained_file(tmp_path: object) -> None:
     reference = clip()
     path = checkpoint(tmp_path, reference)
     images, x = torch.randn(3, 3, 32, 32), ids(3)
-    image, text = OpenCLIP(IMAGE, DIM, config=VIT, pretrained=path), OpenCLIP(TEXT, DIM, config=TOWER, pretrained=path)
+    image, text = make(IMAGE, config=VIT, pretrained=path), make(TEXT, config=TOWER, pretrained=path)
     assert torch.equal(image(images).z, reference.encode_image(images))
     assert torch.equal(text(x).z, reference.encode_text(x))
     with pytest.raises(ValueError, match=r"(?s)does not fit this one.*visual.proj"):
-        OpenCLIP(IMAGE, DIM + 1, config=VIT, pretrained=path)
+        make(IMAGE, DIM + 1, config=VIT, pretrained=path)
 
 
 def test_pretrained_plain_clip_at_another_size(tmp_path: object) -> None:
@@ -40,8 +40,8 @@ def test_pretrained_plain_clip_at_another_size(tmp_path: object) -> None:
     reference = clip(vision=VIT | {"image_size": 48}, text=TOWER | {"context_length": 8})
     open_clip.load_checkpoint(reference, path)
     images, x = torch.randn(3, 3, 48, 48), ids(3, length=8)
-    image = OpenCLIP(IMAGE, DIM, config=VIT, image_size=48, pretrained=path)
-    text = OpenCLIP(TEXT, DIM, config=TOWER, context_length=8, pretrained=path)
+    image = make(IMAGE, config=VIT, image_size=48, pretrained=path)
+    text = make(TEXT, config=TOWER, context_length=8, pretrained=path)
     assert torch.equal(image(images).z, reference.encode_image(images))
     assert torch.equal(text(x).z, reference.encode_text(x))
 
@@ -91,10 +91,18 @@ def test_texts() -> None:
     [
         (Modality("vector"), {"model": "ViT-B-16"}, "not vectors: use 'mlp'"),
         (IMAGE, {}, "it got neither"),
-        (IMAGE, {"model": "ViT-B-16", "config": VIT}, "it got both"),
+        (IMAGE, {"model": "ViT-B-16", "config": VIT}, "it got both.*config: null"),
         (IMAGE, {"model": "ViT-B16"}, r"no model 'ViT-B16'; close: .*ViT-B-16"),
         (IMAGE, {"config": {"layer": 2}}, "did you mean 'layers'"),
-        (IMAGE, {"model": "RN50"}, "ModifiedResNet"),
+        (IMAGE, {"model": "RN50"}, "ModifiedResNet.*convnext_atto"),
+        (
+            IMAGE,
+            {"config": {"timm_model_name": "convnext_ato"}},
+            "timm has no model.*close: convnext_atto",
+        ),
+        (IMAGE, {"config": VIT | {"patch_size": 0}}, "open_clip cannot build this tower"),
+        (IMAGE, {"config": VIT | {"width": -8}}, "open_clip cannot build this tower"),
+        (TEXT, {"config": TOWER | {"heads": 5}}, "open_clip cannot build this tower"),
         (IMAGE, {"model": "coca_ViT-B-32"}, "CoCa"),
         (TEXT, {"model": "coca_ViT-B-32"}, "CoCa"),
         (TEXT, {"model": "roberta-ViT-B-32"}, "hf_model_name roberta-base"),
@@ -109,12 +117,12 @@ def test_texts() -> None:
         (TEXT, {"config": TOWER, "augment": Augment(), "image_size": 5}, "image_size, augment: no option"),
         (IMAGE, {"config": VIT, "pretrained": "nowhere.pt"}, "neither a file nor a tag"),
         (IMAGE, {"model": "ViT-B-16", "pretrained": "laion"}, "laion2b_s34b_b88k"),
-        (IMAGE, {"model": "ViT-B-32", "pretrained": "openai"}, "ViT-B-32-quickgelu"),
+        (IMAGE, {"model": "ViT-B-32", "pretrained": "openai"}, "take (?!.*(ViT-B-32,|RN50)).*ViT-B-32-quickgelu"),
     ],
 )
 def test_refusals(modality: Modality, settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message), torch.device("meta"):
-        OpenCLIP(modality, DIM, **settings)
+        make(modality, **settings)
 
 
 def test_recipe() -> None:

@@ -22,7 +22,7 @@ from workbench.runs.cost import assemble, cost
 from workbench.seeds import seed_torch
 from workbench.studies import arms
 from workbench.training.metrics import Metrics
-from workbench.types import Features, Pool
+from workbench.types import Encoder, Features, Pool
 
 OBJECTIVES: list[Any] = ["hub", "gram", "triangle", "comm", {"name": "confu", "fuse": "subsets"}, "confu_chain"]
 
@@ -62,18 +62,18 @@ def test_what_an_absent_modality_holds_never_matters(objective: Any) -> None:
         torch.testing.assert_close(a, b, msg=lambda m: f"seed {seed}: {m}")
 
 
-class Tokens(nn.Module):
+class Tokens(Encoder):
     """A tower whose tokens are its input's rows: real where their last number is positive."""
 
-    width, has_tokens, want_tokens = 8, True, False
+    width, has_tokens = 8, True
 
     def __init__(self) -> None:
         super().__init__()
         self.linear = nn.Linear(3, 8)
 
-    def forward(self, x: Tensor) -> Features:
-        tokens = self.linear(x[..., :3])
-        return Features(z=tokens[:, 0], pooled=tokens[:, 0], tokens=tokens, mask=x[..., 3] > 0)
+    def forward(self, x: Tensor, tokens: bool = False) -> Features:
+        h = self.linear(x[..., :3])
+        return Features(z=h[:, 0], pooled=h[:, 0], tokens=h if tokens else None, mask=x[..., 3] > 0)
 
 
 def test_padding_never_leaks_into_comm() -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any, Literal
 
 import open_clip
+import timm
 from open_clip import CLIPTextCfg, CLIPVisionCfg
 from torch import nn
 
 from workbench.errors import did_you_mean
 
+INSTEAD = "take a ViT, or a config with timm_model_name convnext_atto or edgenext_xx_small"
 VOCABULARY = 49408
 """size of CLIP's byte-pair encoding, whose end token is the largest id"""
 
@@ -22,14 +24,17 @@ def tower_config(
 ) -> tuple[dict[str, Any], bool]:
     """(the tower's config, whether its GELU is OpenAI's approximation). Raises ValueError for what is not done here."""
     if (model is None) == (config is None):
-        given = "neither" if model is None else "both"
-        raise ValueError(f"encoder 'open_clip' takes a model (as ViT-B-16) or a config (a block); it got {given}")
+        if model is None:
+            raise ValueError("encoder 'open_clip' takes a model, as ViT-B-16, or a config, a block; it got neither")
+        raise ValueError(
+            f"encoder 'open_clip' takes a model or a config; it got both, model: {model} and a config. "
+            "Write config: null beside the model, where the config is that of a parent recipe, or model: null"
+        )
     quick_gelu = False
     if config is None:
         names = open_clip.list_models()
         if model not in names:
-            close = difflib.get_close_matches(str(model), names, n=3)
-            raise ValueError(f"open_clip has no model '{model}'; close: {', '.join(close) or 'none'} (of {len(names)})")
+            raise ValueError(no_model("open_clip", str(model), names))
         whole: dict[str, Any] = open_clip.get_model_config(model) or {}
         config, quick_gelu = whole["vision_cfg" if kind == "image" else "text_cfg"], whole.get("quick_gelu", False)
     assert config is not None
@@ -37,9 +42,18 @@ def tower_config(
     for key in config:
         if key not in known:
             raise ValueError(f"the config of a tower for {kind} has no key '{key}'{did_you_mean(key, known)}")
+    trunk = config.get("timm_model_name")
+    if trunk and not timm.is_model(str(trunk)):
+        raise ValueError(no_model("timm", str(trunk), timm.list_models()))
     if reasons := list(refusals(kind, config)):
         raise ValueError(f"encoder 'open_clip' does not do {'; nor '.join(reasons)}")
     return dict(config), quick_gelu
+
+
+def no_model(library: str, name: str, there: Sequence[str]) -> str:
+    """Say that a library has no model of this name, and which names are close."""
+    close = ", ".join(difflib.get_close_matches(name, there, n=3))
+    return f"{library} has no model '{name}'; close: {close or 'none'} (of {len(there)})"
 
 
 def refusals(kind: Literal["image", "text"], config: dict[str, Any]) -> Iterator[str]:
@@ -58,7 +72,7 @@ def refusals(kind: Literal["image", "text"], config: dict[str, Any]) -> Iterator
     if config.get("embed_cls") or config.get("attentional_pool"):
         yield "the towers of CoCa (embed_cls, attentional_pool)"
     if isinstance(config.get("layers"), list | tuple):
-        yield "ModifiedResNet (a list of layers): take a timm trunk, as timm_model_name resnet50"
+        yield f"ModifiedResNet (a list of layers), whose BatchNorm mixes the samples of a batch: {INSTEAD}"
     if config.get("timm_pool") in ("abs_attn", "rot_attn"):
         yield f"timm_pool {config['timm_pool']}: it pools and projects at once"
 

@@ -12,12 +12,12 @@ from jaxtyping import Float
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from workbench.types import Features, Modality, Transform
+from workbench.types import Encoder, Features, Modality, Transform
 
 __all__ = ["MLP"]
 
 
-class MLP(nn.Module):
+class MLP(Encoder):
     """[n, *shape] -> [n, dim]. It has no projection of its own, so `pooled` is `z`; it has no tokens.
 
     Args:
@@ -27,8 +27,6 @@ class MLP(nn.Module):
 
     Raises ValueError for a modality that is not made of vectors.
     """
-
-    has_tokens = False
 
     def __init__(
         self,
@@ -51,7 +49,7 @@ class MLP(nn.Module):
         ]
         self.layers = nn.Sequential(*hidden, nn.Linear(sizes[-1], dim))
 
-    def forward(self, x: Float[Tensor, "n ..."]) -> Features:
+    def forward(self, x: Float[Tensor, "n ..."], tokens: bool = False) -> Features:
         z = self.layers(x.reshape(len(x), -1))
         return Features(z=z, pooled=z)
 

@@ -1,14 +1,14 @@
 """An image or text tower of open_clip, by the name of one of its models or by a config of your own, with its tokens.
 
-The trap: a timm trunk with BatchNorm mixes the samples of a batch in training, so micro-batches and ranks change its
-result; `per_sample` is False then. Trunks with LayerNorm are safe: any ViT, convnext_atto, edgenext_xx_small.
+The trap: a timm trunk with BatchNorm mixes the samples of a batch in training. The build refuses it unless it is
+locked; trunks with LayerNorm are safe: any ViT, convnext_atto, edgenext_xx_small.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -16,40 +16,35 @@ from open_clip import SimpleTokenizer
 from open_clip.model import _build_text_tower, _build_vision_tower
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from open_clip.transformer import text_global_pool
+from PIL import Image
 from pydantic import NonNegativeInt, PositiveInt
 from timm.layers import freeze_batch_norm_2d
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from workbench.encoders._open_clip_config import finish_trunk, tower_config
-from workbench.encoders._open_clip_weights import (
-    Part,
-    find_weights,
-    load_tower,
-    read_tower,
-    resize_positions,
-    tower_depths,
-)
+from workbench.encoders._open_clip_weights import Part, Pretrained, load_tower, resize_positions, tower_depths
 from workbench.loading.augment import Augment, Normalise
-from workbench.types import Features, Modality, Transform
+from workbench.loading.crop import crop_ends
+from workbench.loading.decode import to_rgb
+from workbench.types import Encoder, Features, Modality, Transform
 
 __all__ = ["OpenCLIP"]
 
 
-class OpenCLIP(nn.Module):
-    """Images [n, 3, h, w] or token ids [n, l] to Features; z equals open_clip's encode_image or encode_text.
+class OpenCLIP(Encoder):
+    """Maps images [n, 3, h, w] or token ids [n, l] to Features; z equals open_clip's encode_image or encode_text.
 
     `pooled` is what the tower projects: the class token after the final norm, the end token of a text, or what a timm
-    trunk pools. Tokens are computed when `want_tokens` is set: all of them, after the final norm, through the tower's
-    own projection. Positions of an image are fixed 2-D sin-cos on its grid, zero at the class token; of a text they are
-    the tower's own learned embedding, or fixed 1-D sin-cos where its width is not `dim`. A text's mask ends at its end
-    token. Weights are drawn by open_clip from torch's global generator.
+    trunk pools. Tokens are given when they are asked for: all of them, after the final norm, through the tower's own
+    projection. Positions of an image are fixed 2-D sin-cos on its grid, zero at the class token; of a text they are the
+    tower's own learned embedding, or fixed 1-D sin-cos where its width is not `dim`. A text's mask ends at its end
+    token. Weights are drawn by open_clip from torch's global generator; `load_pretrained` replaces them.
 
     Args:
         model: a model of open_clip, as ViT-B-16: its tower for this modality, projecting to the shared width
         config: instead of a model, the tower's own block of an open_clip config (vision_cfg or text_cfg)
-        pretrained: a tag of open_clip for this model, or a checkpoint file in open_clip's format
+        pretrained: a tag of open_clip for this model, or a checkpoint file of open_clip, OpenAI or transformers
         image_size: pixels a side, instead of the config's
         context_length: token ids a text, instead of the config's
         augment: of training images: none, clip (the default) or ito, a block of keys, or {name: ito, blur: 0.1}
@@ -83,21 +78,21 @@ class OpenCLIP(nn.Module):
         self.config, self.quick_gelu = tower_config(modality.kind, model, config)
         self.config |= {"image_size": image_size} if image_size else {}
         self.config |= {"context_length": context_length} if context_length else {}
-        path, preprocess = find_weights(model, pretrained, self.quick_gelu) if pretrained else (None, {})
+        self.pretrained = Pretrained(pretrained, model, self.quick_gelu) if pretrained else None
 
         self.dim = dim
-        self.has_tokens = not self.config.get("patch_dropout")
-        self._want_tokens = False
         self.kind = "timm" if self.config.get("timm_model_name") else "vit" if image else "text"
-        build: Any = _build_vision_tower if image else _build_text_tower
-        self.tower: Any = build(dim, self.config, self.quick_gelu)
-        if path:
-            load_tower(self.tower, self.part, path)
+        self.tower: Any = self._build_tower()
         if self.kind == "timm":
             finish_trunk(self.tower, dim)
+        self.width = self._pooled_width()
+        self.has_tokens = not self.config.get("patch_dropout")
+        self.has_class_token = self.has_tokens and self._pools_class_token()
         self.augment = augment or Augment()
-        self.preprocess = PreprocessCfg(size=tuple(self.tower.image_size), **preprocess) if image else None
+        published = self.pretrained.preprocess if self.pretrained else {}
+        self.preprocess = PreprocessCfg(size=tuple(self.tower.image_size), **published) if image else None
         self.normalise = Normalise(self.preprocess.mean, self.preprocess.std) if self.preprocess else nn.Identity()
+        self.context_length = None if image else self.tower.context_length
         self.tokenizer = None if image else SimpleTokenizer(context_length=self.tower.context_length)
         if grad_checkpointing:
             checkpoint_gradients(self.tower.trunk if self.kind == "timm" else self.tower)
@@ -105,36 +100,47 @@ class OpenCLIP(nn.Module):
             self.lock(lock)
 
     @property
-    def width(self) -> int:
-        """of `pooled`"""
+    def part(self) -> Part:
+        """The name that open_clip's models give to this tower."""
+        return "text" if self.kind == "text" else "visual"
+
+    def _build_tower(self) -> Any:
+        """Raises ValueError for what open_clip or timm cannot build, in their words."""
+        build: Any = _build_text_tower if self.kind == "text" else _build_vision_tower
+        try:
+            return build(self.dim, self.config, self.quick_gelu)
+        except Exception as error:  # a wrong value raises anything, from ZeroDivisionError to einops' own
+            raise ValueError(f"open_clip cannot build this tower ({type(error).__name__}: {error})") from None
+
+    def _pooled_width(self) -> int:
         if self.kind == "timm":
             return self.tower.trunk.head_hidden_size
         return len(self.tower.proj if self.kind == "vit" else self.tower.ln_final.weight)
 
-    @property
-    def part(self) -> Part:
-        """what open_clip calls this tower"""
-        return "text" if self.kind == "text" else "visual"
+    def _pools_class_token(self) -> bool:
+        if self.kind == "timm":
+            return getattr(self.tower.trunk, "global_pool", None) == "token"  # convolutional trunks need not have it
+        return self.kind == "vit" and self.tower.pool_type == "tok"
 
-    @property
-    def per_sample(self) -> bool:
-        """False where BatchNorm lets the samples of a batch see each other in training."""
-        return not any(isinstance(m, _BatchNorm) for m in self.modules())
+    def load_pretrained(self) -> None:
+        """Load the weights that `pretrained` names, if any. Raises ValueError where they are not found or do not fit.
 
-    @property
-    def want_tokens(self) -> bool:
-        """Whether the forward computes tokens. Setting it raises ValueError on a tower with patch dropout."""
-        return self._want_tokens
-
-    @want_tokens.setter
-    def want_tokens(self, want: bool) -> None:
-        if want and not self.has_tokens:
-            dropped = self.config["patch_dropout"]
-            raise ValueError(f"patch_dropout ({dropped}) leaves tokens without a known position: set it to 0")
-        self._want_tokens = want
+        On the meta device, as in `wb check`, a file is only compared, and a tag is not downloaded.
+        """
+        without_memory = next(self.tower.parameters()).is_meta
+        if self.pretrained is None or (self.pretrained.tag and without_memory):
+            return
+        weights = self.pretrained.read(self.part)
+        if self.kind == "timm":
+            # A trunk's positions are those of its own image size: only timm resizes them, when the size is set.
+            published = self._build_tower()
+            load_tower(published, self.part, self.pretrained.name, weights)
+            published.set_input_size(self.tower.image_size)
+            weights = published.state_dict()
+        load_tower(self.tower, self.part, self.pretrained.name, weights)
 
     def repeated(self) -> list[nn.Module]:
-        """The repeated layers: what is compiled, or divided over processes, piece by piece."""
+        """List the tower's blocks or stages, which are alike."""
         inside = self.tower.trunk if self.kind == "timm" else self.tower.transformer
         names = ("resblocks", "blocks", "stages", "layers")
         return list(next((getattr(inside, name) for name in names if hasattr(inside, name)), []))
@@ -146,45 +152,49 @@ class OpenCLIP(nn.Module):
             self.tower.trunk = freeze_batch_norm_2d(self.tower.trunk)
 
     def depths(self) -> dict[str, int]:
-        """{parameter: its layer}, from the embeddings (0) up to the projection."""
+        """Give the layer of each parameter, from the embeddings (0) up to the projection."""
         return {f"tower.{name}": layer for name, layer in tower_depths(self.tower, self.kind).items()}
 
-    def fitted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of such an encoder at another image size or context length, for this one."""
+    def fitted(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Resize weights of such an encoder at another image size or context length for this one."""
         own = {name.removeprefix("tower."): x for name, x in weights.items()}
         return {f"tower.{name}": x for name, x in resize_positions(self.tower, self.part, own).items()}
 
-    def read_open_clip(self, path: str) -> dict[str, Tensor]:
-        """This encoder's weights in a checkpoint of open_clip. Raises ValueError when it is none."""
-        return {f"tower.{name}": x for name, x in read_tower(self.tower, self.part, path).items()}
-
     def transform(self, train: bool) -> Transform:
-        """PIL RGB -> [3, h, w], or str -> [l] int64. Training images are uint8, and normalised in the forward; those
-        of an evaluation are float32 by open_clip's own preprocessing."""
+        """Give the map of one picture to [3, h, w], or of one text to [l] int64.
+
+        Training pictures are uint8, and normalised in the forward; those of an evaluation are float32 by open_clip's
+        own preprocessing.
+        """
         if self.preprocess is None:
+            assert self.tokenizer is not None
             return Tokenize(self.tokenizer)
         if train:
             return self.augment.compose(self.tower.image_size)
-        evaluation: Any = image_transform_v2(self.preprocess, is_train=False)
-        return evaluation
+        return Preprocess(self.preprocess)
 
-    def forward(self, x: UInt8[Tensor, "n 3 h w"] | Float[Tensor, "n 3 h w"] | Int64[Tensor, "n l"]) -> Features:
-        return {"vit": self._vit, "timm": self._timm, "text": self._text}[self.kind](self.normalise(x))
+    def forward(
+        self, x: UInt8[Tensor, "n 3 h w"] | Float[Tensor, "n 3 h w"] | Int64[Tensor, "n l"], tokens: bool = False
+    ) -> Features:
+        """Encode pictures or token ids. Raises ValueError when a tower with patch dropout is asked for tokens."""
+        if tokens and not self.has_tokens:
+            dropped = self.config["patch_dropout"]
+            raise ValueError(f"patch_dropout ({dropped}) leaves tokens without a known position: set it to 0")
+        return {"vit": self._vit, "timm": self._timm, "text": self._text}[self.kind](self.normalise(x), tokens)
 
     # What follows are the bodies of open_clip's forwards: those do not return the vector before the projection.
 
-    def _vit(self, images: Float[Tensor, "n 3 h w"]) -> Features:
+    def _vit(self, images: Float[Tensor, "n 3 h w"], tokens: bool) -> Features:
         tower = self.tower
         h = tower.transformer(tower._embeds(images))
         pooled, _ = tower._pool(h)
         z = pooled @ tower.proj
-        if not self.want_tokens:
+        if not tokens:
             return Features(z, pooled)
         positions = grid_positions(tower.grid_size, self.dim, 1, z.device)
-        cls = 0 if tower.pool_type == "tok" else None
-        return Features(z, pooled, tower.ln_post(h) @ tower.proj, positions, cls=cls)
+        return Features(z, pooled, tower.ln_post(h) @ tower.proj, positions, cls=0 if self.has_class_token else None)
 
-    def _text(self, ids: Int64[Tensor, "n l"]) -> Features:
+    def _text(self, ids: Int64[Tensor, "n l"], tokens: bool) -> Features:
         def project(h: Tensor) -> Tensor:
             return projection(h) if isinstance(projection, nn.Linear) else h @ projection
 
@@ -192,7 +202,7 @@ class OpenCLIP(nn.Module):
         h, causal = tower._embeds(ids)
         h = tower.ln_final(tower.transformer(h, attn_mask=causal))
         pooled = text_global_pool(h, ids, tower.pool_type)
-        if not self.want_tokens:
+        if not tokens:
             return Features(project(pooled), pooled)
         places = torch.arange(ids.shape[1], device=ids.device)
         if tower.width == self.dim:
@@ -201,7 +211,7 @@ class OpenCLIP(nn.Module):
             positions = F.pad(sincos(places, self.dim // 2), (0, self.dim % 2))
         return Features(project(pooled), pooled, project(h), positions, places <= ids.argmax(dim=1, keepdim=True))
 
-    def _timm(self, images: Float[Tensor, "n 3 h w"]) -> Features:
+    def _timm(self, images: Float[Tensor, "n 3 h w"], tokens: bool) -> Features:
         def project(pooled: Tensor) -> Tensor:
             return self.tower.head(trunk.get_classifier()(pooled))
 
@@ -209,28 +219,54 @@ class OpenCLIP(nn.Module):
         h = trunk.forward_features(images)
         pooled = trunk.forward_head(h, pre_logits=True)
         z = project(pooled)
-        if not self.want_tokens:
+        if not tokens:
             return Features(z, pooled)
         if h.ndim == 3:  # n l c: a transformer
             positions = grid_positions(trunk.patch_embed.grid_size, self.dim, trunk.num_prefix_tokens, z.device)
-            cls = 0 if trunk.global_pool == "token" else None
+            cls = 0 if self.has_class_token else None
             return Features(z, pooled, project(trunk.fc_norm(h)), positions, cls=cls)
         # A convolutional trunk pools, normalises and projects a map of features: each token is a map of one cell.
         channels_last = getattr(trunk, "output_fmt", None) == "NHWC"
         h = h if channels_last else h.permute(0, 2, 3, 1)
         cells = h.flatten(0, 2)[:, None, None] if channels_last else h.flatten(0, 2)[..., None, None]
-        tokens = project(trunk.forward_head(cells, pre_logits=True)).unflatten(0, (len(h), -1))
-        return Features(z, pooled, tokens, grid_positions(h.shape[1:3], self.dim, 0, z.device))
+        projected = project(trunk.forward_head(cells, pre_logits=True)).unflatten(0, (len(h), -1))
+        return Features(z, pooled, projected, grid_positions(h.shape[1:3], self.dim, 0, z.device))
+
+
+class Preprocess:
+    """Maps one picture of any mode and shape to [3, h, w] float32, by open_clip's own preprocessing.
+
+    The picture becomes RGB as in training: what is transparent lies on white, 16 bits become 8. Of one that is very
+    long the ends are cut off first, which open_clip would scale up to gigabytes and then throw away.
+    """
+
+    def __init__(self, settings: PreprocessCfg) -> None:
+        assert isinstance(settings.size, tuple)
+        self.size, self.resize_mode = settings.size, settings.resize_mode
+        self.open_clip: Callable[[Image.Image], Tensor] = cast(Any, image_transform_v2(settings, is_train=False))
+
+    def __call__(self, picture: Image.Image) -> Float[Tensor, "3 h w"]:
+        picture = to_rgb(picture)
+        if self.resize_mode == "shortest":
+            picture = crop_ends(picture, self.size)
+        elif self.resize_mode == "longest":  # of a longer one, the shorter side would be less than a pixel
+            picture = crop_ends(picture, self.size, ratio=min(self.size))
+        return self.open_clip(picture)
 
 
 @dataclass(frozen=True)
 class Tokenize:
-    """One text -> its token ids, cut or padded with zeros to the tokenizer's context length."""
+    """Maps one text to its token ids, cut or padded with zeros to the tokenizer's context length."""
 
-    tokenizer: Any
+    tokenizer: SimpleTokenizer
 
     def __call__(self, text: str) -> Int64[Tensor, " l"]:
         return self.tokenizer(text)[0]
+
+    def cuts(self, text: str) -> bool:
+        """Say whether the text has more tokens than are read, start and end token included."""
+        assert self.tokenizer.context_length is not None
+        return len(self.tokenizer.encode(text)) + 2 > self.tokenizer.context_length
 
 
 def checkpoint_gradients(tower: Any) -> None:

@@ -13,12 +13,12 @@ from jaxtyping import Bool, Float
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from workbench.types import Features, Side
+from workbench.types import Features, Fusion, Side
 
 __all__ = ["DeepSet"]
 
 
-class DeepSet(nn.Module):
+class DeepSet(Fusion):
     """z_S = MLP(sum_{m in S} (W_m h_m + b_m)): ReLU, dropout, linear; the same weights for every side.
 
     Zaheer et al. 2017 (arXiv 1703.06114), with a projection for each modality in the place of a shared one. The order

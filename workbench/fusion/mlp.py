@@ -14,12 +14,12 @@ from jaxtyping import Bool, Float
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from workbench.types import Features, Side
+from workbench.types import Features, Fusion, Side
 
 __all__ = ["MLP"]
 
 
-class MLP(nn.Module):
+class MLP(Fusion):
     """z_ij = MLP_ij([h_i ; h_j]): linear, ReLU, dropout, linear, LeakyReLU(.2), dropout.
 
     Sides of the same members share one MLP, however their views are combined. `widths` are those of `pooled`.

@@ -17,12 +17,12 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from workbench.types import Features, Side
+from workbench.types import Features, Fusion, Side
 
 __all__ = ["Transformer"]
 
 
-class Transformer(nn.Module):
+class Transformer(Fusion):
     """Pre-norm self-attention over the concatenated tokens and their positions, the same weights for every side.
 
     Its width is `dim`; there is no modality embedding; one sample never sees another. The read-out goes through a
@@ -61,7 +61,7 @@ class Transformer(nn.Module):
         for side in sides:
             if missing := [m for m in side.members if m not in widths]:
                 raise ValueError(f"side '{side}' fuses {missing}, but the encoders are {list(widths)}")
-        self.readout = readout
+        self.readout, self.needs_class_token = readout, readout == "cls"
         self.token = nn.Parameter(0.02 * torch.randn(dim)) if readout == "token" else None
         self.blocks = nn.ModuleList(Block(dim, heads, mlp_ratio, dropout, layers) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)

@@ -188,6 +188,11 @@ class Spec:
     name: str
     settings: Section
 
+    @property
+    def is_own(self) -> bool:
+        """Whether it comes from the user's own code, as file.py:Class."""
+        return ":" in self.name
+
     def build(self, *args: Any) -> Any:
         """The component itself; `args` are what the build gives, the rest comes from the recipe.
 

@@ -82,7 +82,7 @@ def evaluate_run(
 def load_parts(run: Path, which: str, recipe: Recipe) -> tuple[Parts, int]:
     """Parts with the weights of a checkpoint, less those that exist only while training; and its step."""
     path = find_checkpoint(run, which)
-    parts = build_parts(recipe)
+    parts = build_parts(recipe, pretrained=False, training=False)
     left_out = parts.model.fusion is not None and not parts.model.fusion.kept_at_inference
     if left_out:
         parts.model.fusion = None

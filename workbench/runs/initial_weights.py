@@ -1,11 +1,10 @@
-"""Fine-tuning: initial weights, by name, from a run of ours or from a checkpoint file in open_clip's format.
+"""Fine-tuning: initial weights, by name, from a run of ours or from a checkpoint file of CLIP.
 
 The trap: what is not found stays as drawn from the seed, so a modality of another name would silently train from
 scratch. Hence every tensor is accounted for, a shape that differs is an error, and so is a model of which nothing is
 found.
 
-An encoder helps with two methods, where it has them: `fitted(weights)` resizes what depends on the size of its input,
-`read_open_clip(path)` reads its part of a file.
+Encoders help by `fitted(weights)`, which resizes what depends on the size of their input.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -26,11 +24,6 @@ from workbench.training import checkpoint
 
 Weights = dict[str, Tensor]
 
-LAYOUT = {
-    "visual": ("visual.",),
-    "text": ("text.", "text_projection", "positional_embedding", "token_embedding.", "transformer.", "ln_final."),
-}
-"""{tower of open_clip: how its tensors begin in a file}, the text tower also in the oldest layout"""
 SCALES = {"log_scales.shared": "logit_scale", "log_scale": "logit_scale", "bias": "logit_bias"}
 """{an objective's name: open_clip's}; both keep the logarithm of the scale"""
 
@@ -62,43 +55,47 @@ def _read(model: Model, objective: nn.Module, init: Init) -> tuple[str, Weights]
     """(what it is called, its tensors under our names)."""
     path = Path(init.from_)
     if path.is_file():
-        return str(path), _from_open_clip(model, objective, path)
+        return str(path), _from_file(model, objective, path)
     if not (path / "recipe.yaml").is_file():
         raise RunError(
             f"model.init: {path} is neither a run folder (it would hold recipe.yaml and checkpoints/) "
-            "nor a checkpoint file in open_clip's format"
+            "nor a checkpoint file"
         )
     saved = find_checkpoint(path, init.checkpoint)
     return str(saved), _fitted(model, checkpoint.read(saved, "model"))
 
 
 def _fitted(model: Model, weights: Weights) -> Weights:
-    encoders: dict[str, Any] = dict(model.encoders)
-    for modality, encoder in encoders.items():
+    for modality, encoder in model.encoders.items():
         prefix = f"model.encoders.{modality}."
         part = {name.removeprefix(prefix): x for name, x in weights.items() if name.startswith(prefix)}
-        if hasattr(encoder, "fitted"):
-            weights = weights | {prefix + name: x for name, x in encoder.fitted(part).items()}
+        weights = weights | {prefix + name: x for name, x in encoder.fitted(part).items()}
     return weights
 
 
-def _from_open_clip(model: Model, objective: nn.Module, path: Path) -> Weights:
-    found: Weights = {}
-    encoders: dict[str, Any] = {m: e for m, e in model.encoders.items() if hasattr(e, "read_open_clip")}
-    if not encoders:
+def _from_file(model: Model, objective: nn.Module, path: Path) -> Weights:
+    """Read a checkpoint of CLIP: its towers, its scale and bias, and the rest under the names in the file."""
+    from workbench.encoders._open_clip_files import read_checkpoint  # open_clip takes seconds to import
+    from workbench.encoders._open_clip_weights import refuse_other_gelu
+    from workbench.encoders.open_clip import OpenCLIP
+
+    towers = {m: encoder for m, encoder in model.encoders.items() if isinstance(encoder, OpenCLIP)}
+    if not towers:
         raise ValueError(
             f"model.init: {path} is a file, and no encoder here is a tower of open_clip: name a run folder"
         )
-    for modality, encoder in encoders.items():
-        found |= {f"model.encoders.{modality}.{name}": x for name, x in encoder.read_open_clip(str(path)).items()}
-    from open_clip.factory import load_state_dict  # as the encoders did
-
-    whole: Any = load_state_dict(str(path))
-    taken = tuple(prefix for encoder in encoders.values() for prefix in LAYOUT[encoder.part])
-    rest: Weights = {name: x for name, x in whole.items() if not name.startswith(taken)}
-    own = objective.state_dict()
+    rest, quick_gelu = read_checkpoint(str(path))
+    found: Weights = {}
+    for modality, tower in towers.items():
+        refuse_other_gelu(str(path), quick_gelu, tower.quick_gelu)
+        prefix = f"{tower.part}."
+        own = {f"tower.{name.removeprefix(prefix)}": x for name, x in rest.items() if name.startswith(prefix)}
+        found |= {f"model.encoders.{modality}.{name}": x for name, x in tower.fitted(own).items()}
+    taken = tuple(f"{tower.part}." for tower in towers.values())
+    rest = {name: x for name, x in rest.items() if not name.startswith(taken)}
+    own_names = objective.state_dict()
     for ours, theirs in SCALES.items():
-        if ours in own and theirs in rest:
+        if ours in own_names and theirs in rest:
             found[f"objective.{ours}"] = rest.pop(theirs).reshape(1)
     return found | rest
 

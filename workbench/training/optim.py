@@ -4,12 +4,15 @@ The trap: the engine sets a group's learning rate at every step, as the schedule
 """
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
+
+from workbench.types import Encoder
 
 
 def adamw(
@@ -43,7 +46,7 @@ def adamw(
     return torch.optim.AdamW(described, lr=lr, betas=betas, eps=eps, fused=True)
 
 
-def layer_lr_scales(encoders: dict[str, Any], decay: float) -> dict[Parameter, float]:
+def layer_lr_scales(encoders: Mapping[str, Encoder], decay: float) -> dict[Parameter, float]:
     """decay ** (layers below the top of its tower) for every parameter of the towers (BEiT, arXiv 2106.08254).
 
     The projection on top has factor 1, the last block decay, the embeddings decay ** (blocks + 1); heads, fusion and
@@ -51,7 +54,7 @@ def layer_lr_scales(encoders: dict[str, Any], decay: float) -> dict[Parameter, f
     """
     scales: dict[Parameter, float] = {}
     for encoder in encoders.values():
-        depths: dict[str, int] = encoder.depths() if hasattr(encoder, "depths") else {}
+        depths = encoder.depths()
         top = max(depths.values(), default=0)
         scales |= {p: decay ** (top - depths[name]) for name, p in encoder.named_parameters() if name in depths}
     if not scales:
