@@ -1,9 +1,13 @@
 """What is said to people: exceptions of wrong recipes and bad samples, suggestions for wrong words, files that fail."""
 
 import difflib
+import os
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+GO_ON = "The last checkpoint, if there is one, is sound: put it right, and the same command goes on from there"
 
 
 class RecipeError(ValueError):
@@ -33,6 +37,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return (f"; did you mean '{close[0]}'?" if close else "") + f" (known: {', '.join(known) or 'none'})"
 
 
+def shorten(text: str, most: int = 300) -> str:
+    """Cut the middle out of a long text: a base64 picture in the place of a path would fill the terminal."""
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"
+
+
 class RankLate(RuntimeError):
     """Other processes did not come to a collective within `parallel.timeout`: one of them is stuck."""
 
@@ -43,6 +53,22 @@ class RankLost(RuntimeError):
 
 class DataLost(Exception):
     """A file that many samples are read from is gone, or is another one than was listed: none of them is a bad one."""
+
+
+def failure(what: str, error: BaseException, then: str = f". {GO_ON}") -> ValueError:
+    """Say in one message what could not be read, what was raised, and where in whose code; `then` is what to do.
+
+    What the system says of a file says enough, as do the words of this program; of everything else the type and the
+    traceback are told, too. With WB_DEBUG set, the error itself is raised.
+    """
+    if isinstance(error, KeyboardInterrupt | GeneratorExit) or os.environ.get("WB_DEBUG"):
+        raise error
+    words, frames = shorten(str(error)), traceback.extract_tb(error.__traceback__)
+    ours = isinstance(error, ValueError) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
+    if ours or isinstance(error, OSError | DataLost):
+        return ValueError(f"{what} cannot be read: {words}{then}")
+    said = f"{type(error).__name__}: {words}" if words else type(error).__name__
+    return ValueError(f"{what} cannot be read: {said}{then}\n{''.join(frames.format()).rstrip()}")
 
 
 @contextmanager

@@ -50,7 +50,10 @@ class MLP(Encoder):
         self.layers = nn.Sequential(*hidden, nn.Linear(sizes[-1], dim))
 
     def forward(self, x: Float[Tensor, "n ..."], tokens: bool = False) -> Features:
-        z = self.layers(x.reshape(len(x), -1))
+        x, size = x.reshape(len(x), -1), self.layers[0].in_features
+        if x.shape[1] != size:
+            raise ValueError(f"a vector holds {x.shape[1]} numbers, where the data declares {size} (Modality.shape)")
+        z = self.layers(x)
         return Features(z=z, pooled=z)
 
     def depths(self) -> dict[str, int]:

@@ -11,52 +11,50 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from workbench.errors import BadSample
-from workbench.loading.feed import (
-    TRIES,
-    Collate,
-    Feed,
-    Ready,
-    all_bad,
-    epoch_steps,
-    ignore_stops,
-    transformed,
-    unless_error,
-)
+from workbench.errors import BadSample, failure
+from workbench.loading.batching import Collate, Ready, all_bad, prepare, ready
+from workbench.loading.feed import TRIES, Feed, epoch_steps
+from workbench.loading.workers import ignore_stops, read_batches
 from workbench.seeds import seed_for
 from workbench.types import Batch, Modality, Sample, Skipped
 
 T = TypeVar("T")
+RawT = TypeVar("RawT")
 
 
-class StreamStyle(Protocol):
+class StreamStyle(Protocol[RawT]):
     """A data set of parts that are read from front to back: what `stream` can batch."""
 
     @property
     def modalities(self) -> Mapping[str, Modality]: ...
 
     def __len__(self) -> int:
-        """samples in an epoch, for its number of steps"""
+        """Say how many samples an epoch has, for its number of steps."""
         ...
 
-    def read(self, part: int) -> Iterator[Any]:
-        """The raw samples of a part, still encoded, as the shuffle buffer holds many; a BadSample among them is one
-        that could not even be read."""
+    def read(self, part: int) -> Iterator[RawT | BadSample]:
+        """Read the raw samples of a part, still encoded, as the shuffle buffer holds many.
+
+        A BadSample among them is one that could not even be read.
+        """
         ...
 
-    def decode(self, raw: Any, id: int, rng: np.random.Generator) -> Sample:
-        """Raises BadSample."""
+    def decode(self, raw: RawT, id: int, rng: np.random.Generator) -> Sample:
+        """Decode one of them. Raises BadSample."""
         ...
 
 
-def stream(data: StreamStyle, feed: Feed, start: int, parts: int, buffer: int) -> Iterator[Batch]:
-    """Endless batches from about step `start` on. Raises ValueError when there are fewer parts than readers."""
+def stream(data: StreamStyle[RawT], feed: Feed, start: int, parts: int, buffer: int) -> Iterator[Batch]:
+    """Give endless batches from about step `start` on.
+
+    Raises ValueError when there are fewer parts than readers, and, in one message, for whatever the data raises.
+    """
     readers = feed.world * max(1, feed.workers)
     if parts < readers:
         raise ValueError(
@@ -71,12 +69,12 @@ def stream(data: StreamStyle, feed: Feed, start: int, parts: int, buffer: int) -
         worker_init_fn=ignore_stops,
         pin_memory=torch.cuda.is_available(),
     )
-    yield from unless_error(loader)
+    yield from read_batches(loader)
 
 
 @dataclass
-class _Stream(IterableDataset):
-    data: StreamStyle
+class _Stream(IterableDataset, Generic[RawT]):
+    data: StreamStyle[RawT]
     feed: Feed
     start: int
     parts: int
@@ -85,40 +83,50 @@ class _Stream(IterableDataset):
     def __iter__(self) -> Iterator[Batch | Exception]:
         info = get_worker_info()
         workers, worker = (info.num_workers, info.id) if info else (1, 0)
-        reader, readers = self.feed.rank * workers + worker, self.feed.world * workers
+        try:
+            yield from self._batches(self.feed.rank * workers + worker, self.feed.world * workers)
+        except BaseException as error:
+            yield failure("the training data", error)
+
+    def _batches(self, reader: int, readers: int) -> Iterator[Batch | Exception]:
         rng = np.random.default_rng(seed_for(self.feed.seed, "stream", self.start, reader))
-        raws = shuffled(self._raws(reader, readers), self.buffer, rng)
-        collate = Collate(self.data.modalities)
-        ready: list[Ready] = []
+        collate = Collate(self.feed.encoded(self.data.modalities))
+        waiting: list[Ready] = []
         bad: list[Skipped] = []
-        for epoch, id, raw in raws:
+        for epoch, id, raw in shuffled(self._raws(reader, readers), self.buffer, rng):
             try:
-                if isinstance(raw, BadSample):
-                    raise raw
-                sample_rng = np.random.default_rng(seed_for(self.feed.seed, "sample", epoch, id))
-                sample = self.data.decode(raw, id, sample_rng)
+                waiting.append(self._ready(epoch, id, raw, bad))
             except BadSample as error:
-                bad.append(Skipped(error.name, error.reason))
+                bad.append(Skipped(str(error.name), str(error.reason)))
                 if len(bad) >= TRIES:
                     break
                 continue
-            inputs = transformed(sample, self.feed.transforms, (self.feed.seed, epoch, id))
-            ready.append(Ready(inputs, id, sample.targets, bad))
             bad = []
-            if len(ready) == self.feed.batch // self.feed.world:
-                yield collate(ready)
-                ready = []
+            if len(waiting) == self.feed.batch // self.feed.world:
+                yield collate(waiting)
+                waiting = []
         yield all_bad(bad) if bad else ValueError(f"streaming found no sample in the parts of reader {reader}")
 
-    def _raws(self, reader: int, readers: int) -> Iterator[tuple[int, int, Any]]:
-        """(epoch, id, raw sample) in the order of the parts, epoch after epoch; ends when a pass finds nothing."""
+    def _ready(self, epoch: int, id: int, raw: RawT | BadSample, bad: list[Skipped]) -> Ready:
+        """Decode and transform a raw sample, which stands in for the bad ones before it. Raises BadSample."""
+        if isinstance(raw, BadSample):
+            raise raw
+        sample = self.data.decode(raw, id, np.random.default_rng(seed_for(self.feed.seed, "sample", epoch, id)))
+        place = (self.feed.seed, epoch, id)
+        inputs = prepare(f"sample {id}", sample, self.data.modalities, self.feed.transforms, place)
+        return ready(inputs, sample, id, bad)
+
+    def _raws(self, reader: int, readers: int) -> Iterator[tuple[int, int, RawT | BadSample]]:
+        """Read (epoch, id, raw sample) in the order of the parts, epoch after epoch; ends when a pass finds nothing."""
         steps = epoch_steps(len(self.data), self.feed.batch)
         first, at = divmod(self.start, steps)
         for epoch in count(first):
+            # every reader draws the same permutation and takes each `readers`-th part: none is read twice a pass, and
+            # nobody has to ask another process which ones are left
             order = np.random.default_rng(seed_for(self.feed.seed, "parts", epoch)).permutation(self.parts)
             mine = order[reader::readers].tolist()
             found = False
-            for part in mine[len(mine) * at // steps :]:
+            for part in mine[len(mine) * at // steps :]:  # a resume skips the parts that were read, about
                 for place, raw in enumerate(self.data.read(part)):
                     found = True
                     yield epoch, (part << 32) + place, raw
@@ -128,7 +136,7 @@ class _Stream(IterableDataset):
 
 
 def shuffled(items: Iterable[T], size: int, rng: np.random.Generator) -> Iterator[T]:
-    """Each item in exchange for a random one of the `size` that wait; the last ones in random order."""
+    """Give each item in exchange for a random one of the `size` that wait; at the end, those in random order."""
     waiting: list[T] = []
     for item in items:
         if len(waiting) < size:

@@ -15,7 +15,7 @@ from workbench.callbacks.bad_samples import BadSamples
 from workbench.callbacks.checkpointing import Checkpointing
 from workbench.distributed.processes import Parallel
 from workbench.engine import Callback, Engine
-from workbench.loading.feed import GO_ON
+from workbench.errors import GO_ON
 from workbench.recipe.schema import Init, Recipe
 from workbench.runs.folder import Run, RunError
 from workbench.runs.initial_weights import initialise

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from workbench.errors import failure
 from workbench.model import Model
 from workbench.types import Context, Transform, View, Views
 
@@ -73,10 +74,27 @@ class Embedder:
         return torch.compiler.set_stance("force_eager") if compiled else nullcontext()  # its import takes seconds
 
     def _ready(self, modality: str, raw: Sequence[Any] | Tensor, rows: range) -> Tensor:
-        """Model inputs of these rows; a tensor already holds model inputs."""
+        """Transform these rows to model inputs; a tensor already holds model inputs.
+
+        Raises ValueError, in one message with the item, for whatever its reading raises, for NaN and infinity, and for
+        items of different shapes.
+        """
         if isinstance(raw, Tensor):
             return raw[rows.start : rows.stop]
-        return torch.stack([self.transforms[modality](raw[i]) for i in rows])
+        items: list[Tensor] = []
+        for row in rows:
+            name = f"item {row} of '{modality}'"
+            try:
+                x = self.transforms[modality](raw[row])
+            except BaseException as error:  # whatever a data set of one's own may raise
+                raise failure(name, error, "") from None
+            if x.is_floating_point() and not x.isfinite().all():
+                raise ValueError(f"{name} holds {x[~x.isfinite()][0].item()}: mend it, or leave it out of the split")
+            if items and x.shape != items[0].shape:
+                shapes = f"is {list(x.shape)}, item {rows.start} {list(items[0].shape)}"
+                raise ValueError(f"{name} {shapes}: a modality needs one shape; pad or cut them in the data's class")
+            items.append(x)
+        return torch.stack(items)
 
 
 def evaluate(evaluators: Mapping[str, Any], context: Context) -> Iterator[tuple[str, float]]:

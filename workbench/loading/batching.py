@@ -1,0 +1,152 @@
+"""From raw samples to a batch: transformed, checked, padded, stacked.
+
+The trap: a worker's batch is pickled in a thread of its own, where an error is printed and the parent waits for ever;
+so whatever can go wrong with a tensor has to go wrong here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from operator import index
+from typing import NamedTuple, SupportsIndex
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate, get_worker_info
+
+from workbench.errors import BadSample, failure
+from workbench.seeds import seed_torch
+from workbench.types import Batch, Modality, Sample, Skipped, Transform
+
+
+class Ready(NamedTuple):
+    """A transformed sample, and the bad ones that it stands in for."""
+
+    inputs: dict[str, list[Tensor]]
+    id: int
+    targets: dict[str, int]
+    skipped: list[Skipped]
+
+
+def prepare(
+    name: str,
+    sample: Sample,
+    modalities: Mapping[str, Modality],
+    transforms: Mapping[str, Transform],
+    place: tuple[int, int, int],
+) -> dict[str, list[Tensor]]:
+    """Transform the items of a sample to model inputs; what a transform draws is a function of place = (seed, epoch,
+    index).
+
+    Modalities that no encoder reads are left out. Raises BadSample, by `name`, for an item that is not what its
+    modality declares, or not a number.
+    """
+    seed, epoch, index = place
+    inputs: dict[str, list[Tensor]] = {}
+    for modality, items in sample.inputs.items():
+        if modality not in transforms:
+            continue
+        inputs[modality] = []
+        for k, raw in enumerate(items):
+            seed_torch(seed, "augment", modality, epoch, index, k)  # torchvision draws from the global generator
+            x = transforms[modality](raw)
+            if reason := unfit(raw, x, modalities[modality]):
+                raise BadSample(name, f"its {modality} {reason}")
+            inputs[modality].append(x.detach() if isinstance(x, Tensor) else x)
+    return inputs
+
+
+def unfit(raw: object, x: Tensor, modality: Modality) -> str | None:
+    """Say why an item cannot be learnt from: its shape is not the declared one, or it holds NaN or infinity."""
+    declared = modality.shape if modality.kind == "vector" else ()
+    if declared and isinstance(raw, Tensor | np.ndarray) and tuple(raw.shape) != tuple(declared):
+        return f"is {spell(raw.shape)}, where the data declares {spell(declared)}: pad or cut it"
+    if isinstance(x, Tensor) and x.is_floating_point() and not x.isfinite().all():
+        return f"holds {x[~x.isfinite()][0].item()}"
+    return None
+
+
+def spell(shape: Sequence[int]) -> str:
+    """Write a shape as people do: 50 x 7."""
+    return " x ".join(map(str, shape)) or "a single number"
+
+
+def ready(inputs: dict[str, list[Tensor]], sample: Sample, id: int, skipped: list[Skipped]) -> Ready:
+    """Make sure that the id and each label are one int. Raises ValueError for several labels, or for words."""
+    for name, value in {"id": id, **{f"target '{name}'": label for name, label in sample.targets.items()}}.items():
+        if not isinstance(value, SupportsIndex):
+            raise ValueError(f"its {name} is {value!r}, and not one int; a target may be left out where there is none")
+    return Ready(inputs, index(id), {name: index(label) for name, label in sample.targets.items()}, skipped)
+
+
+def all_bad(skipped: Sequence[Skipped]) -> ValueError:
+    """Say what to look at after that many bad samples in a row."""
+    return ValueError(
+        f"{len(skipped)} samples in a row cannot be used, as {skipped[0]} and {skipped[-1]}: "
+        "check what the keys under `data` name, and that the files are whole"
+    )
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Stacks samples, padding each modality to its full number of items; `valid` tells which are real."""
+
+    modalities: Mapping[str, Modality]
+    """those that encoders read"""
+
+    def __call__(self, samples: Sequence[Ready | Exception]) -> Batch | Exception:
+        """Give a batch, or the first failure among its samples, or its own."""
+        ready: list[Ready] = []
+        for sample in samples:
+            if isinstance(sample, Exception):
+                return sample
+            ready.append(sample)
+        try:
+            return self._batch(ready)
+        except ValueError as error:
+            return error
+        except BaseException as error:
+            return failure(f"the batch of samples {ready[0].id} to {ready[-1].id}", error)
+
+    def _batch(self, samples: Sequence[Ready]) -> Batch:
+        inputs, valid = {}, {}
+        for name, modality in self.modalities.items():
+            template = self._template(name, samples)
+            rows = [_pad(s.inputs.get(name, []), template, modality.count) for s in samples]
+            # in a worker this is written once, into the memory that it shares with its parent
+            stacked: Tensor = default_collate([x for row in rows for x in row])
+            inputs[name] = stacked.unflatten(0, (len(rows), modality.count))
+            have = torch.tensor([len(s.inputs.get(name, ())) for s in samples])
+            valid[name] = torch.arange(modality.count) < have[:, None]
+        known = dict.fromkeys(t for s in samples for t in s.targets)
+        targets = {t: torch.tensor([s.targets.get(t, -1) for s in samples]) for t in known}
+        skipped = tuple(bad for s in samples for bad in s.skipped)
+        batch = Batch(inputs, valid, torch.tensor([s.id for s in samples]), targets, skipped)
+        if get_worker_info():
+            for x in (*inputs.values(), *valid.values(), *targets.values(), batch.ids):
+                x.share_memory_()
+        return batch
+
+    @staticmethod
+    def _template(name: str, samples: Sequence[Ready]) -> Tensor:
+        """The first item there is. Raises ValueError when there is none, or when another one has another shape."""
+        first: tuple[int, Tensor] | None = None
+        for sample in samples:
+            for x in sample.inputs.get(name, ()):
+                first = first or (sample.id, x)
+                if x.shape != first[1].shape:
+                    raise ValueError(
+                        f"'{name}' of sample {first[0]} is {spell(first[1].shape)}, of sample {sample.id} "
+                        f"{spell(x.shape)}: a modality needs one shape; pad or cut it in the class of the data"
+                    )
+        if first is None:
+            raise ValueError(f"no sample of this batch has any '{name}': use a larger train.batch or other data")
+        return first[1]
+
+
+def _pad(items: list[Tensor], template: Tensor, count: int) -> list[Tensor]:
+    """Give `count` items; absent ones repeat the first, so that no encoder sees a degenerate input."""
+    filler = items[0] if items else torch.zeros_like(template)
+    return items + [filler] * (count - len(items))
