@@ -17,18 +17,17 @@ def unit(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
 
 
 def views(sides: Any, b: int = B, k: int = 1, d: int = D, dtype: torch.dtype = torch.float64) -> Views:
-    return {str(s): View(unit(b, k, d, dtype=dtype), torch.ones(b, k, dtype=torch.bool)) for s in sides}
+    return {Side.parse(s): View(unit(b, k, d, dtype=dtype), torch.ones(b, k, dtype=torch.bool)) for s in sides}
 
 
 def drop(z: Views, absent: dict[str, Tensor]) -> Views:
-    """The same rows; modality m lacks in the samples absent[m], and a fused side where any member does, as the model
-    has it."""
+    """Take modality m from the samples absent[m], and a fused side where any member is gone, as the model does."""
     out = {}
-    for name, view in z.items():
+    for side, view in z.items():
         gone = torch.zeros(len(view.z), dtype=torch.bool)
-        for m in Side.parse(name).members:
+        for m in side.members:
             gone = gone | absent.get(m, gone)
-        out[name] = View(view.z, view.valid & ~gone[:, None])
+        out[side] = View(view.z, view.valid & ~gone[:, None])
     return out
 
 

@@ -7,17 +7,22 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from workbench.objectives.clip import CLIP
+from workbench.objectives.comm import CoMM
 from workbench.objectives.confu import ConFu
+from workbench.objectives.confu_chain import ConFuChain
+from workbench.objectives.gram import GRAM
 from workbench.objectives.ito import ITO
 from workbench.objectives.siglip import SigLIP
 from workbench.objectives.symile import Symile
 from workbench.objectives.terms import Terms
+from workbench.objectives.triangle import TRIANGLE
+from workbench.recipe.component import validate
 from workbench.seeds import seed_for
 from workbench.terms import Scale, Term
-from workbench.types import Pool, Side, View, Views
+from workbench.types import Objective, Pool, Side, View, Views
 
 
 def unit(*shape: int) -> Tensor:
@@ -219,10 +224,88 @@ def test_a_detached_scale_gets_the_gradient_of_alignment_alone() -> None:
     assert torch.allclose(a.grad, b.grad)  # type: ignore[arg-type]
 
 
-def test_scale_is_clamped_in_the_forward_pass() -> None:
-    objective = CLIP(("a", "b"), scale=Scale(init=500.0, max=100.0))
-    assert float(objective.scale()) == 100.0
-    assert [tuple(p.shape) for p in objective.parameters()] == [(1,)]
+SCALED = {
+    "clip": lambda scale: CLIP(("a", "b", "c"), scale=scale),
+    "comm": lambda scale: CoMM(("a", "b", "c"), scale=scale),
+    "confu_chain": lambda scale: ConFuChain(("a", "b", "c"), scale=scale),
+    "gram": lambda scale: GRAM(("a", "b", "c"), scale=scale),
+    "symile": lambda scale: Symile(("a", "b", "c"), scale=scale),
+    "term": lambda scale: Terms(("a", "b"), terms=[Term(between=("a", "b"), scale=scale)]),
+    "triangle": lambda scale: TRIANGLE(("a", "b", "c"), scale=scale),
+}
+
+
+def own_scale(objective: Objective) -> nn.Parameter:
+    """The parameter of the scale in question: a term's own, or the only one there is."""
+    return dict(objective.named_parameters()).get("log_scales.a~b", next(objective.parameters()))
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_a_scale_that_passed_its_limit_comes_back_when_the_data_want_a_smaller_one(name: str) -> None:
+    """With a clamp in the forward pass it would have no gradient at the limit, and stay there."""
+    objective = SCALED[name](Scale(init=30.0, max=40.0))
+    log_scale = own_scale(objective)
+    assert log_scale.shape == (1,)
+    torch.nn.init.constant_(log_scale, math.log(55.0))
+    objective.constrain()
+    assert log_scale.exp().item() == pytest.approx(40.0)
+    z = {side: View(unit(13, 1, 7).float(), torch.ones(13, 1, dtype=torch.bool)) for side in objective.all_sides}
+    objective(z, pool(z)).total.backward()
+    assert log_scale.grad is not None
+    optimizer = torch.optim.SGD([log_scale], lr=1e-3)
+    log_scale.grad.abs_()  # downhill is down
+    optimizer.step()
+    objective.constrain()
+    assert log_scale.exp().item() < 39.9999
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_a_scale_is_within_its_limit_after_weights_are_loaded(name: str) -> None:
+    """Earlier versions let the parameter pass the limit, and clamped where it was used."""
+    free, limited = (SCALED[name](Scale(init=30.0, max=limit)) for limit in (200.0, 100.0))
+    torch.nn.init.constant_(own_scale(free), math.log(150.0))
+    nn.ModuleDict({"objective": limited}).load_state_dict({f"objective.{k}": x for k, x in free.state_dict().items()})
+    assert own_scale(limited).exp().item() == pytest.approx(100.0)
+
+
+def test_a_scale_that_begins_above_its_limit_is_refused_with_both_numbers() -> None:
+    with pytest.raises(ValueError, match=r"init \(160\) is above max \(100\)"):
+        Scale(init=160.0)
+    with pytest.raises(ValueError, match=r"init \(14.2857\) is above max \(12.5\)"):
+        validate("objective", {"name": "clip", "scale": {"max": 12.5}})
+
+
+def test_names_of_scales_are_those_of_checkpoints() -> None:
+    own = Term(between=("a", "b"), scale=Scale())
+    both = Terms(("a", "b", "c"), terms=[own, Term(between=("a", "c"))])
+    assert both.state_dict().keys() == {"log_scales.shared", "log_scales.a~b"}
+    assert ConFuChain(("a", "b", "c")).state_dict().keys() == {"possible.log_scales.shared"}
+    for objective in (Symile(("a", "b", "c")), GRAM(("a", "b")), CoMM(("a", "b"))):
+        assert objective.state_dict().keys() == {"log_scale"}
+
+
+def test_two_terms_between_the_same_sides_have_names_and_scales_of_their_own() -> None:
+    z = views({"a": 1, "b": 1})
+    terms = [
+        Term(between=("a", "b"), scale=Scale(init=5.0), weight=0.5),
+        Term(between=("a", "b"), scale=Scale(init=50.0)),
+        Term(between=("b", "a"), loss="sigmoid"),
+        Term(between=("a", "b")),
+    ]
+    objective = Terms(("a", "b"), terms=terms, scale=Scale(init=20.0)).double()
+    loss = objective(z, pool(z))
+    x, y, ids = z["a"].z[:, 0], z["b"].z[:, 0], torch.arange(13)
+    sign = 2 * torch.eye(13, dtype=torch.float64) - 1
+    want = {
+        "a~b": clip(x, y, float(objective.scale("a~b")), ids),
+        "a~b#2": clip(x, y, float(objective.scale("a~b#2")), ids),
+        "b~a": -F.logsigmoid(sign * (float(objective.scale()) * y @ x.T - 10)).sum() / 13,
+        "a~b#3": clip(x, y, float(objective.scale()), ids),
+    }
+    assert [float(objective.scale(name)) for name in want] == pytest.approx([5, 50, 20, 20], rel=1e-6)
+    for name, value in want.items():
+        close(loss.logs[f"loss/{name}"], value, name)
+    close(loss.total, 0.5 * want["a~b"] + want["a~b#2"] + want["b~a"] + want["a~b#3"])
 
 
 @pytest.mark.parametrize(

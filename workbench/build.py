@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ from torch import nn
 
 from workbench.callbacks.evaluation import Evaluation
 from workbench.callbacks.nan_guard import NaNGuard
-from workbench.contracts import as_encoder, as_fusion, refuse_unreadable_sides
+from workbench.contracts import as_encoder, as_fusion, as_objective, refuse_unreadable_sides
 from workbench.distributed.processes import Parallel
 from workbench.distributed.sharding import Whole, divide
 from workbench.engine import Engine
@@ -28,7 +28,7 @@ from workbench.training.allocator import keep_memory
 from workbench.training.metrics import Metrics
 from workbench.training.microbatch import Embedding
 from workbench.training.optim import adamw, layer_lr_scales
-from workbench.types import Context, Encoder, Fusion, Side, Transform
+from workbench.types import Context, Encoder, Fusion, Objective, Side, Transform
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Parts:
     recipe: Recipe
     data: Any
     model: Model
-    objective: Any
+    objective: Objective
     whole: Whole = field(init=False)
     """what is evaluated: the model, or a copy of one whose weights are divided"""
 
@@ -75,13 +75,20 @@ def build_parts(recipe: Recipe, *, pretrained: bool = True, training: bool = Tru
     unknown = set(recipe.model.encoders) - set(data.modalities)
     if unknown:
         raise RecipeError(f"model.encoders has {sorted(unknown)}, the data has {list(data.modalities)}")
-    seed_torch(recipe.seed, "objective")
-    objective = recipe.objective.build(tuple(recipe.model.encoders))
+    objective = build_objective(recipe)
     model = build_model(recipe, data, objective, pretrained=pretrained, training=training)
     return Parts(recipe, data, model, objective)
 
 
-def build_model(recipe: Recipe, data: Any, objective: Any, *, pretrained: bool = True, training: bool = True) -> Model:
+def build_objective(recipe: Recipe) -> Objective:
+    """The recipe's objective, for its encoders. Raises RecipeError where these do not fit, or it lacks a method."""
+    seed_torch(recipe.seed, "objective")
+    return as_objective(recipe.objective.build(tuple(recipe.model.encoders)), recipe.objective.name)
+
+
+def build_model(
+    recipe: Recipe, data: Any, objective: Objective, *, pretrained: bool = True, training: bool = True
+) -> Model:
     """The recipe's model, for these data and every side that this objective may ask for.
 
     Args:
@@ -118,7 +125,7 @@ def _encoder(recipe: Recipe, data: Any, modality: str, pretrained: bool, trainin
     return encoder
 
 
-def _heads(recipe: Recipe, encoders: dict[str, Encoder], sides: list[Side]) -> dict[str, nn.Module]:
+def _heads(recipe: Recipe, encoders: dict[str, Encoder], sides: Sequence[Side]) -> dict[str, nn.Module]:
     """Linear heads on pooled features: of every plain side with `head: linear`, and of every second head."""
     heads: dict[str, nn.Module] = {}
     for side in sides:
@@ -128,7 +135,7 @@ def _heads(recipe: Recipe, encoders: dict[str, Encoder], sides: list[Side]) -> d
     return heads
 
 
-def _fusion(recipe: Recipe, encoders: dict[str, Encoder], sides: list[Side], training: bool) -> Fusion | None:
+def _fusion(recipe: Recipe, encoders: dict[str, Encoder], sides: Sequence[Side], training: bool) -> Fusion | None:
     """The fusion module, or None when no term asks for a fused side: then it costs nothing at all."""
     fused = list(dict.fromkeys(Side(s.members, True) for s in sides if s.fused))
     if not fused:

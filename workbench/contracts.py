@@ -1,7 +1,7 @@
-"""What `build` asks of an encoder and of a fusion module: which methods they have, and whether they fit each other.
+"""What `build` asks of an objective, an encoder, a fusion module: which methods they have, and whether they fit.
 
-Both may come from a user's own file. What inherits from `types.Encoder` or `types.Fusion` has defaults for all that it
-does not write; a plain `nn.Module` is given the same defaults here.
+All may come from a user's own file. What inherits from `types.Objective`, `types.Encoder` or `types.Fusion` has
+defaults for all that it does not write; a plain `nn.Module` is given the same defaults here.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import TypeVar
 from torch import nn
 
 from workbench.errors import RecipeError
-from workbench.types import Encoder, Fusion, Side
+from workbench.types import Encoder, Fusion, Objective, Side
 
-Contract = TypeVar("Contract", Encoder, Fusion)
+Contract = TypeVar("Contract", Encoder, Fusion, Objective)
 
 
 def as_encoder(module: object, name: str) -> Encoder:
@@ -33,6 +33,14 @@ def as_encoder(module: object, name: str) -> Encoder:
 def as_fusion(module: object, name: str) -> Fusion:
     """Return the module that class `name` made, as a fusion. Raises RecipeError with what it lacks to be one."""
     return _adopt(module, Fusion, ("forward",), f"fusion '{name}'")
+
+
+def as_objective(module: object, name: str) -> Objective:
+    """Return the module that class `name` made, as an objective. Raises RecipeError with what it lacks to be one."""
+    objective = _adopt(module, Objective, ("all_sides", "forward"), f"objective '{name}'")
+    if strange := [side for side in objective.all_sides if not isinstance(side, Side)]:
+        raise RecipeError(f"objective '{name}': all_sides has {strange}: write Side.parse({str(strange[0])!r})")
+    return objective
 
 
 def _adopt(module: object, contract: type[Contract], needed: Sequence[str], what: str) -> Contract:

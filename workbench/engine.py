@@ -26,7 +26,7 @@ from workbench.seeds import seed_torch
 from workbench.training.metrics import Best, Metrics
 from workbench.training.microbatch import Embedded, Rows, joined, split
 from workbench.training.schedule import warmup_cosine
-from workbench.types import Batch, Loss, Skipped
+from workbench.types import Batch, Loss, Objective, Side, Skipped
 
 Logs = dict[str, Tensor | float]
 
@@ -49,7 +49,7 @@ class Engine:
     """the model for training: `Embedding`, in DistributedDataParallel where that is used"""
     whole: Whole
     """what is evaluated"""
-    objective: Any
+    objective: Objective
     optimizer: torch.optim.Optimizer
     batches: Any
     """start step -> iterator of Batch"""
@@ -120,26 +120,27 @@ class Engine:
         self._call("on_gradients", logs)
         with self.phase("optimizer"):
             self.optimizer.step()
+            self.objective.constrain()
             self.optimizer.zero_grad()
         return logs
 
     def gradients(self, batch: Batch) -> Loss:
         """The objective on a batch, against all processes' rows, and its gradient in every parameter."""
-        chunks, sides = split(batch, self.microbatch), [str(side) for side in self.objective.sides(self.step)]
+        chunks, sides = split(batch, self.microbatch), list(self.objective.sides(self.step))
         with self.phase("forward"), torch.set_grad_enabled(len(chunks) == 1):
             views = joined([self._embed(chunk, sides) for chunk in chunks])
         if len(chunks) > 1:
             for side, view in views.items():
                 view.z.requires_grad_(self.model.learns(side))
         with self.phase("loss"):
-            loss: Loss = self.objective(views, self.parallel.pool(views, batch.ids, self.step, self.seed))
+            loss = self.objective(views, self.parallel.pool(views, batch.ids, self.step, self.seed))
         with self.phase("backward"), self.parallel.explained("the sum of the gradients"):
             loss.total.backward()
             if len(chunks) > 1:
                 self._go_on(chunks, {side: view.z.grad for side, view in views.items() if view.z.grad is not None})
         return loss
 
-    def _go_on(self, chunks: list[Rows], gradients: dict[str, Tensor]) -> None:
+    def _go_on(self, chunks: list[Rows], gradients: dict[Side, Tensor]) -> None:
         """From the embeddings into the parameters; processes meet in the last micro-batch."""
         for chunk in chunks:
             with nullcontext() if chunk is chunks[-1] else self.parallel.alone(self.embedding):
@@ -147,7 +148,7 @@ class Engine:
                 reached = [(part[side][0], g[chunk.at]) for side, g in gradients.items() if part[side][0].requires_grad]
                 torch.autograd.backward([z for z, _ in reached], [g for _, g in reached])
 
-    def _embed(self, chunk: Rows, sides: list[str]) -> Embedded:
+    def _embed(self, chunk: Rows, sides: list[Side]) -> Embedded:
         """With dropout as a function of the step and the rows, so that it is the same again, and after a resume."""
         where = (self.step, self.parallel.rank) + ((chunk.at.start,) if chunk.at.start else ())
         seed_torch(self.seed, "step", *where)

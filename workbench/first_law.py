@@ -80,7 +80,7 @@ def refuse_mixing_fusion(
         def fuse(order: list[int]) -> list[Tensor]:
             there = torch.ones(len(order), dtype=torch.bool)
             return [
-                real(str(s), {m: _features(noise[m], order) for m in s.members}, dict.fromkeys(s.members, there))
+                real(s, {m: _features(noise[m], order) for m in s.members}, dict.fromkeys(s.members, there))
                 for s in sides
             ]
 

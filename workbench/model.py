@@ -13,47 +13,55 @@ from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Shaped
 from torch import Tensor, nn
 
-from workbench.types import Encoder, Features, Fusion, Side, View, Views
+from workbench.types import Encoder, Features, Fusion, Option, Side, View, Views
 
 
 class Model(nn.Module):
-    """Raw inputs to unit embeddings of the sides that are asked for.
-
-    Args of forward: inputs {modality: [n, k, ...]}, valid {modality: bool [n, k]}, names of the sides.
-    """
+    """Encoders, second heads (under the names of their sides) and a fusion module, where a side is fused."""
 
     def __init__(self, encoders: dict[str, Encoder], heads: dict[str, nn.Module], fusion: Fusion | None) -> None:
         super().__init__()
         self.encoders: Mapping[str, Encoder] = cast(Any, nn.ModuleDict(encoders))
         self.heads, self.fusion = nn.ModuleDict(heads), fusion
 
-    def forward(self, inputs: dict[str, Tensor], valid: dict[str, Tensor], sides: Sequence[str]) -> Views:
-        wanted = [Side.parse(side) for side in sides]
-        if self.fusion is None and any(side.fused for side in wanted):
-            raise ValueError(f"this model has no fusion module, so it has no {sides}: it exists only while training")
-        features = {m: self._encode(m, inputs[m], wanted) for m in dict.fromkeys(m for s in wanted for m in s.members)}
-        return {str(side): self._view(side, features, valid) for side in wanted}
+    def forward(
+        self,
+        inputs: Mapping[str, Shaped[Tensor, "n k ..."]],
+        valid: Mapping[str, Bool[Tensor, "n k"]],
+        sides: Sequence[Side],
+    ) -> Views:
+        """Embed raw inputs {modality: [n, k, ...]} as the sides that are asked for, in unit rows.
 
-    def learns(self, side: str) -> bool:
+        Raises ValueError where a side is fused and the model has no fusion module.
+        """
+        sides = [Side.parse(side) for side in sides]  # names do as well, for people who ask a model by hand
+        if self.fusion is None and (fused := [str(side) for side in sides if side.fused]):
+            raise ValueError(
+                f"this model has no fusion module, so it has no {', '.join(fused)}: it exists only while training"
+            )
+        features = {m: self._encode(m, inputs[m], sides) for m in dict.fromkeys(m for s in sides for m in s.members)}
+        return {side: self._view(side, features, valid) for side in sides}
+
+    def learns(self, side: Side) -> bool:
         """Whether anything that makes this side's embeddings is trained."""
-        parsed = Side.parse(side)
-        parts: list[nn.Module] = [self.encoders[m] for m in parsed.members]
-        if parsed.fused and self.fusion is not None:
+        parts: list[nn.Module] = [self.encoders[m] for m in side.members]
+        if side.fused and self.fusion is not None:
             parts.append(self.fusion)
-        elif side in self.heads:
-            parts.append(self.heads[side])
+        elif str(side) in self.heads:
+            parts.append(self.heads[str(side)])
         return any(p.requires_grad for part in parts for p in part.parameters())
 
-    def _encode(self, modality: str, x: Tensor, sides: list[Side]) -> Features:
+    def _encode(self, modality: str, x: Tensor, sides: Sequence[Side]) -> Features:
         fused = any(side.fused and modality in side.members for side in sides)
         rows = x.flatten(0, 1)
         if fused and self.fusion is not None and self.fusion.needs_tokens:
             return self.encoders[modality](rows, tokens=True)
         return self.encoders[modality](rows)
 
-    def _view(self, side: Side, features: dict[str, Features], valid: dict[str, Tensor]) -> View:
+    def _view(self, side: Side, features: Mapping[str, Features], valid: Mapping[str, Tensor]) -> View:
         if side.fused:
             z, exists = self._fuse(side, features, valid)
         else:
@@ -64,7 +72,7 @@ class Model(nn.Module):
         z = F.normalize(z.float(), dim=-1)
         return View(z.unflatten(0, exists.shape), exists)
 
-    def _fuse(self, side: Side, features: dict[str, Features], valid: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def _fuse(self, side: Side, features: Mapping[str, Features], valid: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         chosen = view_indices([valid[m].shape[1] for m in side.members], "all" if "all" in side.options else "zip")
         present, inputs = {}, {}
         for modality, views in zip(side.members, chosen, strict=True):
@@ -72,21 +80,20 @@ class Model(nn.Module):
             inputs[modality] = _detach(_select(features[modality], valid[modality].shape, views), side.options)
         exists = torch.stack(list(present.values())).all(0)
         assert self.fusion is not None
-        fused = self.fusion(
-            str(replace(side, options=frozenset())), inputs, {m: p.flatten() for m, p in present.items()}
-        )
-        return fused, exists
+        bare = replace(side, options=frozenset())
+        return self.fusion(bare, inputs, {m: p.flatten() for m, p in present.items()}), exists
 
 
 def view_indices(counts: Sequence[int], views: Literal["zip", "all"]) -> list[list[int]]:
-    """For each member, the view that every fused embedding takes: zipped (shorter ones repeat) or all combinations."""
+    """List, for each member, the view that every fused embedding takes: zipped (shorter ones repeat), or all
+    combinations."""
     if views == "zip":
         return [[k % count for k in range(max(counts))] for count in counts]
     return [list(column) for column in zip(*product(*map(range, counts)), strict=True)]
 
 
 def _select(features: Features, shape: torch.Size, views: list[int]) -> Features:
-    """Features of these views of each sample: [n*k, ...] -> [n*len(views), ...]."""
+    """Choose these views of each sample: [n*k, ...] -> [n*len(views), ...]."""
     if views == list(range(shape[1])):
         return features
 
@@ -100,11 +107,13 @@ def _select(features: Features, shape: torch.Size, views: list[int]) -> Features
 
 
 def _take(x: Tensor, views: list[int]) -> Tensor:
-    """[n, k, ...] -> [n, len(views), ...], by slices: a list as an index would wait for a GPU."""
+    """Choose views: [n, k, ...] -> [n, len(views), ...]."""
+    # by slices, as a list for an index would wait for a GPU
     return x if views == list(range(x.shape[1])) else torch.stack([x[:, k] for k in views], dim=1)
 
 
-def _detach(features: Features, options: frozenset[str]) -> Features:
+def _detach(features: Features, options: frozenset[Option]) -> Features:
+    """Stop the gradient at what the side's options name."""
     if "tokens" in options:
         tokens = None if features.tokens is None else features.tokens.detach()
         features = replace(features, z=features.z.detach(), pooled=features.pooled.detach(), tokens=tokens)

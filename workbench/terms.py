@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import product
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -17,16 +17,41 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 from torch import Tensor, nn
 
 from kernels import multi_positive_infonce, multi_positive_sigmoid
+from synthetic.theory.optima import Optimum
 from workbench.recipe.component import Section
-from workbench.types import Loss, Pool, Side, View, Views
+from workbench.types import Loss, Objective, Option, Pool, Question, Side, View, Views
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+    from synthetic.theory.truth import Truth
 
 
 class Scale(Section):
-    """The factor s on cosines (one over the temperature)."""
+    """The factor s on cosines (one over the temperature), learned as its logarithm."""
 
     init: PositiveFloat = Field(default=1 / 0.07, description="its initial value")
     learn: bool = True
-    max: PositiveFloat = Field(default=100.0, description="clamped in the forward pass")
+    max: PositiveFloat = Field(default=100.0, description="its limit, where it is put back to after an update")
+
+    @model_validator(mode="after")
+    def _begins_below_its_limit(self) -> Scale:
+        if self.init > self.max:
+            raise ValueError(f"init ({self.init:g}) is above max ({self.max:g}): lower init, or set max={self.init:g}")
+        return self
+
+    def parameter(self) -> nn.Parameter:
+        """Make the parameter log s, of shape [1]."""
+        return nn.Parameter(torch.tensor([math.log(self.init)]), requires_grad=self.learn)
+
+    @torch.no_grad()
+    def limit_(self, log_scale: nn.Parameter) -> None:
+        """Put a parameter that an update has carried beyond the limit back to it, in place.
+
+        A clamp in the forward pass would have no gradient beyond its limit: a scale that an optimizer's momentum has
+        carried there would stay for ever. open_clip and ITO clamp the parameter, too.
+        """
+        log_scale.clamp_(max=math.log(self.max))
 
 
 class Term(Section):
@@ -67,19 +92,20 @@ class Term(Section):
 
     @property
     def sides(self) -> tuple[Side, Side]:
-        """The sides with this term's options written into their names."""
+        """The two sides, with this term's options."""
         a, b = (self._with_options(Side.parse(name)) for name in self.between)
         return a, b
 
     def _with_options(self, side: Side) -> Side:
         if not side.fused:
             return side
-        options = {"all"} if self.views == "all" else set()
-        return Side(side.members, True, None, frozenset(options | (set(self.detach) - {"scale"})))
+        options: set[Option] = {"all"} if self.views == "all" else set()
+        options |= {stop for stop in self.detach if stop != "scale"}
+        return Side(side.members, True, None, frozenset(options))
 
 
-class Rows(NamedTuple):
-    """A side as the kernels see it."""
+class TermRows(NamedTuple):
+    """One side of a term as the kernels see it."""
 
     z: Float[Tensor, "m d"]
     ids: Int64[Tensor, " m"]
@@ -87,10 +113,27 @@ class Rows(NamedTuple):
     """1 where the row exists, else 0; None when all do"""
 
 
-class Terms(nn.Module):
-    """A weighted sum of contrast terms, with its scale (and bias where a term is a sigmoid).
+class ScaledObjective(Objective):
+    """An objective with one factor s on cosines, which it learns as the parameter log_scale."""
 
-    The bias exists only for sigmoid terms. Terms of weight 0 are dropped here: their sides are never asked for.
+    def __init__(self, scale: Scale) -> None:
+        super().__init__()
+        self.limits = scale
+        self.log_scale = scale.parameter()
+
+    def scale(self) -> Float[Tensor, 1]:
+        """Return s = exp(log_scale)."""
+        return self.log_scale.exp()
+
+    def constrain(self) -> None:
+        self.limits.limit_(self.log_scale)
+
+
+class Terms(Objective):
+    """A weighted sum of contrast terms, with their scales (and a bias where a term is a sigmoid).
+
+    Terms of weight 0 are dropped here: their sides are never asked for. Of several terms between the same two sides,
+    the second is called `a~b#2` in the logs and among the scales, and so on.
     """
 
     def __init__(self, modalities: Sequence[str], terms: Sequence[Term], scale: Scale, bias: float = -10.0) -> None:
@@ -99,66 +142,65 @@ class Terms(nn.Module):
         self.terms = [term for term in terms if term.weight > 0]
         if not self.terms:
             raise ValueError("every term of the objective has weight 0: nothing would be trained")
-        self.limits = {"shared": scale} | {t.name: t.scale for t in self.terms if isinstance(t.scale, Scale)}
-        self.log_scales = nn.ParameterDict(
-            {
-                name: nn.Parameter(torch.tensor([math.log(s.init)]), requires_grad=s.learn)
-                for name, s in self.limits.items()
-            }
-        )
+        self.named = dict(zip(_unique_names(self.terms), self.terms, strict=True))
+        self.limits = {"shared": scale} | {n: t.scale for n, t in self.named.items() if isinstance(t.scale, Scale)}
+        self.log_scales = nn.ParameterDict({name: limits.parameter() for name, limits in self.limits.items()})
         has_sigmoid = any(t.loss == "sigmoid" for t in self.terms)
         self.bias = nn.Parameter(torch.tensor([bias])) if has_sigmoid else None
         self.all_sides = list(dict.fromkeys(side for term in self.terms for side in term.sides))
+        self.total_weight = sum(term.weight for term in self.terms)
         unknown = {m for side in self.all_sides for m in side.members} - set(self.modalities)
         if unknown:
             raise ValueError(f"terms speak of {sorted(unknown)}, the model has encoders for {list(self.modalities)}")
 
-    def sides(self, step: int) -> Sequence[Side]:
-        return self.all_sides
-
     def scale(self, name: str = "shared") -> Float[Tensor, 1]:
-        """exp(log scale), clamped."""
-        name = name if name in self.log_scales else "shared"
-        return self.log_scales[name].exp().clamp(max=self.limits[name].max)
+        """Return exp(log scale) of the term of this name: the shared one where it has none of its own."""
+        return self.log_scales[name if name in self.log_scales else "shared"].exp()
+
+    def constrain(self) -> None:
+        for name, limits in self.limits.items():
+            limits.limit_(self.log_scales[name])
 
     def forward(self, z: Views, pool: Pool) -> Loss:
-        """Weighted sum of the terms over the pool; logs hold each term unweighted."""
-        logs = {f"loss/{term.name}": self._contrast(term, z, pool) for term in self.terms}
-        total = sum(term.weight * value for term, value in zip(self.terms, logs.values(), strict=True))
+        """Sum the weighted terms over the pool; logs hold each term unweighted."""
+        losses = {name: self.contrast(term, z, pool, self.scale(name)) for name, term in self.named.items()}
+        total = sum(self.named[name].weight * loss for name, loss in losses.items())
         assert isinstance(total, Tensor)
-        world = len(pool.ids) // len(next(iter(z.values())).z)
-        return Loss(
-            scale_gradient(total, world), {k: v.detach() for k, v in logs.items()} | {"scale": self.scale().detach()[0]}
-        )
+        logs = {f"loss/{name}": loss.detach() for name, loss in losses.items()}
+        return Loss(scale_gradient(total, pool.world), logs | {"scale": self.scale().detach()[0]})
 
-    def _contrast(self, term: Term, z: Views, pool: Pool) -> Float[Tensor, ""]:
-        a, b = map(str, term.sides)
+    def contrast(self, term: Term, z: Views, pool: Pool, scale: Float[Tensor, 1]) -> Float[Tensor, ""]:
+        """Compute one term, unweighted: its value is the loss over all rows of the pool, alike on every rank."""
+        a, b = term.sides
+        scale = scale.detach() if "scale" in term.detach else scale
         if term.is_self:
-            return self._against_itself(term, z[a], pool.views[a], pool)
+            return self._against_itself(term, z[a], pool.views[a], pool, scale)
         if term.positives not in (None, "pairwise"):
-            x, y = _all_rows(z[a], _own_ids(pool, z[a])), _all_rows(pool.views[b], pool.ids)
-            return self._loss(term, x, y, pool, pool.offset * z[a].z.shape[1])
-        return self._pairwise(term, z, pool)
+            x, y = all_rows(z[a], _own_ids(pool, z[a])), all_rows(pool.views[b], pool.ids)
+            return self._loss(term, x, y, pool, scale, pool.offset * z[a].z.shape[1])
+        return self._pairwise(term, z, pool, scale)
 
-    def _against_itself(self, term: Term, mine: View, everyone: View, pool: Pool) -> Float[Tensor, ""]:
+    def _against_itself(
+        self, term: Term, mine: View, everyone: View, pool: Pool, scale: Float[Tensor, 1]
+    ) -> Float[Tensor, ""]:
         k = mine.z.shape[1]
         if k < 2:
             raise ValueError(
                 f"term {term.name}: a side with a single view has no other view to match: give the data more views"
             )
-        x, y = _all_rows(mine, _own_ids(pool, mine)), _all_rows(everyone, pool.ids)
-        return self._loss(term, x, y, pool, pool.offset * k, exclude_self=True)
+        x, y = all_rows(mine, _own_ids(pool, mine)), all_rows(everyone, pool.ids)
+        return self._loss(term, x, y, pool, scale, pool.offset * k, exclude_self=True)
 
-    def _pairwise(self, term: Term, z: Views, pool: Pool) -> Float[Tensor, ""]:
-        """Every view of one side against every view of the other, over the samples that have both."""
-        a, b = map(str, term.sides)
+    def _pairwise(self, term: Term, z: Views, pool: Pool, scale: Float[Tensor, 1]) -> Float[Tensor, ""]:
+        """Contrast every view of one side with every view of the other, over the samples that have both."""
+        a, b = term.sides
         mine, theirs, everyone = z[a], z[b], pool.views[b]
         losses, counts = [], []
         for v, t in product(range(mine.z.shape[1]), range(everyone.z.shape[1])):
             both, all_both = mine.valid[:, v] & theirs.valid[:, t], pool.views[a].valid[:, v] & everyone.valid[:, t]
-            x = Rows(mine.z[:, v], _own_ids(pool, mine), _weight(both))
-            y = Rows(everyone.z[:, t], pool.ids, _weight(all_both))
-            losses.append(self._loss(term, x, y, pool, pool.offset))
+            x = TermRows(mine.z[:, v], _own_ids(pool, mine), _weight(both))
+            y = TermRows(everyone.z[:, t], pool.ids, _weight(all_both))
+            losses.append(self._loss(term, x, y, pool, scale, pool.offset))
             counts.append(all_both.sum())
         if len(losses) == 1:
             return losses[0]
@@ -166,41 +208,62 @@ class Terms(nn.Module):
         return (torch.stack(losses) * share).sum() / share.sum().clamp(min=1)
 
     def _loss(
-        self, term: Term, x: Rows, y: Rows, pool: Pool, offset: int, exclude_self: bool = False
+        self,
+        term: Term,
+        x: TermRows,
+        y: TermRows,
+        pool: Pool,
+        scale: Float[Tensor, 1],
+        offset: int,
+        exclude_self: bool = False,
     ) -> Float[Tensor, ""]:
-        scale = self.scale(term.name)
-        scale = scale.detach() if "scale" in term.detach else scale
-        common: dict[str, Any] = {"exclude_self": exclude_self, "x_weight": x.weight, "y_weight": y.weight}
-        common |= {"x_offset": offset, "group": pool.group}
+        where = _Where(
+            exclude_self=exclude_self, x_weight=x.weight, y_weight=y.weight, x_offset=offset, group=pool.group
+        )
         if term.loss == "sigmoid":
             assert self.bias is not None
-            return multi_positive_sigmoid(x.z, y.z, scale, self.bias, x.ids, y.ids, **common)
+            return multi_positive_sigmoid(x.z, y.z, scale, self.bias, x.ids, y.ids, **where)
         positives = (
             term.positives if term.positives in ("mean", "logsum", "each") else "each" if exclude_self else "mean"
         )
         return multi_positive_infonce(
-            x.z, y.z, scale, x.ids, y.ids, positives=positives, symmetric=not exclude_self, **common
+            x.z, y.z, scale, x.ids, y.ids, positives=positives, symmetric=not exclude_self, **where
         )
 
-    def score(self, query: Views, candidates: Views) -> Float[Tensor, "q c"]:
-        """Cosine of every query with every candidate, averaged over the query's sides. First view of each."""
-        (target,) = candidates.values()
-        cosines = [view.z[:, 0] @ target.z[:, 0].T for view in query.values()]
-        return torch.stack(cosines).mean(0) if len(cosines) > 1 else cosines[0]
+    def ask(self, others: Sequence[str], target: str) -> Question | None:
+        """Ask by what terms have trained; where they never contrast the others with the target, by each of them alone,
+        if all are trained and the target is: what they tell of it is then emergent."""
+        alone = {m: Side((m,)) for m in (*others, target)}
+        if question := self._trained(others, target):
+            return question
+        emergent = set(alone.values()) <= set(self.all_sides)
+        return Question(tuple(alone[m] for m in others), alone[target]) if emergent else None
 
-    def query_sides(self, others: Sequence[str], target: str) -> list[str]:
-        """Sides that predict `target`: one fused from all `others`, else each of them that a term trains."""
-        partners = [
-            mine
-            for term in self.terms
-            for mine, theirs in (term.sides, term.sides[::-1])
-            if theirs.members == (target,) and not theirs.fused and set(mine.members) <= set(others)
-        ]
-        whole = [side for side in partners if set(side.members) == set(others)]
-        return [str(side) for side in dict.fromkeys(whole or partners)]
+    def query_sides(self, others: Sequence[str], target: str) -> list[Side]:
+        """List the sides that terms contrast with the target: one fused from all others, else all there are."""
+        question = self._trained(others, target)
+        return list(question.query) if question else []
 
-    def optimum(self, truth: Any) -> tuple[float, float] | None:
-        """(exact optimum, no-information loss) in nats on a synthetic task; None where a term has no known one."""
+    def _trained(self, others: Sequence[str], target: str) -> Question | None:
+        """Find the sides of terms that meet one and the same side of the target.
+
+        A target may have several sides (its own, a second head's), each with terms of its own: of these the one counts
+        that a fusion of all others meets, else the one that most of the others meet, else the plain one.
+        """
+        partners: dict[Side, dict[Side, None]] = {}
+        for term in self.terms:
+            for mine, theirs in (term.sides, term.sides[::-1]):
+                if theirs.members == (target,) and set(mine.members) <= set(others):
+                    partners.setdefault(theirs, {})[mine] = None
+        if not partners:
+            return None
+        whole = {side: [s for s in asking if set(s.members) == set(others)] for side, asking in partners.items()}
+        told = {side: len({m for s in asking for m in s.members}) for side, asking in partners.items()}
+        best = max(partners, key=lambda side: (bool(whole[side]), told[side], side.plain))
+        return Question(tuple(whole[best] or partners[best]), best)
+
+    def optimum(self, truth: Truth) -> Optimum | None:
+        """Add up the terms' exact optima; None where a term has no known one."""
         floor = chance = 0.0
         for term in self.terms:
             (a, b), kind = term.sides, truth.sigmoid if term.loss == "sigmoid" else truth.infonce
@@ -211,22 +274,36 @@ class Terms(nn.Module):
                 return None
             floor += term.weight * best.value
             chance += term.weight * best.no_information
-        return floor, chance
-
-    @property
-    def total_weight(self) -> float:
-        """Sum of the terms' weights: the unit of the verdict 'blind'."""
-        return sum(term.weight for term in self.terms)
+        return Optimum(floor, chance)
 
 
-def _all_rows(view: View, ids: Tensor) -> Rows:
-    """Every view of every sample as a row of its own, sharing the sample's id."""
+class _Where(TypedDict):
+    """Keywords that both kernels take: which rows count, and where this rank's rows stand among all."""
+
+    exclude_self: bool
+    x_weight: Float[Tensor, " m"] | None
+    y_weight: Float[Tensor, " n"] | None
+    x_offset: int
+    group: ProcessGroup | None
+
+
+def _unique_names(terms: Sequence[Term]) -> list[str]:
+    names: list[str] = []
+    for term in terms:
+        count = 1 + sum(earlier.name == term.name for earlier in terms[: len(names)])
+        names.append(term.name if count == 1 else f"{term.name}#{count}")
+    return names
+
+
+def all_rows(view: View, ids: Tensor) -> TermRows:
+    """Make every view of every sample a row of its own, which has the sample's id."""
     k = view.z.shape[1]
-    return Rows(view.z.flatten(0, 1), ids.repeat_interleave(k), _weight(view.valid.flatten()))
+    return TermRows(view.z.flatten(0, 1), ids.repeat_interleave(k), _weight(view.valid.flatten()))
 
 
 def _weight(valid: Bool[Tensor, " m"]) -> Float[Tensor, " m"] | None:
-    """Kernels are faster without weights. Asking is free on a CPU; on a GPU the answer would cost a stall."""
+    """Give a row weight 1 where it exists, else 0; None where all do, as kernels are faster without weights."""
+    # asking is free on a CPU; on a GPU the answer would cost a stall
     return None if valid.is_cpu and valid.all() else valid.float()
 
 
@@ -235,5 +312,5 @@ def _own_ids(pool: Pool, mine: View) -> Tensor:
 
 
 def scale_gradient(x: Tensor, factor: float) -> Tensor:
-    """The same value with `factor` times the gradient."""
+    """Return the same value with `factor` times the gradient."""
     return x if factor == 1 else x * factor - (x * (factor - 1)).detach()

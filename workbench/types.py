@@ -1,24 +1,31 @@
-"""The few types that every part of the workbench speaks. No logic lives here beyond reading the name of a side.
+"""The few types that every part of the workbench speaks. The only logic here is the reading of a side's name, and what
+an objective does unless it says otherwise.
 
-Letters in shapes: n samples in a micro-batch · b rows of this rank · k views of a sample · l tokens · h width of an
-encoder · d width of the shared space.
+Letters in shapes: n samples in a micro-batch · b rows of this rank · B rows of all ranks · k views of a sample ·
+l tokens · h width of an encoder · d width of the shared space · q queries · c candidates.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, Literal, NamedTuple, Protocol
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+    from synthetic.theory.optima import Optimum
+    from synthetic.theory.truth import Truth
+
 
 @dataclass(frozen=True)
 class Modality:
-    """What one modality's raw samples are: `vector` (float tensors of `shape`), `image` (PIL) or `text` (str)."""
+    """A modality's raw samples: `vector` (float tensors of `shape`), `image` (PIL) or `text` (str)."""
 
     kind: Literal["vector", "image", "text"]
     shape: tuple[int, ...] = ()
@@ -28,7 +35,7 @@ class Modality:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What an encoder says of n samples. Nothing here is normalised: only the model normalises."""
+    """An encoder's output for n samples. Nothing here is normalised: only the model normalises."""
 
     z: Float[Tensor, "n d"]
     """the tower's own projection into the shared space"""
@@ -52,47 +59,74 @@ class View:
     valid: Bool[Tensor, "b k"]
 
 
-Views = dict[str, View]
-"""{side name: View}"""
+Option = Literal["all", "tokens", "positions"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Side:
     """One side of a contrast: a modality, a second head on it, or a fusion of modalities.
 
-    `image` its head · `+image` a fused singleton · `image+text` fused · `image@ssl` a second head. Options of a fused
-    side follow a colon: `image+text:all` fuses every combination of views instead of zipping them, `:tokens` and
-    `:positions` stop the gradient there.
+    `image` is the modality through its head, `image@ssl` through a second one, `image+text` a fusion, and `+image` the
+    fusion of one modality alone. A fused side may have options, which its name shows after colons: `image+text:all`
+    fuses every combination of views instead of zipping them, `:tokens` and `:positions` stop the gradient there.
+
+    A side equals its name and has the name's hash, so that `views["image"]` finds the view of Side(("image",)).
     """
 
     members: tuple[str, ...]
     fused: bool = False
     head: str | None = None
-    options: frozenset[str] = frozenset()
+    options: frozenset[Option] = frozenset()
 
     @staticmethod
     @cache
-    def parse(name: str) -> Side:
-        """Raises ValueError when `name` is not a side."""
+    def parse(name: str | Side) -> Side:
+        """Read the name of a side; a side is returned as it is. Raises ValueError when `name` is not a side."""
+        if isinstance(name, Side):
+            return name
         body, *options = name.split(":")
         body, at, head = body.partition("@")
         members = tuple(body.removeprefix("+").split("+"))
         fused = "+" in body
+        known: dict[str, Option] = {"all": "all", "tokens": "tokens", "positions": "positions"}
         if (
             not all(m.isidentifier() for m in members)
             or len(set(members)) < len(members)
-            or not set(options) <= {"all", "tokens", "positions"}
+            or not known.keys() >= set(options)
             or (options and not fused)
             or (fused and at)
             or bool(at) != bool(head)
         ):
             raise ValueError(f"{name!r} is not a side: write 'image', 'image@head', '+image' or 'image+text'")
-        return Side(members, fused, head or None, frozenset(options))
+        return Side(members, fused, head or None, frozenset(known[option] for option in options))
 
-    def __str__(self) -> str:
+    @staticmethod
+    def joining(members: Sequence[str]) -> Side:
+        """The plain side of one modality, the fusion of several."""
+        return Side(tuple(members), fused=len(members) > 1)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a modality through its own head."""
+        return not self.fused and self.head is None
+
+    @cached_property
+    def _name(self) -> str:
         body = "+".join(self.members)
         body = f"+{body}" if self.fused and len(self.members) == 1 else body
         return ":".join([body + (f"@{self.head}" if self.head else ""), *sorted(self.options)])
+
+    def __str__(self) -> str:
+        return self._name
+
+    def __eq__(self, other: object) -> bool:
+        return self._name == str(other) if isinstance(other, (Side, str)) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._name)
+
+
+Views = dict[Side, View]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +137,16 @@ class Pool:
     ids: Int64[Tensor, " B"]
     offset: int = 0
     """where this rank's rows begin"""
-    group: Any = None
-    """torch.distributed group of the ranks, None when there is one process"""
+    group: ProcessGroup | None = None
+    """the ranks' process group, for a kernel that sums over them; None when there is one process"""
     step: int = 0
     seed: int = 0
+    world: int = 1
+    """number of ranks"""
 
 
 class Skipped(NamedTuple):
-    """A bad sample that was left out or replaced: what a person finds it by, and what is wrong with it."""
+    """A bad sample that was left out or replaced: the name that a person finds it by, and what is wrong with it."""
 
     name: str
     reason: str
@@ -134,7 +170,7 @@ class Batch:
         return len(self.ids)
 
     def pin_memory(self) -> Batch:
-        """The same in pinned memory, from which a GPU copies while it computes; torch's loader asks for it."""
+        """Copy every tensor into pinned memory, from which a GPU copies while it computes: torch's loader calls it."""
 
         def pin(tree: dict[str, Tensor]) -> dict[str, Tensor]:
             return {name: x.pin_memory() for name, x in tree.items()}
@@ -142,6 +178,8 @@ class Batch:
         return Batch(pin(self.inputs), pin(self.valid), self.ids.pin_memory(), pin(self.targets), self.skipped)
 
     def to(self, device: torch.device) -> Batch:
+        """Copy every tensor to the device, without waiting for it where the batch is pinned."""
+
         def move(tree: dict[str, Tensor]) -> dict[str, Tensor]:
             return {name: x.to(device, non_blocking=True) for name, x in tree.items()}
 
@@ -151,7 +189,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What is optimised and what is shown are different returns."""
+    """An objective's value on a batch: `total` is optimised; `logs`, scalars by name, are only shown."""
 
     total: Float[Tensor, ""]
     logs: dict[str, Tensor]
@@ -257,7 +295,7 @@ class Fusion(nn.Module):
     __call__: Callable[..., Tensor]
 
     def forward(
-        self, side: str, features: Mapping[str, Features], present: Mapping[str, Bool[Tensor, " n"]] | None = None
+        self, side: Side, features: Mapping[str, Features], present: Mapping[str, Bool[Tensor, " n"]] | None = None
     ) -> Float[Tensor, "n d"]:
         """Fuse n samples. `present` is False where a sample lacks a member; its features must not matter then."""
         raise NotImplementedError
@@ -286,35 +324,120 @@ class Data(Protocol):
         ...
 
 
-class Objective(Protocol):
-    """The only part that mixes samples. An nn.Module; owns scale and bias (shape [1]). It never changes z in place."""
+class Question(NamedTuple):
+    """A way to find one modality from others: the sides that ask, and the side that is searched."""
+
+    query: tuple[Side, ...]
+    candidates: Side
+
+
+class Objective(nn.Module):
+    """The loss, and the only part that mixes samples. It owns scale and bias (shape [1]) and never changes z in place.
+
+    A subclass sets `all_sides` and writes `forward`. The rest has a default: every side is needed at every step, a
+    modality is searched by the cosine with the given ones, no optimum is known, and no parameter has a limit.
+    """
 
     all_sides: Sequence[Side]
-    """every side it may ever ask for: what the model must be able to give"""
+    """every side that it may ever ask for: what the model must be able to give"""
+    modalities: Sequence[str] = ()
+    """the modalities that it aligns, in the recipe's order; default: those of its sides"""
+    total_weight: float = 1.0
+    """sum of the weights of its terms: the unit of the verdict 'blind'"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_load_state_dict_post_hook(_constrain)
+
+    if TYPE_CHECKING:
+
+        def __call__(self, z: Views, pool: Pool) -> Loss: ...
+
+    def forward(self, z: Views, pool: Pool) -> Loss:
+        """Compare this rank's rows `z` with the rows of all ranks.
+
+        The gradient of the total is `pool.world` times that of this rank's share of the loss, so that the mean over
+        ranks of gradients is the gradient of one process with all rows.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no forward(z: Views, pool: Pool) -> Loss")
 
     def sides(self, step: int) -> Sequence[Side]:
-        """sides needed at this step (a stochastic objective draws them from (seed, step), never from the rank)"""
-        ...
+        """Name the sides needed at this step. A stochastic objective draws them from (seed, step), not by rank."""
+        return self.all_sides
 
-    def __call__(self, z: Views, pool: Pool) -> Loss: ...
+    def constrain(self) -> None:
+        """Put the parameters back within their limits: called after every update, and after weights are loaded."""
 
-    def score(self, query: Views, candidates: Views) -> Float[Tensor, "q c"]: ...
+    def scale(self) -> Float[Tensor, 1] | None:
+        """Return the factor on cosines, or None where there is none."""
+        return None
+
+    def score(self, query: Views, candidates: Views) -> Float[Tensor, "q c"]:
+        """Take the cosine of every query with every candidate, the mean over the query's sides. First view of each."""
+        (target,) = candidates.values()
+        return torch.stack([view.z[:, 0] @ target.z[:, 0].T for view in query.values()]).mean(0)
+
+    def ask(self, others: Sequence[str], target: str) -> Question | None:
+        """Say how `target` is found from the modalities `others`; None when nothing that is trained finds it so."""
+        query = tuple(Side.parse(side) for side in self.query_sides(others, target))
+        return Question(query, Side.parse(self.candidate_side(target))) if query else None
+
+    def query_sides(self, others: Sequence[str], target: str) -> Sequence[Side]:
+        """List the sides that together find `target`: one fused from all `others`, else each of them by itself.
+
+        An objective with a `score` of its own is asked by one side at a time, as nothing is known of several.
+        """
+        sides = list(map(Side.parse, self.all_sides))
+        if self.candidate_side(target) not in sides:
+            return []
+        if fused := [side for side in sides if side.fused and set(side.members) == set(others)]:
+            return fused[:1]
+        plain = [Side((m,)) for m in others if Side((m,)) in sides]
+        alone = type(self).score is not Objective.score
+        return [] if alone and len(others) > 1 else plain
+
+    def candidate_side(self, target: str) -> Side:
+        """Name the side that is searched for a modality: its own, else the first one that is made of it alone."""
+        made = [side for side in map(Side.parse, self.all_sides) if side.members == (target,)]
+        return next((side for side in made if side.plain), made[0] if made else Side((target,)))
+
+    def optimum(self, truth: Truth) -> Optimum | None:
+        """Give the least loss that a synthetic task allows and the loss of knowing nothing, in nats; None: unknown."""
+        return None
+
+
+def _constrain(objective: Objective, _: object) -> None:
+    objective.constrain()
+
+
+class Embed(Protocol):
+    """The model as an evaluator sees it: {modality: n raw items, rows aligned} -> {side: View}, fp32 on the CPU, k = 1.
+
+    `valid` says which rows have a modality, by default all. There is no gradient.
+    """
+
+    def __call__(
+        self,
+        inputs: Mapping[str, Sequence[Any] | Tensor],
+        sides: Sequence[Side],
+        valid: Mapping[str, Bool[Tensor, " n"]] | None = None,
+    ) -> Views: ...
 
 
 @dataclass(frozen=True)
 class Context:
-    """What an evaluator sees of a run."""
+    """The part of a run that an evaluator sees."""
 
-    embed: Callable[..., Views]
-    """embed(raw items by modality (rows aligned), side names, valid={modality: bool [n]}: default all) -> Views in fp32
-    on the CPU, k = 1, no gradient"""
-    objective: Any
+    embed: Embed
+    objective: Objective
     data: Data
     batch: int
     seed: int
 
 
 class Evaluator(Protocol):
-    """Yields facts; the engine decides when, the recipe key is the prefix of the names."""
+    """A measurement of a model. The engine decides when it runs; its key in the recipe is the prefix of its names."""
 
-    def run(self, context: Context) -> Iterator[tuple[str, float]]: ...
+    def run(self, context: Context) -> Iterator[tuple[str, float]]:
+        """Yield facts as (name, value)."""
+        ...

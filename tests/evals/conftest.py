@@ -10,29 +10,23 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from workbench.types import Context, Items, Modality, Side, Split, View, Views
+from workbench.types import Context, Items, Modality, Objective, Side, Split, View, Views
 
 
-class Cosine:
+class Cosine(Objective):
     """Scores by cosine, averaged over the query's sides: every modality asks for every other."""
 
     def __init__(self, modalities: tuple[str, ...]) -> None:
+        super().__init__()
         self.all_sides = [Side((m,)) for m in modalities]
-
-    def query_sides(self, others: tuple[str, ...], target: str) -> list[str]:
-        return list(others)
-
-    def score(self, query: Views, candidates: Views) -> torch.Tensor:
-        (target,) = candidates.values()
-        return torch.stack([view.z[:, 0] @ target.z[:, 0].T for view in query.values()]).mean(0)
 
 
 def embed(inputs, sides) -> Views:
     views = {}
-    for name in sides:
-        members = [torch.stack([torch.as_tensor(x) for x in inputs[m]]) for m in Side.parse(name).members]
+    for side in sides:
+        members = [torch.stack([torch.as_tensor(x) for x in inputs[m]]) for m in side.members]
         z = F.normalize(torch.stack(members).sum(0).float(), dim=1)[:, None]
-        views[name] = View(z, torch.ones(z.shape[:2], dtype=torch.bool))
+        views[side] = View(z, torch.ones(z.shape[:2], dtype=torch.bool))
     return views
 
 

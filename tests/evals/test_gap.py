@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from workbench.evals import gap
 from workbench.evals.gap import Gap
 from workbench.seeds import generator
+from workbench.terms import Scale, ScaledObjective
 
 
 def sphere(rng: np.random.Generator, n: int, d: int, towards: float = 0.0) -> np.ndarray:
@@ -117,8 +117,7 @@ def test_large_splits_are_sampled_by_the_seed(world):
 def test_scale_is_reported_where_there_is_one(world):
     x = torch.eye(12)
     items = {"image": (x, range(12)), "text": (-x, range(12))}
-    log_scale = torch.nn.Parameter(torch.tensor([math.log(14.0)]))
-    with_scale = SimpleNamespace(scale=lambda: log_scale.exp())
+    with_scale = ScaledObjective(Scale(init=14.0))
     assert dict(Gap().run(world(items, objective=with_scale)))["scale"] == pytest.approx(14)
     assert "scale" not in dict(Gap().run(world(items)))
 

@@ -20,7 +20,7 @@ from workbench.objectives.hub import Hub
 from workbench.objectives.symile import Symile
 from workbench.recipe.component import validate
 from workbench.scoring.ranking import best_ranks, chance_recall, num_positives
-from workbench.types import Side, View
+from workbench.types import Objective, Side, View
 
 
 def sorted_ranks(scores: np.ndarray, query_ids: np.ndarray, candidate_ids: np.ndarray) -> list[int]:
@@ -235,7 +235,7 @@ def test_what_was_never_contrasted_is_asked_for_all_the_same(world):
 
 
 def test_an_objective_that_only_scores_is_asked_one_to_one(world):
-    class OnlyScores:
+    class OnlyScores(Objective):
         all_sides = tuple(Side((m,)) for m in "abc")
 
         def score(self, query, candidates):

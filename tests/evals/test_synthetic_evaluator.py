@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import combinations
 from types import SimpleNamespace
 from typing import Any
@@ -16,31 +17,29 @@ from workbench.evals.synthetic import Synthetic
 from workbench.recipe.component import validate
 from workbench.scoring.verdict import verdict
 from workbench.terms import Scale, Term, Terms
-from workbench.types import Context, Data, Loss, Pool, Side, View, Views
+from workbench.types import Context, Data, Loss, Objective, Pool, Side, View, Views
 
 BATCH = 64
 
 
-class OneTerm:
+class OneTerm(Objective):
     """InfoNCE between a+b and c at a scale that makes one-hot embeddings the optimal critic; remembers its pools."""
 
     all_sides = (Side.parse("a+b"), Side.parse("c"))
 
     def __init__(self, optimum: Any = None) -> None:
+        super().__init__()
         self.pools: list[Pool] = []
         self.known = optimum
 
-    def sides(self, step: int) -> tuple[Side, ...]:
-        return self.all_sides
-
-    def query_sides(self, others: tuple[str, ...], target: str) -> list[str]:
+    def query_sides(self, others: Sequence[str], target: str) -> Sequence[Side]:
         assert (others, target) == (("a", "b"), "c")
-        return ["a+b"]
+        return self.all_sides[:1]
 
     def score(self, query: Views, candidates: Views) -> torch.Tensor:
         return query["a+b"].z[:, 0] @ candidates["c"].z[:, 0].T
 
-    def __call__(self, z: Views, pool: Pool) -> Loss:
+    def forward(self, z: Views, pool: Pool) -> Loss:
         self.pools.append(pool)
         logits, target = 50 * self.score(z, z), torch.arange(len(pool.ids))
         return Loss((F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2, {})

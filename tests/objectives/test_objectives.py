@@ -242,7 +242,7 @@ def test_the_chain_asks_the_fusion_of_all_others() -> None:
 @pytest.mark.parametrize("make", FAMILY)
 def test_nothing_learned_costs_what_the_truth_says(make: Callable[..., Any]) -> None:
     objective, truth = make(ABC), XOR(bits=2).truth(16)
-    z = {str(s): View(torch.ones(16, 1, 4) / 2, torch.ones(16, 1, dtype=torch.bool)) for s in objective.all_sides}
+    z = {s: View(torch.ones(16, 1, 4) / 2, torch.ones(16, 1, dtype=torch.bool)) for s in objective.all_sides}
     loss = objective(z, pool(z)).total.item()
     best = objective.optimum(truth)
     if make is CoMM:  # nobody knows its optimum: all 2B rows but itself are alike

@@ -86,7 +86,7 @@ def test_strips_of_a_pool_average_to_the_whole() -> None:
     parts = []
     for offset in (0, 5):
         mine = {m: View(v.z[offset : offset + 5], v.valid[offset : offset + 5]) for m, v in z.items()}
-        parts.append(objective()(mine, Pool(z, torch.arange(10), offset)).total)
+        parts.append(objective()(mine, Pool(z, torch.arange(10), offset, world=2)).total)
     torch.testing.assert_close(torch.stack(parts).mean(), whole)
 
 

@@ -20,7 +20,7 @@ from workbench.figures import embeddings
 from workbench.figures.dashboards import layout
 from workbench.figures.gallery import Gallery
 from workbench.training.metrics import Record
-from workbench.types import Context, Views
+from workbench.types import Context, Side, Views
 
 __all__ = ["TensorBoard"]
 
@@ -109,7 +109,7 @@ class TensorBoard(Callback):
             self._retrieved(gallery, views, image, text, step)
             self._retrieved(gallery, views, text, image, step)
 
-    def _heat_map(self, gallery: Gallery, views: Views, query: str, candidates: str, step: int) -> None:
+    def _heat_map(self, gallery: Gallery, views: Views, query: Side, candidates: Side, step: int) -> None:
         rows, columns = gallery.matches(query, candidates, MAP_ROWS)
         scores = self._scores(views, query, candidates)[np.ix_(rows, columns)]
         asked, searched = ([gallery.labels[s][i] for i in at] for s, at in ((query, rows), (candidates, columns)))
@@ -117,7 +117,7 @@ class TensorBoard(Callback):
         figure = embeddings.heat_map(scores, asked, searched, title)
         self._picture(f"similarity/{query}~{candidates}", figure, step)
 
-    def _retrieved(self, gallery: Gallery, views: Views, query: str, candidates: str, step: int) -> None:
+    def _retrieved(self, gallery: Gallery, views: Views, query: Side, candidates: Side, step: int) -> None:
         rows, _ = gallery.matches(query, candidates, QUERIES)
         scores = self._scores(views, query, candidates)[rows]
         best = np.argsort(-scores, axis=1, kind="stable")[:, :ANSWERS]
@@ -146,13 +146,13 @@ class TensorBoard(Callback):
         if gallery.first("image"):
             raw = [item for side in sides for items in gallery.examples[side].raw.values() for item in items]
             pictures = torch.from_numpy(np.stack([embeddings.thumbnail(item, THUMBNAIL) for item in raw]))
-        metadata = [[embeddings.short(label, 80), side] for side in sides for label in gallery.labels[side]]
+        metadata = [[embeddings.short(label, 80), str(side)] for side in sides for label in gallery.labels[side]]
         # the same step may have been written by a run that was stopped there; TensorBoard would complain on stdout
         shutil.rmtree(self.folder / f"{step:05d}" / tag, ignore_errors=True)
         z = torch.cat([views[side].z[:, 0] for side in sides])
         self.writer.add_embedding(z, metadata, pictures, step, tag, metadata_header=["name", "modality"])
 
-    def _scores(self, views: Views, query: str, candidates: str) -> np.ndarray:
+    def _scores(self, views: Views, query: Side, candidates: Side) -> np.ndarray:
         with torch.no_grad():
             return self.context.objective.score({query: views[query]}, {candidates: views[candidates]}).numpy()
 

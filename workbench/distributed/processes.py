@@ -87,7 +87,7 @@ class Parallel:
             side: View(_Gather.apply(view.z, self.group), _gather(view.valid, self.group))  # type: ignore[arg-type]
             for side, view in views.items()
         }
-        return Pool(gathered, _gather(ids, self.group), self.rank * len(ids), self.group, step, seed)
+        return Pool(gathered, _gather(ids, self.group), self.rank * len(ids), self.group, step, seed, self.world)
 
     def replicated(self, module: nn.Module) -> nn.Module:
         """The module in torch's DistributedDataParallel: its gradients are averaged beside the backward pass.

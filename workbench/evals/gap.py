@@ -20,7 +20,7 @@ from torch import Tensor
 
 from workbench.scoring.examples import Examples
 from workbench.seeds import generator
-from workbench.types import Context
+from workbench.types import Context, Side
 
 __all__ = ["Gap"]
 
@@ -63,13 +63,12 @@ class Gap:
         yield f"uniformity_{self.x}", uniformity(x)
         yield f"uniformity_{self.y}", uniformity(y)
         yield "mixing", mixing(x, y, self.neighbours)
-        scale = getattr(context.objective, "scale", None)
-        if callable(scale):
-            yield "scale", torch.as_tensor(scale()).detach().item()
+        if (scale := context.objective.scale()) is not None:
+            yield "scale", scale.item()
 
     def _pairs(self, context: Context) -> tuple[Examples, Examples]:
         split = context.data.split(self.split)
-        x, y = Examples.of(split, self.x), Examples.of(split, self.y)
+        x, y = (Examples.of(split, Side.parse(name)) for name in (self.x, self.y))
         ids, first = np.unique(y.ids.numpy(), return_index=True)
         rows = torch.from_numpy(np.flatnonzero(np.isin(x.ids.numpy(), ids)))
         usable, needed = min(len(rows), self.max_pairs), max(2, self.neighbours // 2 + 1)
@@ -85,17 +84,17 @@ class Gap:
 
 
 def l2m(x: Points, y: Points) -> float:
-    """Distance between the two means (Liang et al. 2022, arXiv 2203.02053)."""
+    """Measure the distance between the two means (Liang et al. 2022, arXiv 2203.02053)."""
     return (x.mean(0) - y.mean(0)).norm().item()
 
 
 def l2i(x: Points, y: Points) -> float:
-    """Mean distance between the two of a pair."""
+    """Average the distance between the two of a pair."""
     return (x - y).norm(dim=1).mean().item()
 
 
 def rmg(x: Points, y: Points) -> float:
-    """Relative modality gap: distance d(c) = (1 - c) / 2 within pairs, against that within the modalities.
+    """Compare the distance d(c) = (1 - c) / 2 within pairs with that within the modalities: the relative modality gap.
 
     In 0..1; 0 when pairs coincide, 1/2 when a pair is as far apart as strangers of one modality are. Undefined
     when all points are one.
@@ -112,7 +111,7 @@ def rmg(x: Points, y: Points) -> float:
 
 
 def probe_accuracy(x: Points, y: Points, seed: int) -> float:
-    """Test accuracy of a logistic regression that tells x from y, on an 80/20 split with as many of each.
+    """Fit a logistic regression that tells x from y, and return its accuracy on a fifth that it was not fitted on.
 
     A pair stays together: with its partner in the training set under the other label, a test point is drawn to the
     wrong answer, and 2000 aligned pairs without a gap scored .25 in 512 dimensions.
@@ -127,12 +126,13 @@ def probe_accuracy(x: Points, y: Points, seed: int) -> float:
 
 
 def alignment(x: Points, y: Points) -> float:
-    """Mean squared distance between the two of a pair (Wang and Isola 2020, arXiv 2005.10242)."""
+    """Average the squared distance between the two of a pair (Wang and Isola 2020, arXiv 2005.10242)."""
     return (x - y).square().sum(1).mean().item()
 
 
 def uniformity(z: Points) -> float:
-    """log mean exp(-2 |z_i - z_j|^2) over i != j (Wang and Isola 2020): 0 when all points are one, lower when even."""
+    """Compute log mean exp(-2 |z_i - z_j|^2) over i != j (Wang and Isola 2020): 0 when all points are one, lower when
+    even."""
     n, total = len(z), 0.0
     for start in range(0, n, _ROWS):
         kernel = torch.exp(-2 * torch.cdist(z[start : start + _ROWS], z).square())
@@ -142,7 +142,8 @@ def uniformity(z: Points) -> float:
 
 
 def mixing(x: Points, y: Points, neighbours: int) -> float:
-    """Share of the other modality among the nearest of both, self excluded: about 1/2 if mixed, 0 if apart."""
+    """Compute the share of the other modality among the nearest of both, self excluded: about 1/2 if mixed, 0 if
+    apart."""
     z = torch.cat([x, y])
     modality = torch.arange(len(z)) >= len(x)
     crossed = 0

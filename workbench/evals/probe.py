@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 
 from workbench.scoring.examples import Examples
 from workbench.seeds import generator, seed_for
-from workbench.types import Context, Side
+from workbench.types import Context, Objective, Side
 
 __all__ = ["Probe"]
 
@@ -36,16 +36,17 @@ HIDDEN = 256
 class Samples(NamedTuple):
     """Embeddings of the same n samples, by side, and their labels."""
 
-    z: dict[str, Float64[np.ndarray, "n d"]]
+    z: dict[Side, Float64[np.ndarray, "n d"]]
     labels: Int64[np.ndarray, " n"]
 
-    def of(self, sides: Sequence[str]) -> Float64[np.ndarray, "n h"]:
+    def of(self, sides: Sequence[Side]) -> Float64[np.ndarray, "n h"]:
+        """Concatenate the embeddings of these sides."""
         return np.concatenate([self.z[side] for side in sides], axis=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """Test accuracy of a classifier of a label, in fractions, for each input: `image/accuracy`, `image+text/accuracy`.
+    """Accuracy of a classifier of a label on test items, for each input: `image/accuracy`, `image+text/accuracy`.
 
     Features are standardised. The strength of the L2 penalty that does best on the validation split (of equals, the
     likeliest) is fitted again on both splits together; with `shots`, on the shots alone. All inputs are read from the
@@ -93,27 +94,27 @@ class Probe:
             yield f"{name}/accuracy", float(hits.mean())
             yield f"{name}/balanced_accuracy", float(np.mean([hits[test.labels == c].mean() for c in set(test.labels)]))
 
-    def _inputs(self, objective: Any) -> dict[str, tuple[str, ...]]:
-        """{name: sides that are concatenated}"""
+    def _inputs(self, objective: Objective) -> dict[str, tuple[Side, ...]]:
+        """Name the inputs: {name: sides that are concatenated}."""
         known = dict.fromkeys(Side(side.members, side.fused) for side in objective.all_sides if side.head is None)
-        single = tuple(str(side) for side in known if len(side.members) == 1)
-        fused = tuple(str(side) for side in known if len(side.members) > 1)
+        single = tuple(side for side in known if len(side.members) == 1)
+        fused = tuple(side for side in known if len(side.members) > 1)
         together = {"concatenated_single": single} | ({"concatenated_all": single + fused} if fused else {})
-        inputs: dict[str, tuple[str, ...]] = {}
+        inputs: dict[str, tuple[Side, ...]] = {}
         for entry in self.on:
             if entry == "concatenated":
                 inputs |= together
             elif entry in ("single", "fused"):
-                inputs |= {side: (side,) for side in (single if entry == "single" else fused)}
+                inputs |= {str(side): (side,) for side in (single if entry == "single" else fused)}
             else:
                 named = (entry,) if isinstance(entry, str) else entry
-                inputs["|".join(named)] = named
+                inputs["|".join(named)] = tuple(map(Side.parse, named))
         return inputs
 
-    def _samples(self, context: Context, split: str, sides: list[str]) -> Samples:
-        """Labelled samples of a split in its order, as many as are wanted of it."""
-        members = dict.fromkeys(m for side in sides for m in Side.parse(side).members)
-        examples = Examples.of(context.data.split(split), "+".join(members))
+    def _samples(self, context: Context, split: str, sides: list[Side]) -> Samples:
+        """Embed labelled samples of a split in its order, as many as are wanted of it."""
+        members = dict.fromkeys(m for side in sides for m in side.members)
+        examples = Examples.of(context.data.split(split), Side.joining(tuple(members)))
         if self.label not in examples.targets:
             of, have = next(iter(members)), ", ".join(examples.targets) or "none"
             raise ValueError(f"probe: split '{split}' has no label '{self.label}' of {of}: it has {have}")
@@ -130,7 +131,7 @@ class Probe:
         views = examples.take(rows).views(context, sides)
         return Samples({side: view.z[:, 0].double().numpy() for side, view in views.items()}, labels[rows].numpy())
 
-    def _fit(self, seed: int, sides: tuple[str, ...], train: Samples, validation: Samples) -> Pipeline:
+    def _fit(self, seed: int, sides: tuple[Side, ...], train: Samples, validation: Samples) -> Pipeline:
         x, x_new = train.of(sides), validation.of(sides)
         candidates = [(strength, self._classifier(strength, seed)) for strength in STRENGTHS[self.kind]]
         with warnings.catch_warnings():
@@ -152,8 +153,8 @@ class Probe:
 
 
 def _merit(classifier: Pipeline, x: Float64[np.ndarray, "n h"], labels: Int64[np.ndarray, " n"]) -> tuple[float, float]:
-    """Accuracy, then mean log-likelihood of the classes it knows: a strong penalty that is right by a hair's breadth is
-    wrong after the second fit."""
+    """Rate a classifier by its accuracy, then by its mean log-likelihood of the classes it knows: of two equally right
+    ones, that with the stronger penalty is right by a hair's breadth, and wrong after the second fit."""
     p, known = classifier.predict_proba(x), np.isin(labels, classifier.classes_)
     of_label = p[known, np.searchsorted(classifier.classes_, labels[known])]
     likelihood = np.log(of_label + np.finfo(float).tiny).mean() if known.any() else 0.0

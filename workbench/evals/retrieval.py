@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,9 +18,8 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from workbench.scoring.examples import Examples
-from workbench.scoring.queries import candidate_side, modalities, query_sides
 from workbench.scoring.ranking import best_ranks, chance_recall, num_positives, take
-from workbench.types import Context, Side, Split, Views
+from workbench.types import Context, Objective, Side, Split, Views
 
 __all__ = ["Retrieval"]
 
@@ -30,9 +29,9 @@ class Way(NamedTuple):
 
     name: str
     asking: tuple[str, ...]
-    sides: tuple[str, ...]
+    sides: tuple[Side, ...]
     target: tuple[str, ...]
-    candidates: str
+    candidates: Side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +73,7 @@ class Retrieval:
     def run(self, context: Context) -> Iterator[tuple[str, float]]:
         split = context.data.split(self.split)
         ways = self._ways(context.objective)
-        sides: dict[tuple[str, ...], dict[str, None]] = {}  # of each set of rows, in order
+        sides: dict[tuple[str, ...], dict[Side, None]] = {}  # of each set of rows, in order
         for way in ways:
             sides.setdefault(way.asking, {}).update(dict.fromkeys(way.sides))
             sides.setdefault(way.target, {})[way.candidates] = None
@@ -94,23 +93,26 @@ class Retrieval:
             for size, of_size in recalls.items():
                 yield f"mean_recall_{size}_to_1", float(np.mean(of_size))
 
-    def _ways(self, objective: Any) -> list[Way]:
+    def _ways(self, objective: Objective) -> list[Way]:
         if self.query and self.candidates:  # the sides as they are written
-            there, back = (self.query, self.candidates), (self.candidates, self.query)
+            query, candidates = Side.parse(self.query), Side.parse(self.candidates)
+            there, back = (query, candidates), (candidates, query)
             return [
-                Way(f"{a}_to_{b}", Side.parse(a).members, (a,), Side.parse(b).members, b)
+                Way(f"{a}_to_{b}", a.members, (a,), b.members, b)
                 for a, b in ((there, back) if self.both_ways else (there,))
             ]
-        known = modalities(objective)
+        aligned = objective.modalities or dict.fromkeys(m for side in objective.all_sides for m in side.members)
+        known = tuple(aligned)
         ways = [
-            Way(f"{'+'.join(asking)}_to_{target}", asking, tuple(sides), (target,), candidate_side(objective, target))
+            Way(f"{'+'.join(asking)}_to_{target}", asking, asked.query, (target,), asked.candidates)
             for size in range(1, len(known))
             for asking in combinations(known, size)
             for target in known
             if target not in asking
             and (self.both_ways or known.index(asking[-1]) < known.index(target))
             and self._wants(asking, target)
-            and self._counts(sides := query_sides(objective, asking, target), size, len(known))
+            and (asked := objective.ask(asking, target))
+            and self._counts(asked.query, size, len(known))
         ]
         if not ways:
             raise ValueError(
@@ -123,15 +125,15 @@ class Retrieval:
         asked = self.query is None or set(Side.parse(self.query).members) == set(asking)
         return asked and self.candidates in (None, target)
 
-    def _counts(self, sides: list[str], size: int, known: int) -> bool:
-        """Whether the objective can ask so, and so many modalities are to ask together."""
+    def _counts(self, sides: tuple[Side, ...], size: int, known: int) -> bool:
+        """Whether so many modalities are to ask together, by these sides."""
         if self.together is not None:
-            return bool(sides) and size in self.together
-        whole = len(sides) == 1 and len(Side.parse(sides[0]).members) == size
-        return bool(sides) and (size <= 2 or whole or size == known - 1 or self.query is not None)
+            return size in self.together
+        whole = len(sides) == 1 and len(sides[0].members) == size
+        return size <= 2 or whole or size == known - 1 or self.query is not None
 
     def _examples(self, context: Context, split: Split, members: tuple[str, ...]) -> Examples:
-        examples = Examples.of(split, "+".join(members))
+        examples = Examples.of(split, Side.joining(members))
         if self.captions == "all" or context.data.modalities[members[0]].kind != "text":
             return examples
         _, first = np.unique(examples.ids.numpy(), return_index=True)
@@ -149,8 +151,8 @@ class Retrieval:
         matched = positives.nonzero().squeeze(1)
         if not len(matched):
             raise ValueError(
-                f"none of {len(query_ids)} queries ({', '.join(query)}) shares its id with one of "
-                f"{len(candidate_ids)} candidates ({', '.join(candidates)}): "
+                f"none of {len(query_ids)} queries ({', '.join(map(str, query))}) shares its id with one of "
+                f"{len(candidate_ids)} candidates ({', '.join(map(str, candidates))}): "
                 f"give matching items equal ids in split '{self.split}'"
             )
         score = context.objective.score

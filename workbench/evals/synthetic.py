@@ -8,7 +8,7 @@ floor.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -18,11 +18,10 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from synthetic.theory.presence import draw, seen_of
-from workbench.scoring.queries import candidate_side, query_sides
 from workbench.scoring.ranking import best_ranks
 from workbench.scoring.verdict import recovered
 from workbench.seeds import generator
-from workbench.types import Context, Pool, Views
+from workbench.types import Context, Pool, Side, Views
 
 __all__ = ["Synthetic"]
 
@@ -78,27 +77,28 @@ class Synthetic:
             yield "recovered", share
 
     def _retrieval(self, context: Context, task: Any, given: tuple[str, ...], fresh: torch.Generator) -> float:
-        """Share of the samples whose target, of all its codes, is the one that scores best."""
+        """Compute the share of the samples whose target, of all its codes, is the one that scores best."""
         objective, codes = context.objective, task.sample(self.samples, fresh)
         alphabet = torch.arange(task.codes[task.target])
-        sides = query_sides(objective, given, task.target)
-        if not sides:
+        asked = objective.ask(given, task.target)
+        if asked is None:
             raise ValueError(f"no term of the objective contrasts '{task.target}' with {given}: nothing predicts it")
-        query = _embed(context, {m: codes[m] for m in given}, sides)
-        candidates = _embed(context, {task.target: alphabet}, [candidate_side(objective, task.target)])
+        query = _embed(context, {m: codes[m] for m in given}, asked.query)
+        candidates = _embed(context, {task.target: alphabet}, [asked.candidates])
         # a code may carry more than its symbol, as how it is drawn: symbols are equal modulo the alphabet
         ranks = best_ranks(objective.score, query, candidates, codes[task.target] % len(alphabet), alphabet)
         return (ranks == 1).double().mean().item()
 
     def _probe(self, context: Context, task: Any, given: tuple[str, ...], fresh: torch.Generator) -> float:
-        """Accuracy of a logistic regression of the label on the sides that are made of given modalities alone."""
+        """Fit a logistic regression of the label on the sides that are made of given modalities alone, and return its
+        accuracy on fresh samples."""
         from sklearn.linear_model import LogisticRegression
 
-        sides = [str(side) for side in context.objective.all_sides if set(side.members) <= set(given)]
+        sides = [side for side in context.objective.all_sides if set(side.members) <= set(given)]
         (x, y), (x_new, y_new) = (self._features(context, task, sides, fresh) for _ in range(2))
         return float(LogisticRegression(C=100.0, max_iter=1000).fit(x, y).score(x_new, y_new))
 
-    def _features(self, context: Context, task: Any, sides: list[str], fresh: torch.Generator) -> tuple[Any, Any]:
+    def _features(self, context: Context, task: Any, sides: list[Side], fresh: torch.Generator) -> tuple[Any, Any]:
         codes = task.sample(self.samples, fresh)
         views = _embed(context, {m: codes[m] for m in task.modalities}, sides)
         return torch.cat([view.z[:, 0] for view in views.values()], dim=1).numpy(), codes[task.target].numpy()
@@ -109,8 +109,7 @@ class Synthetic:
         for step in range(self.batches):  # a stochastic objective draws anew at each step
             codes = task.sample(context.batch, fresh)
             valid = draw(seen, task.modalities, context.batch, fresh) if len(seen) > 1 else None
-            sides = [str(side) for side in context.objective.sides(step)]
-            z = _embed(context, {m: codes[m] for m in task.modalities}, sides, valid)
+            z = _embed(context, {m: codes[m] for m in task.modalities}, context.objective.sides(step), valid)
             pool = Pool(z, torch.arange(context.batch), step=step, seed=context.seed)
             losses.append(context.objective(z, pool).total.double())
         return torch.stack(losses)
@@ -119,7 +118,7 @@ class Synthetic:
 def _embed(
     context: Context,
     codes: dict[str, Int64[Tensor, " n"]],
-    sides: list[str],
+    sides: Sequence[Side],
     valid: dict[str, Bool[Tensor, " n"]] | None = None,
 ) -> Views:
     raw = {m: context.data.observe(m, c) for m, c in codes.items()}  # type: ignore[attr-defined]

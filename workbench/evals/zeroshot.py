@@ -47,7 +47,8 @@ class ZeroShot:
 
     def run(self, context: Context) -> Iterator[tuple[str, float]]:
         split = context.data.split(self.split)
-        examples = Examples.of(split, self.image)
+        image, text = Side.parse(self.image), Side.parse(self.text)
+        examples = Examples.of(split, image)
         for what, known in (("classes", split.classes), (f"labels of {self.image}", examples.targets)):
             if self.target not in known:
                 have = ", ".join(known) or "none"
@@ -57,8 +58,8 @@ class ZeroShot:
         if not len(labels):
             raise ValueError(f"no item of split '{self.split}' has a label of '{self.target}': all are -1")
 
-        candidates = {self.text: self._class_embeddings(context, split.classes[self.target])}
-        images = {self.image: examples.embed(context)}
+        candidates = {text: self._class_embeddings(context, text, split.classes[self.target])}
+        images = {image: examples.embed(context)}
         num_classes = len(split.classes[self.target].names)
         ranks = best_ranks(context.objective.score, images, candidates, labels, torch.arange(num_classes))
 
@@ -71,12 +72,12 @@ class ZeroShot:
         yield "chance", 1 / num_classes
         yield "majority", counts.max().item() / len(labels)
 
-    def _class_embeddings(self, context: Context, classes: Classes) -> View:
-        modality, *fused = Side.parse(self.text).members
+    def _class_embeddings(self, context: Context, text: Side, classes: Classes) -> View:
+        modality, *fused = text.members
         if fused:
             raise ValueError(f"text side '{self.text}' fuses modalities, class prompts are of one: name a plain side")
         prompts = [[t.format(p) for t in self.templates for p in prompts] for prompts in classes.prompts]
-        texts = [text for of_class in prompts for text in of_class]
-        z: Tensor = context.embed({modality: texts}, [self.text])[self.text].z[:, 0]
+        texts = [prompt for of_class in prompts for prompt in of_class]
+        z: Tensor = context.embed({modality: texts}, [text])[text].z[:, 0]
         means = torch.stack([rows.mean(0) for rows in z.split([len(of_class) for of_class in prompts])])
         return View(F.normalize(means, dim=1)[:, None], torch.ones(len(means), 1, dtype=torch.bool))

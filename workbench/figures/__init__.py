@@ -1,1 +1,1 @@
-"""What people look at: drawings of embeddings, contact sheets, layouts of dashboards."""
+"""Pictures for people: drawings of embeddings, contact sheets, layouts of dashboards."""

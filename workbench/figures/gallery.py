@@ -6,7 +6,7 @@ and is no substitute for the retrieval metrics.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -29,45 +29,40 @@ class Gallery:
     first example of each of its ids.
     """
 
-    examples: dict[str, Examples]
-    labels: dict[str, list[str]]
-    kinds: dict[str, str]
+    examples: dict[Side, Examples]
+    labels: dict[Side, list[str]]
+    kinds: dict[Side, str]
     """{side: vector, image, text, or fused}"""
 
     @staticmethod
     def of(context: Context, split_name: str) -> Gallery:
-        """Chosen from one split. Raises ValueError when there is no such split."""
+        """Choose from one split. Raises ValueError when there is no such split."""
         split = context.data.split(split_name)
-        sides = {str(side): side for side in context.objective.all_sides if _can_show(split, side)}
-        kinds = {
-            name: "fused" if len(side.members) > 1 else context.data.modalities[side.members[0]].kind
-            for name, side in sides.items()
+        sides = [side for side in context.objective.all_sides if _can_show(split, side)]
+        kinds: dict[Side, str] = {
+            side: context.data.modalities[side.members[0]].kind if len(side.members) == 1 else "fused" for side in sides
         }
-        examples = _choose({name: Examples.of(split, name) for name in sides}, kinds)
-        texts = [name for name, kind in kinds.items() if kind == "text"]
+        examples = _choose({side: Examples.of(split, side) for side in sides}, kinds)
+        texts = [side for side, kind in kinds.items() if kind == "text"]
         named = {id_: label for text in texts[:1] for id_, label in _by_id(examples[text]).items()}
-        labels = {name: _labels(chosen, context.data.modalities, named) for name, chosen in examples.items()}
+        labels = {side: _labels(chosen, context.data.modalities, named) for side, chosen in examples.items()}
         return Gallery(examples, labels, kinds)
 
     def embed(self, context: Context) -> Views:
-        """One view of every example, by side, from the model as it is now."""
-        return {name: examples.embed(context) for name, examples in self.examples.items()}
+        """Embed every example by the model as it is now."""
+        return {side: examples.embed(context) for side, examples in self.examples.items()}
 
-    def pairs(self) -> list[tuple[str, str]]:
-        """Sides that share no modality: what a contrast may set against each other."""
-        disjoint = [
-            (a, b)
-            for a, b in combinations(self.examples, 2)
-            if not set(self.examples[a].side.members) & set(self.examples[b].side.members)
-        ]
+    def pairs(self) -> list[tuple[Side, Side]]:
+        """List the sides that share no modality, which a contrast may set against each other."""
+        disjoint = [(a, b) for a, b in combinations(self.examples, 2) if not set(a.members) & set(b.members)]
         return [(b, a) if self.kinds[b] == "fused" and self.kinds[a] != "fused" else (a, b) for a, b in disjoint]
 
-    def first(self, kind: str) -> str | None:
-        """The first side of a kind."""
-        return next((name for name, of in self.kinds.items() if of == kind), None)
+    def first(self, kind: str) -> Side | None:
+        """Find the first side of a kind."""
+        return next((side for side, known in self.kinds.items() if known == kind), None)
 
-    def matches(self, query: str, candidates: str, room: int) -> tuple[list[int], list[int]]:
-        """Rows of the two sides with equal ids, one of each id: the diagonal of a heat map.
+    def matches(self, query: Side, candidates: Side, room: int) -> tuple[list[int], list[int]]:
+        """Find rows of the two sides with equal ids, one of each id: the diagonal of a heat map.
 
         Candidates that are codes are sorted by code, so that equal ones make a block.
         """
@@ -82,20 +77,21 @@ def _can_show(split: Split, side: Side) -> bool:
     return set(side.members) <= set(split.items) and (len(side.members) == 1 or split.paired)
 
 
-def _choose(examples: dict[str, Examples], kinds: dict[str, str]) -> dict[str, Examples]:
+def _choose(examples: dict[Side, Examples], kinds: dict[Side, str]) -> dict[Side, Examples]:
+    """Spread the examples of the lead side over the split, and take those of the other sides that belong to them."""
     if not examples:
         return {}
-    lead = next((name for name, kind in kinds.items() if kind == "image"), next(iter(kinds)))
-    everywhere = set.intersection(*(set(of_side.ids.tolist()) for of_side in examples.values()))
+    lead = next((side for side, kind in kinds.items() if kind == "image"), next(iter(kinds)))
+    everywhere = set.intersection(*(set(shown.ids.tolist()) for shown in examples.values()))
     rows = {lead: spread([i for i, id_ in enumerate(examples[lead].ids.tolist()) if id_ in everywhere], ROOM)}
-    shown = set(examples[lead].ids[rows[lead]].tolist())
-    for name in examples.keys() - {lead}:
-        rows[name] = [row for id_, row in _first_rows(examples[name]).items() if id_ in shown]
-    return {name: of_side.take(torch.tensor(rows[name], dtype=torch.int64)) for name, of_side in examples.items()}
+    chosen = set(examples[lead].ids[rows[lead]].tolist())
+    for side in examples.keys() - {lead}:
+        rows[side] = [row for id_, row in _first_rows(examples[side]).items() if id_ in chosen]
+    return {side: known.take(torch.tensor(rows[side], dtype=torch.int64)) for side, known in examples.items()}
 
 
 def _first_rows(examples: Examples) -> dict[int, int]:
-    """{id: its first row}"""
+    """Find the first row of every id."""
     rows: dict[int, int] = {}
     for row, id_ in enumerate(examples.ids.tolist()):
         rows.setdefault(id_, row)
@@ -107,7 +103,7 @@ def _by_id(texts: Examples) -> dict[int, str]:
     return {id_: str(raw[row]) for id_, row in _first_rows(texts).items()}
 
 
-def _labels(examples: Examples, modalities: Any, named: dict[int, str]) -> list[str]:
+def _labels(examples: Examples, modalities: Mapping[str, Modality], named: dict[int, str]) -> list[str]:
     columns = [
         [_label(modalities[m], raw, row, named.get(id_, f"#{id_}")) for row, id_ in enumerate(examples.ids.tolist())]
         for m, raw in examples.raw.items()
@@ -116,7 +112,7 @@ def _labels(examples: Examples, modalities: Any, named: dict[int, str]) -> list[
 
 
 def _label(modality: Modality, raw: Sequence[Any], row: int, name: str) -> str:
-    """A text itself, the bits of a code, else the name of the id; pictures are not decoded for it."""
+    """Describe an item by its text, by the bits of its code, else by the name of its id, without decoding a picture."""
     if modality.kind == "text":
         return str(raw[row])
     if modality.kind == "vector":

@@ -55,7 +55,7 @@ class DeepSet(Fusion):
         self.readout = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, dim))
 
     def forward(
-        self, side: str, features: Mapping[str, Features], present: Mapping[str, Bool[Tensor, " n"]] | None = None
+        self, side: Side, features: Mapping[str, Features], present: Mapping[str, Bool[Tensor, " n"]] | None = None
     ) -> Float[Tensor, "n d"]:
         """Rows in which a member is absent (`present` is False) are fused as the subset without it."""
         members = Side.parse(side).members

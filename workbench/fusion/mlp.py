@@ -59,7 +59,7 @@ class MLP(Fusion):
             )
 
     def forward(
-        self, side: str, features: Mapping[str, Features], present: Mapping[str, Bool[Tensor, " n"]] | None = None
+        self, side: Side, features: Mapping[str, Features], present: Mapping[str, Bool[Tensor, " n"]] | None = None
     ) -> Float[Tensor, "n d"]:
         """Rows in which a member is absent (`present` is False) are fused as if its features were zero."""
         members = Side.parse(side).members

@@ -71,7 +71,7 @@ class Transformer(Fusion):
         return list(self.blocks)
 
     def forward(
-        self, side: str, features: Mapping[str, Features], present: Mapping[str, Bool[Tensor, " n"]] | None = None
+        self, side: Side, features: Mapping[str, Features], present: Mapping[str, Bool[Tensor, " n"]] | None = None
     ) -> Float[Tensor, "n d"]:
         """Rows in which a member is absent (`present` is False) are fused without its tokens."""
         members = Side.parse(side).members
@@ -106,7 +106,7 @@ class Transformer(Fusion):
             mask = F.pad(mask, (1, 0), value=True)
         return x, mask
 
-    def _rows(self, side: str, members: Sequence[Features]) -> slice:
+    def _rows(self, side: Side, members: Sequence[Features]) -> slice:
         """The rows of the last block that the read-out needs."""
         if self.readout == "mean":
             return slice(None)

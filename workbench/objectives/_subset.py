@@ -15,6 +15,6 @@ from workbench.model import view_indices
 
 
 def some_member(valid: Sequence[Bool[Tensor, "b _"]]) -> Bool[Tensor, "b k"]:
-    """Whether a fused row has a member at all, from its members' validity, their views zipped as the model does."""
+    """Say of every fused row whether it has a member at all. The members' views are zipped, as the model does."""
     views = view_indices([v.shape[1] for v in valid], "zip")
     return torch.stack([v[:, chosen] for v, chosen in zip(valid, views, strict=True)]).any(0)

@@ -6,23 +6,21 @@ absent is masked in the fusion, and a sample that lacks a modality is fused from
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from kernels import multi_positive_infonce
 from workbench.objectives._subset import some_member
-from workbench.terms import Scale, _all_rows, scale_gradient
+from workbench.terms import Scale, ScaledObjective, all_rows, scale_gradient
 from workbench.types import Loss, Pool, Side, View, Views
 
 __all__ = ["CoMM"]
 
 
-class CoMM(nn.Module):
+class CoMM(ScaledObjective):
     """L = mean over the M modalities k and the full set of 1/2 [NT-Xent(z'_k, Z'') + NT-Xent(z''_k, Z')].
 
     Z' and Z'' fuse all modalities of two augmented views, z_k is the same fusion with all but modality k masked, and
@@ -36,45 +34,36 @@ class CoMM(nn.Module):
         scale: factor on cosines: {init, learn, max}; fixed at ten, one over the temperature.
     """
 
-    total_weight = 1.0
-
     def __init__(self, modalities: Sequence[str], *, scale: Scale = Scale(init=10.0, learn=False)) -> None:
-        super().__init__()
+        super().__init__(scale)
         if len(modalities) < 2:
             raise ValueError(f"comm fuses two modalities or more, the model has {list(modalities)}")
         self.modalities = tuple(modalities)
         self.whole = Side(self.modalities, fused=True)
-        self.all_sides = [*(Side((m,), fused=True) for m in modalities), self.whole]
-        self.limit = scale.max
-        self.log_scale = nn.Parameter(torch.tensor([math.log(scale.init)]), requires_grad=scale.learn)
-
-    def sides(self, step: int) -> Sequence[Side]:
-        return self.all_sides
-
-    def scale(self) -> Float[Tensor, 1]:
-        """exp(log scale), clamped."""
-        return self.log_scale.exp().clamp(max=self.limit)
+        self.alone = {m: Side((m,), fused=True) for m in modalities}
+        self.all_sides = [*self.alone.values(), self.whole]
 
     def forward(self, z: Views, pool: Pool) -> Loss:
-        """The first two views of each modality (a modality with one shows it twice), or the only one there is."""
-        two = z[str(self.whole)].z.shape[1] > 1
+        """Contrast the first two views of each modality (a modality with one shows it twice), or the only one there
+        is."""
+        two = z[self.whole].z.shape[1] > 1
         swaps = ((0, 1), (1, 0)) if two else ((0, 0),)
         losses = {
-            str(side): torch.stack([self._nt_xent(side, v, w, z, pool) for v, w in swaps]).mean()
-            for side in self.all_sides[:-1]
+            side: torch.stack([self._nt_xent(side, v, w, z, pool) for v, w in swaps]).mean()
+            for side in self.alone.values()
         }
         if two:
-            losses[str(self.whole)] = self._nt_xent(self.whole, 0, 1, z, pool)
+            losses[self.whole] = self._nt_xent(self.whole, 0, 1, z, pool)
         total = torch.stack(list(losses.values())).mean()
-        world = len(pool.ids) // len(z[str(self.whole)].z)
         logs = {f"loss/{side}": loss.detach() for side, loss in losses.items()}
-        return Loss(scale_gradient(total, world), logs | {"scale": self.scale().detach()[0]})
+        return Loss(scale_gradient(total, pool.world), logs | {"scale": self.scale().detach()[0]})
 
     def _nt_xent(self, side: Side, v: int, w: int, z: Views, pool: Pool) -> Float[Tensor, ""]:
-        """View v of the side and view w of the whole, over the samples that have both, as rows that alternate."""
+        """Contrast view v of the side with view w of the whole, over the samples that have both, as rows that
+        alternate."""
         mine, everyone = self._partners(side, v, w, z), self._partners(side, v, w, pool.views)
         ids = pool.ids[pool.offset : pool.offset + len(mine.z)]
-        x, y = _all_rows(mine, ids), _all_rows(everyone, pool.ids)
+        x, y = all_rows(mine, ids), all_rows(everyone, pool.ids)
         return multi_positive_infonce(
             x.z,
             y.z,
@@ -91,27 +80,18 @@ class CoMM(nn.Module):
         )
 
     def _partners(self, side: Side, v: int, w: int, views: Views) -> View:
-        """The two as views of one side: a pair exists when both do."""
-        part, whole = views[str(side)], views[str(self.whole)]
+        """Put the two together as views of one side: a pair exists when both do."""
+        part, whole = views[side], views[self.whole]
         v %= part.z.shape[1]
-        there = some_member([views[f"+{m}"].valid for m in self.modalities])[:, w]
+        there = some_member([views[alone].valid for alone in self.alone.values()])[:, w]
         if side != self.whole:
             there = there & part.valid[:, v]
         return View(torch.stack([part.z[:, v], whole.z[:, w]], 1), there[:, None].expand(-1, 2))
 
-    def score(self, query: Views, candidates: Views) -> Float[Tensor, "q c"]:
-        """Cosine of every query with every candidate; candidates are fused singletons: see `candidate_side`."""
-        (view,), (target,) = query.values(), candidates.values()
-        return view.z[:, 0] @ target.z[:, 0].T
+    def query_sides(self, others: Sequence[str], target: str) -> list[Side]:
+        """Ask by the fusion of all others, with the target masked."""
+        return [Side(tuple(m for m in self.modalities if m in others), fused=True)]
 
-    def query_sides(self, others: Sequence[str], target: str) -> list[str]:
-        """All others, fused with the target masked."""
-        return [str(Side(tuple(m for m in self.modalities if m in others), fused=True))]
-
-    def candidate_side(self, target: str) -> str:
-        """The target through the fusion: it has no trained projection of its own."""
-        return f"+{target}"
-
-    def optimum(self, truth: Any) -> tuple[float, float] | None:
-        """None: no exact optimum is known where a modality meets a set that holds it."""
-        return None
+    def candidate_side(self, target: str) -> Side:
+        """Search the target as the fusion sees it alone: it has no trained projection of its own."""
+        return self.alone[target]

@@ -9,21 +9,25 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from workbench.objectives._subset import some_member
 from workbench.seeds import seed_for
 from workbench.terms import Scale, Term, Terms, scale_gradient
-from workbench.types import Loss, Pool, Side, View, Views
+from workbench.types import Loss, Objective, Pool, Question, Side, View, Views
+
+if TYPE_CHECKING:
+    from synthetic.theory.optima import Optimum
+    from synthetic.theory.truth import Truth
 
 __all__ = ["ConFuChain"]
 
 
-class ConFuChain(nn.Module):
+class ConFuChain(Objective):
     """L = sum_{k=2..M} NCE(fuse(X_pi(<k)), X_pi(k)) for a permutation pi drawn from (seed, step): M - 1 terms.
 
     Each term bounds I(X_pi(<k); X_pi(k)) from below, and by the chain rule these add up to the total correlation under
@@ -55,47 +59,46 @@ class ConFuChain(nn.Module):
         self.total_weight = len(modalities) - 1.0
 
     def chain(self, step: int) -> list[Term]:
-        """The terms of a step, from the shortest prefix on."""
+        """Draw the terms of a step, from the shortest prefix on."""
         order = random.Random(seed_for(self.seed, "confu-chain", step)).sample(self.modalities, len(self.modalities))
         prefixes = ["+".join(m for m in self.modalities if m in order[:k]) for k in range(1, len(order))]
         return [Term(between=pair) for pair in zip(prefixes, order[1:], strict=True)]
 
     def sides(self, step: int) -> Sequence[Side]:
-        """Every modality by itself, and the fused prefixes of this step's order."""
+        """Name every modality by itself, and the fused prefixes of this step's order."""
         return [Side((m,)) for m in self.modalities] + [term.sides[0] for term in self.chain(step)[1:]]
 
     def scale(self) -> Float[Tensor, 1]:
-        """exp(log scale), clamped."""
         return self.possible.scale()
 
+    def constrain(self) -> None:
+        self.possible.constrain()
+
     def forward(self, z: Views, pool: Pool) -> Loss:
-        """Sum of the step's terms; logs hold each by the size of its prefix."""
+        """Add up the step's terms; logs hold each by the size of its prefix."""
         mine, everyone = _partly_there(z), replace(pool, views=_partly_there(pool.views))
-        chain = self.chain(pool.step)
-        losses = {f"loss/{k}_to_1": self.possible._contrast(term, mine, everyone) for k, term in enumerate(chain, 1)}
+        losses = {
+            f"loss/{k}_to_1": self.possible.contrast(term, mine, everyone, self.scale())
+            for k, term in enumerate(self.chain(pool.step), 1)
+        }
         total = torch.stack(list(losses.values())).sum()
-        world = len(pool.ids) // len(z[self.modalities[0]].z)
         logs = {k: v.detach() for k, v in losses.items()}
-        return Loss(scale_gradient(total, world), logs | {"scale": self.scale().detach()[0]})
+        return Loss(scale_gradient(total, pool.world), logs | {"scale": self.scale().detach()[0]})
 
-    def score(self, query: Views, candidates: Views) -> Float[Tensor, "q c"]:
-        """Cosine of every query with every candidate."""
-        return self.possible.score(query, candidates)
+    def ask(self, others: Sequence[str], target: str) -> Question | None:
+        """Ask by the fusion of all others; of one, by the modality itself."""
+        return self.possible.ask(others, target)
 
-    def query_sides(self, others: Sequence[str], target: str) -> list[str]:
-        """The fusion of all others; of one, the modality by itself."""
+    def query_sides(self, others: Sequence[str], target: str) -> list[Side]:
         return self.possible.query_sides(others, target)
 
-    def optimum(self, truth: Any) -> tuple[float, float] | None:
-        """(exact optimum, no-information loss) in nats on a synthetic task, averaged over the orders."""
-        best = truth.confu_chain()
-        return None if best is None else (best.value, best.no_information)
+    def optimum(self, truth: Truth) -> Optimum | None:
+        """Give the optimum averaged over the orders."""
+        return truth.confu_chain()
 
 
 def _partly_there(views: Views) -> Views:
-    """The same rows; a fused one is valid when one of its members is."""
-    there = {}
-    for name, view in views.items():
-        members = Side.parse(name).members
-        there[name] = View(view.z, some_member([views[m].valid for m in members]))
-    return there
+    """Call a fused row valid when one of its members is."""
+    return {
+        side: View(view.z, some_member([views[Side((m,))].valid for m in side.members])) for side, view in views.items()
+    }

@@ -51,7 +51,7 @@ class GRAM(VolumeContrast):
         super().__init__(modalities, anchor, scale, label_smoothing)
 
     def volume(self, anchor: Float[Tensor, "m d"], others: Sequence[Float[Tensor, "n d"]]) -> Float[Tensor, "m n"]:
-        """sqrt(det(G + eps)) of every anchor with every set of others."""
+        """Compute sqrt(det(G + eps)) of every anchor with every set of others."""
         rows = torch.stack(list(others), 1).double()  # n x (M - 1) x d: few, so precision is cheap
         eye = torch.eye(len(others), dtype=rows.dtype, device=rows.device)
         L = torch.linalg.cholesky_ex(rows @ rows.mT + EPS * eye).L  # the other one reads an error code back to the host

@@ -5,24 +5,27 @@ The trap: with two modalities a shuffled row may still be the positive, so the l
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from functools import reduce
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
 from kernels import contrast_lse, khatri_rao_lse
 from workbench.seeds import seed_for
-from workbench.terms import Scale
+from workbench.terms import Scale, ScaledObjective
 from workbench.types import Loss, Pool, Side, Views
+
+if TYPE_CHECKING:
+    from synthetic.theory.optima import Optimum
+    from synthetic.theory.truth import Truth
 
 __all__ = ["Symile"]
 
 
-class Symile(nn.Module):
+class Symile(ScaledObjective):
     """mean over anchors i of CE over candidates: the true product of the other modalities against negative products.
 
     logits_i = s <z_i, prod_j z_j>. With `n`, there are as many candidates as samples: the one at a sample's own place
@@ -36,8 +39,6 @@ class Symile(nn.Module):
         scale: factor on products: {init, learn, max}; products of unit rows are small, so it may start below 1.
     """
 
-    total_weight = 1.0
-
     def __init__(
         self,
         modalities: Sequence[str],
@@ -45,7 +46,7 @@ class Symile(nn.Module):
         negatives: Literal["n", "n_squared"] = "n",
         scale: Scale = Scale(),
     ) -> None:
-        super().__init__()
+        super().__init__(scale)
         if len(modalities) < 3:
             raise ValueError(
                 f"symile needs three modalities or more, the model has {len(modalities)}: {list(modalities)}; use clip"
@@ -58,60 +59,50 @@ class Symile(nn.Module):
         self.modalities = tuple(modalities)
         self.negatives = negatives
         self.all_sides = [Side((m,)) for m in modalities]
-        self.limit = scale.max
-        self.log_scale = nn.Parameter(torch.tensor([math.log(scale.init)]), requires_grad=scale.learn)
-
-    def sides(self, step: int) -> Sequence[Side]:
-        return self.all_sides
-
-    def scale(self) -> Float[Tensor, 1]:
-        """exp(log scale), clamped."""
-        return self.log_scale.exp().clamp(max=self.limit)
 
     def forward(self, z: Views, pool: Pool) -> Loss:
-        """First view of each modality; samples that miss one are left out."""
-        complete = torch.stack([pool.views[m].valid[:, 0] for m in self.modalities]).all(0)
+        """Contrast the first views of the modalities; samples that miss one are left out."""
+        complete = torch.stack([pool.views[side].valid[:, 0] for side in self.all_sides]).all(0)
         generator = torch.Generator().manual_seed(seed_for(pool.seed, "symile", pool.step))
         losses = {
-            f"loss/{m}": self._anchor(m, z, pool, complete.nonzero().flatten(), generator) for m in self.modalities
+            f"loss/{side}": self._anchor(side, z, pool, complete.nonzero().flatten(), generator)
+            for side in self.all_sides
         }
         total = torch.stack(list(losses.values())).mean()
         return Loss(total, {k: v.detach() for k, v in losses.items()} | {"scale": self.scale().detach()[0]})
 
     def _anchor(
-        self, anchor: str, z: Views, pool: Pool, complete: Int64[Tensor, " c"], generator: torch.Generator
+        self, anchor: Side, z: Views, pool: Pool, complete: Int64[Tensor, " c"], generator: torch.Generator
     ) -> Float[Tensor, ""]:
-        others = [m for m in self.modalities if m != anchor]
+        others = [side for side in self.all_sides if side != anchor]
         x, scale = z[anchor].z[:, 0], self.scale()
-        positive = scale * (x * _product(z[m].z[:, 0] for m in others)).sum(1)
+        positive = scale * (x * _product(z[side].z[:, 0] for side in others)).sum(1)
         if len(complete) == 0:
             return 0 * positive.sum()
         own = pool.offset + torch.arange(len(x), device=x.device)
         if self.negatives == "n_squared":
-            y, w = (pool.views[m].z[complete, 0] for m in others)
+            y, w = (pool.views[side].z[complete, 0] for side in others)
             lse = khatri_rao_lse(x, y, w, scale)
         else:
             shuffles = [complete[torch.randperm(len(complete), generator=generator).to(x.device)] for _ in others]
-            products = _product(pool.views[m].z[order, 0] for m, order in zip(others, shuffles, strict=True))
+            products = _product(pool.views[side].z[order, 0] for side, order in zip(others, shuffles, strict=True))
             # the candidate at a sample's own place gives way to its true product
             negative, _ = contrast_lse(x, products, scale, exclude="group", x_ids=own, y_ids=complete)
             lse = torch.logaddexp(negative, positive)
-        world = len(pool.ids) / len(x)
-        return ((lse - positive) * torch.isin(own, complete)).sum() * world / len(complete)
+        return ((lse - positive) * torch.isin(own, complete)).sum() * pool.world / len(complete)
 
     def score(self, query: Views, candidates: Views) -> Float[Tensor, "q c"]:
-        """<prod of the query's modalities, candidate>."""
+        """Return the inner product of every candidate with the product of the query's modalities."""
         (target,) = candidates.values()
         return _product(view.z[:, 0] for view in query.values()) @ target.z[:, 0].T
 
-    def query_sides(self, others: Sequence[str], target: str) -> list[str]:
-        """All others at once: the score is multilinear."""
-        return list(others)
+    def query_sides(self, others: Sequence[str], target: str) -> list[Side]:
+        """Ask by all others at once: the score is multilinear."""
+        return [Side((m,)) for m in others]
 
-    def optimum(self, truth: Any) -> tuple[float, float] | None:
-        """(exact optimum, no-information loss) in nats on a synthetic task; None where `n_squared` has no known one."""
-        best = truth.symile_all() if self.negatives == "n_squared" else truth.symile()
-        return None if best is None else (best.value, best.no_information)
+    def optimum(self, truth: Truth) -> Optimum | None:
+        """Give the optimum of the chosen negatives; None where `n_squared` has no known one."""
+        return truth.symile_all() if self.negatives == "n_squared" else truth.symile()
 
 
 def _product(rows: Iterable[Tensor]) -> Tensor:

@@ -49,7 +49,7 @@ class TRIANGLE(VolumeContrast):
         super().__init__(modalities, anchor, scale, label_smoothing)
 
     def volume(self, anchor: Float[Tensor, "m d"], others: Sequence[Float[Tensor, "n d"]]) -> Float[Tensor, "m n"]:
-        """(|u|^2 |v|^2 - (u.v)^2) / 2 of every anchor with every pair of others."""
+        """Compute (|u|^2 |v|^2 - (u.v)^2) / 2 of every anchor with every pair of others."""
         y, z = others
         xy, xz, yz = anchor @ y.T, anchor @ z.T, (y * z).sum(1)
         xx = anchor.square().sum(1)[:, None]
@@ -57,7 +57,7 @@ class TRIANGLE(VolumeContrast):
         return (uu * vv - (xx - xy - xz + yz).square()) / 2
 
     def score(self, query: Views, candidates: Views) -> Float[Tensor, "q c"]:
-        """Minus the area between a candidate and the query's two modalities; with one modality, the cosine."""
+        """Return minus the area between every candidate and the query's two modalities; of one modality, the cosine."""
         if len(query) > 1:
             return super().score(query, candidates)
         (view,), (target,) = query.values(), candidates.values()

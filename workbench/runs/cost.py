@@ -22,10 +22,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import normalize
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from workbench.build import Parts, build_optimizer, build_parts
+from workbench.build import Parts, build_objective, build_optimizer, build_parts
 from workbench.loading.bad_samples import MayBeMissing
 from workbench.recipe.schema import Recipe
-from workbench.types import Pool, View, Views
+from workbench.types import Pool, Side, View, Views
 
 ATTENTION = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
@@ -155,7 +155,7 @@ def _step(parts: Parts) -> _Step:
         optimizer = build_optimizer(parts)  # refuses what a run would: a model frozen whole, layer_decay without layers
         inputs = {m: mode.from_tensor(x) for m, x in raw.items()}
         valid = {m: torch.ones(x.shape[:2], dtype=torch.bool) for m, x in inputs.items()}
-        sides = [str(side) for side in parts.objective.sides(0)]
+        sides = list(parts.objective.sides(0))
         with count_flops() as forward, _saved_bytes(parts) as saved, precision:
             views = parts.model(inputs, valid, sides)
     rows, own = _contrast(parts, views)
@@ -173,10 +173,10 @@ def _step(parts: Parts) -> _Step:
     return _Step(views, forward.get_total_flops(), backward.get_total_flops(), sum(saved.values()))
 
 
-def _contrast(parts: Parts, views: Views) -> tuple[dict[str, Tensor | None], list[Tensor | None]]:
+def _contrast(parts: Parts, views: Views) -> tuple[dict[Side, Tensor | None], list[Tensor | None]]:
     """Gradients of the loss, for the views' rows and for the objective's own parameters, at real, random rows."""
     recipe = parts.recipe
-    objective = recipe.objective.build(tuple(parts.model.encoders))
+    objective = build_objective(recipe)
     real = {
         side: View(normalize(torch.randn(view.z.shape), dim=-1).requires_grad_(), torch.ones(view.valid.shape).bool())
         for side, view in views.items()

@@ -20,6 +20,7 @@ from workbench.runs.folder import RunError, find_checkpoint, read_recipe
 from workbench.scoring.embedding import Embedder
 from workbench.training import checkpoint
 from workbench.training.checkpoint import DamagedCheckpoint
+from workbench.types import Side
 
 
 class DualEncoder:
@@ -50,7 +51,8 @@ class DualEncoder:
         return self._encode(self._text, texts)
 
     def _encode(self, modality: str, items: Sequence[Any] | Tensor) -> Tensor:
-        return self._embed({modality: items}, [modality])[modality].z[:, 0]
+        side = Side((modality,))
+        return self._embed({modality: items}, [side])[side].z[:, 0]
 
 
 def load(path: str | Path, which: str = "last") -> DualEncoder:

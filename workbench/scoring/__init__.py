@@ -1,1 +1,1 @@
-"""A trained model asked: embeddings, ranks, queries, verdicts."""
+"""A trained model is asked here: embeddings, ranks, queries, verdicts."""

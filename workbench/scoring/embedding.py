@@ -13,12 +13,12 @@ from torch import Tensor
 
 from workbench.errors import failure
 from workbench.model import Model
-from workbench.types import Context, Transform, View, Views
+from workbench.types import Context, Evaluator, Side, Transform, View, Views
 
 
 @dataclass(frozen=True)
 class Embedder:
-    """Applies the evaluation transforms and the model, in batches, without gradient; leaves the mode as it was."""
+    """Embeds raw items in batches without gradient, in eval mode; afterwards the model has the mode that it had."""
 
     model: Model
     transforms: Mapping[str, Transform]
@@ -28,12 +28,12 @@ class Embedder:
     def __call__(
         self,
         inputs: Mapping[str, Sequence[Any] | Tensor],
-        sides: Sequence[str],
+        sides: Sequence[Side],
         valid: Mapping[str, Bool[Tensor, " n"]] | None = None,
     ) -> Views:
-        """{modality: n raw items, or a tensor of n model inputs} -> {side: View}, fp32 on the CPU, one view each.
+        """Embed {modality: n raw items, or a tensor of n model inputs} as {side: View}: fp32 on the CPU, one view each.
 
-        `valid` says which rows have each modality, by default all; the items of the others are never read by a fusion.
+        `valid` says which rows have a modality, by default all; a fusion never reads what a row does not have.
 
         Raises ValueError when the modalities have different numbers of rows, or none.
         """
@@ -57,7 +57,7 @@ class Embedder:
     def _chunks(
         self,
         inputs: Mapping[str, Sequence[Any] | Tensor],
-        sides: Sequence[str],
+        sides: Sequence[Side],
         valid: Mapping[str, Bool[Tensor, " n"]] | None,
         length: int,
     ) -> Iterator[Views]:
@@ -69,7 +69,7 @@ class Embedder:
             yield self.model(batch, there, sides)
 
     def _eagerly(self) -> AbstractContextManager[Any]:
-        """What is compiled is compiled for the shapes of training, and is left alone here."""
+        """Run compiled modules without their compiled code, which is made for the shapes of training."""
         compiled = any(module._compiled_call_impl is not None for module in self.model.modules())
         return torch.compiler.set_stance("force_eager") if compiled else nullcontext()  # its import takes seconds
 
@@ -97,8 +97,8 @@ class Embedder:
         return torch.stack(items)
 
 
-def evaluate(evaluators: Mapping[str, Any], context: Context) -> Iterator[tuple[str, float]]:
-    """Facts of every evaluator, under its recipe key."""
+def evaluate(evaluators: Mapping[str, Evaluator], context: Context) -> Iterator[tuple[str, float]]:
+    """Run every evaluator and yield its facts, named under its recipe key."""
     for prefix, evaluator in evaluators.items():
         for name, value in evaluator.run(context):
             yield f"{prefix}/{name}", float(value)

@@ -1,4 +1,4 @@
-"""The raw examples behind one side of a split: what an evaluator hands to `Context.embed`.
+"""The raw examples behind one side of a split, which an evaluator hands to `Context.embed`.
 
 The trap: `raw` may decode its images on access, so rows are chosen without reading them.
 """
@@ -17,8 +17,8 @@ from torch import Tensor
 from workbench.types import Context, Items, Side, Split, View, Views
 
 
-class Rows(Sequence[Any]):
-    """Chosen rows of a sequence, read only when asked for."""
+class Subset(Sequence[Any]):
+    """Chosen rows of a sequence, each read only when it is asked for."""
 
     def __init__(self, raw: Sequence[Any], rows: list[int]) -> None:
         self.raw, self.rows = raw, rows
@@ -27,7 +27,7 @@ class Rows(Sequence[Any]):
         return len(self.rows)
 
     def __getitem__(self, at: Any) -> Any:
-        return Rows(self.raw, self.rows[at]) if isinstance(at, slice) else self.raw[self.rows[at]]
+        return Subset(self.raw, self.rows[at]) if isinstance(at, slice) else self.raw[self.rows[at]]
 
 
 @dataclass(frozen=True)
@@ -41,18 +41,17 @@ class Examples:
     """labels of the first member's items"""
 
     @staticmethod
-    def of(split: Split, name: str) -> Examples:
-        """The examples of the side called `name`, in the order of its first member.
+    def of(split: Split, side: Side) -> Examples:
+        """Collect the examples of a side, in the order of its first member.
 
         Where the split does not pair its rows, each item of the first member goes with the first item of its id of
         every other; those that lack one are left out.
 
         Raises ValueError when the split lacks a member, or no id has an item of every member.
         """
-        side = Side.parse(name)
         if missing := [m for m in side.members if m not in split.items]:
             have = ", ".join(split.items)
-            raise ValueError(f"side {name!r} needs {', '.join(missing)}: this split has {have}")
+            raise ValueError(f"side '{side}' needs {', '.join(missing)}: this split has {have}")
         items = {m: split.items[m] for m in side.members}
         if len(items) > 1 and not split.paired:
             return _joined(side, items)
@@ -61,16 +60,16 @@ class Examples:
         return Examples(side, {m: item.raw for m, item in items.items()}, first.ids, first.targets)
 
     def take(self, rows: Int64[Tensor, " m"]) -> Examples:
-        raw: dict[str, Sequence[Any]] = {m: Rows(x, rows.tolist()) for m, x in self.raw.items()}
+        """Keep these rows, in this order, without reading them."""
+        raw: dict[str, Sequence[Any]] = {m: Subset(x, rows.tolist()) for m, x in self.raw.items()}
         return Examples(self.side, raw, self.ids[rows], {name: t[rows] for name, t in self.targets.items()})
 
     def embed(self, context: Context) -> View:
-        """Their embeddings in float32 on the CPU, one view each."""
-        name = str(self.side)
-        return self.views(context, [name])[name]
+        """Embed them as their own side: float32 on the CPU, one view each."""
+        return self.views(context, [self.side])[self.side]
 
-    def views(self, context: Context, sides: Sequence[str]) -> Views:
-        """The same rows as any sides that are made of these members."""
+    def views(self, context: Context, sides: Sequence[Side]) -> Views:
+        """Embed the same rows as any sides that are made of these members."""
         return context.embed(self.raw, sides)
 
 
@@ -85,11 +84,11 @@ def _joined(side: Side, items: Mapping[str, Items]) -> Examples:
     ids, raw = lead.ids[kept], {}
     for member, item in items.items():
         rows = kept if item is lead else _first_rows(item.ids, ids)
-        raw[member] = Rows(item.raw, rows.tolist())
+        raw[member] = Subset(item.raw, rows.tolist())
     return Examples(side, raw, ids, {name: labels[kept] for name, labels in lead.targets.items()})
 
 
 def _first_rows(ids: Int64[Tensor, " n"], wanted: Int64[Tensor, " m"]) -> Int64[Tensor, " m"]:
-    """The first row that carries each of the wanted ids, all of which are there."""
+    """Find the first row of each of the wanted ids, all of which are there."""
     known, first = np.unique(ids.numpy(), return_index=True)
     return torch.from_numpy(first[np.searchsorted(known, wanted.numpy())])

@@ -16,7 +16,7 @@ from workbench.types import View, Views
 
 
 def take(views: Views, rows: slice | Int64[Tensor, " m"]) -> Views:
-    """The same sides, these samples only."""
+    """Keep these samples of every side."""
     return {side: View(view.z[rows], view.valid[rows]) for side, view in views.items()}
 
 
@@ -29,7 +29,7 @@ def best_ranks(
     candidate_ids: Int64[Tensor, " c"],
     chunk: int = 1024,
 ) -> Int64[Tensor, " q"]:
-    """Rank (1 = top) of each query's best positive: the highest candidate whose id equals the query's.
+    """Find the rank (1 = top) of each query's best positive: the highest candidate whose id equals the query's.
 
     Of equal scores the lower index ranks above. Every query must have a positive.
     Raises ValueError when a score is NaN.
@@ -55,14 +55,15 @@ def best_ranks(
 
 
 def num_positives(query_ids: Int64[Tensor, " q"], candidate_ids: Int64[Tensor, " c"]) -> Int64[Tensor, " q"]:
-    """How many candidates carry each query's id."""
+    """Count the candidates that have each query's id."""
     ids, counts = candidate_ids.unique(return_counts=True)
     at = torch.searchsorted(ids, query_ids).clamp(max=len(ids) - 1)
     return torch.where(ids[at] == query_ids, counts[at], 0)
 
 
 def chance_recall(positives: Int64[Tensor, " q"], num_candidates: int, k: int) -> Float64[Tensor, " q"]:
-    """Exact probability that a random ranking of c has one of p positives in its top k: 1 - C(c-p,k) / C(c,k)."""
+    """Compute the probability that a random ranking of c candidates has one of p positives in its top k:
+    1 - C(c-p,k) / C(c,k)."""
     drawn = torch.arange(min(k, num_candidates))
     left = num_candidates - drawn.double()
     return 1 - ((left - positives[:, None]).clamp(min=0) / left).prod(1)

@@ -16,7 +16,7 @@ _ROUNDING = 1e-5  # of a float32 loss, over the no-information loss: the s.e. of
 
 
 def recovered(loss: float, floor: float, no_information: float) -> float | None:
-    """Share of the learnable nats that the loss has recovered: 0 knows nothing, 1 is the optimum.
+    """Compute the share of the learnable nats that the loss has recovered: 0 knows nothing, 1 is the optimum.
 
     None when there is nothing to recover, the floor being the no-information loss.
     """
@@ -33,7 +33,8 @@ def verdict(
     no_information: float | None,
     total_weight: float,
 ) -> Verdict:
-    """`passed`, `blind` to the information there is, `partial`, or `below floor`, which only a bug reaches.
+    """Judge a loss: `passed`, `blind` to what information there is, `partial`, or `below floor`, which only a bug
+    reaches.
 
     Args:
         loss: mean on fresh validation samples, at the training batch and with sample ids

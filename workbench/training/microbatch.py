@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from workbench.model import Model
-from workbench.types import Batch, View, Views
+from workbench.types import Batch, Side, View, Views
 
-Embedded = dict[str, tuple[Tensor, Tensor]]
+Embedded = dict[Side, tuple[Tensor, Tensor]]
 """{side: (z [n, k, d], valid [n, k])}"""
 
 
@@ -39,7 +39,7 @@ class Embedding(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, inputs: dict[str, Tensor], valid: dict[str, Tensor], sides: Sequence[str]) -> Embedded:
+    def forward(self, inputs: dict[str, Tensor], valid: dict[str, Tensor], sides: Sequence[Side]) -> Embedded:
         return {side: (view.z, view.valid) for side, view in self.model(inputs, valid, sides).items()}
 
 
