@@ -76,6 +76,17 @@ def test_stand_ins_are_the_same_from_any_start_with_any_workers_and_processes(wo
         assert torch.equal(one.inputs["x"], torch.cat([half[step].inputs["x"] for half in halves]))
 
 
+def test_a_stand_in_is_a_random_sample_and_another_one_in_each_epoch() -> None:
+    """A neighbour would come up twice as often as the others, in every epoch."""
+    stand_ins = []
+    for bad in (0, 9, LENGTH - 1):
+        for before, after in zip(batches(set(), 100), batches({bad}, 100), strict=True):
+            stand_ins += [(i - bad) % LENGTH for i in after.ids[before.ids == bad].tolist()]
+    assert len(stand_ins) > 40  # of 20 epochs of 20 of 23 samples
+    assert len(set(stand_ins)) > 10
+    assert max(map(stand_ins.count, stand_ins)) < 10
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_data_that_is_all_bad_is_one_message(workers: int) -> None:
     with pytest.raises(ValueError, match=r"^20 samples in a row cannot be used, as file \d+ \(broken\)"):

@@ -69,6 +69,28 @@ def test_an_epoch_has_no_repeats_and_the_next_one_another_order() -> None:
     assert not np.array_equal(first, second)
 
 
+class Nothing(Numbers):
+    """Every item is zero, so that the noise of its transform is all there is; `own` is what the data set draws."""
+
+    modalities: Mapping[str, Modality] = {
+        "x": Modality("vector", (2,), count=2),
+        "y": Modality("vector", (2,)),
+        "own": Modality("vector", (1,)),
+    }
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        item = torch.zeros(2)
+        return Sample({"x": [item, item], "y": [item], "own": [torch.tensor([rng.random()])]}, index)
+
+
+def test_every_view_of_every_sample_in_every_epoch_has_draws_of_its_own() -> None:
+    nothing = feed(transforms={"x": noisy, "y": noisy, "own": identity})
+    batches = list(islice(nothing.load(Nothing(), 0), 15))  # three epochs
+    for names in (("x", "y"), ("own",)):
+        draws = torch.cat([batch.inputs[name].flatten() for batch in batches for name in names])
+        assert len(draws.unique()) == len(draws) == 15 * 4 * (6 if "x" in names else 1)
+
+
 def test_processes_share_a_batch_in_order() -> None:
     whole = [indices for _, indices in islice(feed().rows(2, 23), 5)]
     shares = [[i for _, i in islice(feed(rank=r, world=2).rows(2, 23), 5)] for r in range(2)]

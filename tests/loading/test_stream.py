@@ -66,6 +66,32 @@ def test_passes_differ_and_the_seed_repeats_them(folder: Path) -> None:
     assert numbers(stream(shards(folder), 12, seed=4)) != one[:48]
 
 
+def noise(_: Any) -> torch.Tensor:
+    return torch.rand(2)
+
+
+def test_every_view_in_every_pass_has_draws_of_its_own(folder: Path) -> None:
+    batches = stream(shards(folder, views=2), 24, transforms={"image": noise, "text": noise})
+    draws = torch.cat([x.flatten() for batch in batches for x in batch.inputs.values()])
+    assert len(draws.unique()) == len(draws) == 24 * 4 * 3 * 2
+
+
+def test_which_caption_is_picked_changes_from_pass_to_pass(tmp_path: Path) -> None:
+    captions = b"caption 0\ncaption 1\ncaption 2"
+    for shard in range(2):
+        members = {
+            f"{n}{end}": content for n in range(8) for end, content in ((".png", picture(n)), (".txt", captions))
+        }
+        write(tmp_path / f"{shard}.tar", members)
+    data = shards(tmp_path, samples=16, captions=1, pick="random")
+    picked: dict[int, set[float]] = {}
+    for batch in stream(data, 24):  # six passes
+        for id, text in zip(batch.ids.tolist(), batch.inputs["text"].flatten().tolist(), strict=True):
+            picked.setdefault(id, set()).add(text)
+    assert len(picked) == 16
+    assert sum(len(texts) > 1 for texts in picked.values()) > 12
+
+
 def test_processes_read_different_tars(folder: Path) -> None:
     halves = [numbers(stream(shards(folder), 5, rank=r, world=2, batch=8)) for r in range(2)]
     assert not set(halves[0]) & set(halves[1])  # 20 of the 24 pairs of each

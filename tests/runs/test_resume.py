@@ -61,16 +61,37 @@ def test_a_finished_run_says_so_and_a_longer_one_goes_on(recipe: Path, tmp_path:
     assert [r["step"] for r in facts(run) if "train/loss" in r] == list(range(1, 96))
 
 
+FREE = ("train.for=8 steps", "log.every=2 steps", "checkpoint.keep=3", "checkpoint.every=5 steps", "eval.every=3 steps")
+REFUSED = {
+    "seed=6": "seed: 5 -> 6",
+    "data.samples=150": "data.samples: 200 -> 150",
+    "model.dim=16": "model.dim: 8 -> 16",
+    "model.encoders.a.dropout=0.2": "model.encoders.a.dropout: 0.1 -> 0.2",
+    "objective=siglip": "objective.name: clip -> siglip",
+    "objective.scale.init=10": r"objective.scale.init: 14.2\d+ -> 10",
+    "train.batch=64": "train.batch: 32 -> 64",
+    "train.microbatch=8": "train.microbatch: 16 -> 8",
+    "train.lr=0.02": "train.lr: 0.01 -> 0.02",
+    "train.warmup=6 steps": "train.warmup: 5 steps -> 6 steps",
+    "train.weight_decay=0.37": r"train.weight_decay: \S+ -> 0.37",
+    "train.betas=[0.8, 0.9]": "train.betas: .* -> .*0.8",
+    "train.clip=0.5": "train.clip: 1.0 -> 0.5",
+    "train.precision=bf16": "train.precision: fp32 -> bf16",
+    "train.compile=true": "train.compile: False -> True",
+}
+
+
 def test_anything_else_that_changes_is_refused_by_name(recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     stopped_at(recipe, run, 7)
-    train(
-        load_recipe(recipe, ("train.for=8 steps", "log.every=2 steps", "checkpoint.keep=3", "eval.every=3 steps")), run
-    )
-    with pytest.raises(RunError, match=r"train.lr: 0.01 -> 0.02(.|\n)*--fresh"):
-        train(load_recipe(recipe, ("train.lr=0.02",)), run)
-    with pytest.raises(RunError, match="seed: 5 -> 6"):
-        train(load_recipe(recipe, ("seed=6",)), run)
+    before = last_files(run)
+    for change, words in REFUSED.items():
+        with pytest.raises(RunError, match=rf"another recipe:(.|\n)*  {words}(.|\n)*--fresh"):
+            train(load_recipe(recipe, (change,)), run)
+    with pytest.raises(RunError, match=r"seed: 5 -> 6\n  train.batch: 32 -> 64"):
+        train(load_recipe(recipe, ("train.batch=64", "seed=6")), run)
+    assert last_files(run) == before
+    assert train(load_recipe(recipe, FREE), run).step == 8
 
 
 def test_fresh_sets_the_old_run_aside(recipe: Path, tmp_path: Path) -> None:

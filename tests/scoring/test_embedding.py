@@ -1,0 +1,66 @@
+"""An evaluation sees the model without dropout, and training goes on as if there had been none."""
+
+from typing import Any
+
+import pytest
+import torch
+from small_engines import MODEL, built, weights
+from torch import Tensor, nn
+
+from workbench.build import Parts
+from workbench.callbacks.evaluation import Evaluation
+from workbench.distributed.processes import Parallel
+
+MASKED = MODEL | {"encoders": {m: {"name": "mlp", "width": 16, "depth": 2, "dropout": 0.4} for m in "abc"}}
+SIDES = ["a", "b", "a+b"]
+
+
+def embed(parts: Parts, n: int = 9) -> dict[str, Tensor]:
+    inputs = {m: torch.randn(n, 3, generator=torch.Generator().manual_seed(i)) for i, m in enumerate("abc")}
+    return {side: view.z for side, view in parts.context(Parallel()).embed(inputs, SIDES).items()}
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_embeddings_have_no_dropout_and_leave_the_mode_as_it_was(training: bool) -> None:
+    parts, _ = built(model=MASKED)
+    parts.model.train(training)
+    once, again = embed(parts), embed(parts)
+    assert {module.training for module in parts.model.modules()} == {training}
+    parts.model.eval()
+    inputs = {m: torch.randn(9, 3, generator=torch.Generator().manual_seed(i))[:, None] for i, m in enumerate("abc")}
+    with torch.no_grad():
+        plain = parts.model(inputs, dict.fromkeys("abc", torch.ones(9, 1, dtype=torch.bool)), SIDES)
+    for side in SIDES:
+        assert torch.equal(once[side], again[side])
+        torch.testing.assert_close(once[side], plain[side].z)
+
+
+def test_the_mode_is_restored_after_an_error() -> None:
+    parts, _ = built(model=MASKED)
+    parts.model.train()
+    parts.model.encoders["b"].register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        embed(parts)
+    assert parts.model.training
+
+
+def test_training_goes_on_as_if_nothing_had_been_evaluated() -> None:
+    """The mode, the dropout and the weights of every step are those of a run without evaluations."""
+    runs: list[tuple[list[float], dict[str, Tensor]]] = []
+    for every in (99, 1):
+        parts, engine = built(model=MASKED, microbatch=8)
+
+        def facts(p: Parts = parts) -> Any:
+            yield "norm", float(sum(z.sum() for z in embed(p).values()))
+
+        engine.callbacks.append(Evaluation(facts, every, None))
+        modes: list[bool] = []
+        dropout = next(m for m in parts.model.encoders["a"].modules() if isinstance(m, nn.Dropout))
+        engine.objective.register_forward_hook(lambda *_, d=dropout, seen=modes: seen.append(d.training))
+        engine.fit()
+        assert modes == [True] * 12
+        values = [record["train/loss"] for record in engine.metrics.records if "train/loss" in record]
+        runs.append((values, weights(parts)))
+    (seldom, mine), (often, theirs) = runs
+    assert seldom == often
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
