@@ -1,8 +1,14 @@
+"""Durations: units become steps, texts read back, an interval of 0 is never."""
+
 import math
 
 import pytest
 
-from workbench.recipe.duration import Span, parse, parse_clock
+from workbench.build import build_engine, build_parts
+from workbench.distributed.processes import Parallel
+from workbench.recipe.duration import NEVER, Span, parse, parse_clock, parse_interval
+from workbench.recipe.schema import load_recipe
+from workbench.training.metrics import Metrics
 
 
 @pytest.mark.parametrize(
@@ -23,9 +29,32 @@ def test_a_number_without_a_unit_says_what_to_write(text: object) -> None:
         parse(text)
 
 
-def test_text_form_reads_back() -> None:
-    span = parse("2.5 epochs")
+@pytest.mark.parametrize("text", ["2.5 epochs", "1e6 samples", "1234567 steps", "0.123456789012 epochs", "3e-7 epochs"])
+def test_text_form_reads_back(text: str) -> None:
+    span = parse(text)
+    assert span.value == float(text.split()[0])
     assert parse(str(span)) == span
+
+
+def test_an_interval_of_nothing_is_never_and_a_tiny_one_every_step() -> None:
+    for text, steps in {
+        "0 epochs": NEVER,
+        "0 steps": NEVER,
+        "0.0 samples": NEVER,
+        "1e-12 epochs": 1,
+        "7 steps": 7,
+    }.items():
+        assert parse_interval(text).steps(batch=256, epoch_steps=20) == steps
+    assert parse("0 steps").steps(batch=256, epoch_steps=20) == 0
+
+
+@pytest.mark.parametrize(("every", "evaluated"), [("0 epochs", [0, 6]), ("0 steps", [0, 6]), ("4 steps", [0, 4, 6])])
+def test_never_leaves_the_first_and_the_last_evaluation(every: str, evaluated: list[int]) -> None:
+    small = ("data.samples=64", "data.held_out=16", "train.batch=32", "train.for=6 steps", "eval.start=true")
+    recipe = load_recipe("synth/clip.yaml", (*small, "eval.synthetic.batches=1", f"eval.every={every}"))
+    metrics = Metrics(None)
+    build_engine(build_parts(recipe), Parallel(), metrics).fit()
+    assert [r["step"] for r in metrics.records if any(name.startswith("eval/") for name in r)] == evaluated
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from workbench.recipe.schema import Init, Recipe, RecipeError, load_recipe, parse_recipe
+from workbench.recipe.schema import InitSection, Recipe, RecipeError, load_recipe, parse_recipe
 from workbench.recipe.yaml_file import recipe_names, shipped_recipes
 
 GOOD = """\
@@ -72,7 +72,7 @@ def test_a_bare_path_to_start_from_takes_further_keys(tmp_path: Path) -> None:
     for recipe in (load_recipe(path, overrides), load_recipe(bare, overrides[1:])):
         assert recipe.model.init is not None
         assert (recipe.model.init.from_, recipe.model.init.checkpoint) == ("runs/one", "best")
-    assert load_recipe(path, (*overrides, "model.init=runs/two")).model.init == Init.model_validate("runs/two")
+    assert load_recipe(path, (*overrides, "model.init=runs/two")).model.init == InitSection.model_validate("runs/two")
 
 
 AUGMENT = "model: {encoders: {a: {name: open_clip, augment: ito}}}", "model.encoders.a.augment"

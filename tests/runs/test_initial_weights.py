@@ -15,7 +15,7 @@ from workbench.build import Parts, build_engine, build_parts
 from workbench.distributed.processes import Parallel
 from workbench.encoders.open_clip import OpenCLIP
 from workbench.errors import RecipeError
-from workbench.recipe.schema import Init, Recipe, parse_recipe
+from workbench.recipe.schema import InitSection, Recipe, parse_recipe
 from workbench.runs.cost import cost
 from workbench.runs.folder import RunError
 from workbench.runs.initial_weights import initialise
@@ -143,7 +143,7 @@ def test_a_checkpoint_of_open_clip_gives_towers_scale_and_bias(tmp_path: Path, s
     path = tmp_path / f"model.{suffix}"
     save_file(reference, path) if suffix == "safetensors" else torch.save({"state_dict": reference}, path)
     parts = build_parts(pictures().model_copy(update={"objective": vectors(objective="siglip").objective}))
-    said = initialise(parts.model, parts.objective, Init.model_validate(str(path)))
+    said = initialise(parts.model, parts.objective, InitSection.model_validate(str(path)))
     after = state(parts)
     for name, x in reference.items():
         part, _, rest = name.partition(".")
@@ -157,7 +157,7 @@ def test_a_checkpoint_of_open_clip_gives_towers_scale_and_bias(tmp_path: Path, s
     assert said[1].endswith("2 tensors (encoders.sum 2)")
     assert said[2].endswith("left over: nothing")
     parts = build_parts(pictures())  # clip has no bias
-    assert initialise(parts.model, parts.objective, Init.model_validate(str(path)))[2].endswith(
+    assert initialise(parts.model, parts.objective, InitSection.model_validate(str(path)))[2].endswith(
         "1 tensors (logit_bias 1)"
     )
 

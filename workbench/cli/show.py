@@ -70,7 +70,8 @@ def _truth(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
     for override in overrides:
         tree = apply_override(tree, {}, override)
     try:
-        return validate("task", tree).build().truth().as_dict()
+        task: Any = validate("task", tree).build()
+        return task.truth().as_dict()
     except ValidationError as error:
         lines = (f"--set {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise RecipeError("\n".join(lines)) from None

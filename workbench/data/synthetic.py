@@ -6,7 +6,7 @@ The trap: what a sample lacks is an input of zeros, as many a real one is: only 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -15,12 +15,15 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from synthetic.theory.presence import draw, seen_of
+from synthetic.theory.task import Task
 from workbench.loading.feed import Feed
-from workbench.recipe.component import Spec, component
+from workbench.recipe.component import Component, Spec
 from workbench.seeds import generator
 from workbench.types import Batch, Items, Modality, Sample, Split
 
 __all__ = ["Synthetic"]
+
+TaskSpec = Annotated[Spec[Task], Component("task")]
 
 
 class Synthetic:
@@ -37,13 +40,12 @@ class Synthetic:
     def __init__(
         self,
         *,
-        task: component("task"),  # type: ignore[valid-type]
+        task: TaskSpec,
         samples: PositiveInt = 5120,
         held_out: PositiveInt = 2000,
     ) -> None:
-        spec: Spec = task
-        self.name, self.samples, self.held_out = spec.name, samples, held_out
-        self.task: Any = spec.build()
+        self.name, self.samples, self.held_out = task.name, samples, held_out
+        self.task = task.build()
         kinds = getattr(self.task, "kinds", {})
         self.modalities = {m: Modality(kinds.get(m, "vector"), tuple(shape)) for m, shape in self.task.shapes.items()}
 

@@ -24,7 +24,7 @@ from torchvision.transforms import v2
 
 from workbench.errors import did_you_mean
 from workbench.loading.crop import RandomCrop
-from workbench.recipe.component import Section, wrong_name
+from workbench.recipe.section import Section, make_error_at
 from workbench.types import Transform
 
 __all__ = ["Augment", "Normalise"]
@@ -73,7 +73,7 @@ class Augment(Section):
             return block
         name = block["name"]
         if not isinstance(name, str) or name not in PRESETS:
-            raise wrong_name(name, f"no augmentation '{name}'{did_you_mean(str(name), PRESETS)}")
+            raise make_error_at(("name",), f"no augmentation '{name}'{did_you_mean(str(name), PRESETS)}", name)
         return PRESETS[name] | {key: item for key, item in block.items() if key != "name"}
 
     @model_validator(mode="after")

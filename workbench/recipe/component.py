@@ -9,6 +9,8 @@ read from the signature. `name` is the file's name, so adding a component is add
 `file.py:Class` takes one from the user's own code. A trailing underscore (`lambda_`) is Python's way of spelling a
 keyword; the recipe writes `lambda`. `**more` hands keywords on to the class that a component inherits from: the recipe
 has those, too, and they are declared and documented there.
+
+The trap: nothing here may import torch, or `wb ls objective` would wait for it.
 """
 
 from __future__ import annotations
@@ -19,25 +21,22 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
-from collections.abc import Iterator
+import traceback
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from types import ModuleType
+from typing import Any, Generic, TypeVar, get_type_hints
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    PlainSerializer,
-    ValidationError,
-    WithJsonSchema,
-    WrapValidator,
-    create_model,
-    model_validator,
-)
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, PydanticUserError, create_model
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from workbench.errors import RecipeError, did_you_mean
+from workbench.recipe.section import Section, make_error, make_error_at
+
+Built = TypeVar("Built", covariant=True)
 
 KINDS = {
     "encoder": "workbench.encoders",
@@ -48,10 +47,21 @@ KINDS = {
     "task": "synthetic",
 }
 """{what a recipe calls it: the package that holds it}"""
+NOUNS = {"fusion": "fusion module", "data": "data set", "eval": "evaluator"}
+"""{kind: what a sentence calls it, where that is another word}"""
+METHODS = {
+    "encoder": ("forward", "transform"),
+    "fusion": ("forward",),
+    "objective": ("forward",),
+    "data": ("batches",),
+    "eval": ("run",),
+    "task": ("sample", "observe", "truth"),
+}
+"""{kind: what a class of one's own must at least have, so that a wrong one is told by name}"""
 
 
 def names(kind: str) -> list[str]:
-    """Components of a kind, found without importing them: listing never pays for torch."""
+    """List the components of a kind without importing them: listing never pays for torch."""
     return sorted(_files(kind))
 
 
@@ -63,105 +73,91 @@ def _files(kind: str) -> dict[str, str]:
 
 
 def summary(kind: str, name: str) -> str:
-    """First line of the documentation of a component's file, read without importing it."""
+    """Read the first line of the documentation of a component's file, without importing it."""
     spec = importlib.util.find_spec(f"{KINDS[kind]}.{_files(kind)[name]}")
     assert spec is not None
     assert spec.origin is not None
-    text = ast.get_docstring(ast.parse(Path(spec.origin).read_text())) or ""
+    text = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
     return text.split("\n\n")[0].replace("\n", " ")
 
 
-@cache
 def load(kind: str, name: str) -> type:
-    """The class behind a name. Raises PydanticCustomError (a ValueError) that names what there is."""
+    """Return the class behind a name. Raises PydanticCustomError (a ValueError) that names what there is."""
     if ":" in name:
-        return _load_from_user(kind, name)
+        return _load_own(kind, name, Path.cwd())
+    return _load_shipped(kind, name)
+
+
+@cache
+def _load_shipped(kind: str, name: str) -> type:
     files = _files(kind)
     if name not in files:
-        raise _error(f"no {kind} named '{name}'{did_you_mean(name, files)}")
+        raise make_error(f"no {kind} named '{name}'{did_you_mean(name, files)}")
     module = importlib.import_module(f"{KINDS[kind]}.{files[name]}")
     (component,) = (getattr(module, public) for public in module.__all__)
     return component
 
 
-def _load_from_user(kind: str, name: str) -> type:
+@cache
+def _load_own(kind: str, name: str, here: Path) -> type:
+    """The user's own class, seen from the folder `here`. What their code raises becomes one message with file and line.
+
+    Loaded once: a class that is loaded again is another class, which no worker process could unpickle.
+    """
     path, _, attribute = name.rpartition(":")
+    if not path or not attribute or (path.startswith(".") and not path.endswith(".py")):
+        raise make_error(f"{kind} '{name}': write file.py:Class, or path.to.module:Class")
     try:
         module = _module_from_file(Path(path)) if path.endswith(".py") else _module_from_path(path)
-    except (ImportError, FileNotFoundError) as error:
-        raise _error(f"{kind} '{name}': cannot import '{path}': {error}") from None
+    except (Exception, SystemExit) as error:
+        raise make_error(f"{kind} '{name}': cannot import '{path}': {_say(error)}") from error
     component = getattr(module, attribute, None)
     if not inspect.isclass(component):
         classes = sorted(n for n, c in vars(module).items() if inspect.isclass(c) and c.__module__ == module.__name__)
-        raise _error(f"{kind} '{name}': '{path}' has no class '{attribute}'{did_you_mean(attribute, classes)}")
+        raise make_error(f"{kind} '{name}': '{path}' has no class '{attribute}'{did_you_mean(attribute, classes)}")
     return component
 
 
-def _module_from_path(path: str) -> Any:
+def _say(error: BaseException) -> str:
+    """An error of the user's code, with the line that raised it where it is in a file of theirs."""
+    if isinstance(error, SyntaxError):
+        return f"{error.msg} ({error.filename}, line {error.lineno})"
+    if isinstance(error, ModuleNotFoundError | FileNotFoundError):
+        return str(error)
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
+
+
+def _module_from_path(path: str) -> ModuleType:
     here = str(Path.cwd())
     if here not in sys.path:  # a console script does not see the current folder, a researcher expects it to
         sys.path.insert(0, here)
     return importlib.import_module(path)
 
 
-def _module_from_file(path: Path) -> Any:
+def _module_from_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path.resolve()}")
-    spec = importlib.util.spec_from_file_location(f"user_{path.stem}", path)
+    whole = path.resolve()
+    # two files of one name are two modules: data workers pickle classes by the name of their module
+    spec = importlib.util.spec_from_file_location(f"user_{path.stem}_{zlib.crc32(str(whole).encode()):08x}", whole)
     assert spec is not None
     assert spec.loader is not None
+    if str(whole.parent) not in sys.path:  # last: what lies beside the file is found, and hides nothing
+        sys.path.append(str(whole.parent))
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # data loader workers pickle classes by module name
-    spec.loader.exec_module(module)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[spec.name]
+        raise
     return module
-
-
-def _error(message: str) -> PydanticCustomError:
-    return PydanticCustomError("component", "{message}", {"message": message})
-
-
-def wrong_name(name: Any, message: str) -> ValidationError:
-    """The error of a block's `name`: its line, as a bare word's, may be in another file than the block's keys."""
-    line = InitErrorDetails(type=_error(message), loc=("name",), input=name)
-    return ValidationError.from_exception_data("name", [line])
-
-
-class Section(BaseModel):
-    """A block of a recipe: immutable, and an unknown key is an error that suggests the right one."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        validate_default=True,
-        arbitrary_types_allowed=True,
-        populate_by_name=True,
-        alias_generator=lambda field: field.rstrip("_"),
-    )
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _suggest_keys(cls, value: Any, handler: Any) -> Any:
-        try:
-            return handler(value)
-        except ValidationError as error:
-            known = [field.alias or name for name, field in cls.model_fields.items()]
-            raise ValidationError.from_exception_data(cls.__name__, relay(error, known)) from None
-
-
-def relay(error: ValidationError, known: list[str] | None = None, at: tuple[str, ...] = ()) -> list[InitErrorDetails]:
-    """The lines of a caught error, to be raised again below key `at`, with a suggestion for a wrong key."""
-    lines = []
-    for line in error.errors():
-        loc, message = line["loc"], line["msg"].removeprefix("Value error, ")
-        if line["type"] == "extra_forbidden" and known is not None and len(loc) == 1:
-            message = f"unknown key '{loc[0]}'{did_you_mean(str(loc[0]), known)}"
-        lines.append(InitErrorDetails(type=_error(message), loc=(*at, *loc), input=line["input"]))
-    return lines
 
 
 @cache
 def schema(component: type) -> type[Section]:
-    """The pydantic model of a component's keyword-only arguments."""
+    """Make the pydantic model of a component's keyword-only arguments. Raises what pydantic does for a wrong type."""
     fields: dict[str, Any] = {}
     for owner in declarers(component):
         hints = get_type_hints(owner.__init__, include_extras=True)
@@ -172,7 +168,7 @@ def schema(component: type) -> type[Section]:
 
 
 def declarers(component: type) -> Iterator[type]:
-    """The classes whose `__init__` declares a component's keywords: its own, and those that get its `**more`."""
+    """Find the classes whose `__init__` declares a component's keywords: its own, and those that get its `**more`."""
     for owner in component.__mro__[:-1]:
         if "__init__" in vars(owner):
             yield owner
@@ -181,8 +177,8 @@ def declarers(component: type) -> Iterator[type]:
 
 
 @dataclass(frozen=True)
-class Spec:
-    """A validated `{name: ..., key: value}` block, ready to build."""
+class Spec(Generic[Built]):
+    """A validated block `{name: ..., key: value}` of a recipe, which can build the component that it describes."""
 
     kind: str
     name: str
@@ -190,52 +186,72 @@ class Spec:
 
     @property
     def is_own(self) -> bool:
-        """Whether it comes from the user's own code, as file.py:Class."""
+        """Whether the class is the user's own, from outside of the workbench."""
         return ":" in self.name
 
-    def build(self, *args: Any) -> Any:
-        """The component itself; `args` are what the build gives, the rest comes from the recipe.
+    def build(self, *args: object) -> Built:
+        """Construct the component: `args` are what the build gives, everything else comes from the recipe.
 
         Raises RecipeError with the component's own words when it refuses them.
         """
         settings = {key: getattr(self.settings, key) for key in type(self.settings).model_fields}
+        component = load(self.kind, self.name)
         try:
-            return load(self.kind, self.name)(*args, **settings)
+            inspect.signature(component).bind(*args, **settings)
+        except TypeError as error:
+            raise RecipeError(f"{self.kind} '{self.name}': its class cannot be built so: {error}") from None
+        try:
+            return component(*args, **settings)
         except ValueError as error:
             raise RecipeError(f"{self.kind} '{self.name}': {error}") from error
 
-    def as_dict(self) -> dict[str, Any]:
-        return {"name": self.name, **self.settings.model_dump(mode="json", by_alias=True)}
+    def as_dict(self) -> dict[str, object]:
+        """The block with every default written out, and the file of a class of one's own as an absolute path."""
+        path, _, attribute = self.name.rpartition(":")
+        name = f"{Path(path).resolve()}:{attribute}" if path.endswith(".py") else self.name
+        return {"name": name, **self.settings.model_dump(mode="json", by_alias=True)}
 
 
-def validate(kind: str, value: Any, default_name: str | None = None) -> Spec:
-    """`mlp` or `{name: mlp, width: 64}` -> Spec. Raises pydantic errors with the key inside the block."""
+def validate(kind: str, value: object, default_name: str | None = None) -> Spec[object]:
+    """Read `mlp` or `{name: mlp, width: 64}`. Raises pydantic errors with the key inside of the block."""
     if isinstance(value, Spec):
         return value
     if isinstance(value, str):
         value = {"name": value}
-    if value is None and default_name:  # `retrieval:` alone is an evaluator with its defaults
-        value = {}
-    if not isinstance(value, dict):
-        raise _error(
-            f"expected the name of a component of kind '{kind}' or a block with a name{did_you_mean('', names(kind))}"
-        )
+    if not isinstance(value, Mapping):
+        noun = NOUNS.get(kind, kind)
+        raise make_error(f"expected the name of one {noun}, or a block with a name{did_you_mean('', names(kind))}")
     name = value.get("name", default_name)
     if not isinstance(name, str):
-        raise _error(f"this block needs a name{did_you_mean('', names(kind))}")
+        raise make_error(f"this block needs a name{did_you_mean('', names(kind))}")
     settings = {key: item for key, item in value.items() if key != "name"}
     try:
-        found = load(kind, name)
+        component = load(kind, name)
+        absent = [method for method in METHODS[kind] if not callable(getattr(component, method, None))]
+        if absent:
+            raise make_error(f"{kind} '{name}': the class has no method '{absent[0]}', so it is no {kind}")
+        found = schema(component)
     except PydanticCustomError as error:
-        raise wrong_name(name, error.message()) from None
-    return Spec(kind, name, schema(found).model_validate(settings))
+        # the line of `name`, as of a bare word, may be in another file than the block's keys
+        raise make_error_at(("name",), error.message(), name) from None
+    except (ValueError, TypeError, NameError, PydanticUserError) as error:
+        raise make_error_at(("name",), f"the arguments of its class cannot be checked: {error}", name) from error
+    return Spec(kind, name, found.model_validate(settings))
 
 
-def component(kind: str, *, optional: bool = False) -> Any:
-    """Annotation of a recipe field (or of another component's argument) that names a component of `kind`."""
+@dataclass(frozen=True)
+class Component:
+    """What marks a recipe field that names a component: `Annotated[Spec[Encoder], Component("encoder")]`."""
 
-    def read(value: Any, _: Any) -> Spec | None:
-        return None if optional and value is None else validate(kind, value)
+    kind: str
 
-    write = PlainSerializer(lambda spec: spec and spec.as_dict())
-    return Annotated[Any, WrapValidator(read), write, WithJsonSchema({"type": kind})]  # the type that `wb show` prints
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        write = core_schema.plain_serializer_function_ser_schema(Spec.as_dict)
+        return core_schema.no_info_plain_validator_function(self.read, serialization=write)
+
+    def __get_pydantic_json_schema__(self, found: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, object]:
+        return {"type": self.kind}  # what `wb show` prints as the type
+
+    def read(self, value: object) -> Spec[object]:
+        """Validate a field's value. Raises pydantic errors."""
+        return validate(self.kind, value)

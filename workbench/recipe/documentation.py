@@ -1,4 +1,4 @@
-"""What a component says about itself: its docstring, and its keywords with types, defaults and descriptions.
+"""Reads what a component says about itself: its docstring, and its keywords with types, defaults and descriptions.
 
 A keyword is documented where it lives, in the `Args:` of the class; everything that prints documentation reads it here.
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 import inspect
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import TypedDict, cast
 
 from workbench.recipe.component import declarers, load, schema
+from workbench.recipe.yaml_file import Tree
+from workbench.recipe.yaml_text import write_yaml
 
 REQUIRED = "required"
 
@@ -30,20 +30,40 @@ NAMES = {"integer": "int", "number": "float", "string": "text", "boolean": "true
 BOUNDS = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
 
 
+JsonSchema = TypedDict(
+    "JsonSchema",
+    {
+        "$ref": str,
+        "$defs": dict[str, "JsonSchema"],
+        "properties": dict[str, "JsonSchema"],
+        "anyOf": list["JsonSchema"],
+        "prefixItems": list["JsonSchema"],
+        "items": "JsonSchema",
+        "const": object,
+        "enum": list[object],
+        "type": str,
+        "default": object,
+        "description": str,
+    },
+    total=False,
+)
+"""the words of a JSON schema that pydantic writes for the arguments of components"""
+
+
 @dataclass(frozen=True)
 class Keyword:
     """One key of a block."""
 
     name: str
     type: str
-    default: Any
+    default: object
     """a plain value, or REQUIRED"""
     description: str
 
 
 @dataclass(frozen=True)
 class Block:
-    """What may be written in a block of a recipe."""
+    """The text about a block of a recipe, and the keys that may be written in it."""
 
     text: str
     keywords: list[Keyword]
@@ -51,34 +71,37 @@ class Block:
 
 @dataclass(frozen=True)
 class Documentation:
-    """A component, from its source."""
+    """A component as its source describes it."""
 
     kind: str
     name: str
     file: str
     block: Block
     inner: dict[str, Block]
-    """blocks that its keywords take, by the name of their type"""
+    """{name of a type: the block that keywords of this type take}"""
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"example": self.example()}
+    def as_dict(self) -> Tree:
+        return {**asdict(self), "example": self.example()}
 
     def example(self) -> str:
-        """The component in a recipe, every default written out; what must be given is in angle brackets."""
+        """Write the component as a recipe has it, with every default; what must be given is in angle brackets."""
         values = {k.name: f"<{k.type}>" if k.default == REQUIRED else k.default for k in self.block.keywords}
         places = PLACES[self.kind]
-        tree: dict[str, Any] = {"name": self.name} | values
+        tree: Tree = {"name": self.name} | values
         if self.kind == "eval" and ":" not in self.name:  # the key names it
             tree, places = values, (*places, self.name)
         for key in reversed(places):
             tree = {key: tree}
-        return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+        return write_yaml(tree, width=100, flow=None)
 
 
 def document(kind: str, name: str) -> Documentation:
-    """Documentation of a component, or of the user's `path.to.module:Class`. Raises ValueError when there is none."""
+    """Read the documentation of a component, or of the user's `path.to.module:Class`.
+
+    Raises ValueError when there is no such component.
+    """
     component = load(kind, name)
-    found = schema(component).model_json_schema(by_alias=True)
+    found = cast(JsonSchema, schema(component).model_json_schema(by_alias=True))
     inner = {name: _block(block, block.get("description", "")) for name, block in found.get("$defs", {}).items()}
     file = Path(inspect.getfile(component)).resolve()
     here = Path.cwd()
@@ -87,7 +110,7 @@ def document(kind: str, name: str) -> Documentation:
     return Documentation(kind, name, str(shown), _block(found, *docs), inner)
 
 
-def _block(found: dict[str, Any], doc: str, *inherited: str) -> Block:
+def _block(found: JsonSchema, doc: str, *inherited: str) -> Block:
     """The block of a JSON schema, described by `doc`, and by `inherited` where that says nothing of a keyword."""
     text, descriptions = split_docstring(doc)
     for further in inherited:
@@ -100,7 +123,7 @@ def _block(found: dict[str, Any], doc: str, *inherited: str) -> Block:
 
 
 def split_docstring(doc: str) -> tuple[str, dict[str, str]]:
-    """(the text without its `Args:` section, {argument: description})."""
+    """Return the text without its `Args:` section, and {argument: description}."""
     text: list[str] = []
     descriptions: dict[str, str] = {}
     inside, last = False, ""
@@ -118,8 +141,8 @@ def split_docstring(doc: str) -> tuple[str, dict[str, str]]:
     return "\n".join(text).strip(), descriptions
 
 
-def spell(found: dict[str, Any]) -> str:
-    """A type of a JSON schema in a few words: `float > 0`, `zip | all`, `list of Term`."""
+def spell(found: JsonSchema) -> str:
+    """Say a type of a JSON schema in a few words: `float > 0`, `zip | all`, `list of Term`."""
     if "$ref" in found:
         return found["$ref"].rpartition("/")[2]
     if "const" in found or "enum" in found:

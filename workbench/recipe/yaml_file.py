@@ -1,4 +1,4 @@
-"""Recipe files: YAML with line numbers, `extends`, and `--set`, into one plain tree.
+"""Recipe files: `extends`, `--set` and where each key was written, into one plain tree.
 
 The trap: an error in a block that a parent wrote must point into the parent's file, and `--set` has no line at all; so
 each key remembers where it was written last, and a bare word remembers it for the key that it is short for.
@@ -6,24 +6,34 @@ each key remembers where it was written last, and a bare word remembers it for t
 
 from __future__ import annotations
 
+import codecs
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from workbench.errors import RecipeError
+from workbench.errors import RecipeError, did_you_mean
+from workbench.recipe.yaml_text import Lines, parse_yaml
+from workbench.recipe.yaml_text import Path as Keys
 
 SHIPPED = Path(__file__).parents[1] / "_recipes"
 """recipes inside the wheel; a source checkout keeps them in recipes/ beside the package"""
-SHORT: dict[tuple[str, ...], str] = {("model", "init"): "from"}
+SHORT: dict[Keys, str] = {("model", "init"): "from"}
 """what a bare word stands for in the place of a block: here, and elsewhere the block's `name`"""
-Lines = dict[tuple, str]
-"""{path of a key: where it was written}"""
+MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+"""{first bytes of a file: its encoding}; without such a mark it is UTF-8"""
+CODE = re.compile(r"(?P<file>[^:\n]+\.py):(?P<name>\w+)")
+"""a class in a file of the user's own"""
+ASIDE = "x-"
+"""how a key of the file itself begins that is not read: a place for anchors that blocks merge, as `<<: *towers`"""
+LARGEST = 2**18
+"""bytes of a recipe file"""
+
+Tree = dict[str, object]
+"""a recipe as YAML has it: dicts, lists, texts, numbers, booleans, None"""
 
 
-def read_tree(path: str | Path, overrides: tuple[str, ...] = ()) -> tuple[dict[str, Any], Lines]:
-    """`path` merged over its parents, then `key=value` overrides. Raises RecipeError."""
+def read_tree(path: str | Path, overrides: tuple[str, ...] = ()) -> tuple[Tree, Lines]:
+    """Read a recipe with its parents, then apply `key=value` overrides. Raises RecipeError."""
     tree, lines = _read(find_recipe(path), ())
     for override in overrides:
         tree = apply_override(tree, lines, override)
@@ -31,92 +41,149 @@ def read_tree(path: str | Path, overrides: tuple[str, ...] = ()) -> tuple[dict[s
 
 
 def find_recipe(path: str | Path) -> Path:
-    """The file itself, or a shipped recipe of that name. Raises RecipeError naming what is shipped."""
-    path, shipped = Path(path), shipped_recipes()
-    for candidate in (path, shipped / path, shipped / f"{path}.yaml", shipped / Path(*path.parts[1:])):
-        if candidate.is_file():
+    """Return the file itself, or the shipped recipe of that name. Raises RecipeError naming what is shipped."""
+    path = Path(path)
+    for candidate in (path, *_shipped_of_name(path)):
+        if _is_file(candidate):
             return candidate
-    raise RecipeError(f"{path}: no such recipe (shipped: {', '.join(recipe_names())})")
+    raise RecipeError(f"{path}: no such recipe{did_you_mean(str(path), recipe_names())}")
 
 
 def shipped_recipes() -> Path:
-    """Folder of the recipes that come with the program."""
+    """Return the folder of the recipes that come with the program."""
     return SHIPPED if SHIPPED.is_dir() else Path(__file__).parents[2] / "recipes"
 
 
 def recipe_names() -> list[str]:
-    """Shipped recipes, as paths below `shipped_recipes()`; parents in _base are not runnable by themselves."""
+    """List shipped recipes as paths below `shipped_recipes()`; parents in _base cannot be trained by themselves."""
     shipped = shipped_recipes()
     return [str(p.relative_to(shipped)) for p in sorted(shipped.rglob("*.yaml")) if "_base" not in p.parts]
 
 
-def _read(path: Path, children: tuple[Path, ...]) -> tuple[dict[str, Any], Lines]:
-    """A file merged over its parents, and where each key was written."""
-    if path in children:
-        raise RecipeError(f"{path}: extends itself through {' -> '.join(map(str, children))}")
-    tree, lines = _parse_yaml(path)
-    parent = tree.pop("extends", None)
-    if parent is None:
+def _shipped_of_name(path: Path) -> tuple[Path, ...]:
+    """Where a shipped recipe of this name may lie: `emoji_ito`, `emoji_ito.yaml` and `recipes/emoji_ito.yaml` work."""
+    shipped = shipped_recipes()
+    return shipped / path, shipped / f"{path}.yaml", shipped / Path(*path.parts[1:])
+
+
+def _is_file(path: Path) -> bool:
+    """False also for what cannot be the name of a file, and for what may not be looked at."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _read(path: Path, children: tuple[Path, ...]) -> tuple[Tree, Lines]:
+    """Read a file and merge it over its parents; also return where each key was written."""
+    tree, lines = _parse_file(path)
+    if "extends" not in tree:
         return tree, lines
-    target = path.parent / str(parent)
-    if not target.is_file():
-        raise RecipeError(f"{lines[('extends',)]}: extends: no such file: {target}")
-    base, base_lines = _read(target, (*children, path))
+    parent = tree.pop("extends")
+    where = lines[("extends",)]
+    if not isinstance(parent, str) or not parent.strip():
+        raise RecipeError(f"{where}: extends: write the path of one recipe, or the name of a shipped one")
+    base, base_lines = _read(_find_parent(parent, (*children, path), where), (*children, path))
     return merge(base, tree), base_lines | lines
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads `3e-4` as text; people mean a number."""
+def _find_parent(name: str, children: tuple[Path, ...], where: str) -> Path:
+    """The recipe that the last of `children` extends: a file beside it, an absolute path, or a shipped recipe.
+
+    A file may extend the shipped recipe of its own name, so files that are being read already are passed over.
+    """
+    path = Path(name).expanduser() if name.startswith("~/") else Path(name)
+    own = {child.resolve() for child in children}
+    found = [p for p in (children[-1].parent / path, *_shipped_of_name(path)) if _is_file(p)]
+    new = [p for p in found if p.resolve() not in own]
+    if new:
+        return new[0]
+    if found:
+        raise RecipeError(f"{where}: extends itself through {' -> '.join(map(str, (*children, found[0])))}")
+    raise RecipeError(
+        f"{where}: extends: no such file: {children[-1].parent / path}, and no shipped recipe of that name"
+        + did_you_mean(name, recipe_names())
+    )
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def _parse_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
-    lines: Lines = {}
-    loader = _Loader(path.read_text(encoding="utf-8"))
-
-    def walk(node: yaml.Node, at: tuple) -> Any:
-        if isinstance(node, yaml.MappingNode):
-            tree: dict[str, Any] = {}
-            for key, item in node.value:
-                here = f"{path}:{key.start_mark.line + 1}"
-                if key.value in tree:
-                    raise RecipeError(f"{here}: duplicate key '{key.value}': remove one of the two")
-                note(lines, (*at, key.value), item.value, here)
-                tree[key.value] = walk(item, (*at, key.value))
-            return tree
-        if isinstance(node, yaml.SequenceNode):
-            return [walk(item, (*at, i)) for i, item in enumerate(node.value)]
-        return loader.construct_object(node)
-
-    try:
-        node = loader.get_single_node()
-        tree = {} if node is None else walk(node, ())
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise RecipeError(
-            f"{path}:{mark.line + 1 if mark else 1}: not YAML: {getattr(error, 'problem', error)}"
-        ) from None
+def _parse_file(path: Path) -> tuple[Tree, Lines]:
+    """A file's own keys, without its parents'. Raises RecipeError with file and line."""
+    parsed = parse_yaml(_read_text(path), lambda line: f"{path}:{line}")
+    tree = {} if parsed.value is None else parsed.value
     if not isinstance(tree, dict):
-        raise RecipeError(f"{path}:1: a recipe is a mapping of keys, not {type(tree).__name__}")
-    return tree, lines
+        raise RecipeError(f"{path}:1: a recipe is a mapping of keys, not a {_kind(tree)}: begin with `name: NAME`")
+    for at in parsed.blank:
+        _fill_evaluator(tree, at)
+    tree = {key: _find_code(item, path.parent) for key, item in tree.items() if not key.startswith(ASIDE)}
+    return tree, {(): str(path)} | parsed.lines | _lines_of_words(tree, parsed.lines, ())
 
 
-def note(lines: Lines, at: tuple, value: Any, where: str) -> None:
+def _find_code(value: object, folder: Path) -> object:
+    """The same tree; a `file.py:Class` beside the recipe that the current folder lacks has its whole path in it."""
+    if isinstance(value, dict):
+        return {key: _find_code(item, folder) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_find_code(item, folder) for item in value]
+    if isinstance(value, str) and (match := CODE.fullmatch(value)):
+        file = folder / match["file"]
+        return f"{file.resolve()}:{match['name']}" if not _is_file(Path(match["file"])) and _is_file(file) else value
+    return value
+
+
+def _lines_of_words(value: object, lines: Lines, at: Keys) -> Lines:
+    """Where the keys stand that bare words are short for: `objective: ito` says objective.name."""
+    found: Lines = {}
+    if isinstance(value, str) and at in lines:
+        found[(*at, SHORT.get(at, "name"))] = lines[at]
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ()):
+        found |= _lines_of_words(item, lines, (*at, key))
+    return found
+
+
+def _read_text(path: Path) -> str:
+    """Raises RecipeError for a file that cannot be read, is no text, or is far too large to be a recipe."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(content) > LARGEST:
+        raise RecipeError(f"{path}: more than {LARGEST:,} bytes: this is another file, a recipe has a few lines")
+    encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise RecipeError(
+            f"{path}:{line}: not {encoding.upper()} (byte 0x{content[error.start]:02x}): save the file as UTF-8"
+        ) from None
+
+
+def _kind(value: object) -> str:
+    return {list: "list", str: "text"}.get(type(value), "number")
+
+
+def _fill_evaluator(tree: Tree, at: Keys) -> None:
+    """`retrieval:` alone below `eval` is an evaluator with its defaults; an explicit null drops an inherited one."""
+    if len(at) == 2 and at[0] == "eval":
+        block = tree["eval"]
+        assert isinstance(block, dict)
+        block[at[1]] = {}
+
+
+def remember_lines(lines: Lines, at: Keys, value: object, where: str) -> None:
     """Remember where a key was written, with the keys of its block or the one that a bare word is short for."""
     lines[at] = where
     if isinstance(value, str):
         value = {SHORT.get(at, "name"): None}
     if isinstance(value, dict):
         for key, item in value.items():
-            note(lines, (*at, key), item, where)
+            remember_lines(lines, (*at, key), item, where)
 
 
-def merge(base: dict[str, Any], over: dict[str, Any], at: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Deep merge; a block with another `name` replaces its parent's whole, since its keys belong to another class.
+def merge(base: Mapping[str, object], over: Mapping[str, object], at: tuple[str, ...] = ()) -> Tree:
+    """Merge `over` into `base`, block by block; a block with another `name` replaces its parent's whole, since its keys
+    belong to another class. A null drops an evaluator of the base.
 
     `at` is the path of keys to both. A bare word in the base is the block that it is short for.
     """
@@ -127,21 +194,52 @@ def merge(base: dict[str, Any], over: dict[str, Any], at: tuple[str, ...] = ()) 
             old = {SHORT.get((*at, key), "name"): old}
         if isinstance(item, dict) and isinstance(old, dict) and item.get("name", old.get("name")) == old.get("name"):
             merged[key] = merge(old, item, (*at, key))
+        elif item is None and at == ("eval",) and key in merged:
+            del merged[key]
         else:
             merged[key] = item
     return merged
 
 
-def apply_override(tree: dict[str, Any], lines: Lines, override: str) -> dict[str, Any]:
+def block(tree: Mapping[str, object], *keys: str) -> Tree:
+    """Return the block below these keys; an empty one where there is none."""
+    for key in keys:
+        inner = tree.get(key)
+        tree = inner if isinstance(inner, dict) else {}
+    return dict(tree)
+
+
+def apply_override(tree: Mapping[str, object], lines: Lines, override: str) -> Tree:
+    """Merge one `key=value` of the command line into a tree. Raises RecipeError."""
     key, equals, text = override.partition("=")
-    if not equals or not key:
+    path = tuple(part.strip() for part in key.split("."))
+    if not equals or not all(path):
         raise RecipeError(f"--set {override}: write key=value, as in --set train.lr=1e-3")
+    value: object = _read_value(text, f"--set {override}")
+    added: Tree = {path[-1]: value}
+    for part in reversed(path[:-1]):
+        added = {part: added}
+    if not text.strip():
+        _fill_evaluator(added, path)
+    remember_lines(lines, path, value, f"--set {override}")
+    return merge(tree, added)
+
+
+def _read_value(text: str, where: str) -> object:
+    """The value behind `=`: YAML, or the text as it stands where it cannot be meant as YAML.
+
+    A shell user writes *.tar, {0..3}.tar, | and #; a block or a list with a mistake in it stays a mistake.
+    """
+    bare = text.strip()
+    sign = len(bare) == 1 and not bare.isalnum() and bare != "~"
+    braces = bare.startswith("{") and ":" not in bare and bare != "{}"
+    comment = bare.startswith("#") or (" #" in bare and bare[0] not in "\"'[{")
+    if sign or braces or comment or (text and not bare) or bare.startswith("&"):
+        return bare or text
     try:
-        value = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError:
-        raise RecipeError(f"--set {override}: the value is not YAML; quote it") from None
-    path = tuple(key.split("."))
-    note(lines, path, value, f"--set {override}")
-    for part in reversed(path):
-        value = {part: value}
-    return merge(tree, value)
+        return parse_yaml(text, lambda _: where).value
+    except RecipeError:
+        unfinished = any(bare.count(a) != bare.count(b) for a, b in ("[]", "{}"))
+        if bare[0] in "\"'" or (bare[0] in "[{" and (unfinished or bare[-1] in "]}" or ": " in bare)):
+            raise
+        return bare

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from workbench.distributed.sharding import placed
 from workbench.errors import did_you_mean
 from workbench.model import Model
-from workbench.recipe.schema import Init
+from workbench.recipe.schema import InitSection
 from workbench.runs.folder import RunError, find_checkpoint
 from workbench.training import checkpoint
 
@@ -28,7 +28,7 @@ SCALES = {"log_scales.shared": "logit_scale", "log_scale": "logit_scale", "bias"
 """{an objective's name: open_clip's}; both keep the logarithm of the scale"""
 
 
-def initialise(model: Model, objective: nn.Module, init: Init) -> list[str]:
+def initialise(model: Model, objective: nn.Module, init: InitSection) -> list[str]:
     """Load what fits by name; returns a line each on what was loaded, what was not found and what was left over.
 
     Raises RunError where there is no such source, ValueError where its shapes differ or nothing of the model is in it.
@@ -51,7 +51,7 @@ def initialise(model: Model, objective: nn.Module, init: Init) -> list[str]:
     ]
 
 
-def _read(model: Model, objective: nn.Module, init: Init) -> tuple[str, Weights]:
+def _read(model: Model, objective: nn.Module, init: InitSection) -> tuple[str, Weights]:
     """(what it is called, its tensors under our names)."""
     path = Path(init.from_)
     if path.is_file():

@@ -16,7 +16,7 @@ from workbench.callbacks.checkpointing import Checkpointing
 from workbench.distributed.processes import Parallel
 from workbench.engine import Callback, Engine
 from workbench.errors import GO_ON
-from workbench.recipe.schema import Init, Recipe
+from workbench.recipe.schema import InitSection, Recipe
 from workbench.runs.folder import Run, RunError
 from workbench.runs.initial_weights import initialise
 from workbench.training import checkpoint
@@ -87,7 +87,7 @@ def _train(
     return Outcome(run.path, engine.step, engine.steps, engine.finished, already, records, engine.best)
 
 
-def _resume(engine: Engine, run: Run, init: Init | None, say: Callable[[str], None]) -> None:
+def _resume(engine: Engine, run: Run, init: InitSection | None, say: Callable[[str], None]) -> None:
     """Go on from the newest whole checkpoint; without any, start from `model.init`."""
     found = checkpoint.newest(run.checkpoints) if engine.parallel.rank == 0 else None
     path, complaints = engine.parallel.gather_objects(found, "the search for a checkpoint")[0]

@@ -12,9 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from synthetic.theory.truth import Truth
 from workbench.build import build_parts
+from workbench.data.synthetic import Synthetic
 from workbench.recipe.schema import Recipe, parse_recipe
-from workbench.recipe.yaml_file import apply_override, merge, note, read_tree, shipped_recipes
+from workbench.recipe.yaml_file import Tree, apply_override, block, merge, read_tree, remember_lines, shipped_recipes
 from workbench.scoring.verdict import verdict
 from workbench.studies.side_by_side import Job, Trained, train_all
 from workbench.types import Modality
@@ -45,14 +47,16 @@ class Result:
         return asdict(self)
 
 
-def recipe_of(task: dict[str, Any], objective: str, seed: int, overrides: tuple[str, ...] = ()) -> Recipe:
-    """The recipe of one run: the objective's shipped one (or the common parent), on this task. Raises RecipeError."""
+def recipe_of(task: Tree, objective: str, seed: int, overrides: tuple[str, ...] = ()) -> Recipe:
+    """Make the recipe of one run: the objective's shipped one (or the common parent), on this task.
+
+    Raises RecipeError.
+    """
     own = shipped_recipes() / "synth" / f"{objective}.yaml"
     parent, lines = read_tree(own if own.is_file() else shipped_recipes() / "_base" / "synth.yaml")
-    tree: dict[str, Any] = {"objective": objective, **parent, "seed": seed}
-    tree["data"]["task"] = task
-    note(lines, ("objective",), objective, f"--objective {objective}")
-    note(lines, ("data", "task"), task, f"--task {task['name']}")
+    tree = {"objective": objective, **parent, "seed": seed, "data": block(parent, "data") | {"task": task}}
+    remember_lines(lines, ("objective",), objective, f"--objective {objective}")
+    remember_lines(lines, ("data", "task"), task, f"--task {task['name']}")
     for override in overrides:
         if override.startswith("data."):  # the task has to be known before its encoders are
             tree = apply_override(tree, lines, override)
@@ -62,16 +66,16 @@ def recipe_of(task: dict[str, Any], objective: str, seed: int, overrides: tuple[
     return parse_recipe(tree, lines)
 
 
-def _with_encoders(tree: dict[str, Any], modalities: Mapping[str, Modality], objective: str) -> dict[str, Any]:
+def _with_encoders(tree: Tree, modalities: Mapping[str, Modality], objective: str) -> Tree:
     """The recipe with an encoder for each of the task's modalities: the one of that name, else by its kind."""
-    named: dict[str, Any] = tree["model"]["encoders"]
+    named = block(tree, "model", "encoders")
     base, own = shipped_recipes() / "_base" / "towers.yaml", shipped_recipes() / "_base" / f"towers_{objective}.yaml"
     towers, _ = read_tree(own if own.is_file() else base)
-    by_kind = towers["model"].pop("encoders") | {"vector": next(iter(named.values()))}
+    by_kind = block(towers, "model", "encoders") | {"vector": next(iter(named.values()))}
     if any(modality.kind != "vector" for modality in modalities.values()):
         tree = merge(tree, towers)
     encoders = {name: named.get(name, by_kind[modality.kind]) for name, modality in modalities.items()}
-    return {**tree, "model": {**tree["model"], "encoders": encoders}}
+    return tree | {"model": block(tree, "model") | {"encoders": encoders}}
 
 
 def default(task: str, overrides: tuple[str, ...] = ()) -> tuple[str, ...]:
@@ -79,9 +83,11 @@ def default(task: str, overrides: tuple[str, ...] = ()) -> tuple[str, ...]:
     return DEFAULT if len(recipe_of({"name": task}, "clip", 0, overrides).model.encoders) > 2 else DEFAULT_OF_TWO
 
 
-def truth(recipe: Recipe) -> Any:
+def truth(recipe: Recipe) -> Truth:
     """The exact truth of a recipe's task, at its training batch."""
-    return recipe.data.settings.task.build().truth(recipe.train.batch)
+    data = recipe.data.build()
+    assert isinstance(data, Synthetic)
+    return data.task.truth(recipe.train.batch)
 
 
 def check(recipe: Recipe) -> None:
