@@ -226,17 +226,23 @@ def validate(kind: str, value: object, default_name: str | None = None) -> Spec[
         raise make_error(f"this block needs a name{did_you_mean('', names(kind))}")
     settings = {key: item for key, item in value.items() if key != "name"}
     try:
-        component = load(kind, name)
-        absent = [method for method in METHODS[kind] if not callable(getattr(component, method, None))]
-        if absent:
-            raise make_error(f"{kind} '{name}': the class has no method '{absent[0]}', so it is no {kind}")
-        found = schema(component)
+        found = schema(load(kind, name))
     except PydanticCustomError as error:
         # the line of `name`, as of a bare word, may be in another file than the block's keys
         raise make_error_at(("name",), error.message(), name) from None
     except (ValueError, TypeError, NameError, PydanticUserError) as error:
         raise make_error_at(("name",), f"the arguments of its class cannot be checked: {error}", name) from error
     return Spec(kind, name, found.model_validate(settings))
+
+
+def refuse_other_class(spec: Spec[object]) -> Spec[object]:
+    """Return the block as it is; raises pydantic errors for a class of one's own that lacks what its kind must have."""
+    component = load(spec.kind, spec.name)
+    absent = [method for method in METHODS[spec.kind] if not callable(getattr(component, method, None))]
+    if absent:
+        said = f"{spec.kind} '{spec.name}': the class has no method '{absent[0]}', so it is no {spec.kind}"
+        raise make_error_at(("name",), said, spec.name)
+    return spec
 
 
 @dataclass(frozen=True)
@@ -254,4 +260,4 @@ class Component:
 
     def read(self, value: object) -> Spec[object]:
         """Validate a field's value. Raises pydantic errors."""
-        return validate(self.kind, value)
+        return refuse_other_class(validate(self.kind, value))

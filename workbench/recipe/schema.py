@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from workbench.errors import RecipeError, did_you_mean
-from workbench.recipe.component import Component, Spec, names, validate
+from workbench.recipe.component import Component, Spec, names, refuse_other_class, validate
 from workbench.recipe.duration import Duration, Every, Timeout, parse, parse_clock, parse_interval
 from workbench.recipe.section import Section, make_error, reraise_below
 from workbench.recipe.yaml_file import Tree, read_tree
@@ -169,7 +169,7 @@ def _read_evaluator(key: str, value: object) -> Spec[object]:
     if not named and key not in names("eval") and not (isinstance(value, dict) and "name" in value):
         known = [*(field for field in EvalSection.model_fields if field != "evaluators"), *names("eval")]
         raise make_error(f"unknown key '{key}', and no evaluator of this name{did_you_mean(key, known)}")
-    return validate("eval", value, default_name=key)
+    return refuse_other_class(validate("eval", value, default_name=key))
 
 
 class CheckpointSection(Section):
