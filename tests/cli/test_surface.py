@@ -13,7 +13,7 @@ SURFACE = {
     | {"--tasks", "--rendered", "--csv", "--plot"},  # of the matrix
     "pretrain": {"recipe", "--set", "--run", "--nproc", "--fresh", "--dry", "--profile", "--json"},
     "eval": {"run", "--suite", "--checkpoint", "--set", "--json"},
-    "check": {"recipes", "--set", "--json"},
+    "check": {"recipes", "--set", "--deep", "--json"},
     "ls": {"kind", "--dir", "--json"},
     "show": {"kind", "name", "--set", "--json"},
     "data build": {"name", "--out", "--sources", "--json"},
