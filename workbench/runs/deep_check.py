@@ -28,7 +28,7 @@ from workbench.engine import Engine
 from workbench.recipe.schema import Recipe, parse_recipe
 from workbench.seeds import seed_torch
 from workbench.training.metrics import Metrics
-from workbench.types import Batch
+from workbench.types import Batch, Side
 
 ROWS = 16
 """samples in the batch that is compared, at most"""
@@ -49,7 +49,7 @@ REMEDIES = {
 """{check: what is mostly wrong when it fails}"""
 
 
-Embeddings = dict[str, Tensor]
+Embeddings = dict[Side, Tensor]
 """{side: unit rows [b, k, d], 0 where there is none}"""
 
 
@@ -158,7 +158,7 @@ def _embed(engine: Engine, batch: Batch, seed: int = 0) -> Embeddings:
     """{side: unit rows} of a batch, without gradient."""
     seed_torch(seed)
     with torch.no_grad():
-        views = engine.model(batch.inputs, batch.valid, [str(side) for side in engine.objective.sides(0)])
+        views = engine.model(batch.inputs, batch.valid, engine.objective.sides(0))
     return {side: view.z * view.valid[..., None] for side, view in views.items()}
 
 
