@@ -148,7 +148,7 @@ def test_a_try_leaves_no_trace() -> None:
 @pytest.mark.parametrize("mixes", [True, False])
 def test_a_fusion_is_tried_out(mixes: bool) -> None:
     class Sum(Fusion):
-        def forward(self, side: str, features: Any, present: Any = None) -> Tensor:
+        def forward(self, side: Side, features: Any, present: Any = None) -> Tensor:
             z = sum(f.pooled for f in features.values())
             return z - z.mean(0) if mixes else z
 
@@ -175,7 +175,7 @@ def test_every_shipped_fusion_is_a_map_of_single_samples(settings: Any) -> None:
 
     def fuse(rows: list[int]) -> Tensor:
         features = {m: Features(z[rows], h[rows], t[rows], mask=mask[rows]) for m, (z, h, t, mask) in whole.items()}
-        return fusion(str(side), features, {m: p[rows] for m, p in present.items()})
+        return fusion(side, features, {m: p[rows] for m, p in present.items()})
 
     together = fuse(list(range(n)))
     for row in range(n):

@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import normalize
@@ -25,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from workbench.build import Parts, build_objective, build_optimizer, build_parts
 from workbench.loading.bad_samples import MayBeMissing
 from workbench.recipe.schema import Recipe
+from workbench.runs.items import plainest_item
 from workbench.types import Pool, Side, View, Views
 
 ATTENTION = {
@@ -205,10 +205,7 @@ def _parameters(parts: Parts, frozen: bool = False) -> dict[str, int]:
 def _inputs(parts: Parts, modality: str) -> Tensor:
     """PROBE x views of the plainest raw item, through the real transform."""
     description = parts.data.modalities[modality]
-    raw: Any = {"image": Image.new("RGB", (8, 8)), "text": "a", "vector": torch.zeros(description.shape)}[
-        description.kind
-    ]
-    x = parts.transforms(train=True)[modality](raw)
+    x = parts.transforms(train=True)[modality](plainest_item(description))
     return x.expand(PROBE, description.count, *x.shape)
 
 

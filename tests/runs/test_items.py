@@ -1,0 +1,119 @@
+"""What people hand to a trained model: read as training reads it, or refused in one line that says what to write."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from workbench.loading.decode import to_rgb
+from workbench.runs.items import Reader
+from workbench.types import Modality
+
+IMAGE, TEXT, VECTOR = Modality("image"), Modality("text"), Modality("vector", (3,))
+
+
+def pixels(picture: Image.Image) -> Tensor:
+    """A stand-in for an encoder's transform: one size, RGB, floats."""
+    return torch.from_numpy(np.array(to_rgb(picture).resize((4, 4)))).permute(2, 0, 1) / 255
+
+
+def letters(text: str) -> Tensor:
+    return torch.tensor([ord(c) for c in text[:2].ljust(2)])
+
+
+PICTURES, TEXTS = Reader("photo", IMAGE, pixels), Reader("de", TEXT, letters)
+VECTORS = Reader("sensor", VECTOR, lambda x: torch.as_tensor(x, dtype=torch.float32))
+
+
+def drawn() -> Image.Image:
+    return Image.fromarray(np.random.default_rng().integers(0, 256, (9, 7, 3), dtype=np.uint8))
+
+
+def encoded(picture: Image.Image, format: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format)
+    return buffer.getvalue()
+
+
+def test_a_picture_is_the_same_in_whatever_form_it_comes(tmp_path: Path) -> None:
+    picture = drawn()
+    file = tmp_path / "a picture.png"
+    file.write_bytes(encoded(picture))
+    forms = [picture, str(file), file, encoded(picture), np.array(picture), pixels(picture)]
+    for inputs in (PICTURES.read(forms), PICTURES.read(tuple(forms)), PICTURES.read(iter(forms))):
+        assert len(inputs) == len(forms)
+        for i in range(len(forms)):
+            assert torch.equal(inputs[i], pixels(picture)), forms[i]
+    assert torch.equal(PICTURES.read(np.stack([np.array(picture)] * 2))[1], pixels(picture))
+    gray = picture.convert("L")
+    assert torch.equal(PICTURES.read([np.array(gray)])[0], pixels(gray))
+
+
+def test_tensors_are_model_inputs() -> None:
+    x = torch.rand(5, 3, 4, 4)
+    assert torch.equal(PICTURES.read(x), x)
+    assert PICTURES.read(x.double()).dtype == torch.float32
+    raw = torch.zeros(5, 3, 4, 4, dtype=torch.uint8)
+    assert PICTURES.read(raw).dtype == torch.uint8  # the encoder normalises bytes
+    assert VECTORS.read(torch.ones(2, 3, dtype=torch.int64)).dtype == torch.float32
+    assert torch.equal(VECTORS.read(np.eye(3))[1], torch.tensor([0.0, 1.0, 0.0]))
+    assert torch.equal(VECTORS.read([[1, 2, 3]])[0], torch.tensor([1.0, 2.0, 3.0]))
+    assert torch.equal(TEXTS.read(torch.tensor([[5, 6]])), torch.tensor([[5, 6]]))
+
+
+def test_items_are_read_when_they_are_asked_for() -> None:
+    inputs = PICTURES.read([drawn(), "no such file.png"])
+    assert len(inputs) == 2
+    assert inputs[0].shape == (3, 4, 4)
+    with pytest.raises(OSError, match=r"No such file.*no such file.png"):
+        inputs[1]
+
+
+def first(reader: Reader, given: Any) -> Callable[[], Any]:
+    return lambda: reader.read(given)[0]
+
+
+@pytest.mark.parametrize(
+    ("attempt", "message"),
+    [
+        (first(PICTURES, drawn()), r"photo: give a list of pictures, not one Image: write \[it\]"),
+        (first(PICTURES, "a.png"), r"photo: give a list of pictures, not one str: write \['a.png'\]"),
+        (first(PICTURES, Path("a.png")), r"not one PosixPath"),
+        (first(PICTURES, np.zeros((9, 7, 3), np.uint8)), r"not one ndarray \[9, 7, 3\] of uint8"),
+        (first(PICTURES, torch.rand(3, 4, 4)), r"not one Tensor \[3, 4, 4\] of float32"),
+        (first(PICTURES, None), r"not one NoneType"),
+        (first(PICTURES, 7), r"not one int"),
+        (first(PICTURES, []), r"photo: the list is empty"),
+        (first(PICTURES, [None]), r"NoneType is no picture: give a PIL image, a path"),
+        (first(PICTURES, [np.zeros((9, 7, 3))]), r"ndarray \[9, 7, 3\] of float64 is no picture"),
+        (first(PICTURES, [b"no picture"]), r"not a picture that can be read \(10 bytes\)"),
+        (first(PICTURES, [encoded(drawn())[:50]]), r"truncated|Truncated|broken"),
+        (first(PICTURES, torch.rand(2, 3, 5, 5)), r"are tensors \[n, 3, 4, 4\], this one is \[2, 3, 5, 5\]"),
+        (first(PICTURES, torch.rand(2, 4, 4, 3)), r"this one is \[2, 4, 4, 3\]"),
+        (first(PICTURES, torch.zeros(2, 3, 4, 4, dtype=torch.int64)), r"of torch.float32, these are of torch.int64"),
+        (first(TEXTS, "eine Katze"), r"de: give a list of strings, not one str: write \['eine Katze'\]"),
+        (first(TEXTS, [3]), r"int is no text: give a string"),
+        (first(TEXTS, [["a", "b"]]), r"list is no text"),
+        (first(TEXTS, torch.rand(2, 2)), r"of torch.int64, these are of torch.float32"),
+        (first(VECTORS, [[1.0, 2.0]]), r".*\[n, 3\], this one is \[1, 2\]"),
+        (first(VECTORS, 3.0), r"sensor: give a list of vectors, not one float: write \[it\]"),
+    ],
+)
+def test_what_cannot_be_read_is_said_in_one_line(attempt: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        attempt()
+    assert "\n" not in str(caught.value)
+
+
+def test_an_own_transform_that_reads_nothing_plain_is_left_alone() -> None:
+    def picky(item: Any) -> Tensor:
+        return torch.as_tensor(item["numbers"])
+
+    reader = Reader("own", VECTOR, picky)
+    assert torch.equal(reader.read([{"numbers": np.arange(2)}])[0], torch.arange(2))

@@ -1,0 +1,123 @@
+"""What people hand to a trained model: pictures, paths, arrays, texts, tensors. Each is read, or refused in one line.
+
+Pictures are decoded as for training, whatever they come as: a path or bytes by `decode_image`, an opened picture by the
+encoder's own transform. Items are read when their turn comes, so that a million paths need no memory.
+
+The trap: a string is a sequence, too, and so is one picture as an array. Both would be taken for many items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from workbench.loading.decode import decode_image
+from workbench.types import Modality, Transform
+
+LISTS = {"image": "pictures", "text": "strings", "vector": "vectors"}
+
+ARRAYS = ((np.uint8, 2), (np.uint8, 3), (np.uint16, 2))
+"""(type, number of axes) of arrays that are taken for pictures: gray levels, colours [h, w, 3 or 4], 16 bits"""
+
+
+def plainest_item(modality: Modality) -> Any:
+    """Make a raw item of a modality that any encoder of its kind reads, to see what a model input looks like."""
+    if modality.kind == "image":
+        return Image.new("RGB", (8, 8))
+    return "a" if modality.kind == "text" else torch.zeros(modality.shape)
+
+
+class Reader:
+    """Turns what a person gives for one modality into model inputs.
+
+    Args:
+        name: what messages call the modality.
+        modality: its kind, and the shape of its vectors.
+        transform: the encoder's map of one raw item to one model input, for evaluation.
+    """
+
+    def __init__(self, name: str, modality: Modality, transform: Transform) -> None:
+        self.name, self.modality, self.transform = name, modality, transform
+        self.example: Tensor | None = None
+        with suppress(Exception):  # a user's own transform need not read it: then shapes are not compared
+            self.example = transform(plainest_item(modality))
+
+    def read(self, given: Any) -> Sequence[Tensor] | Tensor:
+        """Give one model input for each item, read when it is asked for, or all of them where a tensor was given.
+
+        Raises ValueError that says what is wrong and what to write: here for what is no list, later for an item.
+        """
+        a_picture = self.modality.kind == "image" and isinstance(given, np.ndarray | Tensor) and given.ndim < 4
+        if a_picture or isinstance(given, str | bytes | Path | Image.Image) or not isinstance(given, Iterable):
+            one = repr(given) if isinstance(given, str) and len(given) < 40 else "it"
+            what = f"a list of {LISTS[self.modality.kind]}, not one {_describe(given)}"
+            raise ValueError(f"{self.name}: give {what}: write [{one}]")
+        if isinstance(given, Tensor):
+            return self._checked(given)
+        items = given if isinstance(given, Sequence) else list(given)  # a Series is read by place, not by label
+        if not len(items):
+            raise ValueError(f"{self.name}: the list is empty, there is nothing to encode")
+        return _Inputs(self, items)
+
+    def input(self, item: Any) -> Tensor:
+        """Turn one item into a model input [...]. Raises ValueError for what cannot be read."""
+        if isinstance(item, Tensor) and self.modality.kind != "vector":
+            return self._checked(item[None])[0]
+        raw = _picture(item) if self.modality.kind == "image" else item
+        if self.modality.kind == "text" and not isinstance(raw, str):
+            raise ValueError(f"{_describe(raw)} is no text: give a string")
+        return self._checked(self.transform(raw)[None])[0]
+
+    def _checked(self, inputs: Tensor) -> Tensor:
+        """Return model inputs [n, ...] in the type that the encoder reads, bytes of pixels as they are."""
+        if self.example is None:
+            return inputs
+        shape, dtype = list(self.example.shape), self.example.dtype
+        if list(inputs.shape[1:]) != shape:
+            raise ValueError(
+                f"model inputs are tensors [n, {', '.join(map(str, shape))}], this one is {list(inputs.shape)}: "
+                "give raw items, which are prepared here"
+            )
+        if self.modality.kind == "image" and inputs.dtype == torch.uint8:
+            return inputs  # the encoder normalises bytes
+        if self.modality.kind != "vector" and inputs.is_floating_point() != dtype.is_floating_point:
+            raise ValueError(f"model inputs are of {dtype}, these are of {inputs.dtype}: give raw items")
+        return inputs.to(dtype)
+
+
+class _Inputs(Sequence[Tensor]):
+    """The model inputs of a list of items. What asks for one names it where it cannot be read."""
+
+    def __init__(self, reader: Reader, items: Sequence[Any]) -> None:
+        self.reader, self.items = reader, items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.reader.input(self.items[index])
+
+
+def _picture(item: Any) -> Image.Image:
+    if isinstance(item, Image.Image):
+        return item
+    if isinstance(item, str | Path):
+        return decode_image(Path(item).read_bytes())
+    if isinstance(item, bytes):
+        return decode_image(item)
+    if isinstance(item, np.ndarray) and (item.dtype, item.ndim) in ARRAYS:
+        return Image.fromarray(item)
+    raise ValueError(f"{_describe(item)} is no picture: give a PIL image, a path, bytes, or [h, w, 3] of uint8")
+
+
+def _describe(item: Any) -> str:
+    if isinstance(item, np.ndarray | Tensor):
+        return f"{type(item).__name__} {list(item.shape)} of {str(item.dtype).removeprefix('torch.')}"
+    return type(item).__name__
