@@ -42,7 +42,7 @@ class Distractor:
         self.modalities: tuple[str, ...] = ("a", "b", "c", "d") if fourth else ("a", "b", "c")
         self.world = Bits(bits)
         self.codes: dict[str, int] = dict.fromkeys(self.modalities, self.world.size)
-        self.shapes = dict.fromkeys(self.modalities, self.world.shape)
+        self.shapes: dict[str, tuple[int, ...]] = dict.fromkeys(self.modalities, self.world.shape)
         check_outcomes(*self.codes.values())
 
     def sample(self, n: int, generator: torch.Generator) -> dict[str, Int64[Tensor, " n"]]:

@@ -17,6 +17,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
     from torch import Tensor
 
@@ -33,10 +35,15 @@ class Task(Protocol):
         """the variable to be predicted: a modality, or a label that no encoder sees"""
         ...
 
-    codes: dict[str, int]
-    """{variable: size of its alphabet}: of every modality, and of variables that are never shown"""
-    shapes: dict[str, tuple[int, ...]]
-    """{modality: shape of one input}; () where it is an image or a text"""
+    @property
+    def codes(self) -> Mapping[str, int]:
+        """{variable: size of its alphabet}: of every modality, and of variables that are never shown"""
+        ...
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """{modality: shape of one input}; () where it is an image or a text"""
+        ...
 
     def sample(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
         """int64 codes [n] of n independent complete samples, by variable; latents [n, d] where they are continuous."""
