@@ -392,9 +392,9 @@ class Objective(nn.Module):
             return []
         if fused := [side for side in sides if side.fused and set(side.members) == set(others)]:
             return fused[:1]
-        plain = [Side((m,)) for m in others if Side((m,)) in sides]
-        alone = type(self).score is not Objective.score
-        return [] if alone and len(others) > 1 else plain
+        if len(others) > 1 and type(self).score is not Objective.score:
+            return []
+        return [side for side in map(self.candidate_side, others) if side in sides]
 
     def candidate_side(self, target: str) -> Side:
         """Name the side that is searched for a modality: its own, else the first one that is made of it alone."""
