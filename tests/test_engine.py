@@ -9,7 +9,7 @@ import torch
 from small_engines import TOWERS, built, losses, weights
 
 from workbench.build import build_engine, build_parts, compile_blocks
-from workbench.callbacks.nan_guard import NotFinite
+from workbench.callbacks.nan_guard import NaNGuard, NotFinite
 from workbench.distributed.processes import Parallel
 from workbench.engine import Callback, Engine, Logs
 from workbench.recipe.schema import parse_recipe
@@ -158,7 +158,7 @@ def test_nan_stops_before_the_update_and_names_step_and_parameter(poison: str) -
             yield batch
 
     engine.batches = poisoned
-    engine.callbacks.append(Poison())
+    engine.callbacks += [NaNGuard(), Poison()]
     before: dict[str, torch.Tensor] = {}
 
     class Remember(Callback):

@@ -1,4 +1,11 @@
-"""Recipe -> parts -> engine: the only place where parts meet."""
+"""Recipe -> parts -> engine: the only place where parts meet.
+
+    parts = build_parts(recipe)                what the recipe describes, on the CPU, nothing read yet
+    prepare(parts, parallel)                   on the device; compiled, replicated or divided as the recipe says
+    engine = build_engine(parts, parallel)     with optimizer, batches and schedule, ready to `fit`
+
+`workbench.runs.train` goes on from there: it resumes, opens the metrics and adds the callbacks.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +17,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from workbench.callbacks.evaluation import Evaluation
-from workbench.callbacks.nan_guard import NaNGuard
 from workbench.contracts import as_encoder, as_fusion, as_objective, refuse_unreadable_sides
 from workbench.distributed.processes import Parallel
-from workbench.distributed.sharding import Whole, divide
+from workbench.distributed.sharding import EvaluationModel, divide
 from workbench.engine import Engine
 from workbench.errors import RecipeError
 from workbench.first_law import refuse_mixing_encoder, refuse_mixing_fusion
 from workbench.loading.feed import Feed, epoch_steps
 from workbench.model import Model
 from workbench.recipe.duration import Span
-from workbench.recipe.schema import Recipe
+from workbench.recipe.schema import Recipe, TrainSection
 from workbench.scoring.embedding import Embedder, evaluate
 from workbench.seeds import seed_torch
-from workbench.training.allocator import keep_memory
 from workbench.training.metrics import Metrics
-from workbench.training.microbatch import Embedding
+from workbench.training.microbatch import TrainedModel
 from workbench.training.optim import adamw, layer_lr_scales
+from workbench.training.schedule import Schedule
 from workbench.types import Context, Encoder, Fusion, Objective, Side, Transform
 
 
@@ -39,14 +44,16 @@ class Parts:
     data: Any
     model: Model
     objective: Objective
-    whole: Whole = field(init=False)
-    """what is evaluated: the model, or a copy of one whose weights are divided"""
+    trained: nn.Module = field(init=False)
+    """the model as the loop calls it; `prepare` wraps it for several processes"""
+    evaluated: EvaluationModel = field(init=False)
+    """the model as evaluations run it; `prepare` gives a divided one a copy"""
 
     def __post_init__(self) -> None:
-        self.whole = Whole(self.model)
+        self.trained, self.evaluated = TrainedModel(self.model), EvaluationModel(self.model)
 
     def steps(self, span: Span) -> int:
-        """A duration in optimizer steps. Raises RecipeError when the data holds less than a batch."""
+        """Count the optimizer steps of a duration. Raises RecipeError when the data holds less than a batch."""
         batch = self.recipe.train.batch
         return span.steps(batch, epoch_steps(len(self.data), batch))
 
@@ -54,19 +61,19 @@ class Parts:
         """{modality: raw item -> tensor}"""
         return {modality: encoder.transform(train) for modality, encoder in self.model.encoders.items()}
 
-    def evaluate(self, parallel: Parallel, evaluators: dict[str, Any] | None = None) -> Iterator[tuple[str, float]]:
-        """Facts of the recipe's evaluators (or of others) about the model as it is now."""
+    def evaluate(self, device: torch.device, evaluators: dict[str, Any] | None = None) -> Iterator[tuple[str, float]]:
+        """Yield facts of the recipe's evaluators (or of others) about the model as it is now."""
         chosen = self.recipe.eval.evaluators if evaluators is None else evaluators
-        return evaluate({key: spec.build() for key, spec in chosen.items()}, self.context(parallel))
+        return evaluate({key: spec.build() for key, spec in chosen.items()}, self.context(device))
 
-    def context(self, parallel: Parallel) -> Context:
-        """What evaluators and pictures see: it follows the model as it trains."""
-        embedder = Embedder(self.whole.model, self.transforms(train=False), parallel.device)
+    def context(self, device: torch.device) -> Context:
+        """Make what evaluators and pictures see: it follows the model as it trains."""
+        embedder = Embedder(self.evaluated.model, self.transforms(train=False), device)
         return Context(embedder, self.objective, self.data, self.recipe.train.batch, self.recipe.seed)
 
 
 def build_parts(recipe: Recipe, *, pretrained: bool = True, training: bool = True) -> Parts:
-    """Data set, model and objective. Raises RecipeError where they do not fit each other. Reads no data.
+    """Build data set, model and objective. Raises RecipeError where they do not fit each other. Reads no data.
 
     Every part draws its initial weights from (seed, its name), so that arms of a comparison share what they share.
     `pretrained` and `training` are those of `build_model`.
@@ -81,7 +88,7 @@ def build_parts(recipe: Recipe, *, pretrained: bool = True, training: bool = Tru
 
 
 def build_objective(recipe: Recipe) -> Objective:
-    """The recipe's objective, for its encoders. Raises RecipeError where these do not fit, or it lacks a method."""
+    """Build the objective. Raises RecipeError where it does not fit the encoders, or lacks a method."""
     seed_torch(recipe.seed, "objective")
     return as_objective(recipe.objective.build(tuple(recipe.model.encoders)), recipe.objective.name)
 
@@ -89,7 +96,7 @@ def build_objective(recipe: Recipe) -> Objective:
 def build_model(
     recipe: Recipe, data: Any, objective: Objective, *, pretrained: bool = True, training: bool = True
 ) -> Model:
-    """The recipe's model, for these data and every side that this objective may ask for.
+    """Build the model, for these data and every side that this objective may ask for.
 
     Args:
         recipe: what to build.
@@ -101,12 +108,12 @@ def build_model(
 
     Raises RecipeError for parts that do not fit each other, and for what `first_law` refuses.
     """
-    encoders = {m: _encoder(recipe, data, m, pretrained, training) for m in recipe.model.encoders}
-    heads = _heads(recipe, encoders, objective.all_sides)
-    return Model(encoders, heads, _fusion(recipe, encoders, objective.all_sides, training))
+    encoders = {m: _build_encoder(recipe, data, m, pretrained, training) for m in recipe.model.encoders}
+    heads = _build_heads(recipe, encoders, objective.all_sides)
+    return Model(encoders, heads, _build_fusion(recipe, encoders, objective.all_sides, training))
 
 
-def _encoder(recipe: Recipe, data: Any, modality: str, pretrained: bool, training: bool) -> Encoder:
+def _build_encoder(recipe: Recipe, data: Any, modality: str, pretrained: bool, training: bool) -> Encoder:
     spec, given = recipe.model.encoders[modality], (data.modalities[modality], recipe.model.dim)
     seed_torch(recipe.seed, "encoder", modality)
 
@@ -125,8 +132,8 @@ def _encoder(recipe: Recipe, data: Any, modality: str, pretrained: bool, trainin
     return encoder
 
 
-def _heads(recipe: Recipe, encoders: dict[str, Encoder], sides: Sequence[Side]) -> dict[str, nn.Module]:
-    """Linear heads on pooled features: of every plain side with `head: linear`, and of every second head."""
+def _build_heads(recipe: Recipe, encoders: dict[str, Encoder], sides: Sequence[Side]) -> dict[str, nn.Module]:
+    """Build linear heads on pooled features: for every plain side with `head: linear`, and for every second head."""
     heads: dict[str, nn.Module] = {}
     for side in sides:
         if not side.fused and (side.head or recipe.model.head == "linear"):
@@ -135,8 +142,8 @@ def _heads(recipe: Recipe, encoders: dict[str, Encoder], sides: Sequence[Side]) 
     return heads
 
 
-def _fusion(recipe: Recipe, encoders: dict[str, Encoder], sides: Sequence[Side], training: bool) -> Fusion | None:
-    """The fusion module, or None when no term asks for a fused side: then it costs nothing at all."""
+def _build_fusion(recipe: Recipe, encoders: dict[str, Encoder], sides: Sequence[Side], training: bool) -> Fusion | None:
+    """Build the fusion module, or none when no term asks for a fused side: then it costs nothing at all."""
     fused = list(dict.fromkeys(Side(s.members, True) for s in sides if s.fused))
     if not fused:
         return None
@@ -158,37 +165,47 @@ def _fusion(recipe: Recipe, encoders: dict[str, Encoder], sides: Sequence[Side],
     return fusion
 
 
-def compile_blocks(model: Model) -> None:
-    """Compile a repeated layer once for all its copies; what has none is compiled whole.
+def prepare(parts: Parts, parallel: Parallel) -> Parts:
+    """Move the parts to this process's device, compile, and replicate or divide the model; returns the same parts.
 
-    For the shapes of training alone, of which there are one or, with a smaller last micro-batch, two: those of
-    evaluations would be compiled one after the other, so evaluations are left as they are (`Embedder`). All towers may
-    share a class of layer, and each shape is compiled with and without gradient, for frozen layers and for others:
-    more than torch's limit of eight, behind which it would go on uncompiled.
+    An optimizer has to be made afterwards: divided parameters are other objects. Raises ValueError when the processes
+    do not come out even.
     """
-    torch._dynamo.config.recompile_limit = 64
-    # or it would cut a large layer where DistributedDataParallel cuts its messages
-    torch._dynamo.config.optimize_ddp = False
+    parts.model.to(parallel.device)
+    parts.objective.to(parallel.device)
+    if parts.recipe.train.compile:
+        compile_blocks(parts.model)
+    wrap_for_training(parts, parallel)
+    return parts
+
+
+def compile_blocks(model: Model) -> None:
+    """Compile a repeated layer once for all its copies; an encoder or fusion without such layers is compiled whole.
+
+    Compiled are the shapes of training alone, of which there are one or, with a smaller last micro-batch, two: those of
+    evaluations would be compiled one after the other, so evaluations run eagerly (`Embedder`).
+    """
     for module in (*model.encoders.values(), *([model.fusion] if model.fusion else [])):
         for part in module.repeated() or [module]:
             part.compile(dynamic=False)
 
 
-def spread(parts: Parts, parallel: Parallel) -> nn.Module:
-    """The model for training, with its gradients averaged or its weights divided, as the recipe's strategy says."""
-    recipe, embedding = parts.recipe, Embedding(parts.model)
+def wrap_for_training(parts: Parts, parallel: Parallel) -> None:
+    """Have gradients averaged, or weights divided, as the recipe's strategy says."""
+    recipe = parts.recipe
     if recipe.parallel.strategy == "ddp":
-        return parallel.replicated(embedding)
+        parts.trained = parallel.wrap_in_ddp(parts.trained)
+        return
     mesh = parallel.mesh(recipe.parallel.copies)
+    # the first process evaluates alone, and a forward of divided weights waits for all: it needs a second model
     lead = parallel.rank == 0
     copy = build_model(recipe, parts.data, parts.objective, pretrained=False, training=False) if lead else None
-    parts.whole = Whole(parts.model, divided=True, copy=copy)
+    parts.evaluated = EvaluationModel(parts.model, divided=True, copy=copy)
     divide(parts.model, mesh, recipe.train.precision)
-    return embedding
 
 
 def build_optimizer(parts: Parts) -> torch.optim.Optimizer:
-    """AdamW over what is not frozen. Raises RecipeError where that is nothing, or no tower has layers to tell apart."""
+    """Make AdamW over what is not frozen. Raises RecipeError where that is nothing, or no layer is found."""
     train, encoders = parts.recipe.train, parts.model.encoders
     rates = {"lr": train.lr, "weight_decay": train.weight_decay, "betas": train.betas, "eps": train.eps}
     try:
@@ -198,47 +215,39 @@ def build_optimizer(parts: Parts) -> torch.optim.Optimizer:
         raise RecipeError(str(error)) from None
 
 
-def build_engine(parts: Parts, parallel: Parallel, metrics: Metrics) -> Engine:
-    """The engine with the callbacks that every run has: the NaN guard and evaluation. Raises RecipeError."""
+def build_schedule(parts: Parts, train: TrainSection) -> Schedule:
+    """Make the schedule that a recipe's `train` section asks for on these data."""
+    return Schedule(train.lr, parts.steps(train.warmup), parts.steps(train.for_))
+
+
+def build_engine(parts: Parts, parallel: Parallel, metrics: Metrics | None = None) -> Engine:
+    """Put the parts into an engine without callbacks, which keeps its metrics in memory unless it gets others.
+
+    Nothing is read, moved or started: `prepare` comes before, a resume and `runs.callbacks` after. Raises RecipeError.
+    """
     recipe, train = parts.recipe, parts.recipe.train
     if train.batch % parallel.world:
         raise RecipeError(
             f"train.batch ({train.batch}) must be a multiple of the number of processes ({parallel.world})"
         )
-    if parallel.device.type == "cpu":
-        keep_memory()
     feed = Feed(
         parts.transforms(train=True), train.batch, recipe.seed, parallel.rank, parallel.world, recipe.parallel.workers
     )
-    parts.model.to(parallel.device)
-    parts.objective.to(parallel.device)
-    if train.compile:
-        compile_blocks(parts.model)
-    embedding = spread(parts, parallel)
-    batches = partial(parts.data.batches, feed=feed)
-    engine = Engine(
+    return Engine(
         parts.model,
-        embedding,
-        parts.whole,
+        parts.trained,
+        parts.evaluated,
         parts.objective,
         build_optimizer(parts),
-        batches,
+        partial(parts.data.batches, feed=feed),
         parallel,
-        metrics,
+        metrics or Metrics(),
         steps=parts.steps(train.for_),
         batch=train.batch,
-        lr=train.lr,
-        warmup=parts.steps(train.warmup),
+        schedule=build_schedule(parts, train),
         microbatch=train.microbatch and max(1, train.microbatch // parallel.world),
         clip=train.clip,
         precision=train.precision,
         seed=recipe.seed,
         log_every=max(1, parts.steps(recipe.log.every)),
     )
-    engine.callbacks.append(NaNGuard())
-    if recipe.eval.evaluators:
-        every = max(1, parts.steps(recipe.eval.every))
-        engine.callbacks.append(
-            Evaluation(partial(parts.evaluate, parallel), every, recipe.eval.best, recipe.eval.start)
-        )
-    return engine

@@ -1,31 +1,31 @@
 """The one training loop, from XOR on a laptop to image-text pretraining. Read `fit` first.
 
-A callback sees a step at these times:
+A callback sees a run at these times; callbacks are called in the order of the list, which `runs.callbacks` explains:
 
     on_start       after a resume, before the first batch
-    on_gradients   after backward and clipping, before the optimizer update (what raises here leaves the weights alone)
-    on_step        after the update, in the order of the list: metrics are recorded before anyone is called
+    on_gradients   after averaging and clipping, before the update: what raises here leaves the weights alone
+    on_step        after the update and after the step's metrics were recorded
     on_end         after the last step, also when the run was asked to stop
+    on_exit        at last, on every way out, errors too: what must be put back or closed
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from workbench.distributed.processes import Parallel
-from workbench.distributed.sharding import Whole, clip_gradients
+from workbench.distributed.sharding import EvaluationModel, clip_gradients
 from workbench.model import Model
 from workbench.seeds import seed_torch
 from workbench.training.metrics import Best, Metrics
-from workbench.training.microbatch import Embedded, Rows, joined, split
-from workbench.training.schedule import warmup_cosine
+from workbench.training.microbatch import Embedded, Slice, join, split
+from workbench.training.schedule import Schedule
 from workbench.types import Batch, Loss, Objective, Side, Skipped
 
 Logs = dict[str, Tensor | float]
@@ -38,27 +38,27 @@ class Callback:
     def on_gradients(self, engine: Engine, logs: Logs) -> None: ...
     def on_step(self, engine: Engine, logs: Logs) -> None: ...
     def on_end(self, engine: Engine) -> None: ...
+    def on_exit(self, engine: Engine) -> None: ...
 
 
 @dataclass
 class Engine:
-    """Parts that `build` put together, and the loop over them. `steps` counts optimizer steps."""
+    """The parts that `build` put together, and the loop over them. A step is an optimizer step."""
 
     model: Model
-    embedding: nn.Module
-    """the model for training: `Embedding`, in DistributedDataParallel where that is used"""
-    whole: Whole
-    """what is evaluated"""
+    trained: nn.Module
+    """the model as the loop calls it: a `TrainedModel`, wrapped where several processes train it"""
+    evaluated: EvaluationModel
     objective: Objective
     optimizer: torch.optim.Optimizer
-    batches: Any
-    """start step -> iterator of Batch"""
+    batches: Callable[[int], Iterator[Batch]]
+    """start step -> the batches from there on, without end"""
     parallel: Parallel
     metrics: Metrics
     steps: int
     batch: int
-    lr: float
-    warmup: int = 0
+    """samples of a step over all processes"""
+    schedule: Schedule
     microbatch: int | None = None
     """rows of this process that are embedded at once"""
     clip: float | None = None
@@ -68,10 +68,12 @@ class Engine:
     callbacks: list[Callback] = field(default_factory=list)
     step: int = 0
     best: Best | None = None
+    saved_step: int | None = None
+    """the step of the newest whole checkpoint, None before the first"""
     skipped: tuple[Skipped, ...] = ()
     """bad samples that were replaced in this step's batch, on this rank"""
     stop_requested: bool = False
-    phase: Callable[[str], AbstractContextManager[Any]] = nullcontext
+    phase: Callable[[str], AbstractContextManager[object]] = nullcontext
     """what is wrapped around each named part of a step: nothing, unless a profile wants to know its time"""
 
     @property
@@ -86,28 +88,41 @@ class Engine:
     def fit(self) -> None:
         """Train until `steps`, or until a stop is requested; then the current step is finished first."""
         self.model.train()
-        self._call("on_start")
-        batches: Iterator[Batch] = self.batches(self.step)
-        while not self.finished and not self.parallel.any(self.stop_requested):
-            started = time.perf_counter()
-            with self.phase("data wait"):
-                batch = next(batches)
-            with self.phase("to device"):
-                batch = batch.to(self.parallel.device)
-            self.skipped = batch.skipped
-            waited = time.perf_counter() - started
-            logs = self.train_step(batch)
-            self.step += 1
-            with self.phase("metrics"):
-                self._record(logs, time.perf_counter() - started, waited)
-            self._call("on_step", logs)
-        self.whole.gather()  # for what the first process does alone
-        self._call("on_end")
+        with self._exits():
+            for callback in self._in_turn():
+                callback.on_start(self)
+            with _closing(self.batches(self.step)) as batches:
+                # one process may have been asked to stop: all have to leave the loop at the same step
+                while not self.finished and not self.parallel.any(self.stop_requested):
+                    self._take_step(batches)
+            self.evaluated.gather()  # all processes take part, then the first one may evaluate and draw alone
+            for callback in self._in_turn():
+                callback.on_end(self)
+
+    def _take_step(self, batches: Iterator[Batch]) -> None:
+        """Take a batch, train on it, record what it came to, and tell the callbacks."""
+        started = time.perf_counter()
+        with self.phase("data wait"):
+            batch = next(batches, None)
+        if batch is None:
+            raise ValueError(
+                f"the data end at step {self.step} of {self.steps}: batches(start) has to yield without end"
+            )
+        with self.phase("to device"):
+            batch = batch.to(self.parallel.device)
+        self.skipped = batch.skipped
+        waited = time.perf_counter() - started
+        logs = self.train_step(batch)
+        self.step += 1
+        with self.phase("metrics"):
+            self._record(logs, time.perf_counter() - started, waited)
+        for callback in self._in_turn():
+            callback.on_step(self, logs)
 
     def train_step(self, batch: Batch) -> Logs:
-        """One optimizer update. Raises what a callback raises at on_gradients, with the weights as they were."""
-        self.whole.let_go()  # of what an evaluation has gathered
-        lr = self.lr * warmup_cosine(self.step, self.warmup, self.steps)
+        """Make one optimizer update. Raises what a callback raises at on_gradients, with the weights as they were."""
+        self.evaluated.release()  # the memory of what an evaluation has gathered
+        lr = self.schedule.rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
         loss = self.gradients(batch)
@@ -116,8 +131,10 @@ class Engine:
             self.parallel.average_gradients(parameters)
         with self.phase("clip gradients"):
             norm = clip_gradients(parameters, self.clip)
+        # nothing here is read by the CPU yet, which would wait for a GPU: metrics keep tensors until they are flushed
         logs: Logs = {"loss": loss.total.detach(), "grad_norm": norm, "lr": lr, **loss.logs}
-        self._call("on_gradients", logs)
+        for callback in self._in_turn():
+            callback.on_gradients(self, logs)
         with self.phase("optimizer"):
             self.optimizer.step()
             self.objective.constrain()
@@ -125,11 +142,16 @@ class Engine:
         return logs
 
     def gradients(self, batch: Batch) -> Loss:
-        """The objective on a batch, against all processes' rows, and its gradient in every parameter."""
+        """Compute the objective on a batch, against all processes' rows, and add its gradient to every parameter's.
+
+        With several micro-batches the first forward keeps no activations: the loss needs all embeddings at once, but
+        its backward pass stops at them, and each micro-batch is embedded again for the rest of the way.
+        """
         chunks, sides = split(batch, self.microbatch), list(self.objective.sides(self.step))
         with self.phase("forward"), torch.set_grad_enabled(len(chunks) == 1):
-            views = joined([self._embed(chunk, sides) for chunk in chunks])
+            views = join([self._embed(chunk, sides) for chunk in chunks])
         if len(chunks) > 1:
+            # these embeddings are leaves now; a side that nothing trains needs no second forward
             for side, view in views.items():
                 view.z.requires_grad_(self.model.learns(side))
         with self.phase("loss"):
@@ -137,30 +159,43 @@ class Engine:
         with self.phase("backward"), self.parallel.explained("the sum of the gradients"):
             loss.total.backward()
             if len(chunks) > 1:
-                self._go_on(chunks, {side: view.z.grad for side, view in views.items() if view.z.grad is not None})
+                reached = {side: view.z.grad for side, view in views.items() if view.z.grad is not None}
+                self._backward_through_encoders(chunks, reached)
         return loss
 
-    def _go_on(self, chunks: list[Rows], gradients: dict[Side, Tensor]) -> None:
-        """From the embeddings into the parameters; processes meet in the last micro-batch."""
-        for chunk in chunks:
-            with nullcontext() if chunk is chunks[-1] else self.parallel.alone(self.embedding):
-                part = self._embed(chunk, list(gradients))
-                reached = [(part[side][0], g[chunk.at]) for side, g in gradients.items() if part[side][0].requires_grad]
-                torch.autograd.backward([z for z, _ in reached], [g for _, g in reached])
+    def _backward_through_encoders(self, chunks: list[Slice], gradients: dict[Side, Tensor]) -> None:
+        """Carry the gradients at the embeddings on into the parameters, one micro-batch after the other.
 
-    def _embed(self, chunk: Rows, sides: list[Side]) -> Embedded:
-        """With dropout as a function of the step and the rows, so that it is the same again, and after a resume."""
+        Gradients add up in each process; processes exchange their sums in the last micro-batch only, or every one of
+        them would cost a message.
+        """
+        for chunk in chunks:
+            with nullcontext() if chunk is chunks[-1] else self.parallel.without_sync(self.trained):
+                again = self._embed(chunk, list(gradients))
+                learning = [(again[side][0], g[chunk.at]) for side, g in gradients.items()]
+                # a side may have parts that learn and yet not depend on them: a fusion of detached tokens
+                reached = [(z, g) for z, g in learning if z.requires_grad]
+                if reached:
+                    torch.autograd.backward([z for z, _ in reached], [g for _, g in reached])
+
+    def _embed(self, chunk: Slice, sides: list[Side]) -> Embedded:
+        """Embed the rows of a micro-batch.
+
+        What dropout draws is a function of the step and the rows, so that it is drawn again in a second forward of the
+        same rows, and by a resumed run. Ranks draw differently, as their rows differ.
+        """
         where = (self.step, self.parallel.rank) + ((chunk.at.start,) if chunk.at.start else ())
         seed_torch(self.seed, "step", *where)
         with self._autocast():
-            return self.embedding(chunk.inputs, chunk.valid, sides)
+            return self.trained(chunk.inputs, chunk.valid, sides)
 
-    def _autocast(self) -> AbstractContextManager[Any]:
+    def _autocast(self) -> AbstractContextManager[object]:
         if self.precision == "bf16":
             return torch.autocast(self.parallel.device.type, dtype=torch.bfloat16)
         return nullcontext()
 
     def _record(self, logs: Logs, seconds: float, waited: float) -> None:
+        """Record the step's metrics, averaged over processes, unless `log_every` leaves this step out."""
         if self.step % self.log_every and not self.finished:
             return
         tensors = {k: v for k, v in logs.items() if isinstance(v, Tensor)}
@@ -168,7 +203,34 @@ class Engine:
         clock = {"time/step": seconds, "time/data": waited, "time/samples_per_second": self.batch / seconds}
         self.metrics.record(self.step, self.samples, values | clock)
 
-    def _call(self, hook: str, *args: Any) -> None:
+    def _in_turn(self) -> Iterator[Callback]:
+        """Yield the callbacks in order, each in a phase of its own name."""
         for callback in self.callbacks:
             with self.phase(type(callback).__name__):
-                getattr(callback, hook)(self, *args)
+                yield callback
+
+    @contextmanager
+    def _exits(self) -> Iterator[None]:
+        """Call every callback's on_exit behind the block, the last one first, and raise the first error of all."""
+        first: BaseException | None = None
+        try:
+            yield
+        except BaseException as error:
+            first = error
+        for callback in reversed(self.callbacks):
+            try:
+                callback.on_exit(self)
+            except Exception as error:
+                first = first or error
+        if first:
+            raise first
+
+
+@contextmanager
+def _closing(batches: Iterator[Batch]) -> Iterator[Iterator[Batch]]:
+    """Close a generator of batches at once, on every way out, which ends its workers: an error keeps it referenced."""
+    try:
+        yield batches
+    finally:
+        if isinstance(batches, Generator):
+            batches.close()

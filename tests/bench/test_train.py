@@ -59,7 +59,7 @@ def test_both_train_the_same_towers_alike(tars: Path, tmp_path: Path) -> None:
     assert arguments.batch_size == engine.batch
     assert arguments.workers == recipe.parallel.workers
     assert arguments.train_num_samples == engine.steps * engine.batch
-    schedule, rate = optim.SGD(nn.Linear(1, 1).parameters(), arguments.lr), engine.lr / 100
+    schedule, rate = optim.SGD(nn.Linear(1, 1).parameters(), arguments.lr), engine.schedule.peak / 100
     cosine_lr(schedule, arguments.lr, arguments.warmup, 1000)(0)
     assert schedule.param_groups[0]["lr"] == pytest.approx(rate)
 

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 from several import assert_same, spawn
 
-from workbench.build import build_engine, build_parts
+from workbench.build import build_engine, build_parts, prepare
 from workbench.distributed.processes import Parallel
-from workbench.distributed.sharding import whole
+from workbench.distributed.sharding import gather_full
 from workbench.recipe.schema import load_recipe
 from workbench.training.metrics import Metrics, Record, read
 
@@ -90,15 +90,15 @@ def write_recipe(folder: Path, objective: str, recipe: str = RECIPE) -> Path:
 
 def train_all(folder: Path, cases: list[Case], alone: bool = False) -> Trained:
     """Records and weights of each, in this process or in its share of several."""
-    parallel, found = Parallel(), []
+    parallel, found = Parallel.join(), []
     for case in cases:
         path = write_recipe(folder, case.objective, case.recipe)
         recipe = load_recipe(path, case.settings if alone else case.settings + case.several)
-        parts, metrics = build_parts(recipe), Metrics(None)
+        parts, metrics = prepare(build_parts(recipe), parallel), Metrics(None)
         build_engine(parts, parallel, metrics).fit()
         weights = {**parts.model.state_dict(), **parts.objective.state_dict()}
-        found.append((metrics.records, {name: whole(x).clone() for name, x in weights.items()}))
-    parallel.close()
+        found.append((metrics.records, {name: gather_full(x).clone() for name, x in weights.items()}))
+    parallel.leave()
     return found
 
 
@@ -130,16 +130,16 @@ def test_several_processes_equal_one(tmp_path: Path, world: int) -> None:
 
 def unfreeze(rank: int) -> None:
     """A callback may do that in the middle of a run."""
-    parallel, layer = Parallel(), torch.nn.Linear(2, 1)
+    parallel, layer = Parallel.join(), torch.nn.Linear(2, 1)
     layer.bias.requires_grad_(False)
-    wrapped = parallel.replicated(layer)
+    wrapped = parallel.wrap_in_ddp(layer)
     layer.bias.requires_grad_(True)
     (rank * wrapped(torch.ones(1, 2))).sum().backward()
     parallel.average_gradients(layer.parameters())
     for p in layer.parameters():
         assert p.grad is not None
         assert p.grad.unique().tolist() == [0.5]
-    parallel.close()
+    parallel.leave()
 
 
 @pytest.mark.slow

@@ -11,9 +11,9 @@ from several import TOWERS, assert_same, spawn
 from torch.distributed.tensor import DTensor
 
 import workbench
-from workbench.build import build_engine, build_parts
+from workbench.build import build_engine, build_parts, prepare
 from workbench.distributed.processes import Parallel
-from workbench.distributed.sharding import divide, whole
+from workbench.distributed.sharding import divide, gather_full
 from workbench.engine import Callback, Engine, Logs
 from workbench.model import Model
 from workbench.recipe.schema import load_recipe
@@ -68,18 +68,18 @@ SETTINGS = ((), LOCKED, ("model.encoders.text.lock=0",), ("train.microbatch=null
 
 def first_gradients(rank: int, folder: Path) -> None:
     """Of a longer training nothing could be told: in bf16 the last digit of a gradient is soon the third of a loss."""
-    parallel, found = Parallel(), []
+    parallel, found = Parallel.join(), []
     for own, strategy in product(SETTINGS, ("ddp", "fsdp")):
         settings = ("train.precision=bf16", "train.microbatch=4", f"parallel.strategy={strategy}", *own)
-        parts = build_parts(load_recipe(folder / "towers.yaml", settings))
+        parts = prepare(build_parts(load_recipe(folder / "towers.yaml", settings)), parallel)
         engine = build_engine(parts, parallel, Metrics(None))
         engine.model.train()
         loss = engine.gradients(next(engine.batches(0)))
         parallel.average_gradients(engine.model.parameters())
-        gradients = {n: whole(p.grad).clone() for n, p in engine.model.named_parameters() if p.grad is not None}
+        gradients = {n: gather_full(p.grad).clone() for n, p in engine.model.named_parameters() if p.grad is not None}
         found.append(gradients | {"loss": loss.total.detach()})
     torch.save(found, folder / f"{rank}.found")
-    parallel.close()
+    parallel.leave()
 
 
 @pytest.mark.slow
@@ -94,7 +94,7 @@ def test_matrices_that_travel_in_bf16_change_nothing_that_is_computed_in_bf16(tm
 
 
 def see_dtypes(_: int) -> None:
-    parallel, nn = Parallel(), torch.nn
+    parallel, nn = Parallel.join(), torch.nn
     plain = nn.Sequential(nn.LayerNorm(8), nn.MultiheadAttention(8, 2), nn.Conv2d(1, 1, 2))
     special = nn.Sequential(timm.layers.StdConv2d(1, 1, 2), nn.Linear(2, 2))
     encoder: Any = nn.Sequential(plain, special)
@@ -106,7 +106,7 @@ def see_dtypes(_: int) -> None:
         in_bf16 = p.ndim >= 2 and name.startswith("0.")
         assert p.dtype == (torch.bfloat16 if in_bf16 else torch.float32), name
         assert not isinstance(p, DTensor), name
-    parallel.close()
+    parallel.leave()
 
 
 @pytest.mark.slow

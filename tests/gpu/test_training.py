@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from workbench.build import build_engine, build_parts
+from workbench.build import build_engine, build_parts, prepare
 from workbench.distributed.processes import Parallel
 from workbench.engine import Engine
 from workbench.recipe.schema import parse_recipe
-from workbench.training.metrics import Metrics
 
 pytestmark = [
     pytest.mark.gpu,
@@ -38,7 +37,8 @@ TOWERS: dict[str, Any] = {
 def engine(objective: Any, **train: Any) -> Engine:
     settings = {"for": "8 steps", "batch": 48, "lr": 1e-3} | train
     recipe = parse_recipe(TOWERS | {"objective": objective, "train": settings})
-    return build_engine(build_parts(recipe), Parallel(), Metrics(None))
+    parallel = Parallel()
+    return build_engine(prepare(build_parts(recipe), parallel), parallel)
 
 
 def losses(objective: Any, **train: Any) -> torch.Tensor:

@@ -19,6 +19,7 @@ from workbench.model import Model
 from workbench.objectives.comm import CoMM
 from workbench.recipe.schema import load_recipe, parse_recipe
 from workbench.runs.cost import assemble, cost
+from workbench.runs.train import train
 from workbench.seeds import seed_torch
 from workbench.studies import arms
 from workbench.training.metrics import Metrics
@@ -152,11 +153,11 @@ def share(parallel: Parallel) -> dict[str, list[Tensor]]:
 def _process(rank: int, world: int, port: int, out: str) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-    parallel = Parallel()
+    parallel = Parallel.join()
     found = share(parallel)
     if rank == 0:
         torch.save(found, out)
-    parallel.close()
+    parallel.leave()
 
 
 @pytest.mark.slow
@@ -175,9 +176,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["hub", "gram", "triangle", "comm", "confu_subsets", "confu_chain"])
 def test_shipped_recipes_of_the_line_up_train(name: str) -> None:
     recipe = arms.recipe_of({"name": "xor"}, name, 0, ("train.for=2 steps", "data.samples=256"))
-    p, metrics = build_parts(recipe), Metrics(None)
-    build_engine(p, Parallel(), metrics).fit()
-    facts = metrics.records[-1]
+    facts = train(recipe).records[-1]
     assert 0 <= facts["eval/synthetic/accuracy"] <= 1
     assert ("eval/synthetic/floor" in facts) == (name != "comm")
 

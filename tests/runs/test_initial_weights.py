@@ -23,7 +23,7 @@ from workbench.runs.train import train
 from workbench.training import checkpoint
 from workbench.training.metrics import Metrics
 from workbench.training.optim import layer_lr_scales
-from workbench.training.schedule import warmup_cosine
+from workbench.training.schedule import Schedule
 from workbench.types import Encoder, Modality
 
 pytestmark = pytest.mark.slow
@@ -51,7 +51,7 @@ def pictures(lock: int | None = None, dim: int = 8, vit: dict[str, Any] = VIT, *
 
 
 def state(parts: Parts) -> dict[str, Tensor]:
-    return {name: x.clone() for name, x in checkpoint.parts(parts.model, parts.objective).state_dict().items()}
+    return {name: x.clone() for name, x in checkpoint.under_names(parts.model, parts.objective).state_dict().items()}
 
 
 def start(recipe: Recipe) -> tuple[dict[str, Tensor], dict[str, Tensor], list[str]]:
@@ -245,8 +245,8 @@ def test_rates_follow_depth_and_schedule_together() -> None:
         engine.step = step
         engine.train_step(next(batches))
         rate = {p: group["lr"] for group in engine.optimizer.param_groups for p in group["params"]}
-        base = 0.02 * warmup_cosine(step, 2, 6)
-        both = checkpoint.parts(parts.model, parts.objective)
+        base = Schedule(0.02, 2, 6).rate(step)
+        both = checkpoint.under_names(parts.model, parts.objective)
         for name, p in both.named_parameters():
             if not p.requires_grad:  # the scale of confu
                 continue
@@ -289,7 +289,7 @@ def test_processes_average_no_gradient_of_a_frozen_tower(tmp_path: Path) -> None
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
         free.grad = torch.ones(2)
-        Parallel().average_gradients([frozen, free])
+        Parallel.join().average_gradients([frozen, free])
     finally:
         dist.destroy_process_group()
     assert frozen.grad is None

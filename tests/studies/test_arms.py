@@ -37,7 +37,7 @@ def test_every_task_has_a_recipe_of_each_default_objective(task: str) -> None:
 def test_a_step_and_its_evaluation(task: str) -> None:
     parts, engine = engine_of(task, arms.default(task)[-1])
     engine.fit()
-    facts = dict(parts.evaluate(engine.parallel))
+    facts = dict(parts.evaluate(engine.parallel.device))
     assert 0 <= facts["synthetic/accuracy"] <= 1
     assert facts["synthetic/floor"] <= facts["synthetic/no_information_loss"] + 1e-9
     assert facts["synthetic/loss"] > facts["synthetic/floor"] - 4 * facts["synthetic/loss_se"] - 1e-3

@@ -10,6 +10,7 @@ from torch import nn
 from workbench.training import checkpoint
 from workbench.training.checkpoint import DamagedCheckpoint, State
 from workbench.training.metrics import Best
+from workbench.training.optim import named_state
 
 
 def trained() -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
@@ -23,8 +24,8 @@ def trained() -> tuple[nn.Module, nn.Module, torch.optim.Optimizer]:
 
 
 def everything(model: nn.Module, objective: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    both = checkpoint.parts(model, objective)
-    return dict(both.state_dict()) | checkpoint.optimizer_tensors(both, optimizer)
+    both = checkpoint.under_names(model, objective)
+    return dict(both.state_dict()) | named_state(optimizer, both)
 
 
 def test_all_state_comes_back_bitwise(tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def test_a_damaged_newest_one_falls_back_to_the_one_before_and_says_so(tmp_path:
     assert len(complaints) == 1
     assert "step-12" in complaints[0]
     with pytest.raises(DamagedCheckpoint):
-        checkpoint.load(bad, *trained())
+        checkpoint.verify(bad)
 
 
 def test_an_interrupted_save_leaves_nothing_that_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +87,7 @@ def test_an_interrupted_save_leaves_nothing_that_counts(tmp_path: Path, monkeypa
 def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     for step in (5, 10, 15, 20):
         checkpoint.save(tmp_path, *trained(), State(step))
-    checkpoint.prune(tmp_path, keep=2, best=Best("x", 1.0, 5))
+    checkpoint.prune(tmp_path, 2, State(20, Best("x", 1.0, 5)))
     assert [p.name for p in checkpoint.saved(tmp_path)] == ["step-5", "step-15", "step-20"]
 
 
@@ -97,9 +98,9 @@ def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path: Path) -> Non
         checkpoint.load(path, nn.Sequential(model, nn.Linear(4, 4)), objective, optimizer)
 
 
-def test_the_manifest_names_every_file_and_its_size(tmp_path: Path) -> None:
+def test_the_manifest_names_every_file_but_the_state_and_its_size(tmp_path: Path) -> None:
     path = checkpoint.save(tmp_path, *trained(), State(1))
     manifest = json.loads((path / "manifest.json").read_text())
     assert {name: facts["bytes"] for name, facts in manifest.items()} == {
-        p.name: p.stat().st_size for p in path.iterdir() if p.name != "manifest.json"
+        p.name: p.stat().st_size for p in path.iterdir() if p.name not in ("manifest.json", "state.json")
     }

@@ -94,11 +94,12 @@ def measure(batch: int, microbatch: int | None) -> Measured:
     from workbench.build import build_engine, build_parts
     from workbench.distributed.processes import Parallel
     from workbench.recipe.schema import parse_recipe
-    from workbench.training.metrics import Metrics
+    from workbench.training.allocator import keep_memory
 
+    keep_memory()  # as the command does it
     torch.set_num_threads(1)  # the processor's time is then that of a core that has nothing else to do
     train = {"for": "2 steps", "batch": batch, "microbatch": microbatch}
-    engine = build_engine(build_parts(parse_recipe(RECIPE | {"train": train})), Parallel(), Metrics(None))
+    engine = build_engine(build_parts(parse_recipe(RECIPE | {"train": train})), Parallel())
     clock = [0.0, 0.0]
     engine.objective.register_forward_pre_hook(lambda *_: clock.__setitem__(0, time.process_time()))
     engine.objective.register_forward_hook(lambda *_: clock.__setitem__(1, time.process_time()))

@@ -101,7 +101,6 @@ def _cost(recipe: Any) -> tuple[float, float]:
     from workbench.build import build_engine, build_parts
     from workbench.distributed.processes import Parallel
     from workbench.engine import Callback, Engine
-    from workbench.training.metrics import Metrics
 
     class Reset(Callback):
         base = 0
@@ -110,25 +109,22 @@ def _cost(recipe: Any) -> tuple[float, float]:
             if engine.step == WARM:
                 self.base = resident.reset_peak()
 
-    metrics, reset = Metrics(None), Reset()
-    engine = build_engine(build_parts(recipe), Parallel(), metrics)
+    engine, reset = build_engine(build_parts(recipe), Parallel()), Reset()
     engine.callbacks = [reset]  # no evaluation
     engine.fit()
-    seconds = statistics.median(record["time/step"] for record in metrics.records[WARM:])
+    seconds = statistics.median(record["time/step"] for record in engine.metrics.records[WARM:])
     return 1e3 * seconds, (resident.peak() - reset.base) / 2**20
 
 
 def _learned(objective: str, recipe: Any) -> dict[str, Any]:
-    from workbench.build import build_engine, build_parts
-    from workbench.distributed.processes import Parallel
+    from workbench.runs.train import train
     from workbench.studies import arms
     from workbench.studies.side_by_side import Trained
-    from workbench.training.metrics import Metrics
 
-    parts, metrics = build_parts(recipe), Metrics(None)
-    build_engine(parts, Parallel(), metrics).fit()
-    seconds = sum(record.get("time/step", 0.0) for record in metrics.records)
-    found = arms.judge(objective, recipe.seed, Trained(metrics.records[-1], parts.objective.total_weight, seconds))
+    outcome = train(recipe)
+    seconds = sum(record.get("time/step", 0.0) for record in outcome.records)
+    trained = Trained(outcome.records[-1], outcome.parts.objective.total_weight, seconds)
+    found = arms.judge(objective, recipe.seed, trained)
     return {name: getattr(found, name) for name in ("seconds", "accuracy", "loss", "floor", "recovered", "verdict")}
 
 

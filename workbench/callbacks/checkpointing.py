@@ -1,8 +1,12 @@
 """Saves the run every so many steps, at the end, and when it is asked to stop; in the background, if so wished.
 
+A step is saved first and evaluated afterwards, so that an evaluation that fails, or is killed for its memory, costs no
+work. What the evaluation found is then written into the checkpoint: `KeepBest` stands behind it.
+
 The trap: in the background a save fails after its step, so its error is raised at the next save or at the end.
 """
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,7 +17,7 @@ from workbench.distributed.sharding import is_divided
 from workbench.engine import Callback, Engine, Logs
 from workbench.training import checkpoint
 
-__all__ = ["Checkpointing"]
+__all__ = ["Checkpointing", "KeepBest"]
 
 
 class Checkpointing(Callback):
@@ -31,52 +35,104 @@ class Checkpointing(Callback):
         self, folder: Path, every: int, keep: int, keep_every: int | None = None, background: bool = False
     ) -> None:
         self.folder, self.every, self.keep, self.keep_every = folder, every, keep, keep_every
-        self.saved_step: int | None = None
-        # its thread is joined when the interpreter ends: what it writes is finished after an error of this process
+        self._damaged: set[int] = set()
         self._writer = ThreadPoolExecutor(1, "checkpoint") if background else None
-        self._pending: Future[None] | None = None
+        self._pending: list[Future[None]] = []
 
     def on_start(self, engine: Engine) -> None:
-        self.saved_step = engine.step if engine.step else None
+        # the run goes on from the newest whole checkpoint, so those that are newer than it are damaged
+        steps = map(checkpoint.step_of, checkpoint.saved(self.folder))
+        self._damaged = {step for step in steps if step > engine.step}
 
     def on_step(self, engine: Engine, logs: Logs) -> None:
-        is_best = engine.best is not None and engine.best.step == engine.step
         is_due = any(engine.step % every == 0 for every in (self.every, self.keep_every) if every)
-        if is_due or engine.finished or is_best:
-            self._save(engine)
+        if is_due or engine.finished:
+            self.save(engine)
 
     def on_end(self, engine: Engine) -> None:
-        if engine.step != self.saved_step and engine.step:
-            self._save(engine)
+        if engine.step != engine.saved_step:
+            self.save(engine)
         self._wait()
 
-    def _save(self, engine: Engine) -> None:
+    def on_exit(self, engine: Engine) -> None:
+        if self._writer:  # what is being written is finished, also after an error: the folder is held as long
+            self._writer.shutdown()
+
+    def save(self, engine: Engine) -> None:
+        """Save everything as it is now. Raises OSError; in the background, that of the save before."""
         if engine.parallel.rank == 0:
             self._wait()
             engine.metrics.sync()
         if is_divided(engine.model):
             self._write(self._snapshot(engine), engine.parallel)
-        elif engine.parallel.rank == 0 and self._writer:
-            self._pending = self._writer.submit(self._write, self._snapshot(engine))
         elif engine.parallel.rank == 0:
-            self._write(self._snapshot(engine))
-        self.saved_step = engine.step
+            taken = self._snapshot(engine)
+            self._do(lambda: self._write(taken))
+        engine.saved_step = engine.step
         engine.parallel.barrier("a checkpoint")
+
+    def amend(self, engine: Engine) -> None:
+        """Write into the checkpoint of this step, which was saved before, what is now known to be the best."""
+        if engine.parallel.rank == 0:
+            path, state = self.folder / f"step-{engine.step}", checkpoint.State(engine.step, engine.best)
+            self._do(lambda: self._amend(path, state))
 
     def _snapshot(self, engine: Engine) -> checkpoint.Snapshot:
         state = checkpoint.State(engine.step, engine.best)
         copy = self._writer is not None
         return checkpoint.snapshot(engine.model, engine.objective, engine.optimizer, state, copy=copy)
 
+    def _do(self, work: Callable[[], None]) -> None:
+        """Do what writes, or leave it to the thread, which keeps the order."""
+        if self._writer:
+            self._pending.append(self._writer.submit(work))
+        else:
+            work()
+
     def _write(self, taken: checkpoint.Snapshot, parallel: Parallel | None = None) -> None:
-        # not of divided weights: what another process was to write will never come
+        # the launcher waits for a process that saves when another has failed; divided weights are saved by all, and
+        # what the failed one was to write will never come
         with launch.saving() if parallel is None else nullcontext():
             checkpoint.write(self.folder, taken, parallel)
         if parallel is None or parallel.rank == 0:
-            checkpoint.prune(self.folder, self.keep, taken.state.best, self.keep_every)
+            self._prune(taken.state)
+
+    def _amend(self, path: Path, state: checkpoint.State) -> None:
+        if checkpoint.read_state(path) != state:  # a resume finds it as it left it
+            checkpoint.amend(path, state)
+            self._prune(state)
+
+    def _prune(self, state: checkpoint.State) -> None:
+        self._damaged.discard(state.step)  # the one that was just written is whole
+        checkpoint.prune(self.folder, self.keep, state, self.keep_every, self._damaged)
 
     def _wait(self) -> None:
-        """Until the checkpoint in flight is written. Raises what went wrong with it."""
-        pending, self._pending = self._pending, None
-        if pending:
-            pending.result()
+        """Wait until everything in flight is written. Raises what went wrong with it."""
+        pending, self._pending = self._pending, []
+        for future in pending:
+            future.result()
+
+
+class KeepBest(Callback):
+    """Sees to it that the best step has a checkpoint, which says so; stands behind the evaluation.
+
+    Args:
+        checkpoints: what saves.
+    """
+
+    def __init__(self, checkpoints: Checkpointing) -> None:
+        self.checkpoints = checkpoints
+
+    def on_start(self, engine: Engine) -> None:
+        self._keep(engine)
+
+    def on_step(self, engine: Engine, logs: Logs) -> None:
+        self._keep(engine)
+
+    def _keep(self, engine: Engine) -> None:
+        if engine.best is None or engine.best.step != engine.step:
+            return
+        if engine.saved_step == engine.step:
+            self.checkpoints.amend(engine)
+        else:
+            self.checkpoints.save(engine)

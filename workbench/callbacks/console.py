@@ -1,4 +1,7 @@
-"""Progress for people, on stderr: a live bar in a terminal, a line every few seconds in a log file."""
+"""Progress for people, on stderr: a live bar in a terminal, a line every few seconds in a log file.
+
+The trap: rich wraps at 80 columns where there is no terminal, and no search then finds a whole line; `_print` does not.
+"""
 
 import sys
 import time
@@ -18,6 +21,8 @@ LINE_EVERY = 10.0
 class Console(Callback):
     """Shows samples/s, loss, learning rate and time left; evaluations as one line each.
 
+    Stands behind the evaluation and the saves, so that what is on the screen is also on the disk.
+
     Args:
         headline: names of evaluation metrics worth a line; None shows the first four.
     """
@@ -32,7 +37,7 @@ class Console(Callback):
 
     def on_start(self, engine: Engine) -> None:
         self._began, self._began_step = time.monotonic(), engine.step
-        for record in engine.metrics.records:  # the evaluation before training came before this callback
+        for record in engine.metrics.records:  # the evaluation at the start came before this callback listened
             self._show_evaluation(record)
         engine.metrics.listeners.append(self._show_evaluation)
         if self.console.is_terminal and engine.parallel.rank == 0:
@@ -59,14 +64,16 @@ class Console(Callback):
             self.progress.update(self.task, completed=engine.step, description=text)
         else:
             left = (engine.steps - engine.step) * engine.batch / max(1e-9, rate)
-            self.console.print(f"step {engine.step}/{engine.steps}  {text}  {left:,.0f} s left", highlight=False)
+            self._print(f"step {engine.step}/{engine.steps}  {text}  {left:,.0f} s left")
 
-    def on_end(self, engine: Engine) -> None:
+    def on_exit(self, engine: Engine) -> None:
         if self.progress:
-            self.progress.stop()
+            self.progress.stop()  # else the terminal has no cursor any more
         if self._skipped:
-            line = f"{self._skipped} bad samples were skipped: skipped.jsonl in the run folder names them"
-            self.console.print(line, highlight=False)
+            self._print(f"{self._skipped} bad samples were skipped: skipped.jsonl in the run folder names them")
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _show_evaluation(self, record: Record) -> None:
         self._skipped = record.get("data/skipped", self._skipped)
@@ -75,4 +82,4 @@ class Console(Callback):
             return
         chosen = self.headline or list(values)[:4]
         facts = "  ".join(f"{name} {values[name]:.3f}" for name in chosen if name in values)
-        self.console.print(f"evaluation at step {record['step']}: {facts}", highlight=False)
+        self._print(f"evaluation at step {record['step']}: {facts}")

@@ -35,7 +35,7 @@ SHOWN, WRITTEN = (12, 40), (100, 110)
 
 
 class Profile(Callback):
-    """Watches the first process; not a number of the training changes. Stands behind the other callbacks.
+    """Times steps of the first process; not a number of the training changes. Stands behind the other callbacks.
 
     Args:
         folder: takes trace.json.gz (for ui.perfetto.dev), phases.txt and top-ops.txt.
@@ -79,6 +79,12 @@ class Profile(Callback):
         console.print(*self._tables)
         console.print(f"all of it is in {self.folder}; trace.json.gz opens in ui.perfetto.dev", soft_wrap=True)
 
+    def on_exit(self, engine: Engine) -> None:
+        if self._profiler:  # an error came in the middle of the profile
+            engine.phase = nullcontext
+            self._profiler.stop()
+            self._profiler = None
+
     def _begin(self, engine: Engine) -> None:
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # its lines would stand among ours
         on_cuda = engine.parallel.device.type == "cuda"
@@ -99,7 +105,7 @@ class Profile(Callback):
                 with (self.folder / f"{name}.txt").open("w", encoding="utf-8") as file:
                     Console(file=file, width=160).print(table)
         self._tables = [self._by_phase(), self._by_operation(*SHOWN)]
-        self._profiler = None  # which remembers every operation
+        self._profiler = None  # it remembers every operation
 
     def _by_phase(self) -> Table:
         plain = statistics.median(after - before for before, after in zip(self._stamps, self._stamps[1:], strict=False))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from workbench.figures.gallery import Gallery
 from workbench.training.metrics import Record
 from workbench.types import Context, Side, Views
 
+if TYPE_CHECKING:
+    from torch.utils.tensorboard.writer import SummaryWriter
+
 __all__ = ["TensorBoard"]
 
 MAPS, MAP_ROWS = 6, 64
@@ -33,7 +36,7 @@ THUMBNAIL = 48
 class TensorBoard(Callback):
     """Scalars of every metrics record under their own names, the recipe as text, dashboards, pictures, the projector.
 
-    Stands behind the evaluation callback: it draws the model that was just evaluated.
+    Stands behind the evaluation, as it draws the model that was just evaluated.
 
     Args:
         folder: where the event file goes.
@@ -44,6 +47,7 @@ class TensorBoard(Callback):
 
     def __init__(self, folder: Path, recipe: str, context: Context, split: str = "validation") -> None:
         self.folder, self.recipe, self.context, self.split = folder, recipe, context, split
+        self._writer: SummaryWriter | None = None
         self.gallery: Gallery | None = None
         self._draws = True
         self._evaluated = False
@@ -53,7 +57,7 @@ class TensorBoard(Callback):
         from torch.utils.tensorboard.writer import SummaryWriter  # TensorBoard takes a second to import
 
         # a resumed run repeats the steps after its checkpoint, and without one step 0: what was written is withdrawn
-        self.writer = SummaryWriter(str(self.folder), purge_step=engine.step + 1 if engine.step else 0, flush_secs=2)
+        self._writer = SummaryWriter(str(self.folder), purge_step=engine.step + 1 if engine.step else 0, flush_secs=2)
         self.writer.add_text("recipe", f"```yaml\n{self.recipe}```", engine.step)
         for record in engine.metrics.records:  # the evaluation before the first step has already been
             self._write(record)
@@ -70,7 +74,16 @@ class TensorBoard(Callback):
                 self.writer.add_custom_scalars(layout(()))
             if self._draws:
                 self._try(self._project, engine.step)
-            self.writer.close()
+
+    def on_exit(self, engine: Engine) -> None:
+        if self._writer:
+            with writing(self.folder):
+                self._writer.close()
+
+    @property
+    def writer(self) -> SummaryWriter:
+        assert self._writer, "opened at the start"
+        return self._writer
 
     def _write(self, record: Record) -> None:
         with writing(self.folder):

@@ -67,11 +67,11 @@ class Verbs(click.Group):
 def report(error: Exception) -> int:
     """One message on stderr, or to the launcher of several processes; returns the exit status: 2 for a recipe, 1 for
     everything else."""
-    from workbench.distributed.launch import tell
+    from workbench.distributed.launch import report_to_launcher
 
     status = 2 if type(error).__name__ == "RecipeError" else 1
     said = explain(error)
-    if not tell(error, said, status):
+    if not report_to_launcher(error, said, status):
         alone = int(os.environ.get("WORLD_SIZE", 1)) == 1 or status == 2
         click.echo(f"error: {said}" if alone else f"error: rank {os.environ.get('RANK')}: {said}", err=True)
     return status

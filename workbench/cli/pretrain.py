@@ -72,16 +72,16 @@ def pretrain_(
 
 
 def _train(recipe: Recipe, folder: Path, fresh: bool, profile: bool) -> Outcome:
-    from workbench.callbacks.console import Console
-    from workbench.callbacks.profile import Profile
+    from workbench.distributed.processes import device
     from workbench.runs.train import train
+    from workbench.training.allocator import keep_memory
 
     def say(line: str) -> None:
         click.echo(line, err=True)
 
-    headline = [recipe.eval.best] if recipe.eval.best else None
-    callbacks = [Console(headline), *([Profile(folder / "profile")] if profile else [])]
-    return train(recipe, folder, fresh=fresh, say=say, callbacks=callbacks)
+    if device().type == "cpu":
+        keep_memory()
+    return train(recipe, folder, fresh=fresh, say=say, console=True, profile=profile)
 
 
 def _print_outcome(outcome: Outcome, as_json: bool) -> None:

@@ -1,10 +1,12 @@
 """`--nproc N`: N processes of one command on this machine, started as torchrun starts them; the first to fail speaks.
 
-A rank writes why it failed to a file (`tell`) and leaves the terminal to the launcher, which says one thing: what went
-wrong first, and on which rank. The trap: when a rank dies, the others fail within milliseconds, too, and often say so
-before. What they say then is RankLost, which counts only where nobody knows better.
+A rank writes why it failed to a file (`report_to_launcher`) and leaves the terminal to the launcher, which says one
+thing: what went wrong first, and on which rank. The trap: when a rank dies, the others fail within milliseconds too,
+and often report it before the launcher notices the death. Their reports are RankLost, which counts only where no rank
+has a reason of its own.
 
-Unlike torchrun it lets ranks that are asked to stop take their time to finish a step and save, and then exits with 0.
+Unlike torchrun, the launcher gives ranks that are asked to stop the time to finish a step and save, and then exits with
+status 0.
 """
 
 from __future__ import annotations
@@ -29,9 +31,9 @@ import click
 
 FILE = "WB_ERROR_FILE"
 GRACE = 5.0
-"""seconds that others have to say what went wrong, too, before they are killed: a rank that waits may wait for ever"""
+"""seconds after the first failure in which the other ranks may report theirs; a rank that waits would wait for ever"""
 PATIENCE = 600.0
-"""seconds that a rank has instead which is writing a checkpoint"""
+"""the same for a rank that is writing a checkpoint, which must not be cut off"""
 KILLED = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 """signals that come from outside or from a defect, never from a rank that gives up"""
 
@@ -55,6 +57,7 @@ class Rank:
 
     @property
     def is_saving(self) -> bool:
+        """Whether it is inside a block of `saving`."""
         return _mark(self.file).exists()
 
     @property
@@ -71,15 +74,15 @@ def launch(arguments: Sequence[str], count: int) -> int:
                 file = Path(folder) / f"{number}.json"
                 environment = os.environ | _environment(number, count, port) | {FILE: str(file)}
                 ranks.append(Rank(number, _start(arguments, environment), file))
-                if signals:  # it came before this rank could hear it
+                if signals:  # one that came before this rank was started has not reached it
                     ranks[-1].process.send_signal(signals[-1])
             _wait(ranks, signals)
         return _conclude(ranks, bool(signals))
 
 
-def tell(error: BaseException, message: str, status: int) -> bool:
-    """Say why this process fails to whom started it; False when that leaves people without it."""
-    if "TORCHELASTIC_ERROR_FILE" in os.environ:  # torchrun repeats it in its report
+def report_to_launcher(error: BaseException, message: str, status: int) -> bool:
+    """Report why this process fails to the launcher that started it; returns whether there is one that will say it."""
+    if "TORCHELASTIC_ERROR_FILE" in os.environ:  # torchrun repeats it in its report, but does not say it in its place
         from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
         get_error_handler().record_exception(error)
@@ -89,13 +92,13 @@ def tell(error: BaseException, message: str, status: int) -> bool:
     file = Path(os.environ[FILE])
     draft = file.with_suffix(".draft")
     draft.write_text(json.dumps(facts))
-    os.replace(draft, file)
+    os.replace(draft, file)  # the launcher looks at any time, and must not read half of it
     return True
 
 
 @contextmanager
 def saving() -> Iterator[None]:
-    """While this process writes what must not be lost, its launcher does not kill it for the failure of another."""
+    """Keep the launcher from killing this process for the failure of another while it writes what must not be lost."""
     if FILE not in os.environ:
         yield
         return
@@ -112,7 +115,7 @@ def _mark(file: Path) -> Path:
 
 
 def _environment(rank: int, count: int, port: int) -> dict[str, str]:
-    """What torchrun sets, as far as anybody reads it."""
+    """Make the variables that torchrun sets, as far as anybody reads them."""
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
     return {name: str(n) for name, n in places.items()} | {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": threads}
@@ -120,7 +123,10 @@ def _environment(rank: int, count: int, port: int) -> dict[str, str]:
 
 @contextmanager
 def _reserved_port() -> Iterator[int]:
-    """A port that nobody else is given, and that the first rank can listen on: bound here, but not listening."""
+    """Reserve a port that the first rank can listen on: bound here, so that nobody else is given it, but not listening.
+
+    SO_REUSEADDR lets the rank bind it, too. Asking for a free port and closing it would leave it to others meanwhile.
+    """
     with socket.socket() as held:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.bind(("", 0))
@@ -128,20 +134,20 @@ def _reserved_port() -> Iterator[int]:
 
 
 def _start(arguments: Sequence[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """In a session of its own, so that Ctrl-C of a terminal comes once, from the launcher."""
+    """Start a rank in a session of its own, so that Ctrl-C of a terminal reaches it once, through the launcher."""
     command = [sys.executable, "-m", "workbench", *arguments]
     return subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_stop_with_parent)
 
 
 def _stop_with_parent() -> None:
-    """Where Linux offers it: a rank whose launcher was killed is asked to stop, and saves."""
+    """Ask Linux to send SIGTERM when the launcher is killed, so that the rank saves and ends; other systems cannot."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 @contextmanager
 def _passed_on(ranks: list[Rank]) -> Iterator[list[int]]:
-    """SIGINT and SIGTERM go to every rank; yields those that came."""
+    """Pass SIGINT and SIGTERM on to every rank; yields the list of those that came so far."""
     came: list[int] = []
 
     def pass_on(number: int, _: Any) -> None:
@@ -159,9 +165,12 @@ def _passed_on(ranks: list[Rank]) -> Iterator[list[int]]:
 
 
 def _wait(ranks: list[Rank], signals: list[int]) -> None:
-    """Until all have ended. After the first failure, or a second SIGINT, what is left after GRACE is killed (in the
-    first case not in the middle of a save); what does not even die of that within another GRACE (it waits for a disk)
-    is left behind."""
+    """Wait until all ranks have ended.
+
+    After the first failure, or a second SIGINT, ranks that are left after GRACE are killed; after a failure a rank in
+    the middle of a save has PATIENCE. A rank that does not die of that within another GRACE, because it waits for a
+    disk, is left behind.
+    """
     deadline = latest = float("inf")
     while left := [rank for rank in ranks if rank.process.poll() is None]:
         _note_ends(ranks)
@@ -181,13 +190,14 @@ def _wait(ranks: list[Rank], signals: list[int]) -> None:
 
 
 def _note_ends(ranks: list[Rank]) -> None:
+    """Note when ranks are first seen to have ended: a report that is older has seen the failure before its death."""
     for rank in ranks:
         if not rank.ended and rank.process.poll() is not None:
             rank.ended = time.time()
 
 
 def _state(pid: int) -> str:
-    """What the system says that a process does."""
+    """Say in a word what a process does, as far as the system knows."""
     try:
         letter = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -196,7 +206,12 @@ def _state(pid: int) -> str:
 
 
 def _conclude(ranks: list[Rank], asked: bool) -> int:
-    """Say what went wrong first; returns the exit status."""
+    """Say what went wrong first; returns the exit status.
+
+    A rank that was killed from outside, or crashed, is the reason when no other reported an error of its own before it
+    was gone. Else the first error of a rank's own is, then a rank that waited in vain, then a stop that people asked
+    for, and last that another process is gone.
+    """
     if all(rank.process.returncode == 0 for rank in ranks):
         return 0
     spoke = sorted(((r, w) for r in ranks if (w := r.words)), key=lambda pair: pair[1]["time"])
@@ -218,7 +233,7 @@ def _conclude(ranks: list[Rank], asked: bool) -> int:
         said = "stopped at once: the same command goes on from the last checkpoint, if there is one"
     elif spoke:
         said = f"{_place([spoke[0][0]], ranks)}: {spoke[0][1]['message']}"
-    else:  # it has said why on the terminal, as it does with wrong options
+    else:  # the rank itself has said why on the terminal, as click does with wrong options
         return max(1, *(rank.process.returncode or 0 for rank in ranks))
     click.echo(f"error: {said}", err=True)
     return status
@@ -231,4 +246,4 @@ def _place(chosen: list[Rank], ranks: list[Rank]) -> str:
 def _epitaph(rank: Rank) -> str:
     name = signal.Signals(-rank.process.returncode).name
     why = {"SIGKILL": " (for lack of memory, or by hand)"}.get(name, "")
-    return f" was ended by {name}{why}. The last checkpoint is sound, and the same command goes on from there"
+    return f" was ended by {name}{why}. If there is a checkpoint, it is sound, and the same command goes on from there"

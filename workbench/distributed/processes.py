@@ -1,10 +1,11 @@
 """Everything that knows there is more than one process.
 
-Convention: every process returns `world` times its share of the loss, so that the mean over processes of losses and of
-gradients is the single-process value. Objectives see the pool and never call torch.distributed themselves.
+Convention: every process returns `world` times its share of the loss, so that the mean over processes, of losses and of
+gradients alike, is the value that a single process would have. Objectives see the pool of all rows and never call
+torch.distributed themselves.
 
-The trap: when one process fails, the others fail wherever they wait for it, in words that explain nothing.
-`meeting` says RankLost or RankLate in their place, and what the process was waiting for.
+The trap: when one process fails, the others fail wherever they wait for it, in words that explain nothing. `meeting`
+raises RankLost or RankLate instead, and names what the process was waiting for.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -27,7 +28,9 @@ from torch.nn.parallel import DistributedDataParallel
 from workbench.errors import RankLate, RankLost
 from workbench.types import Pool, View, Views
 
+T = TypeVar("T")
 TIMEOUT = 1800.0
+"""seconds that one process waits for another, unless the recipe says otherwise"""
 LATE = ("timed out", "timeout")
 LOST = ("connection closed", "connection reset", "broken pipe", "connection refused", "socket closed", "remote process")
 """what backends (gloo, NCCL, the store) say when another process does not come, or is gone"""
@@ -35,36 +38,66 @@ OTHERS = ("cuda error", "caught ")
 """how errors of a GPU and of data workers begin, which may use the same words"""
 
 
-class Parallel:
-    """This process's place among all: one process unless torchrun started several.
+def device() -> torch.device:
+    """The device of this process: its GPU, or the CPU where there is none. Raises ValueError where it has no GPU left.
 
-    `timeout`: seconds that one waits for another.
+    Asking changes nothing: neither is a process group joined nor a CUDA context made.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    place = int(os.environ.get("LOCAL_RANK", 0))
+    if place >= torch.cuda.device_count():
+        raise ValueError(
+            f"process {place} of this machine has no GPU of its own, it has {torch.cuda.device_count()}: start as "
+            "many processes with --nproc"
+        )
+    return torch.device("cuda", place)
+
+
+class Parallel:
+    """This process's place among all that train one run: the only one, unless it has `join`ed others.
+
+    Args:
+        group: the processes that train together; None for a process by itself.
+        timeout: seconds that one of them waits for another.
     """
 
-    def __init__(self, timeout: float = TIMEOUT) -> None:
-        cuda = torch.cuda.is_available()
-        place = int(os.environ.get("LOCAL_RANK", 0))
-        if cuda and place >= torch.cuda.device_count():
-            raise ValueError(
-                f"process {place} of this machine has no GPU of its own, it has {torch.cuda.device_count()}: start as "
-                "many processes with --nproc"
-            )
-        self.timeout = timedelta(seconds=timeout)
-        if "RANK" in os.environ and not dist.is_initialized():
+    def __init__(self, group: dist.ProcessGroup | None = None, timeout: float = TIMEOUT) -> None:
+        self.group, self.timeout = group, timedelta(seconds=timeout)
+        self.device = device()
+        self.world = dist.get_world_size(group) if group else 1
+        self.rank = dist.get_rank(group) if group else 0
+        self._averaged_by_ddp: set[nn.Parameter] = set()
+
+    @staticmethod
+    def join(timeout: float = TIMEOUT) -> Parallel:
+        """Meet the processes that torchrun, or `--nproc`, started with this one; without them, be one by itself.
+
+        Raises ValueError when the environment promises others that cannot be found, RankLate or RankLost when they do
+        not come.
+        """
+        if not dist.is_initialized():
+            if "RANK" not in os.environ:
+                refuse_lonely_tasks()
+                return Parallel(timeout=timeout)
+            if missing := [name for name in ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+                raise ValueError(
+                    f"RANK={os.environ['RANK']} is set, but {', '.join(missing)} is not, so the other processes cannot "
+                    "be found: start them with `wb pretrain --nproc N` or torchrun, or unset RANK to train in one"
+                )
+            place = device()
+            if place.type == "cuda":
+                torch.cuda.set_device(place)  # NCCL and `.cuda()` take the current device
             with meeting("the start of all"):
-                dist.init_process_group("nccl" if cuda else "gloo", timeout=self.timeout)
-        self.group: Any = dist.group.WORLD if dist.is_initialized() else None
-        self.world = dist.get_world_size() if self.group else 1
-        self.rank = dist.get_rank() if self.group else 0
-        self.device = torch.device("cuda", place) if cuda else torch.device("cpu")
-        self._averaged: set[nn.Parameter] = set()
-        """by DistributedDataParallel"""
-        if cuda:
-            torch.cuda.set_device(self.device)
+                backend = "nccl" if place.type == "cuda" else "gloo"
+                dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
+        return Parallel(dist.group.WORLD, timeout)
 
     def mesh(self, copies: int = 1) -> DeviceMesh:
-        """Processes that weights are divided over: all, or those of each of so many copies of the model. Raises
-        ValueError when the copies do not come out even, or there is one process."""
+        """The processes that weights are divided over: all, or for several copies of the model those of each copy.
+
+        Raises ValueError when the processes cannot be dealt out evenly to the copies, or there is only one.
+        """
         if self.world == 1 or self.world % copies or self.world == copies:
             raise ValueError(
                 f"parallel: {copies} {'copy' if copies == 1 else 'copies'} of a model divided over several processes "
@@ -72,15 +105,18 @@ class Parallel:
             )
         if copies == 1:
             return init_device_mesh(self.device.type, (self.world,))
-        names = ("copies", "shares")
+        names = ("copies", "shards")
         mesh = init_device_mesh(self.device.type, (copies, self.world // copies), mesh_dim_names=names)
         set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout  # before torch 2.14
-        for name in names:  # new groups begin with the backend's own
+        for name in names:  # a new group starts with the backend's own timeout, not with ours
             set_timeout(self.timeout, mesh.get_group(name))
         return mesh
 
     def pool(self, views: Views, ids: Tensor, step: int, seed: int) -> Pool:
-        """All processes' rows, gathered with gradient."""
+        """Gather the rows of all processes, with gradient, for the objective to contrast this process's rows with.
+
+        ids: this process's sample ids [b]; the same number of rows on every process.
+        """
         if self.group is None:
             return Pool(views, ids, step=step, seed=seed)
         gathered = {
@@ -89,51 +125,56 @@ class Parallel:
         }
         return Pool(gathered, _gather(ids, self.group), self.rank * len(ids), self.group, step, seed, self.world)
 
-    def replicated(self, module: nn.Module) -> nn.Module:
-        """The module in torch's DistributedDataParallel: its gradients are averaged beside the backward pass.
+    def wrap_in_ddp(self, module: nn.Module) -> nn.Module:
+        """Wrap the module in DistributedDataParallel, which averages gradients while the backward pass still runs.
 
-        What had no gradient on any process has none after, or weight decay would move here what it leaves alone in
-        one process.
+        Parameters that no process used keep no gradient (`find_unused_parameters`): a zero gradient would let weight
+        decay and AdamW's moments move here what they leave alone in a single process.
         """
         trainable = [p for p in module.parameters() if p.requires_grad]
-        if self.group is None or not trainable:
+        if self.group is None or not trainable:  # torch refuses to wrap a module without any
             return module
-        self._averaged = set(trainable)
-        # the option that follows it sends buffers at the start
-        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
-        return DistributedDataParallel(
-            module, find_unused_parameters=True, gradient_as_bucket_view=True, broadcast_buffers=False
-        )
+        self._averaged_by_ddp = set(trainable)
+        with warnings.catch_warnings():
+            # torch 2.14 would have us pass the option that replaces this one, which sends all buffers at the start
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
+            return DistributedDataParallel(
+                module, find_unused_parameters=True, gradient_as_bucket_view=True, broadcast_buffers=False
+            )
 
-    def alone(self, module: nn.Module) -> AbstractContextManager[None]:
-        """A block whose gradients stay with this process for now; they are averaged with those of a later one."""
+    def without_sync(self, module: nn.Module) -> AbstractContextManager[None]:
+        """Let the gradients of a block stay with this process: DDP averages them with those of a later backward."""
         return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Mean over processes of the gradients that neither DistributedDataParallel nor FSDP averages, in one message a
-        dtype; what had none on any process has none after."""
+        """Average over processes the gradients that neither DDP nor FSDP averages: the objective's scale and bias, and
+        what a callback has unfrozen since DDP was told what to average.
+
+        One message for each dtype. A parameter that no process used has no gradient afterwards, as after DDP.
+        """
         if self.group is None:
             return
         trainable = [
-            p for p in parameters if p.requires_grad and not isinstance(p, DTensor) and p not in self._averaged
+            p for p in parameters if p.requires_grad and not isinstance(p, DTensor) and p not in self._averaged_by_ddp
         ]
         for dtype in dict.fromkeys(p.dtype for p in trainable):
             same = [p for p in trainable if p.dtype == dtype]
             missing = [p.grad is None for p in same]
-            # a part that this process did not use still takes part in the sum, and says so
+            # every process has to send as many numbers: without a gradient it sends zeros, and a flag that says so
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in same]
             used = gradients[0].new_tensor(missing).logical_not().to(dtype)
             flat = torch.cat([used, *(g.flatten() for g in gradients)])
             with meeting("the sum of the gradients"):
                 dist.all_reduce(flat, group=self.group)
-            used, *means = flat.split([len(same), *(g.numel() for g in gradients)])
-            anywhere = used.tolist() if any(missing) else [1.0] * len(same)  # waits for the device only where it must
-            for p, g, mean, n in zip(same, gradients, means, anywhere, strict=True):
-                if n:
-                    p.grad = g.copy_((mean / self.world).view_as(g))
+            used, *sums = flat.split([len(same), *(g.numel() for g in gradients)])
+            # a process that used everything knows the answer; reading the sum would wait for the device
+            users = used.tolist() if any(missing) else [1.0] * len(same)
+            for p, g, total, number in zip(same, gradients, sums, users, strict=True):
+                if number:
+                    p.grad = g.copy_((total / self.world).view_as(g))
 
     def average(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Mean over processes of scalars."""
+        """Average scalars over processes."""
         if self.group is None:
             return values
         flat = torch.stack([x.detach().float().reshape(()) for x in values.values()])
@@ -142,7 +183,7 @@ class Parallel:
         return dict(zip(values, flat / self.world, strict=True))
 
     def any(self, flag: bool) -> bool:
-        """True on every process when it is true on one."""
+        """Return True on every process when `flag` is true on at least one."""
         if self.group is None:
             return flag
         shared = torch.tensor(float(flag), device=self.device)
@@ -150,35 +191,40 @@ class Parallel:
             dist.all_reduce(shared, dist.ReduceOp.MAX, group=self.group)
         return bool(shared)
 
-    def gather_objects(self, value: Any, what: str) -> list[Any]:
-        """Every process's value, on every process: for what is rare and small. `what` names it to people."""
+    def gather_objects(self, value: T, what: str) -> list[T]:
+        """Return every process's value, in the order of ranks: for rare and small ones, as they are pickled.
+
+        `what` names the occasion to people who wait for it in vain.
+        """
         if self.group is None:
             return [value]
-        values: list[Any] = [None] * self.world
+        values: list[T] = [value] * self.world
         with meeting(what):
             dist.all_gather_object(values, value, group=self.group)
         return values
 
     def barrier(self, what: str) -> None:
-        """Until all are here; `what` the first one is doing, for people who have to wait in vain."""
+        """Wait until every process is here. `what` names the occasion to people who wait for it in vain."""
         if self.group is not None:
             with meeting(what):
                 dist.barrier(group=self.group)
 
     def explained(self, what: str = "the loss or the divided weights") -> AbstractContextManager[None]:
-        """`meeting` for a block in which torch and the kernels gather and sum by themselves."""
+        """Explain failures of a block as `meeting` does: in it torch and the kernels gather and sum by themselves."""
         return meeting(what, self.timeout) if self.group is not None else nullcontext()
 
-    def close(self) -> None:
+    def leave(self) -> None:
+        """Leave the process group. Not after an error: the others would have to take part, and do not come any more."""
         if self.group is not None:
             dist.destroy_process_group()
 
 
 @contextmanager
 def meeting(what: str, timeout: timedelta | None = None) -> Iterator[None]:
-    """Raises RankLate or RankLost where a backend says in its own words that others did not come, or are gone.
+    """Raise RankLate or RankLost when a backend says in its own words that others did not come, or are gone.
 
-    `timeout` is how long they were waited for, where the block does more than that.
+    Backends raise plain RuntimeErrors, so their words are all there is to go by. `timeout` is how long the others were
+    waited for, in a block that does more than wait; without it the time since its beginning is said.
     """
     began = time.monotonic()
     try:
@@ -204,7 +250,22 @@ def meeting(what: str, timeout: timedelta | None = None) -> Iterator[None]:
         raise
 
 
-def _gather(x: Tensor, group: Any) -> Tensor:
+def refuse_lonely_tasks() -> None:
+    """Raise ValueError where srun started several tasks of one command, none of which knows of the others.
+
+    Each would train the whole recipe by itself. In a batch script outside of srun, Slurm's variables look alike but for
+    the number of tasks of the step, so only what is certain is refused.
+    """
+    number, tasks = int(os.environ.get("SLURM_PROCID", 0)), int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
+    if number > 0 or tasks > 1:
+        raise ValueError(
+            f"this is task {number} of {os.environ.get('SLURM_NTASKS', tasks)} that srun started, and none of them "
+            "knows of the others: start one task a node, and in it `wb pretrain --nproc N` or torchrun"
+        )
+
+
+def _gather(x: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """Concatenate x of all processes in the order of ranks, without gradient."""
     rows = [torch.empty_like(x) for _ in range(dist.get_world_size(group))]
     with meeting("the gathering of the embeddings"):
         dist.all_gather(rows, x.contiguous(), group=group)
@@ -212,10 +273,14 @@ def _gather(x: Tensor, group: Any) -> Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    """All processes' rows; the gradient of a row is the sum over processes of what each says about it."""
+    """Gathers the rows of all processes; the gradient of a row is the sum of what each process says about it.
+
+    `torch.distributed.all_gather` has no gradient. The sum is right because each process's loss is its own function of
+    all rows, and what is optimised is the mean of these losses.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
+    def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:
         ctx.group, ctx.rows = group, len(x)
         return _gather(x, group)
 

@@ -1,16 +1,24 @@
-"""The run folder: who owns it, what it trained on which machine, and whether it may be resumed.
+"""The run folder: who holds it, what it trained on which machine, and whether it may be resumed.
 
 recipe.yaml environment.json metrics.jsonl skipped.jsonl checkpoints/ tensorboard/ DONE
+
+The trap: nothing may be touched here without the lock, not even by a command that wants to begin anew: another process
+may be training in the folder, and it saves by path.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import platform
+import shutil
 import sys
 import time
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from io import TextIOWrapper
 from pathlib import Path
@@ -19,12 +27,14 @@ from weakref import WeakSet
 
 import yaml
 
-from workbench.errors import writing
+from workbench.errors import RecipeError, writing
 from workbench.recipe.schema import Recipe, load_recipe
 from workbench.training import checkpoint
 
 MAY_CHANGE = ("train.for", "log", "eval", "checkpoint", "parallel", "data.max_bad")
-"""what a resume may change: none of it alters a step that was already taken, or how the next one is computed"""
+"""what a resume may change: none of it alters a step that was already taken"""
+HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+"""errors that mean that another process has the lock; any other one, that the file system has no locks"""
 
 
 _locks: WeakSet[TextIOWrapper] = WeakSet()
@@ -37,7 +47,10 @@ class RunError(ValueError):
 
 
 class Run:
-    """A run folder that this process holds: a second process that wants it is told so."""
+    """A run folder. After `open` this process holds it: a second process that wants it is told so.
+
+    As a context it is released on every way out.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -46,60 +59,127 @@ class Run:
         self.checkpoints = path / "checkpoints"
         self.tensorboard = path / "tensorboard"
         self.done = path / "DONE"
+        self.before: Recipe | None = None
+        """the recipe that a resumed run had until now"""
+        self._lock: TextIOWrapper | None = None
 
     @property
     def exists(self) -> bool:
         return (self.path / "recipe.yaml").exists()
 
-    def open(self, recipe: Recipe) -> None:
-        """Create the folder, or check that it belongs to this recipe. Raises RunError."""
-        try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / ".lock").open("w")
-        except OSError as error:
-            raise RunError(
-                f"{self.path}: cannot write there: {error.strerror}; choose another folder with --run"
-            ) from None
-        _locks.add(self._lock)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go of it when the process dies
-        except OSError:
-            raise RunError(
-                f"{self.path} is being trained by another process; wait for it or choose another --run"
-            ) from None
+    def open(self, recipe: Recipe, *, fresh: bool = False, say: Callable[[str], None] = lambda _: None) -> None:
+        """Hold the folder for this recipe: create it, check that it belongs to the recipe or, `fresh`, set it aside.
+
+        Raises RunError when another process holds it, another recipe began it, or nothing can be written there.
+        """
+        self._hold(say)
+        if fresh and self._set_aside(say):
+            self._hold(say)  # the lock went with the old folder, and is released only now
         if self.exists and checkpoint.saved(self.checkpoints):  # before the first one there is nothing to resume
-            self._refuse_other_recipe(recipe)
+            self._go_on_from(recipe)
+        with writing(self.checkpoints):
+            self.checkpoints.mkdir(exist_ok=True)
         _write(self.path / "recipe.yaml", recipe.as_yaml())
         _write(self.path / "environment.json", json.dumps(environment(), indent=1))
 
-    def _refuse_other_recipe(self, recipe: Recipe) -> None:
-        old, new = _flatten(yaml.safe_load((self.path / "recipe.yaml").read_text())), _flatten(recipe.as_dict())
+    def release(self) -> None:
+        """Let others have the folder."""
+        if self._lock:
+            self._lock.close()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def _hold(self, say: Callable[[str], None]) -> None:
+        """Make the folder and take its lock, which the system releases when the process dies. Raises RunError."""
+        name = self.path / ".lock"
+        while True:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                lock = name.open("w")
+            except OSError as error:
+                raise RunError(
+                    f"{self.path}: cannot write there: {error.strerror}; choose another folder with --run"
+                ) from None
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in HELD:
+                    lock.close()
+                    raise RunError(self._held_by_another()) from None
+                say(
+                    f"{self.path}: this file system has no locks ({error.strerror}): nothing keeps a second process out"
+                )
+            # between the two lines, another process may have set the folder aside, with this lock in it
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock.fileno()), name.stat()):
+                    break
+            lock.close()
+        self.release()
+        self._lock = lock
+        _locks.add(lock)
+
+    def _held_by_another(self) -> str:
+        said = f"{self.path} is being trained by another process; wait for it or choose another --run"
+        if int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "RANK" not in os.environ:
+            said += (
+                f". Slurm has started {os.environ['SLURM_NTASKS']} tasks that do not know of each other: start one "
+                "task a node, and in it `wb pretrain --nproc N` or, on several nodes, torchrun"
+            )
+        return said
+
+    def _set_aside(self, say: Callable[[str], None]) -> bool:
+        """Rename the folder, unless it is empty, so that a fresh run can take its name; returns whether it did."""
+        if not any(path.name != ".lock" for path in self.path.iterdir()):
+            return False
+        aside = free = self.path.with_name(f"{self.path.name}.{time.strftime('%Y%m%d-%H%M%S')}")
+        number = 1
+        while free.exists():  # set aside twice within a second
+            number += 1
+            free = aside.with_name(f"{aside.name}-{number}")
+        with writing(self.path):
+            self.path.rename(free)
+        say(f"the earlier run is now in {free}")
+        return True
+
+    def _go_on_from(self, recipe: Recipe) -> None:
+        """Remember the recipe until now. Raises RunError when what it says may not be changed by a resume."""
+        file = self.path / "recipe.yaml"
+        try:
+            # read as a recipe, so that keys of later versions have their defaults and forbid nothing
+            self.before = load_recipe(file)
+            old = _flatten(self.before.as_dict())
+        except RecipeError:  # it names what there is no more: say what differs as it is written
+            old = _flatten(yaml.safe_load(file.read_text(encoding="utf-8")))
+        new = _flatten(recipe.as_dict())
         changed = [
             f"  {key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
             for key in sorted(old.keys() | new.keys())
             if old.get(key) != new.get(key)
             and not any(key == free or key.startswith(free + ".") for free in MAY_CHANGE)
         ]
-        if changed:
+        if not changed:
+            return
+        steps = [checkpoint.step_of(path) for path in checkpoint.saved(self.checkpoints)]
+        if any(steps):
             raise RunError(
                 f"{self.path} was started with another recipe:\n" + "\n".join(changed) + "\n"
                 f"A resume may change only {', '.join(MAY_CHANGE)}: use another --run, or --fresh to begin again."
             )
-
-    def set_aside(self) -> Path | None:
-        """Rename an existing folder so that a fresh run can take its name; returns where it went."""
-        if not self.path.exists():
-            return None
-        aside = self.path.with_name(f"{self.path.name}.{time.strftime('%Y%m%d-%H%M%S')}")
-        self.path.rename(aside)
-        return aside
+        # weights before the first step, kept as the best: drawn from the other recipe, and drawn again by that
+        shutil.rmtree(self.checkpoints)
+        self.before = None
 
     def finish(self, step: int) -> None:
+        """Mark the run as done."""
         _write(self.done, json.dumps({"step": step}) + "\n")
 
 
 def read_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
-    """The resolved recipe of a run. Raises RunError when `path` is not a run folder."""
+    """Read the resolved recipe of a run. Raises RunError when `path` is not a run folder."""
     file = path / "recipe.yaml"
     if not file.is_file():
         raise RunError(f"{path} is not a run folder: it has no recipe.yaml")
@@ -107,31 +187,54 @@ def read_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
 
 
 def find_checkpoint(run: Path, which: str) -> Path:
-    """The `last` whole checkpoint, the `best`, or that of a step. Raises RunError naming those there are, or
-    DamagedCheckpoint."""
-    folder = run / "checkpoints"
-    steps = [p.name.removeprefix("step-") for p in checkpoint.saved(folder)]
-    last, complaints = checkpoint.newest(folder)
-    if last is None:
-        raise RunError(f"{run} has no whole checkpoint yet" + "".join(f"\n  {line}" for line in complaints))
+    """Find and verify the `last` whole checkpoint of a run, its `best`, or that of a step.
+
+    Raises RunError naming those there are, or DamagedCheckpoint. Warns when the last is not the newest, which is
+    damaged.
+    """
+    paths = checkpoint.saved(run / "checkpoints")
+    steps = ", ".join(str(checkpoint.step_of(path)) for path in paths)
+    if not paths:
+        raise RunError(f"{run} has no checkpoint yet")
     if which == "last":
+        last, complaints = checkpoint.newest(run / "checkpoints")
+        if last is None:
+            raise RunError(f"{run} has no whole checkpoint:" + "".join(f"\n  {line}" for line in complaints))
+        for line in complaints:
+            warnings.warn(f"damaged checkpoint left alone, {last.name} is used: {line}", stacklevel=2)
         return last
+    path = run / "checkpoints" / f"step-{which}"
     if which == "best":
-        best = checkpoint.read_state(last).best
+        best = read_best(run)
         if best is None:
             raise RunError(
-                f"{run} has no best checkpoint: its recipe names no eval.best; use last or a step ({', '.join(steps)})"
+                f"{run} has no best checkpoint: its recipe names no eval.best, or nothing was evaluated yet; "
+                f"use last or a step ({steps})"
             )
-        which = str(best.step)
-    path = folder / f"step-{which}"
+        path = run / "checkpoints" / f"step-{best.step}"
+        if not path.is_dir():
+            raise RunError(
+                f"{run}: the best evaluation by {best.metric} ({best.value:.4g}) was at step {best.step}, which has no "
+                f"checkpoint any more; use last or a step ({steps})"
+            )
     if not path.is_dir():
-        raise RunError(f"{run} has no checkpoint '{which}' (there are: best, last, {', '.join(steps)})")
+        raise RunError(f"{run} has no checkpoint '{which}' (there are: last, best where eval.best is set, {steps})")
     checkpoint.verify(path)
     return path
 
 
+def read_best(run: Path) -> checkpoint.Best | None:
+    """Read from the newest checkpoint, whole or not, which step was the best until then."""
+    for path in reversed(checkpoint.saved(run / "checkpoints")):
+        try:
+            return checkpoint.read_state(path).best
+        except checkpoint.DamagedCheckpoint:
+            continue
+    return None
+
+
 def environment() -> dict[str, Any]:
-    """Versions and machine: what somebody needs to repeat the run."""
+    """Collect versions and machine: what somebody needs to repeat the run."""
     import torch
 
     packages = ("multimodal-workbench", "torch", "torchvision", "triton", "open_clip_torch", "timm", "numpy")
@@ -154,6 +257,7 @@ def package_version(name: str) -> str | None:
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """{dotted key: value} of a tree of dicts."""
     if not isinstance(tree, dict):
         return {prefix: tree}
     return {
@@ -162,6 +266,7 @@ def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _write(path: Path, text: str) -> None:
+    """Write a file such that a crash leaves the old or the new content."""
     temporary = path.with_name(f".{path.name}.tmp")
     with writing(path):
         temporary.write_text(text, encoding="utf-8")

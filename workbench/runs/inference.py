@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.build import Parts, build_parts
-from workbench.distributed.processes import Parallel
+from workbench.distributed.processes import device
 from workbench.recipe.schema import Recipe
 from workbench.runs.folder import RunError, find_checkpoint, read_recipe
 from workbench.runs.items import Reader
@@ -182,7 +182,7 @@ def load(
     Raises RunError when `path` is no run or has no such checkpoint, DamagedCheckpoint when its files are damaged.
     """
     parts, _ = load_parts(Path(path), str(checkpoint), read_recipe(Path(path)))
-    return LoadedModel(parts, Parallel().device, image, text)
+    return LoadedModel(parts, device(), image, text)
 
 
 def evaluate_run(
@@ -200,9 +200,8 @@ def evaluate_run(
         )
     parts, step = load_parts(run, which, recipe)
     chosen = {key: spec for key, spec in recipe.eval.evaluators.items() if not suites or key in suites}
-    parallel = Parallel()
-    parts.model.to(parallel.device)
-    return step, dict(parts.evaluate(parallel, chosen))
+    parts.model.to(device())
+    return step, dict(parts.evaluate(device(), chosen))
 
 
 def load_parts(run: Path, which: str, recipe: Recipe) -> tuple[Parts, int]:
@@ -215,7 +214,9 @@ def load_parts(run: Path, which: str, recipe: Recipe) -> tuple[Parts, int]:
     left_out = parts.model.fusion is not None and not parts.model.fusion.kept_at_inference
     if left_out:
         parts.model.fusion = None
-    checkpoint.load_weights(checkpoint.parts(parts.model, parts.objective), path, "model.fusion." if left_out else "")
+    checkpoint.load_weights(
+        checkpoint.under_names(parts.model, parts.objective), path, "model.fusion." if left_out else ""
+    )
     parts.model.eval()
     return parts, checkpoint.read_state(path).step
 

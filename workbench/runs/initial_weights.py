@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from workbench.distributed.sharding import placed
+from workbench.distributed.sharding import place_like
 from workbench.errors import did_you_mean
 from workbench.model import Model
 from workbench.recipe.schema import InitSection
@@ -33,7 +33,7 @@ def initialise(model: Model, objective: nn.Module, init: InitSection) -> list[st
 
     Raises RunError where there is no such source, ValueError where its shapes differ or nothing of the model is in it.
     """
-    both = checkpoint.parts(model, objective)
+    both = checkpoint.under_names(model, objective)
     own, (source, found) = both.state_dict(), _read(model, objective, init)
     wanted = _wanted(own, init.parts)
     loaded = {name: found[name] for name in wanted if name in found}
@@ -43,7 +43,7 @@ def initialise(model: Model, objective: nn.Module, init: InitSection) -> list[st
             f"model.init: nothing of this model is in {source}: it has {_count(found) or 'no tensor'}, "
             f"the recipe wants {_count(wanted)}"
         )
-    both.load_state_dict({name: placed(x, own[name]) for name, x in loaded.items()}, strict=False)
+    both.load_state_dict({name: place_like(x, own[name]) for name, x in loaded.items()}, strict=False)
     return [
         f"init from {source}: loaded {_count(loaded)}",
         f"init: not in it, so left as drawn: {_count(set(wanted) - loaded.keys()) or 'nothing'}",

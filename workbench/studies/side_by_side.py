@@ -33,7 +33,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training came to."""
+    """The result of a training."""
 
     facts: dict[str, float]
     """the last evaluation, by names as in metrics.jsonl"""
@@ -46,13 +46,13 @@ class Trained:
 def train_all(
     jobs: Sequence[Job], processes: int, progress: Callable[[Sequence[float]], None] = lambda _: None
 ) -> Generator[tuple[int, Trained | Exception], None, None]:
-    """Train every job, so many at once, and yield (its index, what came of it) as they end.
+    """Train every job, `processes` at once, and yield (its index, its result or error) as they end.
 
-    `progress` gets the share of each job that is done, a few times a second. Close the iterator to start no further
+    `progress` gets the fraction of each job that is done, a few times a second. Close the iterator to start no further
     job (`contextlib.closing`): those that run are finished.
     """
     context = mp.get_context("spawn")
-    shares = context.RawArray("d", len(jobs))  # each job writes its own: no lock that a killed process could hold
+    done = context.RawArray("d", len(jobs))  # each job writes its own: no lock that a killed process could hold
     todo: SimpleQueue[int] = SimpleQueue()
     ended: SimpleQueue[tuple[int, Trained | Exception]] = SimpleQueue()
     stopped = threading.Event()
@@ -61,7 +61,7 @@ def train_all(
 
     def pool() -> ProcessPoolExecutor:
         # a pool of one: the death of its process is the failure of one job
-        return ProcessPoolExecutor(1, mp_context=context, initializer=_own_process, initargs=(shares,))
+        return ProcessPoolExecutor(1, mp_context=context, initializer=_own_process, initargs=(done,))
 
     def work() -> None:
         own = pool()
@@ -84,13 +84,14 @@ def train_all(
         threading.Thread(target=work).start()
     try:
         for _ in jobs:
-            yield _next(ended, lambda: progress(shares))
-        progress(shares)
+            yield _next(ended, lambda: progress(done))
+        progress(done)
     finally:
         stopped.set()
 
 
 def _next(ended: SimpleQueue[Any], waiting: Callable[[], None]) -> Any:
+    """Wait for the next that ended, calling `waiting` meanwhile."""
     while True:
         try:
             return ended.get(timeout=0.2)
@@ -98,20 +99,28 @@ def _next(ended: SimpleQueue[Any], waiting: Callable[[], None]) -> Any:
             waiting()
 
 
-_shares: Any = None
+_done: Any = None
+"""in the process of a job: the fractions that are done, shared with the process that started it"""
 
 
-def _own_process(shares: Any) -> None:
+def _own_process(done: Any) -> None:
+    """Settle a process that trains jobs, one after the other."""
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # a run in its folder takes the signal, and saves
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch
 
-    global _shares
-    _shares = shares
+    from workbench.distributed.processes import device
+    from workbench.training.allocator import keep_memory
+
+    global _done
+    _done = done
+    if device().type == "cpu":
+        keep_memory()
     torch.set_num_threads(1)
 
 
 def _end_with_parent() -> None:
+    """End this process when the one that started it is gone, also when that was killed and could tell nobody."""
     parent = mp.parent_process()
     assert parent is not None
     parent.join()
@@ -119,33 +128,20 @@ def _end_with_parent() -> None:
 
 
 def _train(index: int, tree: dict[str, Any], folder: Path | None) -> Trained:
-    """One job, in its own process."""
-    from workbench.build import build_engine, build_parts
-    from workbench.distributed.processes import Parallel
-    from workbench.engine import Callback, Engine
-    from workbench.runs.initial_weights import initialise
+    """Train one job, in its own process."""
+    from workbench.engine import Callback, Engine, Logs
     from workbench.runs.train import train
-    from workbench.training.metrics import Metrics
 
-    class Share(Callback):
-        def on_step(self, engine: Engine, logs: Any) -> None:
-            _shares[index] = engine.step / engine.steps
+    class Progress(Callback):
+        def on_step(self, engine: Engine, logs: Logs) -> None:
+            _done[index] = engine.step / engine.steps
 
-    recipe = parse_recipe(tree)
-    if folder is not None:
-        outcome = train(recipe, folder, callbacks=[Share()])
-        if not outcome.finished:
-            raise InterruptedError(f"stopped at step {outcome.step} of {outcome.steps}; the same command goes on")
-        records, weight = outcome.records, build_parts(recipe).objective.total_weight
-    else:
-        parts, metrics = build_parts(recipe), Metrics(None)
-        if recipe.model.init:
-            initialise(parts.model, parts.objective, recipe.model.init)
-        engine = build_engine(parts, Parallel(), metrics)
-        engine.callbacks.append(Share())
-        engine.fit()
-        records, weight = metrics.records, parts.objective.total_weight
-    _shares[index] = 1.0
+    outcome = train(parse_recipe(tree), folder, callbacks=[Progress()])
+    if not outcome.finished:
+        raise InterruptedError(f"stopped at step {outcome.step} of {outcome.steps}; the same command goes on")
+    _done[index] = 1.0
+    records = outcome.records
     last = next(record for record in reversed(records) if any(name.startswith("eval/") for name in record))
     facts = {name: value for name, value in last.items() if name.startswith("eval/")}
-    return Trained(facts, weight, sum(record.get("time/step", 0.0) for record in records))
+    seconds = sum(record.get("time/step", 0.0) for record in records)
+    return Trained(facts, outcome.parts.objective.total_weight, seconds)

@@ -3,7 +3,7 @@
 glibc returns every large block to the system when it is freed, and every step takes its activations anew: the system
 then hands over, page by page, memory that it first fills with zeros. With the blocks kept, a step of small towers has
 hardly a page fault instead of eighteen thousand, which took .03 of its .54 seconds. The trap: the process keeps its
-peak.
+peak, so commands that train ask for it, and nothing that a notebook calls does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
 
 
 def keep_memory() -> bool:
-    """False where the C library is not glibc, and nothing is done."""
+    """Tell glibc to keep freed memory; returns False where the C library is another one, and nothing is done."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):

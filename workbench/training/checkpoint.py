@@ -1,15 +1,20 @@
 """Checkpoints that are whole or do not count.
 
-A checkpoint is written under a temporary name, given a manifest with the digest of every file (written last), synced,
-and renamed. Only a folder whose manifest agrees with its files is ever read. Tensors are safetensors, the rest is
-JSON: nothing is unpickled. A `snapshot` with a copy can be written by another thread while training goes on.
-
-The trap: drafts of a killed process are as large as a checkpoint; the next one to be written sweeps them away.
+A checkpoint is written under a temporary name, given a manifest with the digest of every file, synced to the disk, and
+only then renamed. Tensors are safetensors and the rest is JSON: nothing is unpickled. A `snapshot` that is a copy can
+be written by another thread while training goes on.
 
     checkpoints/step-500/model.safetensors      model.* and objective.*
                          optimizer.safetensors  exp_avg, exp_avg_sq and step of every parameter, by its name
-                         state.json             step, best, recipe digest
                          manifest.json          {file: {bytes, blake2b}}
+                         state.json             step, best, and the digest of these
+
+The state carries its own digest and is no part of the manifest, because it is written anew: the evaluation of a step
+comes after its save, and may find that this step is the best. One rename then replaces the state; a file and a manifest
+that have to agree could not be replaced at one moment.
+
+The traps: drafts of a killed process are as large as a checkpoint, so the next one to be written sweeps them away; and
+digests of gigabytes take seconds, so `newest` and `verify` are asked once, and `load` trusts them.
 
 Divided weights are in folders model/ and optimizer/ in the place of the files: `workbench.training.divided_checkpoint`.
 """
@@ -22,6 +27,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,11 +39,12 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from workbench.distributed.processes import Parallel
-from workbench.distributed.sharding import own, placed
+from workbench.distributed.sharding import local_part, place_like
 from workbench.training import divided_checkpoint
 from workbench.training.metrics import Best
+from workbench.training.optim import named_state, restore_state
 
-MANIFEST = "manifest.json"
+MANIFEST, STATE = "manifest.json", "state.json"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """errors of a disk, a quota or a limit that leaves no room"""
 
@@ -46,13 +53,13 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class State:
     """What a run needs besides weights and optimizer."""
 
-    step: int
+    step: int = 0
     best: Best | None = None
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a checkpoint will hold: on the CPU, or this process's share of it."""
+    """The content of a checkpoint: on the CPU, or this process's shards of it."""
 
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor]
@@ -60,24 +67,24 @@ class Snapshot:
 
     @property
     def size(self) -> int:
-        """bytes on the disk, of this process, less a few thousand of names and digests"""
-        return sum(own(x).nbytes for x in (*self.weights.values(), *self.optimizer.values()))
+        """bytes that this process writes, less a few thousand of names and digests"""
+        return sum(local_part(x).nbytes for x in (*self.weights.values(), *self.optimizer.values()))
 
 
 class DamagedCheckpoint(ValueError):
-    """A checkpoint whose files are not what its manifest says."""
+    """The files of a checkpoint are not what was written."""
 
 
 def save(folder: Path, model: nn.Module, objective: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> Path:
-    """`write` of a `snapshot`."""
+    """Write the checkpoint `folder`/step-N of everything as it is now; returns its path. Raises OSError."""
     return write(folder, snapshot(model, objective, optimizer, state))
 
 
 def snapshot(
     model: nn.Module, objective: nn.Module, optimizer: torch.optim.Optimizer, state: State, *, copy: bool = False
 ) -> Snapshot:
-    """Everything to be saved; with a `copy` of its own, training may go on before it is written."""
-    both = parts(model, objective)
+    """Collect everything to be saved; as a `copy`, so that training may go on before it is written."""
+    both = under_names(model, objective)
 
     def on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return {
@@ -85,11 +92,11 @@ def snapshot(
             for name, x in tensors.items()
         }
 
-    return Snapshot(on_cpu(both.state_dict()), on_cpu(optimizer_tensors(both, optimizer)), state)
+    return Snapshot(on_cpu(both.state_dict()), on_cpu(named_state(optimizer, both)), state)
 
 
 def write(folder: Path, snapshot: Snapshot, parallel: Parallel | None = None) -> Path:
-    """Write `folder`/step-N atomically; returns it. Of divided weights every process of `parallel` writes its share.
+    """Write `folder`/step-N atomically; returns its path. With `parallel`, every process calls it with its shards.
 
     Raises OSError, on a full disk with what is needed and what is free; the earlier checkpoints stay as they are.
     """
@@ -101,15 +108,26 @@ def write(folder: Path, snapshot: Snapshot, parallel: Parallel | None = None) ->
             _write_tensors(draft / "optimizer.safetensors", snapshot.optimizer)
             _finish(draft, final, snapshot.state)
         else:
-            _write_shares(draft, final, snapshot, parallel)
+            _write_shards(draft, final, snapshot, parallel)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
         raise OSError(_explain(error, final, snapshot.size)) from None
     return final
 
 
+def amend(path: Path, state: State) -> None:
+    """Replace the state of a checkpoint that is already there, at one moment. Raises OSError."""
+    manifest = json.loads((path / MANIFEST).read_text())
+    try:
+        if manifest.pop(STATE, None):  # listed before version 0.2, when a state had no digest of its own
+            _replace(path / MANIFEST, json.dumps(manifest, indent=1))
+        _replace(path / STATE, _signed(state))
+    except OSError as error:
+        raise OSError(_explain(error, path, size=4096)) from None
+
+
 def _begin(draft: Path, *folders: str) -> None:
-    """An empty draft, and no other."""
+    """Make an empty draft, and remove those that killed processes have left."""
     for stale in draft.parent.glob(".draft-*"):
         shutil.rmtree(stale, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -118,10 +136,14 @@ def _begin(draft: Path, *folders: str) -> None:
 
 
 def _finish(draft: Path, final: Path, state: State) -> None:
-    """The state, the manifest, everything on the disk, and only then its name."""
-    (draft / "state.json").write_text(json.dumps(asdict(state)))
+    """Write manifest and state, bring everything to the disk, and only then give the checkpoint its name.
+
+    The order is what a loss of power needs: contents are synced before the folder that lists them, and both before the
+    rename, so that a name on the disk always stands for files that are there.
+    """
     files = sorted(p for p in draft.rglob("*") if p.is_file())
     (draft / MANIFEST).write_text(json.dumps({str(p.relative_to(draft)): _facts(p) for p in files}, indent=1))
+    (draft / STATE).write_text(_signed(state))
     for path in (*draft.rglob("*"), draft):
         _sync(path)
     if final.exists():  # a damaged one of the same step, or the same step again after a resume
@@ -130,19 +152,20 @@ def _finish(draft: Path, final: Path, state: State) -> None:
     _sync(final.parent)
 
 
-def _write_shares(draft: Path, final: Path, snapshot: Snapshot, parallel: Parallel) -> None:
+def _write_shards(draft: Path, final: Path, snapshot: Snapshot, parallel: Parallel) -> None:
+    """Write one checkpoint together: the first process makes the folders, and names them when all shards are there."""
     if parallel.rank == 0:
         _begin(draft, "model", "optimizer")
     parallel.barrier("a checkpoint")
     divided_checkpoint.write(draft / "model", snapshot.weights)
-    divided_checkpoint.write(draft / "optimizer", snapshot.optimizer)
+    divided_checkpoint.write(draft / "optimizer", snapshot.optimizer)  # returns when every process has written
     if parallel.rank == 0:
         _finish(draft, final, snapshot.state)
     parallel.barrier("a checkpoint")
 
 
 def read(path: Path, what: Literal["model", "optimizer"]) -> dict[str, Tensor]:
-    """Whole tensors of a checkpoint, by name, however it was written."""
+    """Read whole tensors of a checkpoint, by name, however it was written."""
     return divided_checkpoint.read(path / what) if (path / what).is_dir() else load_file(path / f"{what}.safetensors")
 
 
@@ -158,17 +181,17 @@ def _explain(error: OSError, final: Path, size: int) -> str:
 
 
 def load(path: Path, model: nn.Module, objective: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> State:
-    """Restore a verified checkpoint. Raises DamagedCheckpoint, or ValueError when it belongs to another model."""
-    verify(path)
-    both = parts(model, objective)
+    """Restore a checkpoint that was verified. Raises ValueError when it belongs to another model."""
+    both = under_names(model, objective)
     load_weights(both, path)
     if optimizer is not None:
-        _restore_optimizer(both, optimizer, read(path, "optimizer"))
+        restore_state(optimizer, both, read(path, "optimizer"))
     return read_state(path)
 
 
 def load_weights(both: nn.Module, path: Path, leave: str = "") -> None:
-    """Weights of a checkpoint, less those whose name begins with `leave`. Raises ValueError where they do not fit."""
+    """Load all weights of a checkpoint, less those whose name begins with `leave`. Raises ValueError where one is
+    missing, left over, or of another shape."""
     saved = read(path, "model")
     saved = {name: x for name, x in saved.items() if not (leave and name.startswith(leave))}
     mine = both.state_dict()
@@ -178,27 +201,26 @@ def load_weights(both: nn.Module, path: Path, leave: str = "") -> None:
         raise ValueError(
             f"{path} belongs to another model: {len(wrong)} tensors differ, such as {', '.join(wrong[:3])}"
         )
-    both.load_state_dict({name: placed(x, mine[name]) for name, x in saved.items()})
+    both.load_state_dict({name: place_like(x, mine[name]) for name, x in saved.items()})
 
 
-def read_state(path: Path) -> State:
-    raw = json.loads((path / "state.json").read_text())
-    return State(raw["step"], Best(**raw["best"]) if raw["best"] else None)
-
-
-def parts(model: nn.Module, objective: nn.Module) -> nn.ModuleDict:
-    """Model and objective under the names that a checkpoint uses."""
+def under_names(model: nn.Module, objective: nn.Module) -> nn.ModuleDict:
+    """Put model and objective under the names that their tensors have in a checkpoint."""
     return nn.ModuleDict({"model": model, "objective": objective})
 
 
+def step_of(path: Path) -> int:
+    """The optimizer step whose checkpoint a folder is."""
+    return int(path.name.removeprefix("step-"))
+
+
 def saved(folder: Path) -> list[Path]:
-    """Checkpoint folders, oldest first, whole or not."""
-    found = [p for p in folder.glob("step-*") if p.name[5:].isdigit()]
-    return sorted(found, key=lambda p: int(p.name[5:]))
+    """List checkpoint folders, oldest first, whole or not."""
+    return sorted((p for p in folder.glob("step-*") if p.name[5:].isdigit()), key=step_of)
 
 
 def newest(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest whole checkpoint, and a line for each newer one that is damaged."""
+    """Find the newest whole checkpoint; returns it, and a line for each newer one that is damaged."""
     complaints = []
     for path in reversed(saved(folder)):
         try:
@@ -210,10 +232,10 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
 
 
 def verify(path: Path) -> None:
-    """Raises DamagedCheckpoint saying which file is wrong."""
+    """Read every file of a checkpoint and compare its digest. Raises DamagedCheckpoint saying which file is wrong."""
     try:
         manifest = json.loads((path / MANIFEST).read_text())
-    except (OSError, json.JSONDecodeError):
+    except (OSError, ValueError):
         raise DamagedCheckpoint(f"{path}: no readable {MANIFEST}: it was not finished") from None
     for name, facts in manifest.items():
         file = path / name
@@ -222,34 +244,35 @@ def verify(path: Path) -> None:
             raise DamagedCheckpoint(f"{path}: {name} has {size} bytes instead of {facts['bytes']}")
         if _facts(file) != facts:
             raise DamagedCheckpoint(f"{path}: {name} is not what was written (digest differs)")
+    read_state(path)
 
 
-def prune(folder: Path, keep: int, best: Best | None, keep_every: int | None = None) -> None:
-    """Remove all but the `keep` newest checkpoints, the best one, and those of every `keep_every` steps."""
-    for path in saved(folder)[:-keep]:
-        step = int(path.name[5:])
-        if (best is None or step != best.step) and not (keep_every and step % keep_every == 0):
+def read_state(path: Path) -> State:
+    """Read the state of a checkpoint. Raises DamagedCheckpoint when it is not what was written."""
+    try:
+        raw = json.loads((path / STATE).read_text())
+        state = State(raw["step"], Best(**raw["best"]) if raw["best"] else None)
+        digest = raw.get("blake2b")  # before version 0.2 it had none, and stood in the manifest
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        raise DamagedCheckpoint(f"{path}: no readable {STATE}") from None
+    if digest not in (None, _digest_of(state)):
+        raise DamagedCheckpoint(f"{path}: {STATE} is not what was written (digest differs)")
+    return state
+
+
+def prune(folder: Path, keep: int, state: State, keep_every: int | None = None, damaged: Collection[int] = ()) -> None:
+    """Remove old checkpoints: all but the `keep` newest up to the state's step, its best, and those of `keep_every`.
+
+    Newer ones than the state's step are damaged, as the run went on from an older one: they neither count among those
+    to keep nor are touched, until the run has passed them. `damaged` names their steps, which then are removed.
+    """
+    passed = [path for path in saved(folder) if step_of(path) <= state.step]
+    whole = [path for path in passed if step_of(path) not in damaged]
+    kept = {step_of(path) for path in whole[-keep:]} | ({state.best.step} if state.best else set())
+    for path in passed:
+        step = step_of(path)
+        if step in damaged or not (step in kept or (keep_every and step % keep_every == 0)):
             shutil.rmtree(path)
-
-
-def optimizer_tensors(both: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Optimizer state by parameter name, so that it does not depend on the order of groups."""
-    names: dict[Tensor, str] = {parameter: name for name, parameter in both.named_parameters()}
-    return {
-        f"{names[parameter]}.{key}": torch.as_tensor(value)
-        for parameter, state in optimizer.state.items()
-        for key, value in state.items()
-    }
-
-
-def _restore_optimizer(both: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    parameters = dict(both.named_parameters())
-    optimizer.state.clear()
-    for name, value in tensors.items():
-        owner, _, key = name.rpartition(".")
-        like = parameters[owner]
-        # one number, as the count of steps, is whole on every process
-        optimizer.state[like][key] = placed(value, like) if value.ndim else value.to(like.device)
 
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -263,6 +286,23 @@ def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1]))) from None
     path.chmod(mode)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Give a file another content, such that a crash leaves the old or the new one."""
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(text)
+    _sync(draft)
+    os.replace(draft, path)
+    _sync(path.parent)
+
+
+def _signed(state: State) -> str:
+    return json.dumps(asdict(state) | {"blake2b": _digest_of(state)})
+
+
+def _digest_of(state: State) -> str:
+    return hashlib.blake2b(json.dumps(asdict(state)).encode()).hexdigest()[:32]
 
 
 def _facts(path: Path) -> dict[str, Any]:

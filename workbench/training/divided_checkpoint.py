@@ -1,11 +1,11 @@
-"""Checkpoints of divided weights: every process writes its share, in safetensors, and none holds all of it to save.
+"""Checkpoints of divided weights: every process writes its shards as safetensors, and none has to hold the whole.
 
-    checkpoints/step-500/model/shard-00001-*.safetensors      one a process: its rows of every tensor, and where they go
+    checkpoints/step-500/model/shard-00001-*.safetensors      one file a process: its rows of every tensor, their place
                          optimizer/shard-00001-*.safetensors
-                         state.json manifest.json             as of any checkpoint
+                         state.json manifest.json             as in any checkpoint
 
-torch.distributed.checkpoint in its safetensors form, so nothing is unpickled. The trap: all processes have to take part
-in writing; reading takes any number of them, also one without a process group, and gives whole tensors.
+This is torch.distributed.checkpoint in its safetensors form, so nothing is unpickled. The trap: all processes have to
+take part in writing. Reading takes any number of them, also one without a process group, and gives whole tensors.
 """
 
 from __future__ import annotations
@@ -21,20 +21,22 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 
 def write(folder: Path, tensors: dict[str, Tensor]) -> None:
-    """This process's share of every tensor, into a folder that is there. Raises OSError on all processes."""
+    """Write this process's shard of every tensor into an existing folder. Raises OSError on all processes alike."""
     try:
         dcp.save(dict(tensors), storage_writer=dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True))
     except CheckpointException as failed:
+        # torch collects the failures of all ranks; a full disk is what people can do something about
         causes = [cause for cause, _ in failed.failures.values()]
         raise next((cause for cause in causes if isinstance(cause, OSError)), causes[0]) from None
 
 
 def read(folder: Path) -> dict[str, Tensor]:
-    """Whole tensors, on the CPU."""
+    """Read whole tensors, by name, onto the CPU."""
     reader = dcp.HuggingFaceStorageReader(str(folder))
     known: dict[str, Any] = reader.read_metadata().state_dict_metadata
+    # dcp.load fills tensors that are there already, so they are made from the metadata first
     tensors: dict[str, Any] = {n: torch.empty(m.size, dtype=m.properties.dtype) for n, m in known.items()}
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # as it was asked to be
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # it warns that it does what `no_dist` asks
         dcp.load(tensors, storage_reader=reader, no_dist=True)
     return tensors

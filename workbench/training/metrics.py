@@ -1,16 +1,18 @@
 """metrics.jsonl: one JSON object a line, written in step order and never behind by more than a second.
 
-Values stay on the device until they are flushed: on a GPU one copy a second instead of a stall every step.
+Values stay on the device until they are flushed: on a GPU that is one copy a second instead of a stall every step.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -21,18 +23,30 @@ from workbench.errors import writing
 Record = dict[str, Any]
 PATIENCE = 0.5
 """seconds that device values may wait; half of what readers of the file are promised"""
+LESS_IS_BETTER = ("rank", "loss", "error", "perplexity", "l2m", "l2i", "rmg", "alignment", "uniformity")
+"""words in the last part of a metric's name, as `median_rank`, by which the smaller value is the better one"""
 
 
 class Metrics:
-    """Buffer in front of metrics.jsonl; without a `path` the records stay in memory (short trials, other processes)."""
+    """A buffer in front of metrics.jsonl; without a `path` records stay in memory (short trials, other processes).
 
-    def __init__(self, path: Path | None, *, on_device: bool = False) -> None:
+    As a context it is closed on every way out, so that the steps before an error can be read.
+    """
+
+    def __init__(self, path: Path | None = None, *, on_device: bool = False) -> None:
         self.records: list[Record] = []
+        self.earlier: list[Record] = []
+        """those of the run before it was resumed"""
         self.listeners: list[Callable[[Record], None]] = []
-        self._path = path
-        self._file = path.open("ab", buffering=0) if path else None  # nothing is left over to fail again at exit
+        self._path, self._file = path, None
         self._pending: list[tuple[Record, list[str], Tensor | None]] = []
         self._on_device, self._flushed = on_device, time.monotonic()
+
+    def open(self, step: int) -> None:
+        """Open the file behind the lines up to `step`, after which a resumed run goes on; later ones are removed."""
+        if self._path:
+            self.earlier = rewind(self._path, step)
+            self._file = self._path.open("ab", buffering=0)  # nothing is left over to fail again at exit
 
     def record(self, step: int, samples: int, values: Mapping[str, Tensor | float]) -> None:
         """Add a line. Tensors are scalars and may still be computing."""
@@ -45,14 +59,14 @@ class Metrics:
 
     def flush(self) -> None:
         """Write what is pending and tell the listeners."""
-        for line, names, stacked in self._pending:
+        pending, self._pending = self._pending, []  # a line that cannot be written is not tried again
+        for line, names, stacked in pending:
             if stacked is not None:
                 line.update(zip(names, stacked.tolist(), strict=True))
             self.records.append(line)
             self._write(json.dumps(line) + "\n")
             for listener in self.listeners:
                 listener(line)
-        self._pending.clear()
         self._flushed = time.monotonic()
 
     def _write(self, text: str) -> None:
@@ -70,13 +84,26 @@ class Metrics:
                 os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        self.sync()
-        if self._file:
-            self._file.close()
+        """Bring everything to the disk and close the file. Raises OSError."""
+        try:
+            self.sync()
+        finally:
+            if self._file:
+                self._file.close()
+
+    def __enter__(self) -> Metrics:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        try:
+            self.close()
+        except Exception:
+            if error is None:  # else the first error is the one to say, and often the reason of this one
+                raise
 
 
 def read(path: Path) -> list[Record]:
-    """Records of a metrics file; a last line that was cut off by a crash is left out."""
+    """Read the records of a metrics file; a last line that was cut off by a crash is left out."""
     records = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
@@ -87,8 +114,10 @@ def read(path: Path) -> list[Record]:
 
 
 def rewind(path: Path, step: int) -> list[Record]:
-    """Drop every line after `step`, so that a resumed run writes them again; a run that begins at step 0 writes all of
-    them. Returns what is kept."""
+    """Drop every line after `step`, so that a resumed run writes them again; returns what is kept.
+
+    A run that begins at step 0 writes all of its lines again, those of the evaluation before training too.
+    """
     kept = [record for record in read(path) if record["step"] <= step] if step else []
     temporary = path.with_suffix(".tmp")
     with writing(path):
@@ -99,8 +128,44 @@ def rewind(path: Path, step: int) -> list[Record]:
 
 @dataclass
 class Best:
-    """The best evaluation so far."""
+    """The best evaluation so far, by one metric."""
 
     metric: str
     value: float
     step: int
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """Which of two evaluations is the better one: a metric, and its direction."""
+
+    metric: str
+    less: bool = False
+    """whether the smaller value is the better one"""
+
+    @staticmethod
+    def parse(text: str) -> Criterion:
+        """Read `eval.best`: a metric whose name tells its direction, or `min METRIC`, `max METRIC`."""
+        direction, _, metric = text.rpartition(" ")
+        words = metric.rpartition("/")[2].split("_")
+        return Criterion(metric, direction == "min" or (not direction and any(w in LESS_IS_BETTER for w in words)))
+
+    def improves(self, value: float | None, best: Best | None) -> bool:
+        """Whether a value is better than the best so far, which counts only if it is of the same metric.
+
+        What is no number is never better, so that it cannot stay the best for ever.
+        """
+        if value is None or math.isnan(value):
+            return False
+        if best is None or best.metric != self.metric or math.isnan(best.value):
+            return True
+        return value < best.value if self.less else value > best.value
+
+    def best_of(self, records: Iterable[Record]) -> Best | None:
+        """Find the best evaluation among records; of equal values the first."""
+        best = None
+        for record in records:
+            value: float | None = record.get(f"eval/{self.metric}")
+            if value is not None and self.improves(value, best):
+                best = Best(self.metric, value, record["step"])
+        return best

@@ -1,12 +1,13 @@
 """A batch by micro-batches: all its rows are embedded first, without activations, and again one micro-batch at a time.
 
-A contrastive loss mixes all samples, so plain accumulation would shrink its negatives. But only through the embeddings:
-given the loss's gradient at these, each micro-batch can go on alone (GradCache, Gao et al. 2021). The gradient is that
-of the whole batch, as the model is a per-sample map, and micro-batches add up in fp32 whatever they compute in.
+A contrastive loss mixes all samples, so plain accumulation would shrink its negatives. But it mixes them only through
+their embeddings: given the gradient of the loss at these, each micro-batch is backpropagated alone (GradCache, Gao et
+al. 2021, arXiv 2101.06983). The sum over micro-batches is the gradient of the whole batch, because the model is a
+per-sample map; it is accumulated in fp32 whatever the micro-batches compute in.
 
 Traps
-- Dropout has to be the same both times, so each micro-batch has a seed of its own.
-- What counts its forwards in training, as BatchNorm's running statistics, counts two for each micro-batch.
+- Dropout has to be the same in both forward passes, so each micro-batch has its own seed.
+- A module that counts its forwards in training, as BatchNorm's running statistics do, counts two per micro-batch.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Embedded = dict[Side, tuple[Tensor, Tensor]]
 """{side: (z [n, k, d], valid [n, k])}"""
 
 
-class Rows(NamedTuple):
+class Slice(NamedTuple):
     """Consecutive rows of a batch."""
 
     at: slice
@@ -32,8 +33,12 @@ class Rows(NamedTuple):
     valid: dict[str, Tensor]
 
 
-class Embedding(nn.Module):
-    """The model, as DistributedDataParallel wraps it: what it returns are tuples, in which that finds its tensors."""
+class TrainedModel(nn.Module):
+    """The model as the loop calls it.
+
+    It returns plain tuples: DistributedDataParallel finds the tensors that need gradients in tuples and dicts, but not
+    inside of a `View`.
+    """
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -43,20 +48,20 @@ class Embedding(nn.Module):
         return {side: (view.z, view.valid) for side, view in self.model(inputs, valid, sides).items()}
 
 
-def split(batch: Batch, size: int | None) -> list[Rows]:
-    """Micro-batches of at most `size` rows; None: one of all."""
+def split(batch: Batch, size: int | None) -> list[Slice]:
+    """Cut a batch into micro-batches of at most `size` rows; None gives one of all rows."""
     size = size or len(batch)
     slices = [slice(begin, begin + size) for begin in range(0, len(batch), size)]
-    return [Rows(at, _rows(batch.inputs, at), _rows(batch.valid, at)) for at in slices]
+    return [Slice(at, _take(batch.inputs, at), _take(batch.valid, at)) for at in slices]
 
 
-def joined(parts: Sequence[Embedded]) -> Views:
-    """Of all micro-batches together."""
+def join(parts: Sequence[Embedded]) -> Views:
+    """Concatenate the embeddings of all micro-batches."""
     if len(parts) == 1:
         return {side: View(*pair) for side, pair in parts[0].items()}
     sides = {side: zip(*(part[side] for part in parts), strict=True) for side in parts[0]}
     return {side: View(*map(torch.cat, pairs)) for side, pairs in sides.items()}
 
 
-def _rows(tree: dict[str, Tensor], at: slice) -> dict[str, Tensor]:
+def _take(tree: dict[str, Tensor], at: slice) -> dict[str, Tensor]:
     return {name: x[at] for name, x in tree.items()}

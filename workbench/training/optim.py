@@ -1,6 +1,6 @@
 """AdamW with weight decay on matrices only: norms, biases, and an objective's scale and bias have none.
 
-The trap: the engine sets a group's learning rate at every step, as the scheduled one times the group's `lr_scale`.
+The trap: the engine sets a group's learning rate at every step, to the scheduled one times the group's `lr_scale`.
 """
 
 from collections import defaultdict
@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
+from workbench.distributed.sharding import place_like
 from workbench.types import Encoder
 
 
@@ -25,10 +26,10 @@ def adamw(
     eps: float,
     lr_scales: dict[Parameter, float] | None = None,
 ) -> torch.optim.AdamW:
-    """Decoupled weight decay (Loshchilov and Hutter 2019) over the model's and the objective's trainable parameters.
+    """Make AdamW (Loshchilov and Hutter 2019) over the trainable parameters of model and objective.
 
-    `lr_scales` are factors on the learning rate, 1 where a parameter has none. Raises ValueError where all of the
-    model is frozen.
+    `lr_scales` are factors on the learning rate, 1 where a parameter has none. Raises ValueError where the whole model
+    is frozen.
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
     if not trainable:
@@ -38,7 +39,8 @@ def adamw(
     groups: dict[tuple[float, bool, bool], list[Parameter]] = defaultdict(list)
     scales = lr_scales or {}
     for p, decay in decayed:
-        groups[scales.get(p, 1.0), decay == 0, isinstance(p, DTensor)].append(p)  # divided ones are updated apart
+        # the fused update takes divided and other tensors in separate groups only
+        groups[scales.get(p, 1.0), decay == 0, isinstance(p, DTensor)].append(p)
     described: list[dict[str, Any]] = [
         {"params": members, "weight_decay": 0.0 if plain else weight_decay, "lr_scale": scale}
         for (scale, plain, _), members in groups.items()
@@ -47,9 +49,9 @@ def adamw(
 
 
 def layer_lr_scales(encoders: Mapping[str, Encoder], decay: float) -> dict[Parameter, float]:
-    """decay ** (layers below the top of its tower) for every parameter of the towers (BEiT, arXiv 2106.08254).
+    """Give every parameter of the towers the factor decay ** (layers between it and the top; BEiT, arXiv 2106.08254).
 
-    The projection on top has factor 1, the last block decay, the embeddings decay ** (blocks + 1); heads, fusion and
+    The projection on top has factor 1, the last block `decay`, the embeddings decay ** (blocks + 1). Heads, fusion and
     objective are no part of a tower and learn at the full rate. Raises ValueError when no encoder knows its depths.
     """
     scales: dict[Parameter, float] = {}
@@ -60,3 +62,24 @@ def layer_lr_scales(encoders: Mapping[str, Encoder], decay: float) -> dict[Param
     if not scales:
         raise ValueError(f"train.layer_decay={decay}: none of the encoders says how deep its layers lie: remove it")
     return scales
+
+
+def named_state(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
+    """Name the optimizer's state by the module's parameters, so that it does not depend on the order of groups."""
+    names: dict[Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
+    return {
+        f"{names[parameter]}.{key}": torch.as_tensor(value)
+        for parameter, state in optimizer.state.items()
+        for key, value in state.items()
+    }
+
+
+def restore_state(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Put whole tensors of `named_state` in the place of the optimizer's state."""
+    parameters = dict(module.named_parameters())
+    optimizer.state.clear()
+    for name, value in tensors.items():
+        owner, _, key = name.rpartition(".")
+        like = parameters[owner]
+        # a moment is divided as its parameter is; a single number, such as the count of steps, is not
+        optimizer.state[like][key] = place_like(value, like) if value.ndim else value.to(like.device)
