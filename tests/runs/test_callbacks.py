@@ -177,3 +177,7 @@ def test_a_recipe_may_change_until_a_step_was_made(scores: Any, tmp_path: Path) 
     assert steps(run) == [0]
     train(scores(good, eval={"best": "own/x"}, train={"lr": 1e-4}), run)
     assert steps(run) == [0, 4, 8]
+
+
+def test_what_is_never_a_number_is_never_the_best(scores: Any, tmp_path: Path) -> None:
+    assert train(scores({"x": float("nan")}, eval={"best": "own/x"}), tmp_path / "run").best is None
