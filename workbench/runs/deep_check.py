@@ -22,12 +22,11 @@ import torch
 from torch import Tensor, nn
 from torch import multiprocessing as mp
 
-from workbench.build import build_engine, build_parts
+from workbench.build import build_engine, build_parts, prepare
 from workbench.distributed.processes import Parallel
 from workbench.engine import Engine
 from workbench.recipe.schema import Recipe, parse_recipe
 from workbench.seeds import seed_torch
-from workbench.training.metrics import Metrics
 from workbench.types import Batch, Side
 
 ROWS = 16
@@ -114,7 +113,8 @@ def _small(recipe: Recipe) -> Recipe:
 
 
 def _engine(recipe: Recipe) -> Engine:
-    engine = build_engine(build_parts(recipe), Parallel(PATIENCE), Metrics(None))
+    parallel = Parallel.join(PATIENCE)
+    engine = build_engine(prepare(build_parts(recipe), parallel), parallel)
     engine.model.train()
     _switch_off_dropout(engine.model)
     return engine
