@@ -100,7 +100,7 @@ def check_deeply(recipe: Recipe) -> list[Finding]:
 
 def _small(recipe: Recipe) -> Recipe:
     """The recipe for one batch of a few rows, in float32."""
-    tree = recipe.as_dict()
+    tree: dict[str, Any] = recipe.as_dict()
     rows = min(ROWS, recipe.train.batch // 4 * 4)
     if rows < 4:
         raise ValueError(
