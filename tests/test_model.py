@@ -1,10 +1,12 @@
 """The model is a per-sample map that gives unit rows, whatever sides and views it is asked for."""
 
+from itertools import product
+
 import pytest
 import torch
 
 from workbench.build import Parts, build_parts
-from workbench.model import view_indices
+from workbench.model import all_combinations, zipped
 from workbench.recipe.schema import parse_recipe
 from workbench.types import View
 
@@ -51,26 +53,49 @@ def test_a_row_depends_on_its_own_sample_alone() -> None:
         assert torch.allclose(view.z, whole[side].z[order], atol=1e-6)
 
 
-def test_zip_repeats_the_shorter_side_and_all_combines() -> None:
-    assert view_indices([2, 3], "zip") == [[0, 1, 0], [0, 1, 2]]
-    assert view_indices([2, 3], "all") == [[0, 0, 0, 1, 1, 1], [0, 1, 2, 0, 1, 2]]
+@pytest.mark.parametrize("counts", [(2, 3), (1, 2), (2, 1, 3)])
+def test_views_are_zipped_modulo_those_that_a_sample_has(counts: tuple[int, ...]) -> None:
+    """A declared count would have fused a caption that is not there: such rows left the loss, silently."""
+    valid = [torch.rand(40, count) < 0.6 for count in counts]
+    views, present = zipped(valid)
+    for i in range(40):
+        there = [v[i].nonzero().flatten().tolist() for v in valid]
+        rows = max(map(len, there))
+        for k in range(max(counts)):
+            for m, have in enumerate(there):
+                assert present[m][i, k] == (k < rows and bool(have))
+                if present[m][i, k]:
+                    assert views[m][i, k] == have[k % len(have)]
+
+
+def test_all_views_are_combined_with_all() -> None:
+    valid = [torch.rand(9, count) < 0.6 for count in (2, 3, 2)]
+    views, present = all_combinations(valid)
+    for k, combination in enumerate(product(range(2), range(3), range(2))):
+        for m, view in enumerate(combination):
+            assert (views[m][:, k] == view).all()
+            assert present[m][:, k].equal(valid[m][:, view])
 
 
 def test_fused_views_take_the_members_views_they_say() -> None:
     model, x = parts().model.eval(), inputs(a=2, b=3)
     valid = everywhere(x)
     fused = model(x, valid, ["a+b:all"])["a+b:all"].z
-    for k, (i, j) in enumerate(zip(*view_indices([2, 3], "all"), strict=True)):
+    for k, (i, j) in enumerate(product(range(2), range(3))):
         one = {"a": x["a"][:, i : i + 1], "b": x["b"][:, j : j + 1]}
         assert torch.allclose(model(one, everywhere(one), ["a+b"])["a+b"].z[:, 0], fused[:, k], atol=1e-6)
 
 
-def test_a_fused_row_is_valid_when_all_its_members_are() -> None:
-    x = inputs(a=2, b=2)
+def test_a_sample_with_fewer_captions_repeats_them() -> None:
+    model, x = parts().model.eval(), inputs(a=2, b=3)
     valid = everywhere(x)
-    valid["a"][0, 1] = valid["b"][1] = False
-    view: View = parts().model(x, valid, ["a+b"])["a+b"]
-    assert view.valid.tolist()[:3] == [[True, False], [False, False], [True, True]]
+    valid["a"][1, 0] = valid["b"][2, [0, 2]] = valid["b"][3] = False
+    view: View = model(x, valid, ["a+b"])["a+b"]
+    assert view.valid.tolist()[:4] == [[True] * 3, [True] * 3, [True, True, False], [False] * 3]
+    for i, pairs in ((0, [(0, 0), (1, 1), (0, 2)]), (1, [(1, 0), (1, 1), (1, 2)]), (2, [(0, 1), (1, 1)])):
+        for k, (a, b) in enumerate(pairs):
+            one = {"a": x["a"][i : i + 1, a : a + 1], "b": x["b"][i : i + 1, b : b + 1]}
+            assert torch.allclose(model(one, everywhere(one), ["a+b"])["a+b"].z[0, 0], view.z[i, k], atol=1e-6)
 
 
 def test_stopped_tokens_get_no_gradient_from_the_fused_side() -> None:

@@ -6,14 +6,14 @@ exact; a fusion that mixes samples would silently break all three.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import product
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor, nn
 
 from workbench.types import Encoder, Features, Fusion, Option, Side, View, Views
@@ -73,43 +73,69 @@ class Model(nn.Module):
         return View(z.unflatten(0, exists.shape), exists)
 
     def _fuse(self, side: Side, features: Mapping[str, Features], valid: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        chosen = view_indices([valid[m].shape[1] for m in side.members], "all" if "all" in side.options else "zip")
-        present, inputs = {}, {}
-        for modality, views in zip(side.members, chosen, strict=True):
-            present[modality] = _take(valid[modality], views)
-            inputs[modality] = _detach(_select(features[modality], valid[modality].shape, views), side.options)
-        exists = torch.stack(list(present.values())).all(0)
+        """Fuse the members' features, view by view: rows [n * k, d], and which of them exist, [n, k]."""
         assert self.fusion is not None
-        bare = replace(side, options=frozenset())
-        return self.fusion(bare, inputs, {m: p.flatten() for m, p in present.items()}), exists
+        combine = all_combinations if "all" in side.options else zipped
+        views, present = combine([valid[m] for m in side.members])
+        inputs, there = {}, {}
+        for m, chosen, exist in zip(side.members, views, present, strict=True):
+            inputs[m] = _detach(_select(features[m], valid[m].shape, chosen), side.options)
+            there[m] = exist.flatten()
+        fused = self.fusion(replace(side, options=frozenset()), inputs, there)
+        return fused, torch.stack(present).all(0)
 
 
-def view_indices(counts: Sequence[int], views: Literal["zip", "all"]) -> list[list[int]]:
-    """List, for each member, the view that every fused embedding takes: zipped (shorter ones repeat), or all
-    combinations."""
-    if views == "zip":
-        return [[k % count for k in range(max(counts))] for count in counts]
-    return [list(column) for column in zip(*product(*map(range, counts)), strict=True)]
+Combination = tuple[list[Int64[Tensor, "n k"]], list[Bool[Tensor, "n k"]]]
+"""for each member of a side, the view of it that every fused row takes, and whether the row has that member"""
 
 
-def _select(features: Features, shape: torch.Size, views: list[int]) -> Features:
-    """Choose these views of each sample: [n*k, ...] -> [n*len(views), ...]."""
-    if views == list(range(shape[1])):
-        return features
+def zipped(valid: Sequence[Bool[Tensor, "n _"]]) -> Combination:
+    """Fuse view v of a sample with view v of its other members, each modulo the number of views that this sample has.
+
+    A sample has as many fused rows as its richest member has views: in more, two would be the same.
+    """
+    rows = torch.arange(max(v.shape[1] for v in valid), device=valid[0].device)
+    counts = torch.stack([v.sum(1) for v in valid])
+    exist = rows < counts.amax(0)[:, None]
+    views, present = [], []
+    for v, count in zip(valid, counts, strict=True):
+        place = rows % count.clamp(min=1)[:, None]  # n x k: among the views that are there
+        is_it = v[:, None] & (v.cumsum(1)[:, None] - 1 == place[:, :, None])  # n x k x views of this member
+        views.append(is_it.int().argmax(2))
+        present.append(exist & (count > 0)[:, None])
+    return views, present
+
+
+def all_combinations(valid: Sequence[Bool[Tensor, "n _"]]) -> Combination:
+    """Fuse every view of each member with every view of the others, the last member's views running fastest."""
+    counts = [v.shape[1] for v in valid]
+    rows = torch.arange(math.prod(counts), device=valid[0].device)
+    repeats = [math.prod(counts[i + 1 :]) for i in range(len(counts))]
+    views = [(rows // r % v.shape[1]).expand(len(v), -1) for r, v in zip(repeats, valid, strict=True)]
+    return views, [v.gather(1, chosen) for v, chosen in zip(valid, views, strict=True)]
+
+
+def _select(features: Features, shape: torch.Size, views: Int64[Tensor, "n k"]) -> Features:
+    """Choose the views of each sample: features of [n * m, ...] become features of [n * k, ...]."""
 
     def pick(x: Tensor | None) -> Tensor | None:
         return None if x is None else _take(x.unflatten(0, shape), views).flatten(0, 1)
 
+    if shape[1] == views.shape[1] == 1:
+        return features
     z, pooled = pick(features.z), pick(features.pooled)
     assert z is not None
     assert pooled is not None
     return replace(features, z=z, pooled=pooled, tokens=pick(features.tokens), mask=pick(features.mask))
 
 
-def _take(x: Tensor, views: list[int]) -> Tensor:
-    """Choose views: [n, k, ...] -> [n, len(views), ...]."""
-    # by slices, as a list for an index would wait for a GPU
-    return x if views == list(range(x.shape[1])) else torch.stack([x[:, k] for k in views], dim=1)
+def _take(x: Shaped[Tensor, "n m ..."], views: Int64[Tensor, "n k"]) -> Shaped[Tensor, "n k ..."]:
+    """Choose views of each sample."""
+    chosen = x[:, :1].expand(-1, views.shape[1], *x.shape[2:])
+    # not by an index, whose gradient a GPU adds up in an order that changes from run to run
+    for view in range(1, x.shape[1]):
+        chosen = torch.where((views == view).unflatten(1, (-1, *[1] * (x.ndim - 2))), x[:, view : view + 1], chosen)
+    return chosen
 
 
 def _detach(features: Features, options: frozenset[Option]) -> Features:

@@ -52,6 +52,26 @@ def step(p: Parts, inputs: dict[str, Tensor], valid: dict[str, Tensor]) -> list[
     return [loss.detach(), *(q.grad for m in (p.model, p.objective) for q in m.parameters() if q.grad is not None)]
 
 
+def test_a_second_caption_that_no_sample_has_changes_nothing_of_ito() -> None:
+    """With two declared captions and one there, fused rows had no positive, and the fusion loss was exactly 0."""
+    tree = {
+        "name": "x",
+        "data": {"name": "synthetic", "task": "xor", "samples": 96},
+        "model": {"dim": 8, "encoders": dict.fromkeys("ab", "mlp"), "fusion": {"name": "mlp", "dropout": 0.0}},
+        "objective": "ito",
+        "train": {"for": "4 steps", "batch": 24},
+    }
+    p = build_parts(parse_recipe(tree))
+    x = {"a": torch.randn(12, 2, 3), "b": torch.randn(12, 1, 3)}
+    there = {m: torch.ones(v.shape[:2], dtype=torch.bool) for m, v in x.items()}
+    declared = x | {"b": torch.cat([x["b"], 9 * torch.randn(12, 1, 3)], 1)}
+    lacking = there | {"b": torch.tensor([True, False]).expand(12, 2)}
+    one, two = (step(p, inputs, valid) for inputs, valid in ((x, there), (declared, lacking)))
+    assert one[0] > 2
+    for a, b in zip(one, two, strict=True):
+        torch.testing.assert_close(a, b)
+
+
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
 def test_what_an_absent_modality_holds_never_matters(objective: Any) -> None:
     torch.manual_seed(seed := random.SystemRandom().randrange(2**31))

@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from workbench.model import view_indices
+from workbench.model import zipped
 
 
 def some_member(valid: Sequence[Bool[Tensor, "b _"]]) -> Bool[Tensor, "b k"]:
     """Say of every fused row whether it has a member at all. The members' views are zipped, as the model does."""
-    views = view_indices([v.shape[1] for v in valid], "zip")
-    return torch.stack([v[:, chosen] for v, chosen in zip(valid, views, strict=True)]).any(0)
+    _, present = zipped(valid)
+    return torch.stack(present).any(0)
