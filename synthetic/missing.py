@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ class Missing:
         rate: m, probability that a modality of a sample is missing: one number, or one for each modality by name.
     """
 
-    def __init__(self, *, of: str | dict[str, Any] = "xor", rate: float | dict[str, float] = 0.2) -> None:
+    def __init__(self, *, of: str | dict[str, object] = "xor", rate: float | dict[str, float] = 0.2) -> None:
         self.task = _build({"name": of} if isinstance(of, str) else of)
         self.modalities, self.target = self.task.modalities, self.task.target
         self.codes, self.shapes = self.task.codes, self.task.shapes
@@ -49,7 +49,7 @@ class Missing:
     def sample(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
         return self.task.sample(n, generator)
 
-    def observe(self, modality: str, codes: Tensor) -> Any:
+    def observe(self, modality: str, codes: Tensor) -> Tensor | list[str]:
         return self.task.observe(modality, codes)
 
     def joint(self) -> Joint | None:
@@ -59,8 +59,8 @@ class Missing:
         return replace(self.task.truth(batch), task="missing", seen=self.seen)
 
 
-def _build(block: Mapping[str, Any]) -> Task:
-    """Raises ValueError for an unknown task or option, or what the task itself refuses."""
+def _build(block: Mapping[str, object]) -> Task:
+    """The task that a block names. Raises ValueError for an unknown task or option, or what the task itself refuses."""
     modules = [m.name for m in pkgutil.iter_modules(synthetic.__path__) if not m.ispkg]
     files = {module.rstrip("_").replace("_", "-"): module for module in modules}
     name = str(block.get("name"))

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float64
     from torch import Tensor
 
+    from synthetic.theory.task import Task
+
 Seen = Mapping[tuple[str, ...], float]
 """{modalities seen together: share of the samples}; the shares add up to 1"""
 
 
-def seen_of(task: Any) -> Seen:
-    """A task's patterns: its `seen`, or every modality of every sample."""
+def seen_of(task: Task) -> Seen:
+    """Return a task's patterns: its `seen`, or every modality of every sample."""
     return getattr(task, "seen", {tuple(task.modalities): 1.0})
 
 

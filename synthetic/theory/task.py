@@ -14,7 +14,7 @@ A task may also have these attributes, which `Missing`, `Hub` and the rendered t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,12 +27,14 @@ if TYPE_CHECKING:
 
 
 class Task(Protocol):
+    """A synthetic task: what every file of `synthetic/` has a class for."""
+
     @property
     def modalities(self) -> tuple[str, ...]: ...
 
     @property
     def target(self) -> str:
-        """the variable to be predicted: a modality, or a label that no encoder sees"""
+        """Name the variable to be predicted: a modality, or a label that no encoder sees."""
         ...
 
     @property
@@ -46,17 +48,17 @@ class Task(Protocol):
         ...
 
     def sample(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """int64 codes [n] of n independent complete samples, by variable; latents [n, d] where they are continuous."""
+        """Draw n independent complete samples: {variable: int64 codes [n]}, latents [n, d] where they are continuous."""
         ...
 
-    def observe(self, modality: str, codes: Tensor) -> Any:
-        """What an encoder sees of these codes: float32 [n, *shape] unless the modality is of another kind."""
+    def observe(self, modality: str, codes: Tensor) -> Tensor | list[str]:
+        """Show these codes as an encoder sees them: float32 [n, *shape] unless the modality is of another kind."""
         ...
 
     def joint(self) -> Joint | None:
-        """The exact distribution of the codes; None where the task is continuous."""
+        """Enumerate the exact distribution of the codes; None where the task is continuous."""
         ...
 
     def truth(self, batch: int = 256) -> Truth:
-        """Everything known of the task; the optima are those at contrastive batch size `batch`."""
+        """Compute everything known of the task; the optima are those at contrastive batch size `batch`."""
         ...

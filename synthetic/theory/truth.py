@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from itertools import combinations
-from typing import Any
 
 from synthetic.theory.all_negatives import symile_all_optimum
 from synthetic.theory.information import (
@@ -61,7 +60,7 @@ class Truth:
     """{modalities seen together: share of the samples}"""
     joint: Joint | None = field(repr=False)
     """of the modalities and the target"""
-    _known: dict[Any, Optimum | None] = field(init=False, repr=False, compare=False, default_factory=dict)
+    _known: dict[object, Optimum | None] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     @staticmethod
     def of(
@@ -197,8 +196,8 @@ class Truth:
             known |= {"confu_subsets": self.confu_subsets(), "confu_chain": self.confu_chain()}
         return {name: optimum for name, optimum in known.items() if optimum is not None}
 
-    def as_dict(self) -> dict[str, Any]:
-        """The record as JSON-able values at full precision, without the joint distribution."""
+    def as_dict(self) -> dict[str, object]:
+        """Write the record as JSON-able values at full precision, without the joint distribution."""
         record = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("joint", "_known")}
         seen = {",".join(pattern): p for pattern, p in self.seen.items()}
         return {**record, "seen": seen, "floors": {name: optimum._asdict() for name, optimum in self.floors.items()}}
@@ -212,7 +211,7 @@ class Truth:
         """Every group of this size with each modality outside it."""
         return ((group, m) for group in combinations(self.modalities, size) for m in self.modalities if m not in group)
 
-    def _once(self, optimum: Callable[..., Optimum | None], *arguments: Any) -> Optimum | None:
+    def _once(self, optimum: Callable[..., Optimum | None], *arguments: object) -> Optimum | None:
         """An optimum on the joint distribution, computed at most once: sums of terms share many."""
         if self.joint is None:
             return None

@@ -42,22 +42,22 @@ def test_the_emoji_are_few_tars_of_one_text_each(tmp_path: Path) -> None:
 @pytest.mark.parametrize("augment", list(loader.AUGMENT))
 def test_our_loader_gives_what_theirs_does(tmp_path: Path, augment: str) -> None:
     tars, case = loader_shards.photos(tmp_path, 12), loader.Case("photos", augment, 0, 4, 64)
-    for make in (loader.ours, loader.ours_with_their_transform):
+    for make in (loader.load_ours, loader.load_ours_with_their_transform):
         batch = next(make(tars, case, 0))
         assert batch.inputs["image"].shape == (4, 1, 3, 64, 64)
         assert batch.inputs["text"].shape == (4, 1, 77)
     if augment == "clip":
-        shown = next(loader.ours_with_their_transform(tars, case, 0)).inputs["image"]
+        shown = next(loader.load_ours_with_their_transform(tars, case, 0)).inputs["image"]
         assert shown.is_floating_point()
         assert 0.2 < shown.std() < 2
 
 
 def test_theirs_reads_the_same_tars(tmp_path: Path) -> None:
-    if complaint := loader.peer_missing():
+    if complaint := loader.find_missing_peer():
         pytest.skip(complaint)
     tars, case = loader_shards.photos(tmp_path, 8), loader.Case("photos", "clip", 0, 4, 64)
-    theirs = list(islice(loader.theirs(tars, case, 0), 2))
-    ours = list(islice(loader.ours(tars, case, 0), 2))
+    theirs = list(islice(loader.load_theirs(tars, case, 0), 2))
+    ours = list(islice(loader.load_ours(tars, case, 0), 2))
     assert all(images.shape == (4, 3, 64, 64) for images, _ in theirs)
     read = {tuple(row) for _, texts in theirs for row in texts.tolist()}
     assert len(read) == 8
@@ -66,10 +66,10 @@ def test_theirs_reads_the_same_tars(tmp_path: Path) -> None:
 
 def test_the_command_writes_what_it_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(tars: str, case: loader.Case, seed: int):
-        return loader.ours_with_their_transform(tars, case, seed)
+        return loader.load_ours_with_their_transform(tars, case, seed)
 
-    monkeypatch.setattr(loader, "LOADERS", {"open_clip": slow, "workbench": loader.ours})
-    monkeypatch.setattr(loader, "peer_missing", lambda: None)
+    monkeypatch.setattr(loader, "LOADERS", {"open_clip": slow, "workbench": loader.load_ours})
+    monkeypatch.setattr(loader, "find_missing_peer", lambda: None)
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
     small = ["--rounds", "2", "--seconds", "0.01", "--workers", "0", "--batch", "4", "--photos", "8"]
     one = ["--shards", "photos", "--augment", "clip"]

@@ -27,7 +27,7 @@ def test_the_command_measures_what_its_file_lacks(tmp_path: Path, monkeypatch: p
     old = [modalities.Measured(o, 3, 0, t, 5.0, 2.0) for o, t in (("symile", 3), ("confu_subsets", 6))]
     write([*old, modalities.Measured("symile", 4, 0, 4, 6.0, 3.0, 40, 9.0, 1.0, 4.2, 4.1, 0.97, "passed")], out)
     monkeypatch.setitem(modalities.EPOCHS, 3, 1)
-    monkeypatch.setattr(modalities, "in_processes", lambda work, todo, jobs: (work(*key) for key in todo))
+    monkeypatch.setattr(modalities, "measure_in_processes", lambda work, todo, jobs: (work(*key) for key in todo))
     done = CliRunner().invoke(modalities.main, ["--out", str(out), "--most", "3"])
     assert done.exit_code == 0, done.output
     assert done.stderr.count("seed 0") == 1

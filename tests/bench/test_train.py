@@ -41,7 +41,7 @@ def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_both_train_the_same_towers_alike(tars: Path, tmp_path: Path) -> None:
-    recipe = parse_recipe(train_programs.recipe_for(SETTING, tars))
+    recipe = parse_recipe(train_programs.write_recipe(SETTING, tars))
     engine = build_engine(build_parts(recipe), Parallel(), Metrics(None))
     ours = [*engine.model.parameters(), *engine.objective.parameters()]
     vision, text = (train_programs.TINY[name] for name in ("vision_cfg", "text_cfg"))
@@ -50,7 +50,7 @@ def test_both_train_the_same_towers_alike(tars: Path, tmp_path: Path) -> None:
         tuple(p.shape) for p in ours
     )  # their scale is 0-D
 
-    arguments = parse_args(train_programs.arguments_for(SETTING, tars, tmp_path))
+    arguments = parse_args(train_programs.write_arguments(SETTING, tars, tmp_path))
     group = engine.optimizer.param_groups[0]
     assert (arguments.beta1, arguments.beta2) == group["betas"]
     assert arguments.eps == group["eps"]
@@ -65,7 +65,7 @@ def test_both_train_the_same_towers_alike(tars: Path, tmp_path: Path) -> None:
 
 
 def test_a_tar_has_one_text_a_drawing_and_there_are_enough_for_many_workers(tars: Path) -> None:
-    data = build_parts(parse_recipe(train_programs.recipe_for(SETTING, tars))).data
+    data = build_parts(parse_recipe(train_programs.write_recipe(SETTING, tars))).data
     assert {len(data.train.captions(i)) for i in range(0, len(data.train), 500)} == {1}
     assert len(list(tars.glob("train-*.tar"))) == -(-len(data.train) // 250) > 32
 
@@ -107,8 +107,8 @@ def test_waiting_is_a_share_of_the_same_steps_for_both(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(train_programs, "_start", start)
     (tmp_path / "train-000000.tar").touch()
-    ours = train_programs.ours(SETTING, tmp_path, tmp_path)
-    theirs = train_programs.theirs(SETTING, tmp_path, tmp_path)
+    ours = train_programs.run_ours(SETTING, tmp_path, tmp_path)
+    theirs = train_programs.run_theirs(SETTING, tmp_path, tmp_path)
     assert ours == train_programs.Round(8 / 2, 6 / 8, 7)
     assert theirs == train_programs.Round(8 / 5.5, (3 * 8 + 6) / (3 * 9 + 8), 7)
 
@@ -139,7 +139,7 @@ def test_the_ratio_is_of_rounds_that_lie_side_by_side(tmp_path: Path) -> None:
 def test_mistakes_are_named(
     arguments: list[str], status: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "peer_missing", lambda: None)
+    monkeypatch.setattr(train, "find_missing_peer", lambda: None)
     done = CliRunner().invoke(train.main, [*arguments, "--out", str(tmp_path / "b.csv")])
     assert done.exit_code == status
     assert said in done.output
@@ -156,15 +156,15 @@ def test_a_peer_that_cannot_run_is_said_before_anything_trains(tmp_path: Path, m
 @pytest.mark.slow
 def test_both_programs_run_and_are_timed(tars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_programs, "TINY", SMALL)
-    for program in (train_programs.ours, train_programs.theirs):
+    for program in (train_programs.run_ours, train_programs.run_theirs):
         folder = tmp_path / program.__name__
         folder.mkdir()
         seen = program(SETTING, tars, folder)
         assert seen.samples_per_second > 0
         assert 0 <= seen.waited < 1
         assert seen.peak_bytes > 2**27
-    assert yaml.safe_load((tmp_path / "ours/run/recipe.yaml").read_text())["train"]["clip"] == train_programs.CLIP
-    assert not (tmp_path / "ours/run/tensorboard").exists()
+    assert yaml.safe_load((tmp_path / "run_ours/run/recipe.yaml").read_text())["train"]["clip"] == train_programs.CLIP
+    assert not (tmp_path / "run_ours/run/tensorboard").exists()
 
 
 def test_a_program_that_fails_says_how(tmp_path: Path) -> None:

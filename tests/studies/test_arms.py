@@ -26,7 +26,7 @@ def engine_of(task: str, objective: str, *overrides: str) -> Any:
 
 @pytest.mark.parametrize("task", names("task"))
 def test_every_task_has_a_recipe_of_each_default_objective(task: str) -> None:
-    for objective in arms.default(task):
+    for objective in arms.choose_default(task):
         recipe = arms.recipe_of({"name": task}, objective, 1, ("train.for=3 epochs",))
         built = recipe.data.settings.task.build()
         assert tuple(recipe.model.encoders) == built.modalities
@@ -35,7 +35,7 @@ def test_every_task_has_a_recipe_of_each_default_objective(task: str) -> None:
 
 @pytest.mark.parametrize("task", VECTORS)
 def test_a_step_and_its_evaluation(task: str) -> None:
-    parts, engine = engine_of(task, arms.default(task)[-1])
+    parts, engine = engine_of(task, arms.choose_default(task)[-1])
     engine.fit()
     facts = dict(parts.evaluate(engine.parallel.device))
     assert 0 <= facts["synthetic/accuracy"] <= 1
@@ -50,8 +50,8 @@ def test_tasks_are_named_as_in_the_literature() -> None:
 
 
 def test_two_modalities_leave_out_what_needs_three() -> None:
-    assert arms.default("xor") == arms.DEFAULT
-    assert arms.default("latent-synergy") == ("clip", "siglip")
+    assert arms.choose_default("xor") == arms.DEFAULT
+    assert arms.choose_default("latent-synergy") == ("clip", "siglip")
     with pytest.raises(RecipeError, match="symile needs three modalities"):
         build_parts(arms.recipe_of({"name": "latent-synergy"}, "symile", 0))
 

@@ -35,7 +35,7 @@ def cell(objective: str, *runs: Result, row: Row = XOR) -> Cell:
 
 
 def test_every_task_has_a_row_and_rows_are_told_apart() -> None:
-    variants = predictions.variants()
+    variants = predictions.read_variants()
     rows = [row for v in variants for row in v.rows]
     assert {v.task["name"] for v in variants} == set(names("task"))
     assert len({row.name for row in rows}) == len(rows)
@@ -93,15 +93,15 @@ def test_accuracies_are_judged_between_chance_and_bayes(accuracy: float, bayes: 
 
 
 def test_what_a_row_predicts_from_one_modality_is_known_exactly() -> None:
-    (variant,) = (v for v in predictions.variants() if v.task["name"] == "redundancy")
+    (variant,) = (v for v in predictions.read_variants() if v.task["name"] == "redundancy")
     joint, single = variant.rows
     noise = random.uniform(0.05, 0.6)
     override = (f"data.task.noise={noise}",)
     differ = 2 * noise * (1 - noise) + noise**2 * 14 / 15  # K = 16
-    truth = variant.truth(single, "clip", override)
-    assert truth["given"] == ("a",)
-    assert truth["bayes_accuracy"] == pytest.approx(max(1 - differ, differ / 15)), noise
-    assert variant.truth(joint, "confu", override)["given"] == ("a", "b")
+    truth = variant.find_truth(single, "clip", override)
+    assert truth.given == ("a",)
+    assert truth.bayes_accuracy == pytest.approx(max(1 - differ, differ / 15)), noise
+    assert variant.find_truth(joint, "confu", override).given == ("a", "b")
     assert set(variant.recipe("clip", 0).eval.evaluators) == {"synthetic", "synthetic_from_a"}
 
 

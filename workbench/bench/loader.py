@@ -27,7 +27,7 @@ from multiprocessing import active_children
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal, NamedTuple, cast
 
 import click
 import torch
@@ -40,7 +40,7 @@ from workbench.data.shards import Shards
 from workbench.encoders.open_clip import OpenCLIP
 from workbench.loading.augment import Augment
 from workbench.loading.feed import Feed
-from workbench.types import Modality
+from workbench.types import Batch, Modality, Transform
 
 PEER = "open_clip"
 HEAD = ("shards", "augment", "workers", "loader", "images/s", "/ open_clip", "each round", "ms", "/ open_clip")
@@ -77,6 +77,14 @@ class Case:
     size: int
 
 
+class Span(NamedTuple):
+    """What a loader handed over, and in which time."""
+
+    images: int
+    seconds: float
+    cpu_seconds: float | None
+
+
 @dataclass(frozen=True)
 class Measured:
     """A line of the CSV."""
@@ -111,18 +119,18 @@ class Measured:
         return self.cpu_seconds and 1e3 * self.cpu_seconds / self.images
 
 
-def ours(tars: str, case: Case, seed: int) -> Iterator[Any]:
-    """The loader with the transforms of a recipe."""
+def load_ours(tars: str, case: Case, seed: int) -> Iterator[Batch]:
+    """Start the workbench's loader with the transforms of a recipe."""
     return _feed(tars, case, seed, _encoder("image", case).transform(train=True))
 
 
-def ours_with_their_transform(tars: str, case: Case, seed: int) -> Iterator[Any]:
-    """The same, with open_clip's image transform."""
+def load_ours_with_their_transform(tars: str, case: Case, seed: int) -> Iterator[Batch]:
+    """Start the workbench's loader with open_clip's image transform."""
     return _feed(tars, case, seed, their_transform(case))
 
 
-def theirs(tars: str, case: Case, seed: int) -> Iterator[Any]:
-    """open_clip's own loader, as its training script makes it."""
+def load_theirs(tars: str, case: Case, seed: int) -> Iterator[object]:
+    """Start open_clip's own loader, as its training script makes it."""
     from open_clip_train.data import get_wds_dataset
 
     args = SimpleNamespace(
@@ -140,8 +148,8 @@ def theirs(tars: str, case: Case, seed: int) -> Iterator[Any]:
     return iter(loader)
 
 
-def peer_missing() -> str | None:
-    """One line when open_clip's loader cannot run here: what is missing, and the remedy."""
+def find_missing_peer() -> str | None:
+    """Say in one line what open_clip's loader lacks to run here, and the remedy; None when it runs."""
     try:
         found = version("webdataset")
     except PackageNotFoundError:
@@ -155,35 +163,35 @@ def peer_missing() -> str | None:
     )
 
 
-LOADERS: dict[str, Callable[[str, Case, int], Iterator[Any]]] = {
-    "open_clip": theirs,
-    "workbench": ours,
-    "workbench*": ours_with_their_transform,
+LOADERS: dict[str, Callable[[str, Case, int], Iterator[object]]] = {
+    "open_clip": load_theirs,
+    "workbench": load_ours,
+    "workbench*": load_ours_with_their_transform,
 }
 
 
-def their_transform(case: Case) -> Any:
-    """open_clip's own for training."""
+def their_transform(case: Case) -> Transform:
+    """Make open_clip's own image transform for training."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Unused augmentation cfg items")  # it uses them, and says it did not
         aug_cfg = AugmentationCfg(**AUGMENT[case.augment][1])
-        return image_transform_v2(PreprocessCfg(size=case.size), is_train=True, aug_cfg=aug_cfg)
+        return cast(Transform, image_transform_v2(PreprocessCfg(size=case.size), is_train=True, aug_cfg=aug_cfg))
 
 
-def _feed(tars: str, case: Case, seed: int, image: Any) -> Iterator[Any]:
+def _feed(tars: str, case: Case, seed: int, image: Transform) -> Iterator[Batch]:
     feed = Feed(
         {"image": image, "text": _encoder("text", case).transform(train=True)}, case.batch, seed, workers=case.workers
     )
     return Shards(path=tars).batches(0, feed)
 
 
-def _encoder(kind: Any, case: Case) -> OpenCLIP:
+def _encoder(kind: Literal["image", "text"], case: Case) -> OpenCLIP:
     more = {"image_size": case.size, "augment": Augment.model_validate(AUGMENT[case.augment][0])}
     return OpenCLIP(Modality(kind), 64, config=TOWERS[kind], **(more if kind == "image" else {}))
 
 
-def measure(batches: Iterator[Any], case: Case, seconds: float) -> dict[str, Any]:
-    """At least so many seconds of it, after the first batches."""
+def measure(batches: Iterator[object], case: Case, seconds: float) -> Span:
+    """Take batches for at least so many seconds, after the first ones."""
     for _ in range(WARM * max(1, case.workers)):
         next(batches)
     images, start, cpu = 0, time.perf_counter(), cpu_seconds()
@@ -191,11 +199,11 @@ def measure(batches: Iterator[Any], case: Case, seconds: float) -> dict[str, Any
         next(batches)
         images += case.batch
     now = cpu_seconds()
-    return {"images": images, "seconds": passed, "cpu_seconds": None if cpu is None or now is None else now - cpu}
+    return Span(images, passed, None if cpu is None or now is None else now - cpu)
 
 
 def cpu_seconds() -> float | None:
-    """Of this process and of those it started that still run; None where there is no /proc."""
+    """Add up the processor time of this process and of its running children; None where there is no /proc."""
     try:
         lines = [Path(f"/proc/{child.pid}/stat").read_text() for child in active_children()]
     except OSError:
@@ -205,7 +213,7 @@ def cpu_seconds() -> float | None:
 
 
 def compare(tars: str, case: Case, seconds: float, rounds: int) -> Iterator[Measured]:
-    """Every loader in every round, one after the other, in turns who is first."""
+    """Measure every loader in every round, one after the other, in turns who is first."""
     about = {"date": f"{datetime.date.today()}", "cpu": device_name(), "versions": versions()}
     for turn in range(rounds):
         names = list(LOADERS)
@@ -213,23 +221,24 @@ def compare(tars: str, case: Case, seconds: float, rounds: int) -> Iterator[Meas
             batches = LOADERS[name](tars, case, turn)
             found = measure(batches, case, seconds)
             del batches  # with its worker processes
-            yield Measured(**about, **asdict(case), round=turn, loader=name, **found)
+            yield Measured(**about, **asdict(case), round=turn, loader=name, **found._asdict())
 
 
 def versions() -> str:
-    """Of what has a part in it."""
+    """List the versions of the packages that load and decode."""
     return ", ".join(f"{p} {version(p)}" for p in ("open_clip_torch", "webdataset", "torch", "torchvision", "pillow"))
 
 
 def table(rows: Sequence[Measured]) -> str:
-    """A line for each case and loader: images a second, the ratio to open_clip in the same round (the median, then
-    each), and processor milliseconds an image with the ratio of open_clip's to them. More than 1 is better in both."""
+    """Write a line for each case and loader: images a second, the ratio to open_clip in the same round (the median,
+    then each), and processor milliseconds an image with the ratio of open_clip's to them. More than 1 is better."""
     lines: list[tuple[str, ...]] = []
     for case, same in groupby(rows, lambda row: row.case):
-        of: dict[str, list[Measured]] = {}
+        measured: dict[str, list[Measured]] = {}
         for row in same:
-            of.setdefault(row.loader, []).append(row)
-        lines += [(case.shards, case.augment, str(case.workers), name, *_cells(of[name], of[PEER])) for name in of]
+            measured.setdefault(row.loader, []).append(row)
+        about = (case.shards, case.augment, str(case.workers))
+        lines += [(*about, name, *_cells(rows, measured[PEER])) for name, rows in measured.items()]
     return markdown(HEAD, lines)
 
 
@@ -261,7 +270,7 @@ def main(
     out: Path | None,
 ) -> None:
     """Measure, and print a table: medians over rounds, and of the ratios to open_clip in the same round."""
-    if complaint := peer_missing():
+    if complaint := find_missing_peer():
         raise click.ClickException(complaint)
     torch.set_num_threads(1)  # as in a worker, also without any
     rows: list[Measured] = []

@@ -13,7 +13,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import click
 import torch
@@ -21,6 +20,7 @@ from matplotlib.axes import Axes
 
 from workbench.bench.panels import INK, QUIET, draw_line, dress, three_panels
 from workbench.bench.rows import markdown, write
+from workbench.loading.feed import Feed
 from workbench.types import Batch, Modality
 
 COLOURS = {None: "#8250df", 512: "#0b7a6f", 2048: "#d9480f"}
@@ -57,7 +57,7 @@ class Noise:
     def __len__(self) -> int:
         return max(BATCHES)
 
-    def batches(self, start: int, feed: Any) -> Iterator[Batch]:
+    def batches(self, start: int, feed: Feed) -> Iterator[Batch]:
         while True:
             yield noise(feed.batch)
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import csv
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, fields, replace
 from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from matplotlib.axes import Axes
@@ -22,6 +22,11 @@ from matplotlib.axes import Axes
 from workbench.bench.panels import QUIET, draw_line, dress, three_panels
 from workbench.bench.rows import markdown, write
 from workbench.scoring.verdict import PASSES
+
+if TYPE_CHECKING:
+    from workbench.recipe.schema import Recipe
+    from workbench.recipe.yaml_file import Tree
+    from workbench.studies import arms
 
 COLOURS = {"symile": "#8250df", "confu_subsets": "#d9480f", "confu_chain": "#0b7a6f"}
 HEAD = ("M", "objective", "terms", "ms a step", "MiB a step", "epochs", "accuracy", "recovered", "verdict")
@@ -74,12 +79,13 @@ def measure(objective: str, modalities: int, seed: int) -> Measured:
     if terms > AFFORDABLE:
         return Measured(objective, modalities, seed, terms, *cost)
     epochs = EPOCHS[modalities]
-    learned = _learned(objective, _recipe(objective, modalities, seed, f"{epochs} epochs"))
-    return Measured(objective, modalities, seed, terms, *cost, epochs, **learned)
+    found = _learn(objective, _recipe(objective, modalities, seed, f"{epochs} epochs"))
+    learned = (found.seconds, found.accuracy, found.loss, found.floor, found.recovered, found.verdict)
+    return Measured(objective, modalities, seed, terms, *cost, epochs, *learned)
 
 
-def costs_again(row: Measured) -> Measured:
-    """The same row with time and memory of this process, and what was learned as it was."""
+def measure_costs_again(row: Measured) -> Measured:
+    """Return the same row with time and memory of this process, and what was learned as it was."""
     import torch
 
     torch.set_num_threads(1)
@@ -87,25 +93,25 @@ def costs_again(row: Measured) -> Measured:
     return replace(row, ms_per_step=ms, step_mib=mib)
 
 
-def _recipe(objective: str, modalities: int, seed: int, span: str) -> Any:
+def _recipe(objective: str, modalities: int, seed: int, span: str) -> Recipe:
     from workbench.studies import arms
 
-    task = {"name": "parity", "modalities": modalities, "bits": 1}
+    task: Tree = {"name": "parity", "modalities": modalities, "bits": 1}
     # one evaluation, at the end
     return arms.recipe_of(task, objective, seed, (f"train.for={span}", f"eval.every={span}"))
 
 
-def _cost(recipe: Any) -> tuple[float, float]:
-    """(milliseconds, MiB) of a step."""
+def _cost(recipe: Recipe) -> tuple[float, float]:
+    """Measure milliseconds and MiB of a step."""
     from kernels.bench import resident
     from workbench.build import build_engine, build_parts
     from workbench.distributed.processes import Parallel
-    from workbench.engine import Callback, Engine
+    from workbench.engine import Callback, Engine, Logs
 
     class Reset(Callback):
         base = 0
 
-        def on_step(self, engine: Engine, logs: Any) -> None:
+        def on_step(self, engine: Engine, logs: Logs) -> None:
             if engine.step == WARM:
                 self.base = resident.reset_peak()
 
@@ -116,7 +122,8 @@ def _cost(recipe: Any) -> tuple[float, float]:
     return 1e3 * seconds, (resident.peak() - reset.base) / 2**20
 
 
-def _learned(objective: str, recipe: Any) -> dict[str, Any]:
+def _learn(objective: str, recipe: Recipe) -> arms.Result:
+    """Train a recipe to its end and judge it."""
     from workbench.runs.train import train
     from workbench.studies import arms
     from workbench.studies.side_by_side import Trained
@@ -124,12 +131,13 @@ def _learned(objective: str, recipe: Any) -> dict[str, Any]:
     outcome = train(recipe)
     seconds = sum(record.get("time/step", 0.0) for record in outcome.records)
     trained = Trained(outcome.records[-1], outcome.parts.objective.total_weight, seconds)
-    found = arms.judge(objective, recipe.seed, trained)
-    return {name: getattr(found, name) for name in ("seconds", "accuracy", "loss", "floor", "recovered", "verdict")}
+    return arms.judge(objective, recipe.seed, trained)
 
 
-def in_processes(work: Callable[..., Measured], todo: Iterable[tuple[Any, ...]], jobs: int) -> Iterable[Measured]:
-    """Each in a process of its own, so many at once, as they end."""
+def measure_in_processes(
+    work: Callable[..., Measured], todo: Iterable[tuple[object, ...]], jobs: int
+) -> Iterator[Measured]:
+    """Measure each in a process of its own, `jobs` at once, and yield results as they end."""
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         for done in as_completed([pool.submit(work, *arguments) for arguments in todo]):
             yield done.result()
@@ -221,9 +229,9 @@ def main(out: Path, seeds: int, most: int, jobs: int, costs: bool) -> None:
         learned = row.verdict or "cost only"
         click.echo(f"{row.objective}, {row.modalities} modalities, seed {row.seed}: {learned}", err=True)
 
-    for row in in_processes(measure, [key for key in wanted if key not in rows], jobs):
+    for row in measure_in_processes(measure, [key for key in wanted if key not in rows], jobs):
         enter(row)
-    for row in in_processes(costs_again, [(row,) for row in rows.values()], 1) if costs else ():
+    for row in measure_in_processes(measure_costs_again, [(row,) for row in rows.values()], 1) if costs else ():
         enter(row)
     click.echo(table(list(rows.values())))
     plot(list(rows.values()), out.with_suffix(".png"))

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import click
 
-from workbench.bench.loader import peer_missing
+from workbench.bench.loader import find_missing_peer
 from workbench.bench.rows import device_name, markdown, write
-from workbench.bench.train_programs import Round, Setting, ours, recipe_for, theirs
+from workbench.bench.train_programs import Round, Setting, run_ours, run_theirs, write_recipe
 from workbench.recipe.schema import parse_recipe
 from workbench.runs.cost import PEAK, cost
 from workbench.runs.folder import package_version
@@ -55,13 +55,13 @@ class Row:
 
 
 def measure(setting: Setting, tars: Path, scratch: Path, rounds: int, ito: bool) -> Iterator[Row]:
-    """Each round of each program, in turns."""
+    """Run each round of each program, in turns."""
     programs = {
-        "wb pretrain": lambda folder: ours(setting, tars, folder),
-        "open_clip_train": lambda folder: theirs(setting, tars, folder),
+        "wb pretrain": lambda folder: run_ours(setting, tars, folder),
+        "open_clip_train": lambda folder: run_theirs(setting, tars, folder),
     }
     if ito:
-        programs["wb pretrain, ito"] = lambda folder: ours(setting, tars, folder, "ito")
+        programs["wb pretrain, ito"] = lambda folder: run_ours(setting, tars, folder, "ito")
     flops = {name: _flops(setting, tars, "ito" if name.endswith("ito") else "clip") for name in programs}
     for number in range(rounds):
         for name, run in programs.items():
@@ -70,7 +70,7 @@ def measure(setting: Setting, tars: Path, scratch: Path, rounds: int, ito: bool)
 
 
 def _flops(setting: Setting, tars: Path, objective: str) -> float:
-    return cost(parse_recipe(recipe_for(setting, tars, objective))).flops_per_sample
+    return cost(parse_recipe(write_recipe(setting, tars, objective))).flops_per_sample
 
 
 def _row(setting: Setting, program: str, number: int, seen: Round, flops: float) -> Row:
@@ -94,7 +94,7 @@ def _row(setting: Setting, program: str, number: int, seen: Round, flops: float)
 def settings(
     models: Sequence[str], batch: int | None, precision: str | None, workers: int | None, steps: int | None
 ) -> list[Setting]:
-    """What is measured on this machine, with what was asked for otherwise."""
+    """Choose what is measured on this machine; what was asked for wins."""
     import torch
 
     on_cuda = torch.cuda.is_available()
@@ -116,13 +116,14 @@ def settings(
 
 
 def table(rows: Sequence[Row]) -> str:
-    """A line for each model and program; the ratio is the median of the rounds' ratios."""
+    """Write a line for each model and program; the ratio is the median of the rounds' ratios."""
     keys = dict.fromkeys((row.model, row.program) for row in rows)
     return markdown(HEAD, (_line(rows, *key) for key in keys))
 
 
 def ratio(rows: Sequence[Row], model: str, program: str) -> float | None:
-    """None where there is no peer: it is one itself, or trains something else."""
+    """Return the median of the rounds' ratios to the peer; None where there is none: it is one itself, or trains
+    something else."""
     peer = {row.round: row.samples_per_second for row in rows if (row.model, row.program) == (model, PEER)}
     own = {row.round: row.samples_per_second for row in rows if (row.model, row.program) == (model, program)}
     both = own.keys() & peer.keys()
@@ -172,7 +173,7 @@ def main(
     """Measure, print a table, write OUT. About ten minutes on two CPU cores."""
     from workbench.builders.emoji_shards import build
 
-    if complaint := peer_missing():
+    if complaint := find_missing_peer():
         raise click.ClickException(complaint)
     chosen = settings(models, batch, precision, workers, steps)
     for setting in chosen:

@@ -15,15 +15,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from workbench.types import Context
+
 
 class Clock:
-    """Yields seconds, and bytes of memory."""
+    """An evaluator that yields the time of the clock in seconds, and the largest memory so far in bytes."""
 
-    def run(self, context: Any) -> Iterator[tuple[str, float]]:
+    def run(self, context: Context) -> Iterator[tuple[str, float]]:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         yield "seconds", time.perf_counter()
@@ -31,7 +32,7 @@ class Clock:
 
 
 class Stamps(logging.Handler):
-    """One for each line of open_clip_train about a step; it has read the loss just before."""
+    """Stamps each line of open_clip_train about a step, just before which it has read the loss."""
 
     LINE = re.compile(r"Train Epoch: 0 \[\s*(\d+)/.*Data \(t\): ([\d.]+) Batch \(t\): ([\d.]+)")
 
@@ -47,7 +48,7 @@ class Stamps(logging.Handler):
 
 
 def peak_bytes() -> int:
-    """The most memory so far: on the GPU, or of this process without its data workers."""
+    """Return the largest memory so far: on the GPU, or of this process without its data workers."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

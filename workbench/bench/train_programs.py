@@ -14,14 +14,14 @@ import sys
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import open_clip
 import yaml
 
+from workbench.recipe.yaml_file import Tree
 from workbench.training.metrics import read
 
-TINY: dict[str, Any] = {
+TINY: Tree = {
     "embed_dim": 128,
     "vision_cfg": {"image_size": 64, "layers": 4, "width": 192, "patch_size": 16},
     "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 3},
@@ -46,8 +46,8 @@ class Setting:
     device: str = "cpu"
 
     @property
-    def config(self) -> dict[str, Any]:
-        """in open_clip's words. Raises ValueError for a model that it does not have."""
+    def config(self) -> Tree:
+        """The towers in open_clip's words. Raises ValueError for a model that it does not have."""
         found = TINY if self.model == "tiny" else open_clip.get_model_config(self.model)
         if found is None:
             raise ValueError(f"open_clip has no model '{self.model}': take tiny, or one of open_clip.list_models()")
@@ -65,10 +65,10 @@ class Round:
     peak_bytes: float
 
 
-def ours(setting: Setting, tars: Path, folder: Path, objective: str = "clip") -> Round:
-    """`wb pretrain`, timed by an evaluator."""
+def run_ours(setting: Setting, tars: Path, folder: Path, objective: str = "clip") -> Round:
+    """Start `wb pretrain`, timed by an evaluator."""
     recipe, run = folder / "recipe.yaml", folder / "run"
-    recipe.write_text(yaml.safe_dump(recipe_for(setting, tars, objective), sort_keys=False), encoding="utf-8")
+    recipe.write_text(yaml.safe_dump(write_recipe(setting, tars, objective), sort_keys=False), encoding="utf-8")
     _start(["workbench", "pretrain", str(recipe), "--run", str(run)], folder)
     records = read(run / "metrics.jsonl")
     looks = [record for record in records if "eval/clock/seconds" in record]
@@ -80,8 +80,8 @@ def ours(setting: Setting, tars: Path, folder: Path, objective: str = "clip") ->
     )
 
 
-def recipe_for(setting: Setting, tars: Path, objective: str = "clip") -> dict[str, Any]:
-    """The recipe of our side; `ito` has two views with its own augmentation, and a fusion module."""
+def write_recipe(setting: Setting, tars: Path, objective: str = "clip") -> Tree:
+    """Write the recipe of our side; `ito` has two views with its own augmentation, and a fusion module."""
     config, ito = setting.config, objective == "ito"
     image = {"name": "open_clip", "config": config["vision_cfg"], "augment": "ito" if ito else "clip"}
     text = {"name": "open_clip", "config": config["text_cfg"]}
@@ -109,11 +109,11 @@ def recipe_for(setting: Setting, tars: Path, objective: str = "clip") -> dict[st
     }
 
 
-def theirs(setting: Setting, tars: Path, folder: Path) -> Round:
-    """open_clip_train, timed by its own log, and by the clock when a line of it is written."""
+def run_theirs(setting: Setting, tars: Path, folder: Path) -> Round:
+    """Start open_clip_train, timed by its own log, and by the clock when a line of it is written."""
     config, out = folder / "wb-bench.json", folder / "stamps.json"
     config.write_text(json.dumps(setting.config), encoding="utf-8")
-    _start(["workbench.bench.train_clock", str(config), str(out), *arguments_for(setting, tars, folder)], folder)
+    _start(["workbench.bench.train_clock", str(config), str(out), *write_arguments(setting, tars, folder)], folder)
     rows = json.loads(out.read_text(encoding="utf-8"))
     looks = [row | {"step": row["samples"] // setting.batch} for row in rows]
     behind = [(b["step"] - a["step"], b) for a, b in pairwise(looks)][1:]  # a line has means since the last
@@ -124,8 +124,8 @@ def theirs(setting: Setting, tars: Path, folder: Path) -> Round:
     )
 
 
-def arguments_for(setting: Setting, tars: Path, folder: Path) -> list[str]:
-    """open_clip's command line for the same training."""
+def write_arguments(setting: Setting, tars: Path, folder: Path) -> list[str]:
+    """Write open_clip's command line for the same training."""
     files = sorted(tars.glob("train-*.tar"))
     first, last = (file.stem.removeprefix("train-") for file in (files[0], files[-1]))
     options = {

@@ -7,12 +7,43 @@ import os
 import platform
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 import click
 
+if TYPE_CHECKING:
+    import torch
+
+    from kernels.dispatch import Backend
+
 TOLERANCE = 1e-4
 """largest error of the self-check: rounding of fp32 kernels against the float64 reference is below 1e-5"""
+
+
+class Kernels(TypedDict):
+    """What the kernels can do here."""
+
+    available: list[str]
+    auto: str
+    errors: dict[str, float]
+    """{backend: largest error of the self-check}"""
+    ok: bool
+
+
+class Findings(TypedDict):
+    """What `wb doctor` reports, and prints with --json."""
+
+    device: str
+    gpus: list[str]
+    versions: dict[str, str | None]
+    platform: str
+    cpus: int | None
+    memory_bytes: int
+    disk_free_bytes: int
+    compiler: str | None
+    kernels: Kernels
+    data: dict[str, dict[str, int]]
+    """{packaged data set: {part: rows}}"""
 
 
 @click.command()
@@ -22,7 +53,7 @@ def doctor_(as_json: bool) -> None:
 
     Example: wb doctor --json
     """
-    found = findings()
+    found = collect()
     if as_json:
         click.echo(json.dumps(found))
     else:
@@ -30,8 +61,8 @@ def doctor_(as_json: bool) -> None:
     raise SystemExit(0 if found["kernels"]["ok"] else 1)
 
 
-def findings() -> dict[str, Any]:
-    """Everything that is reported, as plain values."""
+def collect() -> Findings:
+    """Collect everything that is reported, as plain values."""
     from workbench.runs.folder import environment
 
     known = environment()
@@ -49,25 +80,25 @@ def findings() -> dict[str, Any]:
     }
 
 
-def _kernels(cuda: bool) -> dict[str, Any]:
-    """Backends that run here, the one `auto` takes, and the largest error of each on a 7 x 5 problem."""
+def _kernels(cuda: bool) -> Kernels:
+    """Find the backends that run here and the one `auto` takes; try each on a 7 x 5 problem."""
     import torch
 
     from kernels import dispatch
 
     auto = dispatch.backend_for(torch.empty(0, device="cuda" if cuda else "cpu"))
-    here = [name for name in dispatch.BACKENDS if name != "triton" or auto == "triton"]
+    here: list[Backend] = [name for name in ("reference", "chunked", "triton") if name != "triton" or auto == "triton"]
     errors = {name: self_check(name) for name in here if name != "reference"}
     return {
-        "available": here,
+        "available": [*here],
         "auto": auto,
         "errors": errors,
         "ok": all(error < TOLERANCE for error in errors.values()),
     }
 
 
-def self_check(backend: Any) -> float:
-    """Largest difference between a backend in fp32 and the reference in float64, in the loss and its gradients."""
+def self_check(backend: Backend) -> float:
+    """Return the largest error of a backend in fp32, in loss and gradients, against the reference in float64."""
     import torch
 
     from kernels import multi_positive_infonce
@@ -77,7 +108,7 @@ def self_check(backend: Any) -> float:
     x, y = (torch.nn.functional.normalize(torch.randn(n, 4, generator=draw), dim=1) for n in (7, 5))
     x_ids, y_ids = torch.tensor([0, 1, 1, 2, 3, 4, 9]), torch.tensor([1, 0, 3, 1, 2])
 
-    def losses(backend: Any, dtype: torch.dtype) -> list[torch.Tensor]:
+    def losses(backend: Backend, dtype: torch.dtype) -> list[torch.Tensor]:
         inputs = [t.detach().to(device, dtype).requires_grad_() for t in (x, y, torch.tensor([14.0]))]
         a, b, scale = inputs
         loss = multi_positive_infonce(a, b, scale, x_ids.to(device), y_ids.to(device), backend=backend)
@@ -98,7 +129,7 @@ def _packaged_data() -> dict[str, dict[str, int]]:
     return {s.name: {f.stem: pq.read_metadata(f).num_rows for f in sorted(s.rglob("*.parquet"))} for s in sets}
 
 
-def _print_findings(found: dict[str, Any]) -> None:
+def _print_findings(found: Findings) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

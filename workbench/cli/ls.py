@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from workbench.recipe.yaml_file import Tree
 
 KINDS = {
     "encoder": "towers: what turns a modality into features",
@@ -33,7 +38,7 @@ def ls_(kind: str | None, folder: Path, as_json: bool) -> None:
     """
     kind = kind and singular(kind)
     if kind is None:
-        rows = [{"name": name, "summary": summary} for name, summary in KINDS.items()]
+        rows: list[Tree] = [{"name": name, "summary": summary} for name, summary in KINDS.items()]
     elif kind == "run":
         rows = _runs(folder)
     elif kind == "recipe":
@@ -58,13 +63,13 @@ def singular(kind: str) -> str:
     return one
 
 
-def _components(kind: str) -> list[dict[str, Any]]:
+def _components(kind: str) -> list[Tree]:
     from workbench.recipe.component import names, summary
 
     return [{"name": name, "summary": summary(kind, name)} for name in names(kind)]
 
 
-def _recipes() -> list[dict[str, Any]]:
+def _recipes() -> list[Tree]:
     """By the first comment of the file: the command, its time, the expected result."""
     from workbench.recipe.yaml_file import recipe_names, shipped_recipes
 
@@ -75,7 +80,7 @@ def _recipes() -> list[dict[str, Any]]:
     return [{"name": name, "summary": summary(name)} for name in recipe_names()]
 
 
-def _runs(folder: Path) -> list[dict[str, Any]]:
+def _runs(folder: Path) -> list[Tree]:
     """Every run folder below `folder`, the latest last, with the metric that stands for it."""
     from workbench.runs.report import read_report
 
@@ -94,7 +99,7 @@ def _runs(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _print_table(rows: list[dict[str, Any]]) -> None:
+def _print_table(rows: Sequence[Tree]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -106,7 +111,9 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     Console().print(table, highlight=False)
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "-"}[value]
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

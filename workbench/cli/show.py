@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from workbench.cli.ls import singular
 
 if TYPE_CHECKING:
+    from synthetic.theory.task import Task
+    from workbench.recipe.component import Spec
     from workbench.recipe.documentation import Block, Documentation
     from workbench.recipe.schema import Recipe
+    from workbench.recipe.yaml_file import Tree
 
 
 @click.command()
@@ -56,21 +60,21 @@ def _show_component(kind: str, name: str, overrides: tuple[str, ...], as_json: b
         return
     _print_component(found)
     if truth:
-        click.echo("\n" + _as_yaml({"truth": rounded(truth)}))
+        click.echo("\n" + _as_yaml({"truth": round_numbers(truth)}))
 
 
-def _truth(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
-    """What is known of a task with these options. Raises RecipeError."""
+def _truth(name: str, overrides: tuple[str, ...]) -> Tree:
+    """Everything known of a task with these options. Raises RecipeError."""
     from pydantic import ValidationError
 
     from workbench.recipe.component import validate
     from workbench.recipe.yaml_file import RecipeError, apply_override
 
-    tree: dict[str, Any] = {"name": name}
+    tree: Tree = {"name": name}
     for override in overrides:
         tree = apply_override(tree, {}, override)
     try:
-        task: Any = validate("task", tree).build()
+        task = cast("Spec[Task]", validate("task", tree)).build()
         return task.truth().as_dict()
     except ValidationError as error:
         lines = (f"--set {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
@@ -99,7 +103,7 @@ def _print_keywords(block: Block) -> None:
     for column, fold in (("keyword", False), ("type", True), ("default", True), ("meaning", True)):
         table.add_column(column, no_wrap=not fold)
     for k in block.keywords:
-        table.add_row(k.name, escape(k.type), escape(_inline(rounded(k.default))), escape(k.description))
+        table.add_row(k.name, escape(k.type), escape(_inline(round_numbers(k.default))), escape(k.description))
     click.echo()
     Console(highlight=False).print(table)
 
@@ -108,7 +112,7 @@ def _show_recipe(name: str, overrides: tuple[str, ...], as_json: bool) -> None:
     from workbench.recipe.schema import load_recipe
 
     recipe = load_recipe(name, overrides)
-    terms = expansion(recipe)
+    terms = expand(recipe)
     if as_json:
         click.echo(json.dumps({"recipe": recipe.as_dict(), "as_terms": terms}))
         return
@@ -116,25 +120,27 @@ def _show_recipe(name: str, overrides: tuple[str, ...], as_json: bool) -> None:
     if terms:
         rest = _as_yaml({key: value for key, value in terms.items() if key not in ("name", "terms")})
         lines = [f"objective {recipe.objective.name} is short for", "", "objective:", "  name: terms", "  terms:"]
-        lines += [f"    - {_inline(term)}" for term in terms["terms"]]
+        each = terms["terms"]
+        assert isinstance(each, list)
+        lines += [f"    - {_inline(term)}" for term in each]
         click.echo("\n" + _indented("\n".join([*lines, _indented(rest, "  ")]), "# "))
 
 
-def expansion(recipe: Recipe) -> dict[str, Any] | None:
-    """The objective as a block `{name: terms, ...}` that trains the same; None where it is no sum of terms, or is
+def expand(recipe: Recipe) -> Tree | None:
+    """Write the objective as a block `{name: terms, ...}` that trains the same; None where it is no sum of terms, or is
     written as one. Raises ValueError when the objective does not fit the model."""
     from workbench.terms import Terms
 
     objective = recipe.objective.build(tuple(recipe.model.encoders))
     if not isinstance(objective, Terms) or recipe.objective.name == "terms":
         return None
-    terms = []
+    terms: list[Tree] = []
     for term in objective.terms:
         default = "pairwise" if not term.is_self else "mean" if term.loss == "sigmoid" else "each"
-        shown = {"between": list(term.between), "loss": term.loss, "positives": term.positives or default}
+        shown: Tree = {"between": list(term.between), "loss": term.loss, "positives": term.positives or default}
         terms.append(shown | {"weight": term.weight} | term.model_dump(mode="json", exclude_defaults=True))
-    block = {"name": "terms", "terms": terms, "scale": objective.limits["shared"].model_dump(mode="json")}
-    return block if objective.bias is None else block | {"bias": objective.bias.item()}
+    block: Tree = {"name": "terms", "terms": terms, "scale": objective.limits["shared"].model_dump(mode="json")}
+    return block if objective.bias is None else {**block, "bias": objective.bias.item()}
 
 
 def _show_run(path: Path, as_json: bool) -> None:
@@ -156,25 +162,25 @@ def _show_run(path: Path, as_json: bool) -> None:
         click.echo("no evaluation yet")
 
 
-def _as_yaml(tree: dict[str, Any]) -> str:
-    import yaml
+def _as_yaml(tree: Mapping[str, object]) -> str:
+    from workbench.recipe.yaml_text import write_yaml
 
-    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
+    return write_yaml(dict(tree), width=110, flow=None)
 
 
-def _inline(value: Any) -> str:
+def _inline(value: object) -> str:
     """A value as a recipe would write it on one line."""
-    import yaml
+    from workbench.recipe.yaml_text import write_yaml
 
-    return yaml.safe_dump(value, default_flow_style=True, width=1000, sort_keys=False).removesuffix("...\n").strip()
+    return write_yaml(value, width=1000, flow=True).removesuffix("...\n").strip()
 
 
-def rounded(value: Any) -> Any:
-    """The same tree with its numbers as people read them: six digits, and 0 for what is 0 but for rounding."""
+def round_numbers(value: object) -> object:
+    """Round the numbers of a tree as people read them: six digits, and 0 for what is 0 but for rounding."""
     if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
+        return {key: round_numbers(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [rounded(item) for item in value]
+        return [round_numbers(item) for item in value]
     if isinstance(value, float):
         return float(f"{value:.6g}") if abs(value) > 1e-9 else 0.0
     return value

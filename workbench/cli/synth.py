@@ -8,11 +8,12 @@ import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
+    from synthetic.theory.truth import Truth
     from workbench.recipe.schema import Recipe
     from workbench.studies.arms import Result
 
@@ -58,7 +59,10 @@ def synth_(
     folder: Path | None,
     jobs: int | None,
     as_json: bool,
-    **of_matrix: Any,
+    tasks: tuple[str, ...],
+    rendered: bool,
+    csv: Path | None,
+    plot: Path | None,
 ) -> None:
     """Train objectives on a synthetic task and compare them with what is provably possible.
 
@@ -77,9 +81,12 @@ def synth_(
     if task == "all":
         from workbench.cli.synth_all import synth_all
 
-        return synth_all(objectives, seeds, overrides, folder or Path("runs/synth-all"), jobs, as_json, **of_matrix)
-    for option, value in of_matrix.items():
-        if value:
+        kept = folder or Path("runs/synth-all")
+        return synth_all(
+            objectives, seeds, overrides, kept, jobs, as_json, tasks=tasks, rendered=rendered, csv=csv, plot=plot
+        )
+    for option, given in {"tasks": tasks, "rendered": rendered, "csv": csv, "plot": plot}.items():
+        if given:
             raise click.UsageError(f"--{option} belongs to the matrix: use it with --task all")
     known = names("task")
     if ":" not in task and task not in known:
@@ -88,9 +95,9 @@ def synth_(
     from workbench.studies import arms
 
     chosen = _recipes(task, objectives, seeds, overrides)
-    results, truth = _train(task, chosen, folder, jobs), arms.truth(chosen[0][1]).as_dict()
+    results, truth = _train(task, chosen, folder, jobs), arms.find_truth(chosen[0][1])
     if as_json:
-        click.echo(json.dumps({"task": task, "truth": truth, "results": [r.as_dict() for r in results]}))
+        click.echo(json.dumps({"task": task, "truth": truth.as_dict(), "results": [r.as_dict() for r in results]}))
     else:
         _print_table(task, truth, results)
     return None
@@ -102,7 +109,7 @@ def _recipes(task: str, objectives: Sequence[str], seeds: int, overrides: tuple[
 
     recipes = [
         (name, arms.recipe_of({"name": task}, name, seed, overrides))
-        for name in objectives or arms.default(task, overrides)
+        for name in objectives or arms.choose_default(task, overrides)
         for seed in range(seeds)
     ]
     for _, recipe in recipes:
@@ -132,11 +139,11 @@ def _train(task: str, recipes: list[tuple[str, Recipe]], folder: Path | None, jo
     return sorted(results, key=lambda r: (order[r.objective], r.seed))
 
 
-def _print_table(task: str, truth: dict[str, Any], results: list[Result]) -> None:
+def _print_table(task: str, truth: Truth, results: list[Result]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    title = f"{task}: total correlation {_number(truth['total_correlation'])} nats, batch {truth['batch']}"
+    title = f"{task}: total correlation {_number(truth.total_correlation)} nats, batch {truth.batch}"
     table = Table(title=title, box=None, padding=(0, 1, 0, 0), header_style="bold underline")  # fits 80 columns
     numbers = ("accuracy±s.e.", "chance", "Bayes", "loss", "floor", "no info", "recovered")
     table.add_column("objective")
@@ -179,19 +186,19 @@ def _list_tasks(as_json: bool) -> None:
 
     from workbench.recipe.component import load, names
 
-    truths = {name: load("task", name)().truth().as_dict() for name in names("task")}
+    truths: dict[str, Truth] = {name: load("task", name)().truth() for name in names("task")}
     if as_json:
-        click.echo(json.dumps(truths))
+        click.echo(json.dumps({name: truth.as_dict() for name, truth in truths.items()}))
         return
     table = Table(title="synthetic tasks, at their default options", box=None, header_style="bold underline")
     for column in ("task", "pairwise information", "total correlation", "Bayes", "best single", "chance"):
         table.add_column(column, no_wrap=column in ("task", "pairwise information"))
     for name, truth in truths.items():
-        nats = {pair: _number(value) for pair, value in truth["pairwise_information"].items()}
+        nats = {pair: _number(value) for pair, value in truth.pairwise_information.items()}
         alike = len(set(nats.values())) == 1
         pairs = f"each {next(iter(nats.values()))}" if alike else "\n".join(f"{p} {value}" for p, value in nats.items())
-        numbers = ("total_correlation", "bayes_accuracy", "best_single_accuracy", "chance")
-        table.add_row(name, pairs, *(_number(truth[key]) for key in numbers))
+        numbers = (truth.total_correlation, truth.bayes_accuracy, truth.best_single_accuracy, truth.chance)
+        table.add_row(name, pairs, *map(_number, numbers))
     Console().print(table)
 
 

@@ -71,7 +71,10 @@ class Synthetic:
     def observe(self, modality: str, codes: Tensor) -> Any:
         """What these codes look like: a tensor of vectors, or a list of PIL images or texts."""
         seen = self.task.observe(modality, codes)
-        return [Image.fromarray(x) for x in seen.numpy()] if self.modalities[modality].kind == "image" else seen
+        if self.modalities[modality].kind != "image":
+            return seen
+        assert isinstance(seen, Tensor)
+        return [Image.fromarray(x) for x in seen.numpy()]
 
     def _of_vectors(self, raw: dict[str, Any], valid: dict[str, Tensor], start: int, feed: Feed) -> Iterator[Batch]:
         """Rows of tensors that are there already: no worker, no copy of one sample at a time."""

@@ -28,7 +28,7 @@ DEFAULT_OF_TWO = ("clip", "siglip")
 
 @dataclass(frozen=True)
 class Result:
-    """One run of the line-up; losses in nats on fresh samples at the training batch."""
+    """What one run of the line-up came to; losses in nats on fresh samples at the training batch."""
 
     objective: str
     seed: int
@@ -43,7 +43,7 @@ class Result:
     verdict: str
     seconds: float
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Tree:
         return asdict(self)
 
 
@@ -78,20 +78,20 @@ def _with_encoders(tree: Tree, modalities: Mapping[str, Modality], objective: st
     return tree | {"model": block(tree, "model") | {"encoders": encoders}}
 
 
-def default(task: str, overrides: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """The objectives that a task of so many modalities allows. Raises RecipeError as `recipe_of` does."""
+def choose_default(task: str, overrides: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Choose the objectives that a task of so many modalities allows. Raises RecipeError as `recipe_of` does."""
     return DEFAULT if len(recipe_of({"name": task}, "clip", 0, overrides).model.encoders) > 2 else DEFAULT_OF_TWO
 
 
-def truth(recipe: Recipe) -> Truth:
-    """The exact truth of a recipe's task, at its training batch."""
+def find_truth(recipe: Recipe) -> Truth:
+    """Compute the exact truth of a recipe's task, at its training batch."""
     data = recipe.data.build()
     assert isinstance(data, Synthetic)
     return data.task.truth(recipe.train.batch)
 
 
 def check(recipe: Recipe) -> None:
-    """Build it once, so that a mistake is one message before any process starts. Raises RecipeError."""
+    """Build a recipe once, so that a mistake is one message before any process starts. Raises RecipeError."""
     parts = build_parts(recipe)
     parts.steps(recipe.train.for_)  # the data may hold less than a batch
 
@@ -107,7 +107,7 @@ def run(
     With a folder each run keeps its run folder below it and is resumed, or read when it is finished. `progress` gets
     the share of each run that is done.
     """
-    runs = [Job(recipe, folder and run_folder(folder, objective, recipe.seed)) for objective, recipe in recipes]
+    runs = [Job(recipe, folder and name_folder(folder, objective, recipe.seed)) for objective, recipe in recipes]
     with closing(train_all(runs, jobs, progress)) as outcomes:
         for index, outcome in outcomes:
             if isinstance(outcome, Exception):
@@ -116,13 +116,13 @@ def run(
             yield judge(objective, recipe.seed, outcome)
 
 
-def run_folder(below: Path, objective: str, seed: int) -> Path:
-    """Where a run of the line-up is kept; an objective of one's own, `path.to.module:Class`, is no name of a folder."""
+def name_folder(below: Path, objective: str, seed: int) -> Path:
+    """Name the folder of a run of the line-up; `path.to.module:Class`, an objective of one's own, is no such name."""
     return below / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', objective)}-seed{seed}"
 
 
 def judge(objective: str, seed: int, trained: Trained, evaluator: str = "synthetic") -> Result:
-    """The result of a run by one of its evaluators."""
+    """Read the result of a run from the facts of one of its evaluators."""
     names = ("accuracy", "chance", "bayes", "loss", "loss_se", "floor", "no_information_loss", "recovered")
     found: dict[str, Any] = {name: trained.facts.get(f"eval/{evaluator}/{name}") for name in names}
     judged = verdict(

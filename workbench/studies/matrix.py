@@ -14,10 +14,10 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from workbench.errors import RecipeError
 from workbench.recipe.schema import Recipe
+from workbench.recipe.yaml_file import Tree
 from workbench.studies import arms
 from workbench.studies.arms import Result
 from workbench.studies.predictions import Row, Variant
@@ -96,10 +96,10 @@ class Cell:
         count = len(self.runs)
         return statistics.stdev(run.accuracy for run in self.runs) / count**0.5 if count > 1 else None
 
-    def as_dict(self) -> dict[str, Any]:
-        """A line of the CSV."""
+    def as_dict(self) -> Tree:
+        """Make the cell's line of the CSV: means over its seeds."""
         numbers = ("recovered", "accuracy", "chance", "bayes", "loss", "floor", "no_information_loss", "seconds")
-        means: dict[str, Any] = {name: self.mean(name) for name in numbers}
+        means = {name: self.mean(name) for name in numbers}
         return {
             "row": self.row.name,
             "objective": self.objective,
@@ -167,7 +167,7 @@ class Matrix:
     def runs(self) -> list[tuple[Variant, str, Job]]:
         """Seeds inside, so that a matrix that is stopped has whole cells."""
         return [
-            (v, name, Job(recipe, arms.run_folder(self.folder / _slug(v.folder), name, seed)))
+            (v, name, Job(recipe, arms.name_folder(self.folder / _slug(v.folder), name, seed)))
             for v in self.variants
             for name in self.objectives
             if self.cells[v.rows[0].name, name].left_out is None
@@ -193,14 +193,14 @@ class Matrix:
     def failed(self) -> bool:
         return any(cell.errors for cell in self.cells.values())
 
-    def as_list(self) -> list[dict[str, Any]]:
-        """An object a row: that of a single task, and its cells' verdicts and predictions."""
+    def as_list(self) -> list[Tree]:
+        """Make an object of each row: its task, the truth, its runs, its cells' verdicts and predictions."""
         return [
             {
                 "task": v.task["name"],
                 "row": row.name,
                 "options": {key: value for key, value in v.task.items() if key != "name"},
-                "truth": v.truth(row, self.objectives[0], self.overrides),
+                "truth": v.find_truth(row, self.objectives[0], self.overrides).as_dict(),
                 "results": [asdict(run) for name in self.objectives for run in self.cells[row.name, name].runs],
                 "cells": [self.cells[row.name, name].as_dict() for name in self.objectives],
             }

@@ -6,15 +6,17 @@ so that a run is evaluated for all of its task's rows, also when one of them is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
+from synthetic.theory.truth import Truth
 from workbench.errors import did_you_mean
 from workbench.recipe.schema import Recipe
+from workbench.recipe.yaml_file import Tree
 from workbench.studies import arms
 
 PREDICTIONS = Path(__file__).parents[1] / "assets" / "predictions.yaml"
@@ -22,7 +24,7 @@ PREDICTIONS = Path(__file__).parents[1] / "assets" / "predictions.yaml"
 
 @dataclass(frozen=True)
 class Row:
-    """What is told of the runs of one task."""
+    """One statement about the runs of a task: what each objective is predicted to do, and how it is judged."""
 
     name: str
     predicted: dict[str, str | float] = field(default_factory=dict)
@@ -41,9 +43,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Variant:
-    """A task with its options: what is trained, once for all of its rows."""
+    """A task with its options. It is trained once for all of its rows."""
 
-    task: dict[str, Any]
+    task: Tree
     rows: tuple[Row, ...]
     set: tuple[str, ...] = ()
     """overrides of its recipes"""
@@ -57,10 +59,15 @@ class Variant:
     @property
     def folder(self) -> str:
         options = [f"{key}={value}" for key, value in self.task.items() if key != "name"]
-        return "-".join([self.task["name"], *options])
+        return "-".join([self.name, *options])
+
+    @property
+    def name(self) -> str:
+        """of the task"""
+        return str(self.task["name"])
 
     def recipe(self, objective: str, seed: int, overrides: tuple[str, ...] = ()) -> Recipe:
-        """Raises RecipeError."""
+        """Make the recipe of one run, with an evaluator for each row. Raises RecipeError."""
         evaluators = tuple(
             f"eval.{row.evaluator}={{name: synthetic, given: [{', '.join(row.given)}]}}"
             for row in self.rows
@@ -70,32 +77,33 @@ class Variant:
         own = (*self.set, *evaluators, "log.tensorboard=false")
         return arms.recipe_of(self.task, objective, seed, (*own, *overrides))
 
-    def truth(self, row: Row, objective: str, overrides: tuple[str, ...]) -> dict[str, Any]:
-        """The exact truth, at the batch that an objective is trained with."""
-        truth = arms.truth(self.recipe(objective, 0, overrides))
-        return (truth.predicted_from(row.given) if row.given else truth).as_dict()
+    def find_truth(self, row: Row, objective: str, overrides: tuple[str, ...]) -> Truth:
+        """Compute the exact truth, at the batch that an objective is trained with."""
+        truth = arms.find_truth(self.recipe(objective, 0, overrides))
+        return truth.predicted_from(row.given) if row.given else truth
 
 
-def variants() -> list[Variant]:
-    """Every task of the matrix, with what is predicted of it."""
+def read_variants() -> list[Variant]:
+    """Read every task of the matrix, with what is predicted of it."""
     return [
-        Variant(**entry | {"rows": tuple(_row(**row) for row in entry["rows"]), "set": tuple(entry.get("set", ()))})
+        Variant(**entry | {"rows": tuple(map(_row, entry["rows"])), "set": tuple(entry.get("set", ()))})
         for entry in yaml.safe_load(PREDICTIONS.read_text(encoding="utf-8"))
     ]
 
 
-def _row(*, given: list[str] | None = None, **entry: Any) -> Row:
-    return Row(given=tuple(given) if given else None, **entry)
+def _row(entry: Mapping[str, Any]) -> Row:
+    row = Row(**entry)
+    return replace(row, given=tuple(row.given) if row.given else None)
 
 
 def select(chosen: Sequence[str], rendered: bool) -> list[Variant]:
-    """Variants by the name of their task or of one of their rows; all of them, rendered ones only if asked, when none
-    is named. Raises ValueError for a name that is neither."""
-    found = variants()
-    known = list(dict.fromkeys(name for v in found for name in (v.task["name"], *(row.name for row in v.rows))))
+    """Select variants by the name of their task or of one of their rows; without any name all of them, rendered ones
+    only if asked. Raises ValueError for a name that is neither."""
+    found = read_variants()
+    known = list(dict.fromkeys(name for v in found for name in (v.name, *(row.name for row in v.rows))))
     for name in chosen:
         if name not in known:
             raise ValueError(f"no task '{name}' in the matrix{did_you_mean(name, known)}")
     if not chosen:
         return [v for v in found if rendered or not v.rendered]
-    return [v for v in found if {v.task["name"], *(row.name for row in v.rows)} & set(chosen)]
+    return [v for v in found if {v.name, *(row.name for row in v.rows)} & set(chosen)]
