@@ -60,7 +60,8 @@ class Missing:
 
 
 def _build(block: Mapping[str, object]) -> Task:
-    """The task that a block names. Raises ValueError for an unknown task or option, or what the task itself refuses."""
+    """Build the task that a block names. Raises ValueError for an unknown task or option, or what the task itself
+    refuses."""
     modules = [m.name for m in pkgutil.iter_modules(synthetic.__path__) if not m.ispkg]
     files = {module.rstrip("_").replace("_", "-"): module for module in modules}
     name = str(block.get("name"))

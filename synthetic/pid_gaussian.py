@@ -60,7 +60,7 @@ class PIDGaussian:
         }
 
     def sample(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Latents of both inputs [n, d] and labels [n]."""
+        """Draw latents of both inputs [n, d] and labels [n]."""
         sizes = [self.shared, self.unique["first"], self.unique["second"], self.shared]
         c, z1, z2, noise = torch.randn(n, sum(sizes), generator=generator).split(sizes, dim=1)
         copy = self.correlation * c + math.sqrt(1 - self.correlation**2) * noise
@@ -71,7 +71,7 @@ class PIDGaussian:
         return codes @ self.maps[modality].T
 
     def joint(self) -> None:
-        """None: the inputs are continuous."""
+        """Return None: the inputs are continuous, so there is no table of outcomes."""
 
     def truth(self, batch: int = 256) -> Truth:
         strength = {m: math.sqrt(square) for m, square in self._squares().items()}
@@ -95,7 +95,7 @@ class PIDGaussian:
         )
 
     def _squares(self) -> dict[str, float]:
-        """{input: r^2}"""
+        """Compute {input: r^2}, r the correlation of the sum with its best estimate from that input."""
         known = {
             "first": self.shared + self.unique["first"],
             "second": self.correlation**2 * self.shared + self.unique["second"],
@@ -104,7 +104,7 @@ class PIDGaussian:
 
 
 def information_of_sign(r: float) -> float:
-    """I(sign(u); s) in nats of standard normal u and s with correlation r < 1, by the trapezoidal rule."""
+    """Compute I(sign(u); s) in nats of standard normal u and s with correlation r < 1, by the trapezoidal rule."""
     s = np.linspace(-12, 12, 4001)
     density = np.exp(-(s**2) / 2) / math.sqrt(2 * math.pi)
     slope = r / math.sqrt(2 - 2 * r**2)

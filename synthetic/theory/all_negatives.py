@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 
 def symile_all_optimum(joint: Joint, batch: int) -> Optimum | None:
-    """Symile (arXiv 2411.01053) with all B^2 - 1 negatives of three modalities; None where no exact value is known.
+    """Compute the optimum of Symile (arXiv 2411.01053) with all B^2 - 1 negatives of three modalities; None where no
+    exact value is known.
 
     Raises ValueError when `batch` < 2 or there are not three modalities.
     """
@@ -45,7 +46,8 @@ def symile_all_optimum(joint: Joint, batch: int) -> Optimum | None:
 
 
 def _order_of_latin_square(joint: Joint) -> int | None:
-    """K where each modality is uniform on K values, any two on K^2 pairs, and all three on K^2 triples; else None."""
+    """Return K where each modality is uniform on K values, any two on K^2 pairs, and all three on K^2 triples; else
+    None."""
     a, b, c = joint.codes
     singles, larger = ((a,), (b,), (c,)), ((a, b), (a, c), (b, c), (a, b, c))
     size = len(joint.group((a,))[1])
@@ -54,7 +56,7 @@ def _order_of_latin_square(joint: Joint) -> int | None:
 
 
 def _expected_log_count(size: int, batch: int) -> float:
-    """E log W, steps 2 to 4."""
+    """Compute E log W: steps 2 to 4."""
     others = batch - 1
     weight = _poisson(others / size, min(others, math.ceil(others / size + 12 * math.sqrt(others / size) + 40)))
     length = 2 ** math.ceil(math.log2(max(len(weight), 10 * math.sqrt(others) + 40)))
@@ -77,7 +79,7 @@ def _expected_log_count(size: int, batch: int) -> float:
 
 
 def _poisson(mean: float, top: int) -> Float64[np.ndarray, " n"]:
-    """Probabilities of 0 .. top."""
+    """Compute the Poisson probabilities of 0 .. top."""
     count = np.arange(top + 1)
     log_factorial = np.concatenate([[0.0], np.log(count[1:]).cumsum()])
     return np.exp(count * math.log(mean) - mean - log_factorial)

@@ -11,26 +11,26 @@ from synthetic.theory.joint import Joint
 
 
 def entropy(joint: Joint, modalities: tuple[str, ...]) -> float:
-    """H of a group of modalities."""
+    """Compute H of a group of modalities."""
     _, p = joint.group(modalities)
     return float(-(p * np.log(p)).sum())
 
 
 def mutual_information(joint: Joint, a: tuple[str, ...], b: tuple[str, ...]) -> float:
-    """I(A; B) of two groups of modalities, which may overlap."""
+    """Compute I(A; B) of two groups of modalities, which may overlap."""
     union = tuple(dict.fromkeys(a + b))
     return max(0.0, entropy(joint, a) + entropy(joint, b) - entropy(joint, union))
 
 
 def total_correlation(joint: Joint) -> float:
-    """TC = sum of H(X_m) - H(X_1, ..., X_M)  (Watanabe 1960): all the dependence there is, of every order."""
+    """Compute TC = sum of H(X_m) - H(X_1, ..., X_M)  (Watanabe 1960): all the dependence there is, of every order."""
     every = tuple(joint.codes)
     return max(0.0, sum(entropy(joint, (m,)) for m in every) - entropy(joint, every))
 
 
 def bayes_accuracy(joint: Joint, target: str, given: tuple[str, ...]) -> float:
-    """The best accuracy any predictor of `target` reaches when it sees `given`: the sum over values of `given` of
-    the largest joint probability."""
+    """Compute the best accuracy any predictor of `target` reaches when it sees `given`: the sum over values of `given`
+    of the largest joint probability."""
     both = joint.marginal(tuple(dict.fromkeys((*given, target))))
     value, p = both.group(given)
     best = np.zeros_like(p)
@@ -39,5 +39,5 @@ def bayes_accuracy(joint: Joint, target: str, given: tuple[str, ...]) -> float:
 
 
 def best_single_accuracy(joint: Joint, target: str, given: tuple[str, ...] | None = None) -> float:
-    """The best accuracy from any one of the given modalities; default: of all others."""
+    """Compute the best accuracy from any one of the given modalities; default: of all others."""
     return max(bayes_accuracy(joint, target, (m,)) for m in given or joint.codes if m != target)

@@ -27,7 +27,7 @@ def check_outcomes(*sizes: int) -> None:
 
 
 def outcomes(*sizes: int) -> Int64[np.ndarray, "m s"]:
-    """All combinations of one code of each alphabet, a row for each alphabet. Raises ValueError as above."""
+    """List all combinations of one code of each alphabet, a row for each alphabet. Raises ValueError as above."""
     check_outcomes(*sizes)
     return np.indices(sizes).reshape(len(sizes), -1)
 
@@ -48,7 +48,7 @@ class Joint:
         columns: Mapping[str, Int64[np.ndarray, " s"]],
         probability: Float64[np.ndarray, " s"],
     ) -> Joint:
-        """The distribution of listed outcomes: equal ones are added up, impossible ones dropped.
+        """Make the distribution of listed outcomes: equal ones are added up, impossible ones dropped.
 
         Raises ValueError (numpy's) when a code lies outside its alphabet.
         """
@@ -62,11 +62,11 @@ class Joint:
         return Joint(dict(codes), support, merged[possible])
 
     def marginal(self, modalities: tuple[str, ...]) -> Joint:
-        """The joint distribution of these modalities alone. Raises ValueError as `columns` does."""
+        """Make the joint distribution of these modalities alone. Raises ValueError as `columns` does."""
         return Joint.merge({m: self.codes[m] for m in modalities}, self.columns(modalities), self.probability)
 
     def group(self, modalities: tuple[str, ...]) -> tuple[Int64[np.ndarray, " s"], Float64[np.ndarray, " g"]]:
-        """These modalities as one variable: its value (0 .. g - 1) in each row of the support, and the
+        """Take these modalities as one variable: return its value (0 .. g - 1) in each row of the support, and the
         probabilities of the g values. Raises ValueError as `columns` does."""
         sizes = [self.codes[m] for m in modalities if m in self.codes]
         index = np.ravel_multi_index(list(self.columns(modalities).values()), sizes)
@@ -74,7 +74,7 @@ class Joint:
         return value, np.bincount(value, weights=self.probability)
 
     def columns(self, modalities: tuple[str, ...]) -> dict[str, Int64[np.ndarray, " s"]]:
-        """The columns of the support by name. Raises ValueError when there are none or one is unknown."""
+        """Return the columns of the support by name. Raises ValueError when there are none or one is unknown."""
         names = list(self.codes)
         if not modalities or not set(modalities) <= set(names):
             raise ValueError(f"{modalities} is not a group of modalities: choose some of {', '.join(names)}")

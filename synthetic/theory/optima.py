@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Optimum(NamedTuple):
-    """What a loss can reach, in nats."""
+    """The least value of a loss, and its value without information, in nats."""
 
     value: float
     """with the best critic: L*_B"""
@@ -38,7 +38,7 @@ class Optimum(NamedTuple):
 
 
 def infonce_optimum(joint: Joint, a: tuple[str, ...], b: tuple[str, ...], batch: int, share: float = 1.0) -> Optimum:
-    """InfoNCE between two groups of modalities, the average of its two directions.
+    """Compute the optimum of InfoNCE between two groups of modalities, the average of its two directions.
 
     With `share` < 1 each sample of the batch has both groups with that probability, else it is in no row and column.
     Raises ValueError when `batch` < 2 or a group names no modality.
@@ -52,7 +52,8 @@ def infonce_optimum(joint: Joint, a: tuple[str, ...], b: tuple[str, ...], batch:
 
 
 def sigmoid_optimum(joint: Joint, a: tuple[str, ...], b: tuple[str, ...], batch: int, share: float = 1.0) -> Optimum:
-    """The sigmoid loss of SigLIP (arXiv 2303.15343), summed over the pairs and divided by the rows; `share` as above.
+    """Compute the optimum of the sigmoid loss of SigLIP (arXiv 2303.15343), summed over the pairs and divided by the
+    rows; `share` as above.
 
     Raises ValueError when `batch` < 2 or a group names no modality.
     """
@@ -70,8 +71,8 @@ def sigmoid_optimum(joint: Joint, a: tuple[str, ...], b: tuple[str, ...], batch:
 
 
 def symile_optimum(joint: Joint, batch: int, share: float = 1.0) -> Optimum:
-    """Symile (arXiv 2411.01053) with `n` negatives, averaged over the anchors: every modality in turn picks the true
-    tuple of the others among B - 1 tuples whose members are drawn independently.
+    """Compute the optimum of Symile (arXiv 2411.01053) with `n` negatives, averaged over the anchors: every modality in
+    turn picks the true tuple of the others among B - 1 tuples whose members are drawn independently.
 
     Shuffles within a batch are not quite independent draws: about three candidates a row hold the anchor's own sample
     or a true pair. That is 1e-4 on XOR, but where pairs are dependent the loss ends higher: by .07 for three copies
@@ -98,9 +99,9 @@ def symile_optimum(joint: Joint, batch: int, share: float = 1.0) -> Optimum:
 
 
 def ntxent_optimum(joint: Joint, group: tuple[str, ...], views: int, batch: int) -> Optimum:
-    """NT-Xent of `views` noise-free views of a group of modalities: each view against another one and the views of all
-    other samples. Equal codes cannot be told apart, and a perfect critic makes all else vanish:
-    L* = E log(1 + views Bin(B - 1, p(x))).
+    """Compute the optimum of NT-Xent of `views` noise-free views of a group of modalities: each view against another
+    one and the views of all other samples. Equal codes cannot be told apart, and a perfect critic makes all else
+    vanish: L* = E log(1 + views Bin(B - 1, p(x))).
 
     Raises ValueError when `batch` or `views` < 2, or the group names no modality.
     """
@@ -114,7 +115,7 @@ def ntxent_optimum(joint: Joint, group: tuple[str, ...], views: int, batch: int)
 
 
 class Law(NamedTuple):
-    """What the candidates of an anchor are like: their density ratios, each with the probability of a negative that
+    """The law of an anchor's candidates: their density ratios, each with the probability of a negative that
     has it (the positive's is ratio x mass). What is left to 1 are negatives of ratio 0."""
 
     weight: float
@@ -126,8 +127,8 @@ class Law(NamedTuple):
 def laws_of(
     anchor: Int64[np.ndarray, " s"], joint: Float64[np.ndarray, " s"], negative: Float64[np.ndarray, " s"]
 ) -> list[Law]:
-    """The distinct laws of the anchors, from the possible (anchor, candidate) pairs: which anchor each belongs to, its
-    joint probability, and the probability that a negative is this candidate.
+    """Find the distinct laws of the anchors, from the possible (anchor, candidate) pairs: which anchor each belongs to,
+    its joint probability, and the probability that a negative is this candidate.
 
     Candidates of one ratio are merged, then anchors of one law: on a symmetric task a single law remains. Rounding
     decides what is equal; the values stay exact.
@@ -154,7 +155,7 @@ def _one_direction(
     negative: Float64[np.ndarray, " s"],
     rows: Rows,
 ) -> float:
-    """L*_B of one direction, from the same pairs."""
+    """Compute L*_B of one direction, from the possible (anchor, candidate) pairs."""
     laws = laws_of(anchor, joint, negative)
     log_sum = sum(law.weight * _expected_log_sum(law.ratio, law.mass, rows) for law in laws)
     information = sum(law.weight * (law.ratio * law.mass) @ np.log(law.ratio) for law in laws)
@@ -162,8 +163,8 @@ def _one_direction(
 
 
 def _expected_log_sum(ratio: Float64[np.ndarray, " k"], mass: Float64[np.ndarray, " k"], rows: Rows) -> float:
-    """E[log(sum of N ratios); N > 0]: the negatives' have the value ratio[k] with probability mass[k] and else 0, the
-    positive's has it with probability ratio[k] mass[k]. Steps 1 to 3 above."""
+    """Compute E[log(sum of N ratios); N > 0]: the negatives' have the value ratio[k] with probability mass[k] and else
+    0, the positive's has it with probability ratio[k] mass[k]. Steps 1 to 3 above."""
     h = 0.25
     # The ends: the integrand is about t (sum of ratios) at small t, e^-t - e^(-t ratio) at large t; both < 1e-16.
     low, high = -40 - math.log(rows.batch * ratio.max()), math.log(40 / min(1.0, ratio.min()))

@@ -36,19 +36,19 @@ def seen_of(task: Task) -> Seen:
 
 
 def share(seen: Seen, members: Sequence[str]) -> float:
-    """Share of the samples that have all these modalities."""
+    """Compute the share of the samples that have all these modalities."""
     return min(1.0, sum(p for pattern, p in seen.items() if set(members) <= set(pattern)))
 
 
 def draw(seen: Seen, modalities: Sequence[str], n: int, generator: torch.Generator) -> dict[str, Bool[Tensor, " n"]]:
-    """Which of n samples have each modality."""
+    """Draw which of n samples have each modality."""
     patterns = torch.tensor([[m in pattern for m in modalities] for pattern in seen])
     which = torch.multinomial(torch.tensor(list(seen.values())), n, replacement=True, generator=generator)
     return dict(zip(modalities, patterns[which].T, strict=True))
 
 
 def thin(seen: Seen, rates: Mapping[str, float]) -> dict[tuple[str, ...], float]:
-    """Each modality of each pattern goes missing independently, at its own rate."""
+    """Let each modality of each pattern go missing independently, at its own rate."""
     left: dict[tuple[str, ...], float] = {}
     for pattern, p in seen.items():
         for kept in (k for size in range(len(pattern) + 1) for k in combinations(pattern, size)):
@@ -58,9 +58,9 @@ def thin(seen: Seen, rates: Mapping[str, float]) -> dict[tuple[str, ...], float]
 
 
 def partly(joint: Joint, seen: Seen, group: tuple[str, ...], target: str) -> tuple[Joint, float] | None:
-    """The distribution of what is there of a group, beside a target, among the samples that have the target and any of
-    the group; and the share of these samples. Code 0 stands for a member that is missing, the others move up by one.
-    None when there is no such sample."""
+    """Make the distribution of what is there of a group, beside a target, among the samples that have the target and
+    any of the group; and the share of these samples. Code 0 stands for a member that is missing, the others move up by
+    one. None when there is no such sample."""
     rows: dict[tuple[str, ...], float] = {}
     for pattern, p in seen.items():
         if target in pattern and set(group) & set(pattern):
@@ -90,16 +90,16 @@ class Rows:
 
     @property
     def some(self) -> float:
-        """P(N > 0)"""
+        """The probability P(N > 0)."""
         return 1 - (1 - self.share) ** self.batch
 
     @property
     def negatives(self) -> float:
-        """E[N - 1; N > 0]"""
+        """The expected number of negatives, E[N - 1; N > 0]."""
         return self.batch * self.share - self.some
 
     def power(self, z: Float64[np.ndarray, " t"]) -> Float64[np.ndarray, " t"]:
-        """E[z^(N-1); N > 0] for 0 <= z <= 1."""
+        """Compute E[z^(N-1); N > 0] for 0 <= z <= 1."""
         if self.share == 1:
             return z ** (self.batch - 1)
         z = np.maximum(z, 1e-200)
@@ -113,7 +113,7 @@ class Rows:
 
 
 def binomial(n: int, p: float) -> Float64[np.ndarray, " n+1"]:
-    """Probabilities of 0 .. n successes, through their logarithms: (1 - p)^n underflows at a large n."""
+    """Compute the probabilities of 0 .. n successes, through their logarithms: (1 - p)^n underflows at a large n."""
     count = np.arange(n + 1)
     if p in (0, 1):
         return (count == p * n).astype(float)

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 def smoothed_optimum(
     joint: Joint, a: tuple[str, ...], b: tuple[str, ...], batch: int, smoothing: float
 ) -> Optimum | None:
-    """InfoNCE between two groups of modalities with label smoothing, the average of its two directions; None where the
-    anchors do not all have one law.
+    """Compute the optimum of InfoNCE between two groups of modalities with label smoothing, the average of its two
+    directions; None where the anchors do not all have one law.
 
     Raises ValueError when `batch` < 2, a group names no modality or `smoothing` is not between 0 and 1.
     """
@@ -53,7 +53,7 @@ def smoothed_optimum(
 
 
 def _best(negative: Float64[np.ndarray, " k"], positive: Float64[np.ndarray, " k"], batch: int, alpha: float) -> float:
-    """min over s of L(s), from s = 0."""
+    """Minimise L(s) over s, from s = 0."""
     weight = (1 - alpha + alpha / batch) * positive + alpha * (1 - 1 / batch) * negative
     score = np.zeros_like(weight)
     for _ in range(10_000):
@@ -71,7 +71,7 @@ def _softmax(
     score: Float64[np.ndarray, " k"],
     batch: int,
 ) -> tuple[float, Float64[np.ndarray, " k"]]:
-    """E log sum_j e^s(j), and the expected softmax mass of each level."""
+    """Compute E log sum_j e^s(j), and the expected softmax mass of each level."""
     h, value = 0.25, np.exp(score)
     t = np.exp(np.arange(-40 - math.log(batch * value.max()), math.log(40 / min(1.0, value.min())), h))
     decay = np.exp(-t[:, None] * value)

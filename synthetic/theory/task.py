@@ -48,7 +48,8 @@ class Task(Protocol):
         ...
 
     def sample(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Draw n independent complete samples: {variable: int64 codes [n]}, latents [n, d] where they are continuous."""
+        """Draw n independent complete samples: {variable: int64 codes [n]}, latents [n, d] where they are
+        continuous."""
         ...
 
     def observe(self, modality: str, codes: Tensor) -> Tensor | list[str]:

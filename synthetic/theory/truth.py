@@ -73,7 +73,7 @@ class Truth:
         given: Group | None = None,
         seen: Seen | None = None,
     ) -> Truth:
-        """Everything that follows from the exact distribution.
+        """Compute everything that follows from the exact distribution.
 
         Args:
             modalities: those that are shown; default: every variable of `joint`
@@ -105,8 +105,8 @@ class Truth:
         )
 
     def predicted_from(self, given: Group) -> Truth:
-        """The same task, its target predicted from other modalities. Raises ValueError for what is no modality, for the
-        target itself, and for a task that lists no outcomes."""
+        """Return the same task with its target predicted from other modalities. Raises ValueError for what is no
+        modality, for the target itself, and for a task that lists no outcomes."""
         if not given or not set(given) <= set(self.modalities) - {self.target}:
             known = [m for m in self.modalities if m != self.target]
             raise ValueError(f"{self.target} cannot be predicted from {list(given)}: give some of {known}")
@@ -120,7 +120,8 @@ class Truth:
         )
 
     def infonce(self, a: Group, b: Group, *, smoothing: float = 0.0) -> Optimum | None:
-        """Symmetric InfoNCE between two groups of modalities, with label smoothing as GRAM's and TRIANGLE's.
+        """Compute the optimum of symmetric InfoNCE between two groups of modalities, with label smoothing as GRAM's and
+        TRIANGLE's.
 
         With smoothing it is known where all anchors have one law of candidates (`synthetic.theory.smoothing`) and no
         modality is missing. Raises ValueError for an unknown modality.
@@ -133,47 +134,50 @@ class Truth:
         return self._once(infonce_optimum, a, b, self.batch, part)
 
     def sigmoid(self, a: Group, b: Group) -> Optimum | None:
-        """SigLIP's loss between two groups of modalities. Raises ValueError for an unknown modality."""
+        """Compute the optimum of SigLIP's loss between two groups of modalities. Raises ValueError for an unknown
+        modality."""
         return self._once(sigmoid_optimum, a, b, self.batch, share(self.seen, (*a, *b)))
 
     def ntxent(self, group: Group, views: int = 2) -> Optimum | None:
-        """NT-Xent (SimCLR's at two views) of noise-free views of a group of modalities. Raises ValueError below two."""
+        """Compute the optimum of NT-Xent (SimCLR's at two views) of noise-free views of a group of modalities. Raises
+        ValueError below two."""
         whole = share(self.seen, group) == 1
         return self._once(ntxent_optimum, group, views, self.batch) if whole else None
 
     def symile(self) -> Optimum | None:
-        """Symile with `n` negatives. Raises ValueError below three modalities."""
+        """Compute the optimum of Symile with `n` negatives. Raises ValueError below three modalities."""
         return self._once(_symile, self.modalities, self.batch, share(self.seen, self.modalities))
 
     def symile_all(self) -> Optimum | None:
-        """Symile with all negatives. Raises ValueError unless there are three modalities."""
+        """Compute the optimum of Symile with all negatives. Raises ValueError unless there are three modalities."""
         whole = share(self.seen, self.modalities) == 1
         return self._once(_symile_all, self.modalities, self.batch) if whole else None
 
     def clip(self) -> Optimum | None:
-        """The sum over pairs of modalities."""
+        """Compute the optimum of CLIP: the sum of InfoNCE over pairs of modalities."""
         return _sum((1.0, self.infonce((a,), (b,))) for a, b in combinations(self.modalities, 2))
 
     def siglip(self) -> Optimum | None:
-        """The sum over pairs of modalities."""
+        """Compute the optimum of SigLIP: the sum of its loss over pairs of modalities."""
         return _sum((1.0, self.sigmoid((a,), (b,))) for a, b in combinations(self.modalities, 2))
 
     def hub(self, hub: str) -> Optimum | None:
-        """ImageBind: the sum over pairs with the hub. Raises ValueError for an unknown modality."""
+        """Compute the optimum of ImageBind: the sum over pairs with the hub. Raises ValueError for an unknown
+        modality."""
         return _sum((1.0, self.infonce((hub,), (m,))) for m in self.modalities if m != hub)
 
     def confu(self, weight: float = 0.5) -> Optimum | None:
-        """ConFu (arXiv 2511.21331): (1 - weight) x pairs + weight x fusions, a fusion being two modalities against each
-        one outside them."""
+        """Compute the optimum of ConFu (arXiv 2511.21331): (1 - weight) x pairs + weight x fusions, a fusion being two
+        modalities against each one outside them."""
         return self._fused(weight, (2,))
 
     def confu_subsets(self, weight: float = 0.5) -> Optimum | None:
-        """The same with every subset of two modalities or more against each one outside it."""
+        """Compute the optimum of ConFu with every subset of two modalities or more against each one outside it."""
         return self._fused(weight, range(2, len(self.modalities)))
 
     def confu_chain(self) -> Optimum | None:
-        """sum_{k >= 2} NCE(pi(1) .. pi(k-1), pi(k)), a step's expected loss over permutations pi. Where modalities are
-        missing, a sample's prefix is what is there of it, if anything is."""
+        """Compute the optimum of sum_{k >= 2} NCE(pi(1) .. pi(k-1), pi(k)), a step's expected loss over permutations
+        pi. Where modalities are missing, a sample's prefix is what is there of it, if anything is."""
         sizes = ([*self._against(size)] for size in range(1, len(self.modalities)))
         return _sum((1 / len(terms), self._partly(group, m)) for terms in sizes for group, m in terms)
 
@@ -184,7 +188,8 @@ class Truth:
 
     @cached_property
     def floors(self) -> dict[str, Optimum]:
-        """{objective: its optimum}, in the published form, a sum over terms; hub and anchor are the first modality."""
+        """All optima as {objective: its optimum}, in the published form, a sum over terms; hub and anchor are the first
+        modality."""
         first, *others = self.modalities
         known = {"clip": self.clip(), "siglip": self.siglip(), "hub": self.hub(first)}
         if len(others) > 1:
@@ -208,11 +213,11 @@ class Truth:
         return _sum(pairs + fusions)
 
     def _against(self, size: int) -> Iterable[tuple[Group, str]]:
-        """Every group of this size with each modality outside it."""
+        """Pair every group of this size with each modality outside it."""
         return ((group, m) for group in combinations(self.modalities, size) for m in self.modalities if m not in group)
 
     def _once(self, optimum: Callable[..., Optimum | None], *arguments: object) -> Optimum | None:
-        """An optimum on the joint distribution, computed at most once: sums of terms share many."""
+        """Compute an optimum on the joint distribution, at most once: sums of terms share many."""
         if self.joint is None:
             return None
         key = (optimum, *arguments)
@@ -241,7 +246,7 @@ def _only(joint: Joint, modalities: Group) -> Joint:
 
 
 def _sum(terms: Iterable[tuple[float, Optimum | None]]) -> Optimum | None:
-    """The weighted sum; None where a term is."""
+    """Add weighted optima; None where a term is."""
     value = no_information = 0.0
     for weight, optimum in terms:
         if optimum is None:

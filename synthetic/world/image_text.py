@@ -38,7 +38,7 @@ class ImageText:
         self.outlines = torch.randperm(len(OUTLINES), generator=torch.Generator().manual_seed(world))[:classes]
 
     def dress(self, modality: str, of_class: Int64[Tensor, " n"], generator: torch.Generator) -> Int64[Tensor, " n"]:
-        """Codes of these classes, each with a nuisance of its own."""
+        """Draw codes of these classes, each with a nuisance of its own."""
         return of_class + self.classes * torch.randint(self.nuisances[modality], of_class.shape, generator=generator)
 
     def observe(self, modality: str, codes: Int64[Tensor, " n"]) -> UInt8[Tensor, "n size size 3"] | list[str]:

@@ -23,7 +23,7 @@ def disc(x: Plane, y: Plane, centre: tuple[float, float] = (0, 0), radius: float
 
 
 def polygon(*corners: tuple[float, float]) -> Distance:
-    """A closed polygon; where its edges cross, the even-odd rule says what is inside."""
+    """Make a closed polygon; where its edges cross, the even-odd rule says what is inside."""
     start = np.array(corners, dtype=float)
     (x0, y0), (x1, y1) = start.T, np.roll(start, -1, axis=0).T
     dx, dy = x1 - x0, y1 - y0

@@ -65,8 +65,8 @@ class Pictures:
         texture: Int64[Tensor, " n"],
         nuisance: Int64[Tensor, " n"],
     ) -> UInt8[Tensor, "n size size 3"]:
-        """RGB. The digits of `nuisance` to base 1024 are position (x, y), size and angle; that of 0 is centred, upright
-        and of medium size."""
+        """Draw pictures in RGB. The digits of `nuisance` to base 1024 are position (x, y), size and angle; that of 0 is
+        centred, upright and of medium size."""
         rows = zip(*(x.split(ROWS) for x in (outline, colour, texture, nuisance)), strict=True)
         return torch.cat([self._draw(*some) for some in rows])
 
@@ -97,7 +97,7 @@ class Pictures:
         radius: Float[Tensor, " n"],
         angle: Float[Tensor, " n"],
     ) -> Float[Tensor, "n size size 2"]:
-        """Where each pixel lies in the tables: the outline's own frame, -1 to 1 over their extent."""
+        """Compute where each pixel lies in the tables: the outline's own frame, -1 to 1 over their extent."""
         cos, sin = angle.cos() / radius / EXTENT, angle.sin() / radius / EXTENT
         rows = [[cos, sin, -(cos * right + sin * down)], [-sin, cos, sin * right - cos * down]]
         affine = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
@@ -105,13 +105,14 @@ class Pictures:
 
 
 def _read(table: Float[Tensor, "n 1 r r"], grid: Float[Tensor, "n size size 2"]) -> Float[Tensor, "n size size"]:
-    """Bilinear; beyond its edge a table goes on as at its edge, which lies outside of every outline."""
+    """Read a table by bilinear interpolation; beyond its edge a table goes on as at its edge, which lies outside of
+    every outline."""
     return F.grid_sample(table, grid, padding_mode="border", align_corners=True)[:, 0]
 
 
 @cache
 def _tables(points: int = 176) -> tuple[Float[Tensor, "o 1 r r"], Float[Tensor, "t 1 r r"]]:
-    """Signed distances of every outline (positive inside) and texture, sampled once."""
+    """Sample the signed distances of every outline (positive inside) and texture, once."""
     place = np.linspace(-EXTENT, EXTENT, points)
     x, y = np.meshgrid(place, -place)
     outlines, textures = (np.stack([f(x, y) for f in each.values()]) for each in (OUTLINES, TEXTURES))

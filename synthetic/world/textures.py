@@ -16,7 +16,7 @@ PERIOD = 0.5
 
 
 def wave(u: Plane, period: float = PERIOD) -> Plane:
-    """Bands of equal width: distance to the nearest edge, positive on every other band; 0 is inside a band."""
+    """Make bands of equal width: distance to the nearest edge, positive on every other band; 0 is inside a band."""
     return period / 4 - np.abs((u / period + 0.5) % 1 - 0.5) * period
 
 
@@ -41,7 +41,7 @@ def zigzag(x: Plane, y: Plane) -> Plane:
 
 
 def _cell(u: Plane) -> Plane:
-    """Position in a cell of the lattice, from its centre."""
+    """Compute the position in a cell of the lattice, from its centre."""
     return ((u / PERIOD) % 1 - 0.5) * PERIOD
 
 

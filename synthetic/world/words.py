@@ -28,6 +28,6 @@ NUM_SYNONYMS = 3
 
 
 def words(outline: Int64[Tensor, " n"], synonym: Int64[Tensor, " n"]) -> list[str]:
-    """The `synonym`-th word for each outline; 0 is its name."""
+    """Return the `synonym`-th word for each outline; 0 is its name."""
     table = list(SYNONYMS.values())
     return [table[i][k] for i, k in zip(outline.tolist(), synonym.tolist(), strict=True)]

@@ -68,7 +68,7 @@ WARM = 2
 
 @dataclass(frozen=True)
 class Case:
-    """What all loaders of a comparison have in common."""
+    """The settings that all loaders of a comparison have in common."""
 
     shards: str
     augment: str
@@ -78,7 +78,7 @@ class Case:
 
 
 class Span(NamedTuple):
-    """What a loader handed over, and in which time."""
+    """The images that a loader handed over, and the time that it took."""
 
     images: int
     seconds: float
@@ -110,12 +110,12 @@ class Measured:
 
     @property
     def rate(self) -> float:
-        """images a second"""
+        """Images a second."""
         return self.images / self.seconds
 
     @property
     def ms(self) -> float | None:
-        """processor time of an image"""
+        """Milliseconds of processor time for an image."""
         return self.cpu_seconds and 1e3 * self.cpu_seconds / self.images
 
 

@@ -25,7 +25,8 @@ WORDS = (6, 15)
 
 
 def emoji(folder: Path) -> str:
-    """The training drawings, lossy WebP of 64 pixels, with a text each; returns the tars, as a pattern in braces.
+    """Write the training drawings as tars, lossy WebP of 64 pixels, with a text each; returns the tars, as a pattern in
+    braces.
 
     One text, as open_clip would take all lines of a .txt for one caption, and have more to tokenize.
     """
@@ -35,7 +36,8 @@ def emoji(folder: Path) -> str:
 
 
 def photos(folder: Path, count: int = PHOTOS, seed: int = 0) -> str:
-    """JPEGs of quality 90 with a caption each, the same pixels every time; returns the tars, likewise."""
+    """Write JPEGs of quality 90 as tars, with a caption each, the same pixels every time; returns the tars,
+    likewise."""
     rng, words = np.random.default_rng(seed), _words()
     pairs = [(photo(rng), [" ".join(rng.choice(words, rng.integers(*WORDS)))]) for _ in range(count)]
     folder.mkdir(parents=True, exist_ok=True)
@@ -46,7 +48,8 @@ def photos(folder: Path, count: int = PHOTOS, seed: int = 0) -> str:
 
 
 def photo(rng: np.random.Generator) -> bytes:
-    """Random colours at every scale with the amplitudes of natural pictures (1/f), and a little noise of a sensor."""
+    """Draw random colours at every scale with the amplitudes of natural pictures (1/f), and a little noise of a
+    sensor."""
     width, height = SIZE
     picture = np.zeros((height, width, 3), np.float32)
     for cells in (2, 4, 8, 16, 32, 64, 128):
@@ -60,6 +63,6 @@ def photo(rng: np.random.Generator) -> bytes:
 
 
 def _words() -> list[str]:
-    """Real ones, so that the tokenizer meets what it meets in captions."""
+    """Collect real words, so that the tokenizer meets what it meets in captions."""
     texts = pq.read_table(PACKAGED / "concepts.parquet", columns=["texts"])["texts"].to_pylist()
     return sorted({word for said in texts for text in said for word in text.split() if word.isalpha()})

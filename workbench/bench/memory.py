@@ -63,7 +63,7 @@ class Noise:
 
 
 def noise(n: int) -> Batch:
-    """n samples as the feed hands them to a step: images are bytes."""
+    """Draw n samples as the feed hands them to a step: images are bytes."""
     draw = torch.Generator().manual_seed(n)
     images = torch.randint(256, (n, VIEWS, 3, SIZE, SIZE), generator=draw, dtype=torch.uint8)
     texts = torch.randint(1, 49406, (n, 1, LENGTH), generator=draw)
@@ -89,7 +89,7 @@ class Measured:
 
 
 def measure(batch: int, microbatch: int | None) -> Measured:
-    """One step, in this process."""
+    """Measure one step, in this process."""
     from kernels.bench import resident
     from workbench.build import build_engine, build_parts
     from workbench.distributed.processes import Parallel
@@ -115,13 +115,13 @@ def measure(batch: int, microbatch: int | None) -> Measured:
 
 
 def measure_alone(batch: int, microbatch: int | None) -> Measured:
-    """In a process of its own."""
+    """Measure one step in a process of its own."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(measure, batch, microbatch).result()
 
 
 def table(rows: Sequence[Measured]) -> str:
-    """A line for each point."""
+    """Write a line for each point."""
     return markdown(HEAD, map(_line, rows))
 
 
@@ -131,7 +131,7 @@ def _line(row: Measured) -> list[str]:
 
 
 def plot(rows: Sequence[Measured], path: Path) -> None:
-    """Memory, time and the loss's share of it against the batch; beside memory, that of one matrix of logits."""
+    """Draw memory, time and the loss's share of it against the batch; beside memory, that of one matrix of logits."""
     figure, (memory, time, share) = three_panels()
     _panel(memory, rows, "step_mib", "MiB a step, inputs included")
     _panel(time, rows, "seconds", "seconds a step, one core")

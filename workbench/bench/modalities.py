@@ -70,7 +70,7 @@ class Measured:
 
 
 def measure(objective: str, modalities: int, seed: int) -> Measured:
-    """One objective on one number of modalities, in this process."""
+    """Measure one objective on one number of modalities, in this process."""
     import torch
 
     torch.set_num_threads(1)
@@ -144,7 +144,7 @@ def measure_in_processes(
 
 
 def read(path: Path) -> list[Measured]:
-    """The lines of a CSV; none where there is no file."""
+    """Read the lines of a CSV; none where there is no file."""
     if not path.exists():
         return []
     with path.open(newline="") as file:
@@ -159,7 +159,7 @@ def _parsed(line: dict[str, str]) -> Measured:
 
 
 def table(rows: Sequence[Measured]) -> str:
-    """A line for each number of modalities and objective, means over seeds."""
+    """Write a line for each number of modalities and objective, means over seeds."""
 
     def place(row: Measured) -> tuple[int, int]:
         return row.modalities, row.terms
@@ -181,7 +181,7 @@ def _mean(same: Sequence[Measured], name: str) -> str:
 
 
 def plot(rows: Sequence[Measured], path: Path) -> None:
-    """Time, memory and what is learned against the number of modalities; where nothing was trained a line ends."""
+    """Draw time, memory and what is learned against the number of modalities; where nothing was trained a line ends."""
     figure, (time, memory, learned) = three_panels()
     _panel(time, rows, "ms_per_step", "milliseconds a step, one thread")
     _panel(memory, rows, "step_mib", "MiB a step")
@@ -196,7 +196,7 @@ def plot(rows: Sequence[Measured], path: Path) -> None:
 
 
 def _panel(axes: Axes, rows: Sequence[Measured], name: str, title: str) -> None:
-    """Means as a line, seeds as dots."""
+    """Draw means as a line, seeds as dots."""
     for objective, colour in COLOURS.items():
         dots = sorted(
             (row.modalities, value)

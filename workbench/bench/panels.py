@@ -16,12 +16,12 @@ def three_panels() -> tuple[Figure, tuple[Axes, Axes, Axes]]:
 
 
 def draw_line(axes: Axes, points: Mapping[int, float], colour: str, label: str) -> None:
-    """{x: y} in this order."""
+    """Draw points {x: y} as a line, in their order."""
     axes.plot(list(points), list(points.values()), "-o", color=colour, label=label, lw=1.8, ms=5)
 
 
 def dress(axes: Axes, title: str, across: str) -> None:
-    """Its title, the name of its x-axis, a grid and no frame."""
+    """Give a panel its title, the name of its x-axis and a grid; take its frame away."""
     axes.set_title(title, loc="left", fontsize=10, color=INK)
     axes.set_xlabel(across, color=QUIET)
     axes.grid(color=GRID)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def write(rows: Sequence[DataclassInstance], path: Path) -> None:
-    """A line for each, under the names of the fields, numbers to the fourth decimal place; at least one row."""
+    """Write a line for each row (at least one), under the names of the fields, numbers to the fourth decimal place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, [f.name for f in fields(rows[0])], lineterminator="\n")
@@ -27,12 +27,12 @@ def write(rows: Sequence[DataclassInstance], path: Path) -> None:
 
 
 def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A table of these cells."""
+    """Write a table of these cells in Markdown."""
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines))
 
 
 def device_name(device: str = "cpu") -> str:
-    """Of the GPU; or of the processor, and how many of it."""
+    """Name the GPU, or the processor and how many there are of it."""
     if device == "cuda":
         return torch.cuda.get_device_name()
     info = Path("/proc/cpuinfo")

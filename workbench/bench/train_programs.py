@@ -32,7 +32,7 @@ LR, WEIGHT_DECAY, BETA1, BETA2, EPS, CLIP = 5e-4, 0.2, 0.9, 0.98, 1e-6, 1.0
 
 @dataclass(frozen=True)
 class Setting:
-    """What both programs train."""
+    """The training that both programs are asked for."""
 
     model: str
     """`tiny`, or a model of open_clip"""
@@ -56,7 +56,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Round:
-    """What one start of a program showed."""
+    """The speed and memory that one start of a program showed."""
 
     samples_per_second: float
     """batch rows, in the median window"""
@@ -153,7 +153,7 @@ def write_arguments(setting: Setting, tars: Path, folder: Path) -> list[str]:
 
 
 def _seconds(clock: dict[int, float]) -> float:
-    """Of a step: the median over the windows between looks at {step: clock}, without the first one."""
+    """Time a step: the median over the windows between looks at {step: clock}, without the first one."""
     windows = [(b - a) / (last - first) for (first, a), (last, b) in pairwise(sorted(clock.items()))]
     assert windows, "a round needs two looks at the clock"
     return statistics.median(windows[1:] or windows)

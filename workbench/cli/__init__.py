@@ -66,8 +66,8 @@ class Verbs(click.Group):
 
 
 def report(error: Exception) -> int:
-    """One message on stderr, or to the launcher of several processes; returns the exit status: 2 for a recipe, 1 for
-    everything else."""
+    """Print one message on stderr, or hand it to the launcher of several processes. Returns the exit status: 2 for a
+    recipe, 1 for everything else."""
     from workbench.distributed.launch import report_to_launcher
 
     status = 2 if type(error).__name__ == "RecipeError" else 1
@@ -79,7 +79,7 @@ def report(error: Exception) -> int:
 
 
 def explain(error: Exception) -> str:
-    """What an error says to people; with a traceback where it is one that nobody has foreseen."""
+    """Return what an error says to people; a traceback follows where it is one that nobody has foreseen."""
     from workbench.errors import RankLate, RankLost
 
     foreseen = ValueError, OSError, ArithmeticError, ImportError, RankLate, RankLost
@@ -106,7 +106,7 @@ def cli() -> None:
 
 
 def refuse_foreign_kernels() -> None:
-    """Another distribution also installs a package called `kernels`; the wrong one would fail later and stranger."""
+    """Refuse to start where another distribution's package `kernels` hides ours: it would fail later and stranger."""
     spec = importlib.util.find_spec("kernels")
     ours = Path(__file__).resolve().parents[2] / "kernels" / "__init__.py"
     if spec is None or spec.origin is None or Path(spec.origin).resolve() != ours:
@@ -118,13 +118,13 @@ def refuse_foreign_kernels() -> None:
 
 
 def leave_it_to_the_main_thread(failed: threading.ExceptHookArgs) -> None:
-    """TensorBoard's writer raises a full disk again where the run writes next: one message is enough."""
+    """Swallow a full disk in TensorBoard's thread: it is raised again where the run writes next, and told once."""
     if os.environ.get("WB_DEBUG") or not isinstance(failed.exc_value, OSError):
         threading.__excepthook__(failed)
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the command line: the entry point of the console script."""
     # OpenMP threads that spin while they wait starve data workers of the same cores: 1.5 times slower with one of them
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # every rank would be told that DistributedDataParallel looked for unused weights in vain

@@ -119,7 +119,7 @@ def inspect(
 
 
 def _inspect(listed: Listing, indices: list[int]) -> Inspection:
-    """With a progress bar on stderr."""
+    """Inspect these samples, with a progress bar on stderr."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

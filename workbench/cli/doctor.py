@@ -21,7 +21,7 @@ TOLERANCE = 1e-4
 
 
 class Kernels(TypedDict):
-    """What the kernels can do here."""
+    """The kernels that run here, and how exact they are."""
 
     available: list[str]
     auto: str
@@ -31,7 +31,7 @@ class Kernels(TypedDict):
 
 
 class Findings(TypedDict):
-    """What `wb doctor` reports, and prints with --json."""
+    """The report of `wb doctor`; --json prints it as it is."""
 
     device: str
     gpus: list[str]
@@ -120,7 +120,7 @@ def self_check(backend: Backend) -> float:
 
 
 def _packaged_data() -> dict[str, dict[str, int]]:
-    """{data set: {part: rows}} of what is shipped inside the package."""
+    """Count the rows of the data sets that are shipped inside the package: {data set: {part: rows}}."""
     import pyarrow.parquet as pq
 
     import workbench

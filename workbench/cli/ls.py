@@ -54,7 +54,7 @@ def ls_(kind: str | None, folder: Path, as_json: bool) -> None:
 
 
 def singular(kind: str) -> str:
-    """The kind itself, or the kind that `kind` is the plural of. Raises click.UsageError."""
+    """Return the kind itself, or the kind that `kind` is the plural of. Raises click.UsageError."""
     from workbench.errors import did_you_mean
 
     one = kind if kind in KINDS else kind.removesuffix("s")
@@ -70,7 +70,7 @@ def _components(kind: str) -> list[Tree]:
 
 
 def _recipes() -> list[Tree]:
-    """By the first comment of the file: the command, its time, the expected result."""
+    """List shipped recipes with the first comment of their file: the command, its time, the expected result."""
     from workbench.recipe.yaml_file import recipe_names, shipped_recipes
 
     def summary(name: str) -> str:
@@ -81,7 +81,7 @@ def _recipes() -> list[Tree]:
 
 
 def _runs(folder: Path) -> list[Tree]:
-    """Every run folder below `folder`, the latest last, with the metric that stands for it."""
+    """List every run folder below `folder`, the latest last, with the metric that stands for it."""
     from workbench.runs.report import read_report
 
     files = sorted(folder.rglob("recipe.yaml"), key=lambda file: file.stat().st_mtime)

@@ -64,7 +64,7 @@ def _show_component(kind: str, name: str, overrides: tuple[str, ...], as_json: b
 
 
 def _truth(name: str, overrides: tuple[str, ...]) -> Tree:
-    """Everything known of a task with these options. Raises RecipeError."""
+    """Compute everything known of a task with these options. Raises RecipeError."""
     from pydantic import ValidationError
 
     from workbench.recipe.component import validate
@@ -169,7 +169,7 @@ def _as_yaml(tree: Mapping[str, object]) -> str:
 
 
 def _inline(value: object) -> str:
-    """A value as a recipe would write it on one line."""
+    """Write a value as a recipe does, on one line."""
     from workbench.recipe.yaml_text import write_yaml
 
     return write_yaml(value, width=1000, flow=True).removesuffix("...\n").strip()

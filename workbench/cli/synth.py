@@ -104,7 +104,7 @@ def synth_(
 
 
 def _recipes(task: str, objectives: Sequence[str], seeds: int, overrides: tuple[str, ...]) -> list[tuple[str, Recipe]]:
-    """(objective, recipe) of every run, each objective built once before anything starts."""
+    """Make (objective, recipe) of every run, and build each objective once before anything starts."""
     from workbench.studies import arms
 
     recipes = [
@@ -203,5 +203,5 @@ def _list_tasks(as_json: bool) -> None:
 
 
 def _number(value: float | None) -> str:
-    """`-` where it is not finite, or not known."""
+    """Write a number with three digits; `-` where it is not finite, or not known."""
     return "-" if value is None else f"{value:.3f}"

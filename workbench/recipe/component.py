@@ -66,7 +66,8 @@ def names(kind: str) -> list[str]:
 
 
 def _files(kind: str) -> dict[str, str]:
-    """{name: file} of a kind. Tasks are written as in the literature: `xor_flip.py` is xor-flip, `and_.py` is and."""
+    """Find {name: file} of a kind. Tasks are written as in the literature: `xor_flip.py` is xor-flip, `and_.py` is
+    and."""
     package = importlib.import_module(KINDS[kind])
     files = [m.name for m in pkgutil.iter_modules(package.__path__) if not m.ispkg and m.name[0] != "_"]
     return {file.rstrip("_").replace("_", "-") if kind == "task" else file: file for file in files}
@@ -100,7 +101,8 @@ def _load_shipped(kind: str, name: str) -> type:
 
 @cache
 def _load_own(kind: str, name: str, here: Path) -> type:
-    """The user's own class, seen from the folder `here`. What their code raises becomes one message with file and line.
+    """Import the user's own class, seen from the folder `here`. What their code raises becomes one message with its
+    line.
 
     Loaded once: a class that is loaded again is another class, which no worker process could unpickle.
     """
@@ -119,7 +121,7 @@ def _load_own(kind: str, name: str, here: Path) -> type:
 
 
 def _say(error: BaseException) -> str:
-    """An error of the user's code, with the line that raised it where it is in a file of theirs."""
+    """Say an error of the user's code, with the line that raised it."""
     if isinstance(error, SyntaxError):
         return f"{error.msg} ({error.filename}, line {error.lineno})"
     if isinstance(error, ModuleNotFoundError | FileNotFoundError):
@@ -186,7 +188,7 @@ class Spec(Generic[Built]):
 
     @property
     def is_own(self) -> bool:
-        """Whether the class is the user's own, from outside of the workbench."""
+        """True where the class is the user's own, from outside of the workbench."""
         return ":" in self.name
 
     def build(self, *args: object) -> Built:
@@ -206,7 +208,7 @@ class Spec(Generic[Built]):
             raise RecipeError(f"{self.kind} '{self.name}': {error}") from error
 
     def as_dict(self) -> dict[str, object]:
-        """The block with every default written out, and the file of a class of one's own as an absolute path."""
+        """Write the block out with every default, and with the absolute path of a file of one's own."""
         path, _, attribute = self.name.rpartition(":")
         name = f"{Path(path).resolve()}:{attribute}" if path.endswith(".py") else self.name
         return {"name": name, **self.settings.model_dump(mode="json", by_alias=True)}
@@ -247,7 +249,7 @@ def refuse_other_class(spec: Spec[object]) -> Spec[object]:
 
 @dataclass(frozen=True)
 class Component:
-    """What marks a recipe field that names a component: `Annotated[Spec[Encoder], Component("encoder")]`."""
+    """Marks a recipe field whose value names a component: `Annotated[Spec[Encoder], Component("encoder")]`."""
 
     kind: str
 

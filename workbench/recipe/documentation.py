@@ -111,7 +111,7 @@ def document(kind: str, name: str) -> Documentation:
 
 
 def _block(found: JsonSchema, doc: str, *inherited: str) -> Block:
-    """The block of a JSON schema, described by `doc`, and by `inherited` where that says nothing of a keyword."""
+    """Read the block of a JSON schema, described by `doc`, and by `inherited` where that says nothing of a keyword."""
     text, descriptions = split_docstring(doc)
     for further in inherited:
         descriptions = split_docstring(further)[1] | descriptions

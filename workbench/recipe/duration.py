@@ -95,13 +95,13 @@ def _read_training_time(text: object) -> tuple[float, str]:
 
 
 def _number(value: float) -> str:
-    """The shortest text that reads back as this number."""
+    """Write the shortest text that reads back as this number."""
     short = f"{value:g}"
     return short if float(short) == value else f"{value:.17g}"
 
 
 def _number_and_unit(text: object, units: Collection[str]) -> tuple[float, str] | None:
-    """None where it is not a number and one of the units, in the singular or the plural."""
+    """Split a text into a number and one of the units, in the singular or the plural; None where it is not that."""
     match = re.fullmatch(r"\s*((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*([a-z]+)\s*", str(text))
     unit = match[2] if match else ""
     unit = unit if unit.endswith("s") else unit + "s"

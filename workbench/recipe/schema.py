@@ -117,7 +117,7 @@ class TrainSection(Section):
 
 
 def _largest_divisor(number: int, most: int) -> int:
-    """The largest divisor of a number that is not above `most`."""
+    """Find the largest divisor of a number that is not above `most`."""
     small = (d for d in range(1, int(number**0.5) + 1) if number % d == 0)
     return max(d for pair in small for d in (pair, number // pair) if d <= most)
 
@@ -156,7 +156,8 @@ class EvalSection(Section):
 
 
 def _is_collected(value: dict[str, object]) -> bool:
-    """Whether a block of `eval` has its evaluators together already, as a section has and a recipe has not."""
+    """Tell a section, which has its evaluators together, from a recipe, whose evaluators stand beside the other
+    keys."""
     found = value.get("evaluators")
     return isinstance(found, dict) and bool(found) and all(isinstance(spec, Spec) for spec in found.values())
 
@@ -210,7 +211,7 @@ class ParallelSection(Section):
 
 
 class LogSection(Section):
-    """What is written while training."""
+    """How often metrics are written, and where to."""
 
     every: Every = Field(
         default=parse_interval("1 steps"), description="how often a line of training metrics is written"
@@ -219,7 +220,7 @@ class LogSection(Section):
 
 
 def _as_folder(name: str) -> str:
-    """A run's folder is called so, below runs/. Raises ValueError for what would lie elsewhere."""
+    """Return a name that a folder below runs/ can have. Raises ValueError for what would lie elsewhere."""
     parts = name.split("/")
     if any(part.strip() in ("", ".", "..") or not part.isprintable() for part in parts) or len(name.encode()) > 200:
         raise ValueError("the run's folder below runs/ has this name: write a word, as emoji-ito")

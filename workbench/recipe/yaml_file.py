@@ -61,13 +61,13 @@ def recipe_names() -> list[str]:
 
 
 def _shipped_of_name(path: Path) -> tuple[Path, ...]:
-    """Where a shipped recipe of this name may lie: `emoji_ito`, `emoji_ito.yaml` and `recipes/emoji_ito.yaml` work."""
+    """List where a shipped recipe may lie: `emoji_ito`, `emoji_ito.yaml` and `recipes/emoji_ito.yaml` work."""
     shipped = shipped_recipes()
     return shipped / path, shipped / f"{path}.yaml", shipped / Path(*path.parts[1:])
 
 
 def _is_file(path: Path) -> bool:
-    """False also for what cannot be the name of a file, and for what may not be looked at."""
+    """Tell whether a file is there; False also for what cannot be a name, and for what may not be looked at."""
     try:
         return path.is_file()
     except OSError:
@@ -88,7 +88,7 @@ def _read(path: Path, children: tuple[Path, ...]) -> tuple[Tree, Lines]:
 
 
 def _find_parent(name: str, children: tuple[Path, ...], where: str) -> Path:
-    """The recipe that the last of `children` extends: a file beside it, an absolute path, or a shipped recipe.
+    """Find the recipe that the last of `children` extends: a file beside it, an absolute path, or a shipped recipe.
 
     A file may extend the shipped recipe of its own name, so files that are being read already are passed over.
     """
@@ -107,7 +107,7 @@ def _find_parent(name: str, children: tuple[Path, ...], where: str) -> Path:
 
 
 def _parse_file(path: Path) -> tuple[Tree, Lines]:
-    """A file's own keys, without its parents'. Raises RecipeError with file and line."""
+    """Read a file's own keys, without its parents'. Raises RecipeError with file and line."""
     parsed = parse_yaml(_read_text(path), lambda line: f"{path}:{line}")
     tree = {} if parsed.value is None else parsed.value
     if not isinstance(tree, dict):
@@ -119,7 +119,7 @@ def _parse_file(path: Path) -> tuple[Tree, Lines]:
 
 
 def _find_code(value: object, folder: Path) -> object:
-    """The same tree; a `file.py:Class` beside the recipe that the current folder lacks has its whole path in it."""
+    """Write the whole path of each `file.py:Class` that lies beside the recipe and not in the current folder."""
     if isinstance(value, dict):
         return {key: _find_code(item, folder) for key, item in value.items()}
     if isinstance(value, list):
@@ -131,7 +131,7 @@ def _find_code(value: object, folder: Path) -> object:
 
 
 def _lines_of_words(value: object, lines: Lines, at: Keys) -> Lines:
-    """Where the keys stand that bare words are short for: `objective: ito` says objective.name."""
+    """Find the lines of keys that bare words are short for: `objective: ito` says objective.name."""
     found: Lines = {}
     if isinstance(value, str) and at in lines:
         found[(*at, SHORT.get(at, "name"))] = lines[at]
@@ -141,7 +141,7 @@ def _lines_of_words(value: object, lines: Lines, at: Keys) -> Lines:
 
 
 def _read_text(path: Path) -> str:
-    """Raises RecipeError for a file that cannot be read, is no text, or is far too large to be a recipe."""
+    """Read a file as text. Raises RecipeError where it cannot be read, is no text, or is far too large for a recipe."""
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST + 1)
@@ -164,7 +164,8 @@ def _kind(value: object) -> str:
 
 
 def _fill_evaluator(tree: Tree, at: Keys) -> None:
-    """`retrieval:` alone below `eval` is an evaluator with its defaults; an explicit null drops an inherited one."""
+    """Make an evaluator with its defaults of `retrieval:` alone below `eval`; an explicit null drops an inherited
+    one."""
     if len(at) == 2 and at[0] == "eval":
         block = tree["eval"]
         assert isinstance(block, dict)
@@ -226,7 +227,7 @@ def apply_override(tree: Mapping[str, object], lines: Lines, override: str) -> T
 
 
 def _read_value(text: str, where: str) -> object:
-    """The value behind `=`: YAML, or the text as it stands where it cannot be meant as YAML.
+    """Read the value behind `=`: YAML, or the text as it stands where it cannot be meant as YAML.
 
     A shell user writes *.tar, {0..3}.tar, | and #; a block or a list with a mistake in it stays a mistake.
     """

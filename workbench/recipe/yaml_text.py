@@ -100,7 +100,7 @@ def write_yaml(value: object, *, width: int = 120, flow: bool | None = False) ->
 
 
 def _compose(text: str, place: Callable[[int], str]) -> yaml.Node | None:
-    """PyYAML's nodes of a text; its errors become a RecipeError with the place."""
+    """Compose PyYAML's nodes of a text; its errors become a RecipeError with the place."""
     try:
         loader = _Loader(text)
     except yaml.reader.ReaderError as error:
@@ -142,7 +142,7 @@ class _Reader:
         self._count = 0
 
     def read(self, node: yaml.Node, at: Path) -> object:
-        """The value of a node that stands at this path. Raises RecipeError."""
+        """Return the value of a node that stands at this path. Raises RecipeError."""
         with self._inside(node):
             if isinstance(node, yaml.MappingNode):
                 self._refuse_tag(node, "map")
@@ -163,7 +163,8 @@ class _Reader:
         return self.read(item, path)
 
     def _pairs(self, node: yaml.MappingNode) -> dict[str, tuple[yaml.Node, yaml.Node]]:
-        """{key: (its node, its value's)}, with what `<<` merges; the mapping's own keys win, then the first merged."""
+        """Collect {key: (its node, its value's)}, with what `<<` merges: the block's own keys win, then the first
+        merged."""
         own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         for key, item in node.value:
@@ -180,7 +181,7 @@ class _Reader:
         return merged | own
 
     def _sources(self, node: yaml.Node) -> list[yaml.MappingNode]:
-        """The blocks that a `<<` names: one, or a list of them."""
+        """Collect the blocks that a `<<` names: one, or a list of them."""
         found = node.value if isinstance(node, yaml.SequenceNode) else [node]
         blocks = [source for source in found if isinstance(source, yaml.MappingNode)]
         if len(blocks) < len(found):
@@ -207,7 +208,8 @@ class _Reader:
             raise RecipeError(f"{self.where(node)}: the tag {tag} is not read here: write the value without it")
 
     def _text(self, node: yaml.Node) -> str:
-        """What a scalar says; two escapes that are one character, as JSON writes emoji, become that character."""
+        """Return the text of a scalar; two escapes that are one character, as JSON writes emoji, become that
+        character."""
         try:
             text = str(node.value).encode("utf-16", "surrogatepass").decode("utf-16")
         except UnicodeDecodeError:
@@ -228,7 +230,7 @@ class _Reader:
 
 
 def _plain(text: str, kind: str) -> str | int | float | bool | None:
-    """Raises ValueError or KeyError where the text is not of this kind."""
+    """Turn a text into a value of this kind. Raises ValueError or KeyError where it is none."""
     if kind == "null":
         return None
     if kind == "bool":

@@ -28,7 +28,7 @@ DEFAULT_OF_TWO = ("clip", "siglip")
 
 @dataclass(frozen=True)
 class Result:
-    """What one run of the line-up came to; losses in nats on fresh samples at the training batch."""
+    """The outcome of one run of the line-up; losses in nats on fresh samples at the training batch."""
 
     objective: str
     seed: int
@@ -67,7 +67,7 @@ def recipe_of(task: Tree, objective: str, seed: int, overrides: tuple[str, ...] 
 
 
 def _with_encoders(tree: Tree, modalities: Mapping[str, Modality], objective: str) -> Tree:
-    """The recipe with an encoder for each of the task's modalities: the one of that name, else by its kind."""
+    """Give the recipe an encoder for each of the task's modalities: the one of that name, else by its kind."""
     named = block(tree, "model", "encoders")
     base, own = shipped_recipes() / "_base" / "towers.yaml", shipped_recipes() / "_base" / f"towers_{objective}.yaml"
     towers, _ = read_tree(own if own.is_file() else base)

@@ -53,20 +53,20 @@ class Cell:
 
     @property
     def verdict(self) -> str:
-        """A key of LETTERS; where seeds differ, the most frequent one."""
+        """The verdict on all seeds, a key of LETTERS; where seeds differ, the most frequent one."""
         if self.left_out or self.errors or not self.runs:
             return "left out" if self.left_out else "error"
         return Counter(self.verdicts).most_common(1)[0][0]
 
     @property
     def letter(self) -> str:
-        """As the matrix writes it; `P 2/3` where seeds differ."""
+        """The verdict as the matrix writes it; `P 2/3` where seeds differ."""
         same, letter = self.verdicts.count(self.verdict), LETTERS[self.verdict]
         return letter if same in (0, len(self.runs)) else f"{letter} {same}/{len(self.runs)}"
 
     @property
     def agrees(self) -> bool | None:
-        """with the prediction; None where nothing is asserted, or nothing was measured."""
+        """True where the verdict is the predicted one; None where nothing is asserted, or nothing was measured."""
         if self.predicted in (None, "*") or self.left_out or self.errors or not self.runs:
             return None
         if isinstance(self.predicted, float):
@@ -77,7 +77,7 @@ class Cell:
 
     @property
     def reason(self) -> str | None:
-        """Why it has no number."""
+        """The reason why the cell has no number; None where it has one."""
         if self.left_out or not self.errors:
             return self.left_out
         seeds: dict[str, list[str]] = {}
@@ -86,13 +86,13 @@ class Cell:
         return "; ".join(f"seed {', '.join(which)}: {error}" for error, which in seeds.items())
 
     def mean(self, name: str) -> float | None:
-        """Over the seeds that have this number."""
+        """Take the mean of a number of Result over the seeds that have it; None where none has."""
         values = [getattr(run, name) for run in self.runs if getattr(run, name) is not None]
         return statistics.fmean(values) if values else None
 
     @property
     def accuracy_se(self) -> float | None:
-        """Standard error of the mean accuracy; None for one seed."""
+        """The standard error of the mean accuracy; None for one seed."""
         count = len(self.runs)
         return statistics.stdev(run.accuracy for run in self.runs) / count**0.5 if count > 1 else None
 
@@ -115,12 +115,12 @@ class Cell:
 
 
 def way_to_bayes(run: Result) -> float:
-    """Where the accuracy stands between chance, 0, and Bayes, 1; 0 where there is no way to go."""
+    """Place the accuracy between chance, 0, and Bayes, 1; 0 where there is no way to go."""
     return (run.accuracy - run.chance) / (run.bayes - run.chance) if run.bayes > run.chance else 0.0
 
 
 def _verdict(run: Result, by: str) -> str:
-    """By accuracy, nine tenths of the way from chance to Bayes pass, within a quarter of it is missed."""
+    """Judge a run. By accuracy, nine tenths of the way from chance to Bayes pass, less than a quarter is missed."""
     way = way_to_bayes(run)
     if by == "accuracy":
         return "passed" if way >= 0.9 else "missed" if way <= 0.25 else "partial"
@@ -139,7 +139,7 @@ class Matrix:
 
     @cached_property
     def cells(self) -> dict[tuple[str, str], Cell]:
-        """{(row, objective): cell}, in the order of the matrix."""
+        """All cells as {(row, objective): cell}, in the order of the matrix."""
         refused = {(v.folder, name): self._refusal(v, name) for v in self.variants for name in self.objectives}
         return {
             (row.name, name): Cell(row, name, left_out=refused[v.folder, name])
@@ -149,7 +149,7 @@ class Matrix:
         }
 
     def _refusal(self, variant: Variant, objective: str) -> str | None:
-        """Why an objective cannot do a task, in its own words."""
+        """Say why an objective cannot do a task, in its own words; None where it can."""
         if objective in variant.left_out:
             return variant.left_out[objective]
         recipe = self._recipe(variant, objective, 0)
@@ -165,7 +165,8 @@ class Matrix:
 
     @cached_property
     def runs(self) -> list[tuple[Variant, str, Job]]:
-        """Seeds inside, so that a matrix that is stopped has whole cells."""
+        """All runs as (variant, objective, job). Seeds are innermost, so that a matrix that is stopped has whole
+        cells."""
         return [
             (v, name, Job(recipe, arms.name_folder(self.folder / _slug(v.folder), name, seed)))
             for v in self.variants
@@ -176,7 +177,7 @@ class Matrix:
         ]
 
     def costs(self) -> list[float]:
-        """Expected seconds of each run on one core; 0 of those that are finished."""
+        """Estimate the seconds of each run on one core; 0 of those that are finished."""
         return [0.0 if job.folder and (job.folder / "DONE").exists() else v.seconds for v, _, job in self.runs]
 
     def measure(self, processes: int, progress: Callable[[Sequence[float]], None] = lambda _: None) -> None:

@@ -35,7 +35,7 @@ PAPER, ABSENT, UNJUDGED, MARK, QUIET = "#ffffff", "#f3f4f6", "#e3e8f1", "#d9480f
 
 
 def short(value: float | None, digits: int) -> str:
-    """`.95`, `1.00`, `-.01`; `-` for no number."""
+    """Write a number as `.95`, `1.00` or `-.01`; `-` for none."""
     if value is None:
         return "-"
     written = f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0 makes -0.0 a 0
@@ -43,7 +43,7 @@ def short(value: float | None, digits: int) -> str:
 
 
 def notes(cells: Iterable[Cell]) -> dict[str, str]:
-    """{reason of a cell without a number: the mark of its footnote}."""
+    """Number the reasons of cells without a number: {reason: the mark of its footnote}."""
     reasons = dict.fromkeys(cell.reason for cell in cells if cell.reason)
     return {reason: str(number).translate(SUPERSCRIPTS) for number, reason in enumerate(reasons, 1)}
 
@@ -58,14 +58,14 @@ def accuracy(cell: Cell) -> str:
 
 
 def predicted(cell: Cell) -> str:
-    """`(P)`, `(.25)`, `(*)`, or nothing."""
+    """Write a cell's prediction as `(P)`, `(.25)` or `(*)`; nothing where there is none."""
     if cell.predicted is None or cell.left_out:
         return ""
     return f"({short(cell.predicted, 2) if isinstance(cell.predicted, float) else cell.predicted})"
 
 
 def table(cells: dict[tuple[str, str], Cell], title: str) -> Table:
-    """Rows x objectives; three lines a cell."""
+    """Lay out rows x objectives as a table for the terminal, three lines a cell."""
     rows, objectives = _axes(cells)
     footnotes = notes(cells.values())
     drawn = Table(title=title, box=None, padding=(0, 2, 1, 0), header_style="bold underline")
@@ -87,7 +87,7 @@ def _text(cell: Cell, footnotes: dict[str, str]) -> Text:
 
 
 def write_csv(cells: Iterable[Cell], path: Path) -> None:
-    """A line a cell, full precision, empty where there is no number."""
+    """Write a line a cell at full precision, empty where there is no number."""
     lines = [cell.as_dict() for cell in cells]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -97,7 +97,7 @@ def write_csv(cells: Iterable[Cell], path: Path) -> None:
 
 
 def heat_map(cells: dict[tuple[str, str], Cell], title: str) -> Figure:
-    """A tile a cell, coloured by the share recovered; a frame where it differs from the prediction."""
+    """Draw a tile a cell, coloured by the share recovered; a frame where it differs from the prediction."""
     rows, objectives = _axes(cells)
     footnotes = notes(cells.values())
     wide, high, left, top = 1.3, 0.74, 2.3, 1.25  # inches of a tile, and of the margins
@@ -138,7 +138,7 @@ def _tile(axes: Axes, x: float, y: float, wide: float, high: float, cell: Cell, 
 
 
 def _share(cell: Cell) -> float | None:
-    """What colours a tile: the share recovered; in rows by accuracy the way from chance to Bayes; None: not judged."""
+    """Choose what colours a tile: the share recovered, or in rows by accuracy the way to Bayes; None: not judged."""
     if not cell.runs:
         return None
     if cell.row.by == "accuracy" or cell.verdict == "passed by accuracy":

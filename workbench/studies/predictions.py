@@ -37,7 +37,7 @@ class Row:
 
     @property
     def evaluator(self) -> str:
-        """Its key in the recipe."""
+        """The key of the row's evaluator in the recipe."""
         return f"synthetic_from_{'_'.join(self.given)}" if self.given else "synthetic"
 
 
@@ -63,7 +63,7 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """of the task"""
+        """The name of the task."""
         return str(self.task["name"])
 
     def recipe(self, objective: str, seed: int, overrides: tuple[str, ...] = ()) -> Recipe:
