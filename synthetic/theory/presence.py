@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -24,13 +24,18 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float64
     from torch import Tensor
 
-    from synthetic.theory.task import Task
-
 Seen = Mapping[tuple[str, ...], float]
 """{modalities seen together: share of the samples}; the shares add up to 1"""
 
 
-def seen_of(task: Task) -> Seen:
+class Shown(Protocol):
+    """A task as far as it matters here: `synthetic.theory.task.Task` has more."""
+
+    @property
+    def modalities(self) -> tuple[str, ...]: ...
+
+
+def seen_of(task: Shown) -> Seen:
     """Return a task's patterns: its `seen`, or every modality of every sample."""
     return getattr(task, "seen", {tuple(task.modalities): 1.0})
 
