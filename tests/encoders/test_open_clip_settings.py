@@ -6,11 +6,12 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from open_clip.transform import PreprocessCfg
 from open_clip_towers import DIM, IMAGE, TEXT, TOWER, TRUNKS, VIT, clip, ids, make
 from PIL import Image
 from torch import nn
 
-from workbench.encoders.open_clip import OpenCLIP
+from workbench.encoders.open_clip import OpenCLIP, Preprocess, Tokenize
 from workbench.loading.augment import Augment
 from workbench.recipe.component import validate
 from workbench.types import Modality
@@ -133,3 +134,46 @@ def test_recipe() -> None:
     assert encoder.preprocess.size == encoder.tower.image_size == (16, 16)
     with pytest.raises(ValueError, match="did you mean 'ito'"):
         validate("encoder", {"name": "open_clip", "config": VIT, "augment": "itto"})
+
+
+def stripes(width: int, height: int) -> Image.Image:
+    """A smooth picture: what lies between its pixels is clear."""
+    along, across = np.linspace(0, 40, max(width, height)), np.linspace(0, 3, min(width, height))
+    wave = 127 + 120 * np.sin(along)[None] * np.cos(across)[:, None]
+    return Image.fromarray((wave if width > height else wave.T).astype(np.uint8)).convert("RGB")
+
+
+@pytest.mark.parametrize("shape", [(900, 20), (20, 901), (641, 40), (640, 40), (13, 413)])
+def test_a_long_picture_is_preprocessed_as_by_open_clip(shape: tuple[int, int]) -> None:
+    """Its ends are cut off first: what remains is the same centre, resized at the same scale."""
+    encoder, picture = OpenCLIP(IMAGE, DIM, config=VIT), stripes(*shape)
+    x, expected = encoder.transform(train=False)(picture), open_clip.image_transform(32, is_train=False)(picture)
+    levels = 1 / (255 * np.min(open_clip.OPENAI_DATASET_STD))
+    assert (x - expected).abs().max() < 4 * levels
+
+
+@pytest.mark.parametrize("shape", [(60_000, 1), (1, 60_000), (30_000, 3)])
+@pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
+def test_a_line_needs_no_more_memory_than_a_picture(shape: tuple[int, int], mode: str) -> None:
+    """Of a line of 60,000 x 1, resizing the shorter side to 224 makes 13,440,000 x 224 pixels: nine gigabytes."""
+    preprocess = Preprocess(PreprocessCfg(size=(224, 224), resize_mode=mode))
+    resize = Image.Image.resize
+
+    def watched(self: Image.Image, size: tuple[int, int], *args: object, **kwargs: object) -> Image.Image:
+        assert size[0] * size[1] < 224 * 224 * 20, size
+        return resize(self, size, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image.Image, "resize", watched)
+        assert preprocess(Image.new("RGB", shape, "red")).shape == (3, 224, 224)
+
+
+def test_a_tokenizer_says_what_it_cuts() -> None:
+    tower = OpenCLIP(TEXT, DIM, config=TOWER, context_length=6)
+    tokenize = tower.transform(train=True)
+    assert isinstance(tokenize, Tokenize)
+    assert (tower.context_length, OpenCLIP(IMAGE, DIM, config=VIT).context_length) == (6, None)
+    for words in range(8):  # each of these words is one token; a start and an end are added
+        text = " ".join(["cat"] * words)
+        assert tokenize.cuts(text) == (words > 4)
+        assert (tokenize(text) != 0).sum() == min(words + 2, 6)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,7 +69,9 @@ def _read(path: str) -> tuple[dict[str, Tensor], bool | None]:
     if path.endswith(".safetensors"):
         return _under_open_clips_names(load_file(path), path)
     if code := _torchscript_code(path):
-        module = torch.jit.load(path, map_location="cpu")
+        with warnings.catch_warnings():  # torch wants other formats, but OpenAI's files are what they are
+            warnings.simplefilter("ignore", FutureWarning)
+            module = torch.jit.load(path, map_location="cpu")
         weights = {name: x for name, x in module.state_dict().items() if x.ndim or name.startswith("logit")}
         return _under_open_clips_names(weights, path)[0], "1.702" in code
     # mapped into memory: a tower of a gigabyte costs nothing where only its shapes are looked at

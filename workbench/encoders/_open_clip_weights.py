@@ -67,9 +67,9 @@ def refuse_other_gelu(path: str, trained: bool | None, built: bool) -> None:
     """Raise ValueError when a file says that it was `trained` with another GELU than the tower is `built` with."""
     if trained is not None and trained != built:
         names = ("the exact GELU", "OpenAI's approximate GELU")
-        remedy = "as model: ViT-B-32-quickgelu, the names that end in -quickgelu" if trained else "without -quickgelu"
+        remedy = "whose name ends in -quickgelu, as ViT-B-32-quickgelu" if trained else "without -quickgelu in its name"
         raise ValueError(
-            f"'{path}' was trained with {names[trained]}, this tower computes {names[built]}: take {remedy}"
+            f"'{path}' was trained with {names[trained]}, but this tower computes {names[built]}: take a model {remedy}"
         )
 
 
