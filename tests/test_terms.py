@@ -275,6 +275,45 @@ def test_a_scale_that_begins_above_its_limit_is_refused_with_both_numbers() -> N
         validate("objective", {"name": "clip", "scale": {"max": 12.5}})
 
 
+@pytest.mark.parametrize("positives", ["pairwise", "mean", "each", "self"])
+@pytest.mark.parametrize("world", [1, 3])
+def test_the_share_of_rows_that_have_a_positive_is_counted(positives: str, world: int) -> None:
+    b = 12
+    z = views({"a": 2, "b": 3}, b=b)
+    gone = torch.rand(b) < 0.4
+    z = {m: View(v.z, (torch.rand(v.valid.shape) < 0.5) & ~(gone & (m == "b"))[:, None]) for m, v in z.items()}
+    ids = torch.randint(8, (b,)) if positives != "pairwise" else torch.arange(b)
+    term = (
+        Term(between=("a", "a")) if positives == "self" else Term(between=("a", "b"), positives=positives)  # type: ignore[arg-type]
+    )
+    objective = Terms(("a", "b"), terms=[term]).double()
+    mine = {m: View(v.z[4:8], v.valid[4:8]) for m, v in z.items()} if world > 1 else z
+    everyone = Pool(z, ids, 4 if world > 1 else 0, world=world)
+    x = [(int(ids[i]), i, v) for i in range(b) for v in range(2) if z["a"].valid[i, v]]
+    y = x if positives == "self" else [(int(ids[i]), i, v) for i in range(b) for v in range(3) if z["b"].valid[i, v]]
+    if positives == "pairwise":
+        want = sum(i == j for _, i, _ in x for _, j, _ in y) / (b * 2 * 3)
+    else:
+        want = sum(
+            any((p == q and (p, i, v) != (q, j, w)) or (p == q and positives != "self") for q, j, w in y)
+            for p, i, v in x
+        ) / (b * 2)
+    assert objective.contrast(term, mine, everyone, objective.scale()).positives.item() == pytest.approx(want)
+
+
+def test_a_term_without_a_positive_says_so_in_the_logs() -> None:
+    """Its value is 0, which on a curve looks like success."""
+    z = views({"image": 2, "text": 1, "image+text": 2})
+    z[Side.parse("image+text")].valid[:, 1] = False
+    loss = ITO(("image", "text")).double()(z, pool(z))
+    assert loss.logs["loss/image+text~image+text"] == 0
+    assert loss.logs["positives/image+text~image+text"] == 0
+    assert loss.logs["positives/image~text"] == 1
+    nobody = {side: View(v.z, v.valid & (side != "c")) for side, v in views({"a": 1, "b": 1, "c": 1}).items()}
+    for objective in (Symile(("a", "b", "c")), GRAM(("a", "b", "c"))):
+        assert objective.double()(nobody, pool(nobody)).logs["positives/complete"] == 0
+
+
 def test_names_of_scales_are_those_of_checkpoints() -> None:
     own = Term(between=("a", "b"), scale=Scale())
     both = Terms(("a", "b", "c"), terms=[own, Term(between=("a", "c"))])

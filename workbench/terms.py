@@ -7,11 +7,12 @@ term into calls of `kernels`, which know neither views nor modalities: rows, ids
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 from torch import Tensor, nn
@@ -113,6 +114,14 @@ class TermRows(NamedTuple):
     """1 where the row exists, else 0; None when all do"""
 
 
+class Contrasted(NamedTuple):
+    """One term's value."""
+
+    loss: Float[Tensor, ""]
+    positives: Float[Tensor, ""]
+    """share of the pool's rows that have a positive: where it is 0 the loss is 0, too, and nothing is learned"""
+
+
 class ScaledObjective(Objective):
     """An objective with one factor s on cosines, which it learns as the parameter log_scale."""
 
@@ -162,36 +171,37 @@ class Terms(Objective):
             limits.limit_(self.log_scales[name])
 
     def forward(self, z: Views, pool: Pool) -> Loss:
-        """Sum the weighted terms over the pool; logs hold each term unweighted."""
-        losses = {name: self.contrast(term, z, pool, self.scale(name)) for name, term in self.named.items()}
-        total = sum(self.named[name].weight * loss for name, loss in losses.items())
+        """Sum the weighted terms over the pool; logs hold each term unweighted, and how many rows have a positive."""
+        terms = {name: self.contrast(term, z, pool, self.scale(name)) for name, term in self.named.items()}
+        total = sum(self.named[name].weight * found.loss for name, found in terms.items())
         assert isinstance(total, Tensor)
-        logs = {f"loss/{name}": loss.detach() for name, loss in losses.items()}
-        return Loss(scale_gradient(total, pool.world), logs | {"scale": self.scale().detach()[0]})
+        return Loss(scale_gradient(total, pool.world), shown(terms, self.scale()))
 
-    def contrast(self, term: Term, z: Views, pool: Pool, scale: Float[Tensor, 1]) -> Float[Tensor, ""]:
+    def contrast(self, term: Term, z: Views, pool: Pool, scale: Float[Tensor, 1]) -> Contrasted:
         """Compute one term, unweighted: its value is the loss over all rows of the pool, alike on every rank."""
         a, b = term.sides
         scale = scale.detach() if "scale" in term.detach else scale
         if term.is_self:
             return self._against_itself(term, z[a], pool.views[a], pool, scale)
-        if term.positives not in (None, "pairwise"):
-            x, y = all_rows(z[a], _own_ids(pool, z[a])), all_rows(pool.views[b], pool.ids)
-            return self._loss(term, x, y, pool, scale, pool.offset * z[a].z.shape[1])
-        return self._pairwise(term, z, pool, scale)
+        if term.positives in (None, "pairwise"):
+            return self._pairwise(term, z, pool, scale)
+        x, y = all_rows(z[a], _own_ids(pool, z[a])), all_rows(pool.views[b], pool.ids)
+        loss = self._loss(term, x, y, pool, scale, pool.offset * z[a].z.shape[1])
+        return Contrasted(loss, _share_with_positive(all_rows(pool.views[a], pool.ids), y, others=0))
 
     def _against_itself(
         self, term: Term, mine: View, everyone: View, pool: Pool, scale: Float[Tensor, 1]
-    ) -> Float[Tensor, ""]:
+    ) -> Contrasted:
         k = mine.z.shape[1]
         if k < 2:
             raise ValueError(
                 f"term {term.name}: a side with a single view has no other view to match: give the data more views"
             )
         x, y = all_rows(mine, _own_ids(pool, mine)), all_rows(everyone, pool.ids)
-        return self._loss(term, x, y, pool, scale, pool.offset * k, exclude_self=True)
+        loss = self._loss(term, x, y, pool, scale, pool.offset * k, exclude_self=True)
+        return Contrasted(loss, _share_with_positive(y, y, others=1))
 
-    def _pairwise(self, term: Term, z: Views, pool: Pool, scale: Float[Tensor, 1]) -> Float[Tensor, ""]:
+    def _pairwise(self, term: Term, z: Views, pool: Pool, scale: Float[Tensor, 1]) -> Contrasted:
         """Contrast every view of one side with every view of the other, over the samples that have both."""
         a, b = term.sides
         mine, theirs, everyone = z[a], z[b], pool.views[b]
@@ -202,10 +212,11 @@ class Terms(Objective):
             y = TermRows(everyone.z[:, t], pool.ids, _weight(all_both))
             losses.append(self._loss(term, x, y, pool, scale, pool.offset))
             counts.append(all_both.sum())
+        rows = torch.stack(counts)
+        positives = rows.sum() / (len(pool.ids) * len(counts))  # a row of a sample that has both is its own positive
         if len(losses) == 1:
-            return losses[0]
-        share = torch.stack(counts)
-        return (torch.stack(losses) * share).sum() / share.sum().clamp(min=1)
+            return Contrasted(losses[0], positives)
+        return Contrasted((torch.stack(losses) * rows).sum() / rows.sum().clamp(min=1), positives)
 
     def _loss(
         self,
@@ -299,6 +310,28 @@ def all_rows(view: View, ids: Tensor) -> TermRows:
     """Make every view of every sample a row of its own, which has the sample's id."""
     k = view.z.shape[1]
     return TermRows(view.z.flatten(0, 1), ids.repeat_interleave(k), _weight(view.valid.flatten()))
+
+
+def shown(terms: Mapping[str, Contrasted], scale: Float[Tensor, 1]) -> dict[str, Tensor]:
+    """List what is shown of terms: their losses, their shares of rows that have a positive, and the scale."""
+    logs = {f"loss/{name}": found.loss.detach() for name, found in terms.items()}
+    logs |= {f"positives/{name}": found.positives for name, found in terms.items()}
+    return logs | {"scale": scale.detach()[0]}
+
+
+def _share_with_positive(x: TermRows, y: TermRows, others: int) -> Float[Tensor, ""]:
+    """Compute the share of rows of x whose id more than `others` rows of y have: 1 where x is y, which excludes itself.
+
+    By sorting, as a matrix of all pairs would not fit, and without an answer that the CPU waits for.
+    """
+    if x.weight is None and y.weight is None:
+        return torch.ones((), device=x.z.device)  # as every sample has rows on both sides, two or more on its own
+    exist = torch.ones(len(y.ids), device=y.ids.device) if y.weight is None else y.weight
+    known, order = y.ids.sort()
+    below = F.pad(exist[order].cumsum(0), (1, 0))
+    count = below[torch.searchsorted(known, x.ids, right=True)] - below[torch.searchsorted(known, x.ids)]
+    matched = (count > others).float()
+    return (matched if x.weight is None else matched * x.weight).mean()
 
 
 def _weight(valid: Bool[Tensor, " m"]) -> Float[Tensor, " m"] | None:

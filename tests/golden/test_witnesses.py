@@ -46,7 +46,8 @@ def test_a_run_of_the_version_before_goes_on_as_it_would_have(run: Path) -> None
     assert [line["step"] for line in now] == [line["step"] for line in then]
     for before, after in zip(then, now, strict=True):
         if before["step"] > started:  # other processors round the last digits otherwise
-            assert without_clock(after) == pytest.approx(without_clock(before), rel=1e-4, abs=1e-5)
+            then_known = {name: after[name] for name in before}  # a later version may record more
+            assert without_clock(then_known) == pytest.approx(without_clock(before), rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize("run", ["one", "fsdp", "hybrid"], indirect=True)

@@ -60,7 +60,7 @@ def test_the_loss_contrasts_every_pair() -> None:
     torch.testing.assert_close(got.total, want)
     torch.testing.assert_close(mine, gradients(z))
     torch.testing.assert_close(scale, log_scale.grad)
-    assert got.logs.keys() == {"loss/a", "loss/b", "loss/c", "scale"}
+    assert got.logs.keys() == {"loss/a", "loss/b", "loss/c", "positives/complete", "scale"}
 
 
 def test_samples_that_miss_a_modality_are_left_out() -> None:

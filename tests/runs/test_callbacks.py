@@ -79,6 +79,7 @@ def test_all_callbacks_stand_in_one_order(scores: Any, tmp_path: Path) -> None:
     found = list_callbacks(parts, Parallel(), run, console=True, profile=True, others=[Own()])
     assert [type(callback).__name__ for callback in found] == [
         "NaNGuard",
+        "Positives",
         "BadSamples",
         "Checkpointing",
         "Evaluation",
@@ -92,6 +93,7 @@ def test_all_callbacks_stand_in_one_order(scores: Any, tmp_path: Path) -> None:
     kept_nowhere = list_callbacks(parts, Parallel(), None)
     assert [type(callback).__name__ for callback in kept_nowhere] == [
         "NaNGuard",
+        "Positives",
         "BadSamples",
         "Evaluation",
         "BadSamplesOfEvaluations",

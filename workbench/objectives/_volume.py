@@ -57,6 +57,7 @@ class VolumeContrast(ScaledObjective, ABC):
             for logits in (anchors, sets)
         )
         logs = {f"loss/{self.anchor}": by_anchor.detach(), f"loss/{'+'.join(self.others)}": by_set.detach()}
+        logs["positives/complete"] = complete.float().mean()
         return Loss((by_anchor + by_set) / 2, logs | {"scale": self.scale().detach()[0]})
 
     def _logits(

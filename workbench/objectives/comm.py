@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from kernels import multi_positive_infonce
 from workbench.objectives._subset import some_member
-from workbench.terms import Scale, ScaledObjective, all_rows, scale_gradient
+from workbench.terms import Contrasted, Scale, ScaledObjective, all_rows, scale_gradient, shown
 from workbench.types import Loss, Pool, Side, View, Views
 
 __all__ = ["CoMM"]
@@ -48,23 +46,24 @@ class CoMM(ScaledObjective):
         is."""
         two = z[self.whole].z.shape[1] > 1
         swaps = ((0, 1), (1, 0)) if two else ((0, 0),)
-        losses = {
-            side: torch.stack([self._nt_xent(side, v, w, z, pool) for v, w in swaps]).mean()
-            for side in self.alone.values()
-        }
+        terms = {str(side): self._contrast(side, swaps, z, pool) for side in self.alone.values()}
         if two:
-            losses[self.whole] = self._nt_xent(self.whole, 0, 1, z, pool)
-        total = torch.stack(list(losses.values())).mean()
-        logs = {f"loss/{side}": loss.detach() for side, loss in losses.items()}
-        return Loss(scale_gradient(total, pool.world), logs | {"scale": self.scale().detach()[0]})
+            terms[str(self.whole)] = self._contrast(self.whole, ((0, 1),), z, pool)
+        total = torch.stack([found.loss for found in terms.values()]).mean()
+        return Loss(scale_gradient(total, pool.world), shown(terms, self.scale()))
 
-    def _nt_xent(self, side: Side, v: int, w: int, z: Views, pool: Pool) -> Float[Tensor, ""]:
+    def _contrast(self, side: Side, swaps: Sequence[tuple[int, int]], z: Views, pool: Pool) -> Contrasted:
+        """Average over the pairs (view of the side, view of the whole)."""
+        losses, positives = zip(*(self._nt_xent(side, v, w, z, pool) for v, w in swaps), strict=True)
+        return Contrasted(torch.stack(losses).mean(), torch.stack(positives).mean())
+
+    def _nt_xent(self, side: Side, v: int, w: int, z: Views, pool: Pool) -> Contrasted:
         """Contrast view v of the side with view w of the whole, over the samples that have both, as rows that
         alternate."""
         mine, everyone = self._partners(side, v, w, z), self._partners(side, v, w, pool.views)
         ids = pool.ids[pool.offset : pool.offset + len(mine.z)]
         x, y = all_rows(mine, ids), all_rows(everyone, pool.ids)
-        return multi_positive_infonce(
+        loss = multi_positive_infonce(
             x.z,
             y.z,
             self.scale(),
@@ -78,6 +77,7 @@ class CoMM(ScaledObjective):
             x_offset=2 * pool.offset,
             group=pool.group,
         )
+        return Contrasted(loss, everyone.valid[:, 0].float().mean())
 
     def _partners(self, side: Side, v: int, w: int, views: Views) -> View:
         """Put the two together as views of one side: a pair exists when both do."""

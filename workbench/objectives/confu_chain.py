@@ -17,7 +17,7 @@ from torch import Tensor
 
 from workbench.objectives._subset import some_member
 from workbench.seeds import seed_for
-from workbench.terms import Scale, Term, Terms, scale_gradient
+from workbench.terms import Scale, Term, Terms, scale_gradient, shown
 from workbench.types import Loss, Objective, Pool, Question, Side, View, Views
 
 if TYPE_CHECKING:
@@ -77,13 +77,12 @@ class ConFuChain(Objective):
     def forward(self, z: Views, pool: Pool) -> Loss:
         """Add up the step's terms; logs hold each by the size of its prefix."""
         mine, everyone = _partly_there(z), replace(pool, views=_partly_there(pool.views))
-        losses = {
-            f"loss/{k}_to_1": self.possible.contrast(term, mine, everyone, self.scale())
+        terms = {
+            f"{k}_to_1": self.possible.contrast(term, mine, everyone, self.scale())
             for k, term in enumerate(self.chain(pool.step), 1)
         }
-        total = torch.stack(list(losses.values())).sum()
-        logs = {k: v.detach() for k, v in losses.items()}
-        return Loss(scale_gradient(total, pool.world), logs | {"scale": self.scale().detach()[0]})
+        total = torch.stack([found.loss for found in terms.values()]).sum()
+        return Loss(scale_gradient(total, pool.world), shown(terms, self.scale()))
 
     def ask(self, others: Sequence[str], target: str) -> Question | None:
         """Ask by the fusion of all others; of one, by the modality itself."""

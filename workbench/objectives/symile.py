@@ -69,7 +69,9 @@ class Symile(ScaledObjective):
             for side in self.all_sides
         }
         total = torch.stack(list(losses.values())).mean()
-        return Loss(total, {k: v.detach() for k, v in losses.items()} | {"scale": self.scale().detach()[0]})
+        logs = {name: loss.detach() for name, loss in losses.items()}
+        logs["positives/complete"] = complete.float().mean()
+        return Loss(total, logs | {"scale": self.scale().detach()[0]})
 
     def _anchor(
         self, anchor: Side, z: Views, pool: Pool, complete: Int64[Tensor, " c"], generator: torch.Generator
