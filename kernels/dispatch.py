@@ -1,9 +1,8 @@
 """The three public functions: what they compute, what they refuse, and which backend runs them.
 
 Nothing here looks at values, only at shapes, dtypes, devices and options, so that torch.compile traces it whole. What
-comes out of the checks is uniform: x and y of one dtype, scale and bias as 0-dimensional tensors and weights in the
-accumulation dtype, ids as int64. `reference` computes with that as it is; every other backend stands behind the
-operators of kernels.ops.
+comes out of the checks is one uniform Problem. `reference` computes with that as it is; every other backend stands
+behind the operators of kernels.ops.
 
 Trap: over a group, y.grad, scale.grad and bias.grad are one rank's share. Averaging data parallelism must be told so
 (return world size times the loss, or sum the gradients).
@@ -13,26 +12,29 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
-from kernels import ops, reference
-from kernels.autograd import accumulation_dtype, wanted
+from kernels import backends, ops, reference
+from kernels.autograd import accumulation_dtype, find_wanted, refuse_other_derivatives
+from kernels.backends import Losses
+from kernels.problem import Average, Exclude, Problem
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Integer
+    from torch.distributed import ProcessGroup
 
-BACKENDS = ("reference", *ops.BACKENDS)
-Backend = Literal["auto", "reference", "chunked", "triton"]
+BACKENDS = ("reference", *backends.BACKENDS)
+BackendName = Literal["auto", "reference", "chunked", "triton"]
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 HAS_TRITON = find_spec("triton") is not None
 
 
 def backend_for(x: Tensor) -> str:
-    """The backend that "auto" takes for x: triton on CUDA where it is installed, except for float64; else chunked."""
+    """Returns the backend that "auto" takes: triton on CUDA where it is installed, except for float64; else chunked."""
     return "triton" if HAS_TRITON and x.is_cuda and x.dtype != torch.float64 else "chunked"
 
 
@@ -41,16 +43,16 @@ def contrast_lse(
     y: Float[Tensor, "n d"],
     scale: Float[Tensor, ""] | Float[Tensor, " 1"] | float,
     *,
-    exclude: Literal["none", "self", "group"] = "none",
+    exclude: Exclude = "none",
     x_ids: Integer[Tensor, " m"] | None = None,
     y_ids: Integer[Tensor, " n"] | None = None,
     x_offset: int = 0,
-    group: Any = None,
-    backend: Backend = "auto",
+    group: ProcessGroup | None = None,
+    backend: BackendName = "auto",
 ) -> tuple[Float[Tensor, " m"], Float[Tensor, " n"]]:
-    """Log-sum-exps of S = scale x y^T, over the columns of each row and over the rows of each column, in nats.
+    """Computes log-sum-exps of S = scale x y^T, over the columns of each row and over the rows of each column, in nats.
 
-    Differentiable in x, y and scale, once.
+    Differentiable in x, y and scale, once, in reverse mode.
     exclude: "self" leaves out the pair (i, x_offset + i), row i of x being that row of y; "group" leaves out the pairs
     with equal ids. A row or column in which everything is left out is -inf, with gradient 0.
     group: x is this rank's strip of the rows, y all columns, the same on every rank. row_lse is the strip's; col_lse
@@ -58,27 +60,35 @@ def contrast_lse(
     rank, x.grad is the strip's gradient; y.grad and scale.grad are this rank's shares: their SUM over the ranks is the
     gradient. Without a group a strip is a whole: its columns see its rows alone.
     x and y: float16, bfloat16, float32 or float64; where they differ, both are computed with in the wider. Results are
-    float32 (float64 for float64 inputs), gradients in each input's dtype, under autocast too.
+    float32 (float64 for float64 inputs), gradients have each input's dtype, under autocast too.
     backend: "auto" is what backend_for says.
     Raises ValueError when shapes, dtypes, devices or options do not fit, or when there is nothing to contrast
-    (M, N or D is 0; over a group a strip may be empty).
+    (M, N or D is 0; over a group a strip may be empty), and NotImplementedError under torch.func and forward-mode
+    differentiation, which backend="reference" takes.
     """
     x, y = _check_rows(x, y, group)
-    t, chosen = _scalar("scale", scale, x), _choose(backend, x)
     if exclude not in ("none", "self", "group"):
         raise ValueError(f"exclude is {exclude!r}: it must be 'none', 'self' or 'group'")
+    if exclude == "self":
+        _check_self(x, y, x_offset)
     if exclude == "group":
         if x_ids is None or y_ids is None:
             raise ValueError("exclude='group' leaves out pairs with equal ids: pass x_ids and y_ids")
         x_ids, y_ids = _check_ids("x", x_ids, x), _check_ids("y", y_ids, y)
     else:
         x_ids = y_ids = None
-    if exclude == "self":
-        _check_self(x, y, x_offset)
-    options: dict[str, Any] = {"exclude": exclude, "x_ids": x_ids, "y_ids": y_ids, "x_offset": x_offset}
-    if chosen == "reference":
-        return reference.contrast_lse(x, y, t, group=group, **options)
-    return ops.contrast_lse(x, y, t, group=_name_of(group), backend=chosen, **options)
+    problem = Problem(
+        x=x,
+        y=y,
+        scale=check_scalar("scale", scale, x),
+        x_ids=x_ids,
+        y_ids=y_ids,
+        exclude=exclude,
+        x_offset=x_offset,
+        group=group,
+        backend=choose_backend(backend, x),
+    )
+    return _losses_for(problem).lse(problem)
 
 
 def multi_positive_infonce(
@@ -88,16 +98,16 @@ def multi_positive_infonce(
     x_ids: Integer[Tensor, " m"],
     y_ids: Integer[Tensor, " n"],
     *,
-    positives: Literal["mean", "logsum", "each"] = "mean",
+    positives: Average = "mean",
     exclude_self: bool = False,
     x_weight: Tensor | None = None,
     y_weight: Tensor | None = None,
     symmetric: bool = True,
     x_offset: int = 0,
-    group: Any = None,
-    backend: Backend = "auto",
+    group: ProcessGroup | None = None,
+    backend: BackendName = "auto",
 ) -> Float[Tensor, ""]:
-    """InfoNCE (arXiv 1807.03748) with any number of positives per row, in nats: equal ids are positives.
+    """Computes InfoNCE (arXiv 1807.03748) with any number of positives per row, in nats: equal ids are positives.
 
     With S = scale x y^T, P the n positives of row i and LSE_i over all its columns, row i's loss l_i is
       mean    LSE_i - (1/n) sum_P S       SupCon's L_out (arXiv 2004.11362, eq. 2); at least log n
@@ -105,7 +115,7 @@ def multi_positive_infonce(
       each    (1/n) sum_P [log(e^S_p + sum of e^S over the negatives) - S_p]; at least 0
               NT-Xent (arXiv 2002.05709) for each positive against the negatives alone
     which are the same, and CLIP's, for n = 1. The value is sum_i w_i l_i / sum_i w_i over the rows that have a positive
-    (0 when there are none), averaged with the same over the columns when `symmetric`. Differentiable once.
+    (0 when there are none), averaged with the same over the columns when `symmetric`. Differentiable once, in reverse.
 
     x_weight, y_weight: >= 0, 1 by default, no gradient. 0 means absent: no loss, no positive, in no denominator. A
     negative or NaN weight is a ValueError on the CPU; on other devices it makes the loss and its gradients NaN: to
@@ -117,29 +127,31 @@ def multi_positive_infonce(
     is the gradient. Without a group a strip is a whole: its columns see its rows alone.
     dtypes, backend: as in contrast_lse. In bfloat16, gradients are rounded before they meet the upstream gradient, too.
     Raises ValueError when shapes, dtypes, devices, weights or options do not fit, or when there is nothing to contrast
-    (M, N or D is 0; over a group a strip may be empty).
+    (M, N or D is 0; over a group a strip may be empty), and NotImplementedError as contrast_lse does.
     """
     if positives not in ("mean", "logsum", "each"):
         raise ValueError(f"positives is {positives!r}: it must be 'mean', 'logsum' or 'each'")
     x, y = _check_rows(x, y, group)
-    t, chosen = _scalar("scale", scale, x), _choose(backend, x)
-    options: dict[str, Any] = {
-        "x_ids": _check_ids("x", x_ids, x),
-        "y_ids": _check_ids("y", y_ids, y),
-        "x_weight": _check_weight("x", x_weight, x),
-        "y_weight": _check_weight("y", y_weight, y),
-        "positives": positives,
-        "exclude_self": exclude_self,
-        "symmetric": symmetric,
-        "x_offset": x_offset,
-    }
     if exclude_self:
         _check_self(x, y, x_offset)
-    if chosen == "reference":
-        return reference.multi_positive_infonce(x, y, t, group=group, **options)
-    options |= {"group": _name_of(group), "backend": chosen, "wanted": wanted(x, y, t)}
-    value, *_ = ops.infonce(x, y, t, **options)
-    return value
+    t = check_scalar("scale", scale, x)
+    problem = Problem(
+        x=x,
+        y=y,
+        scale=t,
+        x_ids=_check_ids("x", x_ids, x),
+        y_ids=_check_ids("y", y_ids, y),
+        x_weight=_check_weight("x", x_weight, x),
+        y_weight=_check_weight("y", y_weight, y),
+        exclude="self" if exclude_self else "none",
+        x_offset=x_offset,
+        positives=positives,
+        symmetric=symmetric,
+        group=group,
+        wanted=find_wanted(x, y, t),
+        backend=choose_backend(backend, x),
+    )
+    return _losses_for(problem).infonce(problem)
 
 
 def multi_positive_sigmoid(
@@ -154,37 +166,50 @@ def multi_positive_sigmoid(
     x_weight: Tensor | None = None,
     y_weight: Tensor | None = None,
     x_offset: int = 0,
-    group: Any = None,
-    backend: Backend = "auto",
+    group: ProcessGroup | None = None,
+    backend: BackendName = "auto",
 ) -> Float[Tensor, ""]:
-    """The sigmoid loss (SigLIP, arXiv 2303.15343, algorithm 1) with any number of positives per row, in nats.
+    """Computes the sigmoid loss (SigLIP, arXiv 2303.15343, algorithm 1) with any number of positives per row, in nats.
 
     With S = scale x y^T + bias and T_ij = 1 where the ids are equal:
       sum_ij w_i v_j [softplus(S_ij) - T_ij S_ij] / sum_i w_i,     w = x_weight, v = y_weight; / M by default.
     Rows without a positive count: their negatives are real. Weights, exclude_self, x_offset, group, dtypes and
-    gradients as in multi_positive_infonce; bias.grad, too, is this rank's share.
-    Raises ValueError as multi_positive_infonce does.
+    gradients are as in multi_positive_infonce; bias.grad, too, is this rank's share.
+    Raises what multi_positive_infonce does.
     """
     x, y = _check_rows(x, y, group)
-    t, b, chosen = _scalar("scale", scale, x), _scalar("bias", bias, x), _choose(backend, x)
-    options: dict[str, Any] = {
-        "x_ids": _check_ids("x", x_ids, x),
-        "y_ids": _check_ids("y", y_ids, y),
-        "x_weight": _check_weight("x", x_weight, x),
-        "y_weight": _check_weight("y", y_weight, y),
-        "exclude_self": exclude_self,
-        "x_offset": x_offset,
-    }
     if exclude_self:
         _check_self(x, y, x_offset)
-    if chosen == "reference":
-        return reference.multi_positive_sigmoid(x, y, t, b, group=group, **options)
-    options |= {"group": _name_of(group), "backend": chosen, "wanted": wanted(x, y, t, b)}
-    value, *_ = ops.sigmoid(x, y, t, b, **options)
-    return value
+    t, b = check_scalar("scale", scale, x), check_scalar("bias", bias, x)
+    problem = Problem(
+        x=x,
+        y=y,
+        scale=t,
+        bias=b,
+        x_ids=_check_ids("x", x_ids, x),
+        y_ids=_check_ids("y", y_ids, y),
+        x_weight=_check_weight("x", x_weight, x),
+        y_weight=_check_weight("y", y_weight, y),
+        exclude="self" if exclude_self else "none",
+        x_offset=x_offset,
+        group=group,
+        wanted=find_wanted(x, y, t, b),
+        backend=choose_backend(backend, x),
+    )
+    return _losses_for(problem).sigmoid(problem)
 
 
-def _choose(backend: str, x: Tensor) -> str:
+def _losses_for(problem: Problem) -> Losses:
+    """Returns the module that computes a problem; an operator's has to be differentiated as operators can be."""
+    if problem.backend == "reference":
+        return reference
+    differentiable = ("x", "y", "scale", "bias", "x_weight", "y_weight")
+    refuse_other_derivatives({name: getattr(problem, name) for name in differentiable})
+    return ops
+
+
+def choose_backend(backend: str, x: Tensor) -> str:
+    """Returns the backend of a name, or raises ValueError where it cannot compute x."""
     if backend == "auto":
         return backend_for(x)
     if backend not in BACKENDS:
@@ -212,25 +237,10 @@ def _check_triton(x: Tensor) -> None:
         )
 
 
-def _name_of(group: Any) -> str | None:
-    return None if group is None else group.group_name
-
-
-def _check_rows(x: Tensor, y: Tensor, group: Any) -> tuple[Tensor, Tensor]:
-    """Both in the wider of their dtypes, which holds the other's values exactly."""
-    for name, z in (("x", x), ("y", y)):
-        if z.dim() != 2:
-            raise ValueError(
-                f"{name} has shape {list(z.shape)}: it must be [rows, dimensions]; flatten views into rows"
-            )
-        if z.dtype not in FLOATS:
-            raise ValueError(
-                f"{name} is {z.dtype}: it must be float16, bfloat16, float32 or float64; convert it with .float()"
-            )
-        if z.shape[1] == 0 or (z.shape[0] == 0 and (name == "y" or group is None)):
-            raise ValueError(
-                f"{name} has shape {list(z.shape)}, which leaves nothing to contrast: skip the loss of an empty batch"
-            )
+def _check_rows(x: Tensor, y: Tensor, group: ProcessGroup | None) -> tuple[Tensor, Tensor]:
+    """Returns both in the wider of their dtypes, which holds the other's values exactly."""
+    check_features("x", x, may_be_empty=group is not None)  # a rank's strip may be
+    check_features("y", y)
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"x has {x.shape[1]} dimensions and y has {y.shape[1]}: project both to the same width")
     if x.device != y.device:
@@ -239,8 +249,22 @@ def _check_rows(x: Tensor, y: Tensor, group: Any) -> tuple[Tensor, Tensor]:
     return x.to(dtype), y.to(dtype)
 
 
-def _scalar(name: str, value: Tensor | float, x: Tensor) -> Float[Tensor, ""]:
-    """A scale or bias with the dtype of the results."""
+def check_features(name: str, z: Tensor, *, may_be_empty: bool = False) -> None:
+    """Raises ValueError for what are no rows of features."""
+    if z.dim() != 2:
+        raise ValueError(f"{name} has shape {list(z.shape)}: it must be [rows, dimensions]; flatten views into rows")
+    if z.dtype not in FLOATS:
+        raise ValueError(
+            f"{name} is {z.dtype}: it must be float16, bfloat16, float32 or float64; convert it with .float()"
+        )
+    if z.shape[1] == 0 or (z.shape[0] == 0 and not may_be_empty):
+        raise ValueError(
+            f"{name} has shape {list(z.shape)}, which leaves nothing to contrast: skip the loss of an empty batch"
+        )
+
+
+def check_scalar(name: str, value: Tensor | float, x: Tensor) -> Float[Tensor, ""]:
+    """Returns a scale or bias in the dtype of the results."""
     if not isinstance(value, Tensor):
         return torch.full((), value, dtype=accumulation_dtype(x, x), device=x.device)
     if value.shape not in ((), (1,)):
@@ -249,6 +273,7 @@ def _scalar(name: str, value: Tensor | float, x: Tensor) -> Float[Tensor, ""]:
 
 
 def _check_ids(side: str, ids: Tensor, z: Tensor) -> Tensor:
+    """Returns ids as int64, which every integer dtype fits into: uint64 wraps around, and equal ids stay equal."""
     if ids.shape != z.shape[:1]:
         raise ValueError(f"{side}_ids has shape {list(ids.shape)}, but {side} has {len(z)} rows: pass one id per row")
     if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
@@ -259,7 +284,7 @@ def _check_ids(side: str, ids: Tensor, z: Tensor) -> Tensor:
 
 
 def _check_weight(side: str, weight: Tensor | None, z: Tensor) -> Tensor | None:
-    """Its sign is checked where it may be read: in kernels.ops."""
+    """Returns weights in the dtype of the results. Their sign is checked where it may be read: in kernels.ops."""
     if weight is None:
         return None
     if weight.shape != z.shape[:1]:
@@ -274,6 +299,7 @@ def _check_weight(side: str, weight: Tensor | None, z: Tensor) -> Tensor | None:
 
 
 def _check_self(x: Tensor, y: Tensor, x_offset: int) -> None:
+    """Raises ValueError where a row would be no row of y."""
     if not 0 <= x_offset <= len(y) - len(x):
         raise ValueError(
             f"x has {len(x)} rows, x_offset is {x_offset} and y has {len(y)} rows, but to exclude itself row i of x "

@@ -9,7 +9,7 @@ Trap: nothing here carries a gradient. Callers differentiate by hand (chunked) o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -17,20 +17,22 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from jaxtyping import Float
+    from torch.distributed import ProcessGroup
 
 
-def sum_over(group: Any, *parts: Tensor) -> tuple[Tensor, ...]:
-    """The sum of each tensor over the ranks, in one all-reduce; the tensors themselves when there is no group."""
+def sum_over(group: ProcessGroup | None, *shares: Tensor) -> tuple[Tensor, ...]:
+    """Sums each tensor over the ranks; returns the tensors themselves where there is no group."""
     if group is None:
-        return parts
-    flat = torch.cat([part.reshape(-1) for part in parts])
+        return shares
+    # One message in the place of several: what is summed is short, so that latency is all it costs
+    flat = torch.cat([share.reshape(-1) for share in shares])
     dist.all_reduce(flat, dist.ReduceOp.SUM, group=group)
-    sums = flat.split([part.numel() for part in parts])
-    return tuple(total.view_as(part) for total, part in zip(sums, parts, strict=True))
+    sums = flat.split([share.numel() for share in shares])
+    return tuple(total.view_as(share) for total, share in zip(sums, shares, strict=True))
 
 
-def lse_over(group: Any, lse: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """log sum over ranks of exp(lse), by the maximum and then the sum. -inf is an empty part and stays harmless."""
+def lse_over(group: ProcessGroup | None, lse: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Merges the ranks' log-sum-exps by their maximum and then their sum; -inf stands for a rank that has no row."""
     if group is None:
         return lse
     top = lse.clone()
@@ -41,8 +43,12 @@ def lse_over(group: Any, lse: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     return top + total.log()
 
 
-def gather_rows(group: Any, x: Tensor) -> tuple[Tensor, int]:
-    """The strips of all ranks one below the other, and where this rank's begins. Strips may differ in length."""
+def gather_rows(group: ProcessGroup, x: Tensor) -> tuple[Tensor, int]:
+    """Returns the strips of all ranks one below the other, and where this rank's begins.
+
+    Strips may differ in length, which an all-gather does not take: each rank writes its rows into zeros, and the sum of
+    all is the whole. That moves more bytes than needed, which the dense reference, its only caller, can afford.
+    """
     rank, size = dist.get_rank(group), dist.get_world_size(group)
     lengths = torch.zeros(size, dtype=torch.int64, device=x.device)
     lengths[rank] = len(x)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,10 +11,11 @@ from kernels.distributed import sum_over
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
+    from torch.distributed import ProcessGroup
 
 
 class Means(NamedTuple):
-    """The weights of the two means; 0 where there is no positive, and all columns' when only rows count."""
+    """Holds the weights of the two means: 0 where there is no positive, and for all columns when only rows count."""
 
     a: Float[Tensor, " m"]
     b: Float[Tensor, " n"]
@@ -26,20 +27,24 @@ class Means(NamedTuple):
     """sum_i a_i log n_i + sum_j b_j log m_j: the loss `mean` when all positives agree and no negative does"""
 
 
-def means_of(
+def weigh_means(
     row_count: Int64[Tensor, " m"],
     column_count: Int64[Tensor, " n"],
     row_weight: Float[Tensor, " m"],
     column_weight: Float[Tensor, " n"],
     symmetric: bool,
-    group: Any,
+    group: ProcessGroup | None,
 ) -> Means:
-    """From the positives of each row and, in this rank's strip, of each column; nothing is read back to the host."""
+    """Makes the weights from the positives of each row and, in this rank's strip, of each column.
+
+    Nothing is read back to the host.
+    """
     half = 0.5 if symmetric else 0.0
     n, (m,) = row_count, sum_over(group, column_count)
     a, b = row_weight * (n > 0), column_weight * (m > 0)
+    # Rows are spread over the ranks, and their weights have to sum to 1 over all of them; every rank has all columns
     (total,) = sum_over(group, a.sum())
-    tiny = torch.finfo(a.dtype).tiny
+    tiny = torch.finfo(a.dtype).tiny  # no positive at all: 0 / tiny is 0, as the loss has to be
     a *= (1 - half) / total.clamp_min(tiny)
     b *= half / b.sum().clamp_min(tiny)
     n, m = n.clamp_min(1).to(a.dtype), m.clamp_min(1).to(a.dtype)
@@ -48,5 +53,5 @@ def means_of(
 
 
 def dot(weight: Tensor, value: Tensor) -> Float[Tensor, ""]:
-    """sum of weight * value, where a weight of 0 silences -inf"""
+    """Sums weight * value, where a weight of 0 silences -inf."""
     return weight @ value.clamp_min(torch.finfo(value.dtype).min)

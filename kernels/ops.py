@@ -1,11 +1,9 @@
 """The losses as operators of torch: torch.compile, torch.export and CUDA graphs see one node, not its insides.
 
-An operator gets checked arguments (see kernels.dispatch), the backend and the process group by name, and `wanted`:
-which inputs a gradient is wanted for. A loss computes those gradients together with its value and returns them, an
-empty tensor in the place of the others; its backward only multiplies by the upstream gradient.
-
-A backend is a module with `infonce`, `sigmoid`, `lse` and `lse_gradients` as chunked.py has them: pure functions,
-without autograd. A new one is one file and one line in BACKENDS, and is imported when it is first used.
+An operator takes tensors and plain options only, so a Problem is packed here, in the order of TENSORS and OPTIONS, and
+unpacked behind the operator, where its backend gets it whole. A loss computes the wanted gradients together with its
+value and returns them, an empty tensor in the place of the others; its backward only multiplies by the upstream
+gradient. contrast_lse, whose upstream gradients are vectors, has a second operator for its backward.
 
 Traps
 - Results may not share memory with an argument or with one another, and gradients are contiguous whatever the strides
@@ -17,225 +15,238 @@ Traps
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.library import custom_op
 
-from kernels.autograd import Gradients, first_derivative_only
+from kernels.autograd import Context, Gradients, Wanted, first_derivative_only, refuse_other_derivatives
+from kernels.backends import load
 from kernels.distributed import sum_over
+from kernels.problem import Problem
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool
+    from jaxtyping import Bool, Float
+    from torch.distributed import ProcessGroup
 
-BACKENDS = {"chunked": "kernels.chunked.losses", "triton": "kernels.tiles.losses"}
+TENSORS = {
+    "x": "Tensor",
+    "y": "Tensor",
+    "scale": "Tensor",
+    "bias": "Tensor?",
+    "x_ids": "Tensor?",
+    "y_ids": "Tensor?",
+    "x_weight": "Tensor?",
+    "y_weight": "Tensor?",
+}
+OPTIONS = {
+    "exclude": "str",
+    "x_offset": "SymInt",
+    "positives": "str",
+    "symmetric": "bool",
+    "group": "str?",
+    "wanted": "bool[]",
+    "backend": "str",
+}
+"""the fields of a Problem, and their types in an operator; the process group goes by its name"""
 
-
-@custom_op("multimodal_workbench::infonce", mutates_args=())
-def infonce(
-    x: Tensor,
-    y: Tensor,
-    scale: Tensor,
-    x_ids: Tensor,
-    y_ids: Tensor,
-    x_weight: Tensor | None,
-    y_weight: Tensor | None,
-    *,
-    positives: str,
-    exclude_self: bool,
-    symmetric: bool,
-    x_offset: int,
-    group: str | None,
-    backend: str,
-    wanted: Sequence[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(value, dx, dy, dscale) of kernels.multi_positive_infonce."""
-    ranks = _resolve(group)
-    wrong = _wrong_weights(ranks, x_weight=x_weight, y_weight=y_weight)
-    value, gradients = import_module(BACKENDS[backend]).infonce(
-        x,
-        y,
-        scale,
-        x_ids,
-        y_ids,
-        positives=positives,
-        exclude_self=exclude_self,
-        x_weight=x_weight,
-        y_weight=y_weight,
-        symmetric=symmetric,
-        x_offset=x_offset,
-        group=ranks,
-        wanted=tuple(wanted),
-    )
-    dx, dy, dscale = _results((x, y, scale), gradients)
-    _make_nan(wrong, value, dx, dy, dscale)
-    return value, dx, dy, dscale
+Options = dict[str, Any]
 
 
-@custom_op("multimodal_workbench::sigmoid", mutates_args=())
-def sigmoid(
-    x: Tensor,
-    y: Tensor,
-    scale: Tensor,
-    bias: Tensor,
-    x_ids: Tensor,
-    y_ids: Tensor,
-    x_weight: Tensor | None,
-    y_weight: Tensor | None,
-    *,
-    exclude_self: bool,
-    x_offset: int,
-    group: str | None,
-    backend: str,
-    wanted: Sequence[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """(value, dx, dy, dscale, dbias) of kernels.multi_positive_sigmoid."""
-    ranks = _resolve(group)
-    wrong = _wrong_weights(ranks, x_weight=x_weight, y_weight=y_weight)
-    value, gradients = import_module(BACKENDS[backend]).sigmoid(
-        x,
-        y,
-        scale,
-        bias,
-        x_ids,
-        y_ids,
-        exclude_self=exclude_self,
-        x_weight=x_weight,
-        y_weight=y_weight,
-        x_offset=x_offset,
-        group=ranks,
-        wanted=tuple(wanted),
-    )
-    dx, dy, dscale, dbias = _results((x, y, scale, bias), gradients)
-    _make_nan(wrong, value, dx, dy, dscale, dbias)
-    return value, dx, dy, dscale, dbias
+def _list(arguments: dict[str, str]) -> str:
+    return ", ".join(f"{kind} {name}" for name, kind in arguments.items())
 
 
-@infonce.register_fake
-def _(x: Tensor, y: Tensor, scale: Tensor, *others: Any, wanted: Sequence[bool], **options: Any) -> tuple[Tensor, ...]:
-    return torch.empty_like(scale), *_empty_results((x, y, scale), wanted)
+LOSS = f"({_list(TENSORS)}, *, {_list(OPTIONS)}) -> (Tensor value, Tensor dx, Tensor dy, Tensor dscale, Tensor dbias)"
+LSE = f"({_list(TENSORS)}, *, {_list(OPTIONS)}) -> (Tensor row, Tensor column)"
+LSE_BACKWARD = (
+    f"(Tensor row, Tensor column, Tensor g, Tensor h, {_list(TENSORS)}, *, {_list(OPTIONS)})"
+    " -> (Tensor dx, Tensor dy, Tensor dscale)"
+)
 
 
-@sigmoid.register_fake
-def _(
-    x: Tensor, y: Tensor, scale: Tensor, bias: Tensor, *others: Any, wanted: Sequence[bool], **options: Any
-) -> tuple[Tensor, ...]:
-    return torch.empty_like(scale), *_empty_results((x, y, scale, bias), wanted)
+def pack(problem: Problem) -> tuple[tuple[Tensor | None, ...], Options]:
+    """Takes a problem apart into the arguments of an operator."""
+    tensors = tuple(getattr(problem, name) for name in TENSORS)
+    options = {name: getattr(problem, name) for name in OPTIONS}
+    group = None if problem.group is None else problem.group.group_name
+    return tensors, options | {"group": group, "wanted": list(problem.wanted)}
+
+
+def unpack(tensors: Sequence[Tensor | None], options: Options) -> Problem:
+    """Puts the problem that was packed together again."""
+    fields: dict[str, Any] = dict(zip(TENSORS, tensors, strict=True))
+    fields |= options | {"group": _find_group(options["group"]), "wanted": Wanted(*options["wanted"])}
+    return Problem(**fields)
+
+
+def infonce(problem: Problem) -> Float[Tensor, ""]:
+    """Computes kernels.multi_positive_infonce, differentiable in x, y and scale."""
+    tensors, options = pack(problem)
+    value, *_ = infonce_op(*tensors, **options)
+    return value
+
+
+def sigmoid(problem: Problem) -> Float[Tensor, ""]:
+    """Computes kernels.multi_positive_sigmoid, differentiable in x, y, scale and bias."""
+    tensors, options = pack(problem)
+    value, *_ = sigmoid_op(*tensors, **options)
+    return value
+
+
+def lse(problem: Problem) -> tuple[Float[Tensor, " m"], Float[Tensor, " n"]]:
+    """Computes kernels.contrast_lse, differentiable in x, y and scale."""
+    tensors, options = pack(problem)
+    return contrast_lse_op(*tensors, **options)
+
+
+@custom_op("multimodal_workbench::infonce", mutates_args=(), schema=LOSS)
+def infonce_op(*tensors: Tensor | None, **options: Any) -> tuple[Tensor, ...]:
+    """Returns (value, dx, dy, dscale, dbias) of a packed problem; dbias is empty."""
+    problem = unpack(tensors, options)
+    return _complete(problem, load(problem.backend).infonce)
+
+
+@custom_op("multimodal_workbench::sigmoid", mutates_args=(), schema=LOSS)
+def sigmoid_op(*tensors: Tensor | None, **options: Any) -> tuple[Tensor, ...]:
+    """Returns (value, dx, dy, dscale, dbias) of a packed problem."""
+    problem = unpack(tensors, options)
+    return _complete(problem, load(problem.backend).sigmoid)
+
+
+class _Loss(Protocol):
+    def __call__(self, problem: Problem) -> tuple[Tensor, Gradients]: ...
+
+
+def _complete(problem: Problem, loss: _Loss) -> tuple[Tensor, ...]:
+    """Computes a loss, with its weights checked and its gradients in the form that an operator owes."""
+    wrong = _find_wrong_weights(problem)
+    value, gradients = loss(problem)
+    results = value, *fill_results((problem.x, problem.y, problem.scale, problem.bias), gradients)
+    if wrong is not None:
+        for result in results:
+            result.masked_fill_(wrong, torch.nan)
+    return results
+
+
+def _fake_loss(*tensors: Tensor | None, wanted: Sequence[bool], **options: Any) -> tuple[Tensor, ...]:
+    """Returns tensors with the shapes, dtypes and strides of a loss's results, for tracing."""
+    x, y, scale, bias, *_ = tensors
+    assert scale is not None
+    return torch.empty_like(scale), *empty_results((x, y, scale, bias), wanted)
+
+
+infonce_op.register_fake(_fake_loss)
+sigmoid_op.register_fake(_fake_loss)
+
+
+class _LossContext(Context, Protocol):
+    dtypes: list[torch.dtype | None]
+    """of each input's gradient, None where none is wanted"""
+    num_others: int
+    """inputs that never have a gradient"""
+
+    def save_for_backward(self, *tensors: Tensor) -> None: ...
+    def mark_non_differentiable(self, *tensors: Tensor) -> None: ...
+    def set_materialize_grads(self, value: bool) -> None: ...
 
 
 def _keep_gradients(
-    ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, Any], output: tuple[Tensor, ...]
+    ctx: _LossContext, inputs: Sequence[Tensor | None], keyword_only_inputs: Options, output: tuple[Tensor, ...]
 ) -> None:
     _, *gradients = output
     ctx.mark_non_differentiable(*gradients)
     ctx.set_materialize_grads(False)  # else backward gets zeros of the size of x and y
-    ctx.save_for_backward(*gradients)
-    wanted = keyword_only_inputs["wanted"]
-    ctx.dtypes = [v.dtype if want else None for v, want in zip(inputs, wanted, strict=False)]
-    ctx.no_gradients = (None,) * (len(inputs) - len(wanted))
+    wanted = Wanted(*keyword_only_inputs["wanted"])
+    ctx.dtypes = [v.dtype if want and v is not None else None for v, want in zip(inputs, wanted, strict=False)]
+    ctx.num_others = len(inputs) - len(wanted)
+    # The inputs take no part in the product: they are kept so that differentiating it again meets first_derivative_only
+    differentiated = [v for v, dtype in zip(inputs, ctx.dtypes, strict=False) if v is not None and dtype]
+    ctx.save_for_backward(*gradients, *differentiated)
 
 
 @first_derivative_only
-def _multiply(ctx: Any, upstream: Tensor | None, *_: None) -> Gradients:
+def _multiply(ctx: _LossContext, upstream: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+    no_gradients = (None,) * ctx.num_others
     if upstream is None:  # what follows the loss passed no gradient on
-        return *(None for _ in ctx.dtypes), *ctx.no_gradients
-    kept = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-    gradients = ((gradient * upstream).to(dtype) if dtype else None for gradient, dtype in kept)
-    return *gradients, *ctx.no_gradients
+        return *(None for _ in ctx.dtypes), *no_gradients
+    kept = zip(ctx.saved_tensors, ctx.dtypes, strict=False)
+    return *((gradient * upstream).to(dtype) if dtype else None for gradient, dtype in kept), *no_gradients
 
 
-infonce.register_autograd(_multiply, setup_context=_keep_gradients)
-sigmoid.register_autograd(_multiply, setup_context=_keep_gradients)
+infonce_op.register_autograd(_multiply, setup_context=_keep_gradients)
+sigmoid_op.register_autograd(_multiply, setup_context=_keep_gradients)
 
 
-@custom_op("multimodal_workbench::contrast_lse", mutates_args=())
-def contrast_lse(
-    x: Tensor,
-    y: Tensor,
-    scale: Tensor,
-    x_ids: Tensor | None,
-    y_ids: Tensor | None,
-    *,
-    exclude: str,
-    x_offset: int,
-    group: str | None,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    """(row, column) of kernels.contrast_lse."""
-    return import_module(BACKENDS[backend]).lse(
-        x, y, scale, exclude=exclude, x_ids=x_ids, y_ids=y_ids, x_offset=x_offset, group=_resolve(group)
-    )
+@custom_op("multimodal_workbench::contrast_lse", mutates_args=(), schema=LSE)
+def contrast_lse_op(*tensors: Tensor | None, **options: Any) -> tuple[Tensor, Tensor]:
+    """Returns (row, column) of a packed problem."""
+    problem = unpack(tensors, options)
+    return load(problem.backend).lse(problem)
 
 
-@custom_op("multimodal_workbench::contrast_lse_backward", mutates_args=())
-def contrast_lse_backward(
-    x: Tensor,
-    y: Tensor,
-    scale: Tensor,
+@custom_op("multimodal_workbench::contrast_lse_backward", mutates_args=(), schema=LSE_BACKWARD)
+def contrast_lse_backward_op(
+    row: Tensor, column: Tensor, g: Tensor, h: Tensor, *tensors: Tensor | None, **options: Any
+) -> tuple[Tensor, ...]:
+    """Returns (dx, dy, dscale) of g . row + h . column, for the (row, column) of a packed problem."""
+    problem = unpack(tensors, options)
+    gradients = load(problem.backend).lse_gradients(problem, row, column, g, h)
+    return tuple(fill_results((problem.x, problem.y, problem.scale), gradients[:3]))
+
+
+@contrast_lse_op.register_fake
+def _(x: Tensor, y: Tensor, scale: Tensor, *others: Tensor | None, **options: Any) -> tuple[Tensor, Tensor]:
+    return scale.new_empty(x.shape[0]), scale.new_empty(y.shape[0])
+
+
+@contrast_lse_backward_op.register_fake
+def _(
     row: Tensor,
     column: Tensor,
     g: Tensor,
     h: Tensor,
-    x_ids: Tensor | None,
-    y_ids: Tensor | None,
-    *,
-    exclude: str,
-    x_offset: int,
-    backend: str,
+    *tensors: Tensor | None,
     wanted: Sequence[bool],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(dx, dy, dscale) of g . row + h . column. The columns' sums are complete, so no group is needed."""
-    gradients = import_module(BACKENDS[backend]).lse_gradients(
-        x,
-        y,
-        scale,
-        row,
-        column,
-        g,
-        h,
-        exclude=exclude,
-        x_ids=x_ids,
-        y_ids=y_ids,
-        x_offset=x_offset,
-        wanted=tuple(wanted),
-    )
-    dx, dy, dscale = _results((x, y, scale), gradients)
-    return dx, dy, dscale
+    **options: Any,
+) -> tuple[Tensor, ...]:
+    return tuple(empty_results(tensors[:3], wanted[:3]))
 
 
-@contrast_lse.register_fake
-def _(x: Tensor, y: Tensor, scale: Tensor, *ids: Tensor | None, **options: Any) -> tuple[Tensor, Tensor]:
-    return scale.new_empty(x.shape[0]), scale.new_empty(y.shape[0])
+class _LseContext(Context, Protocol):
+    options: Options
 
-
-@contrast_lse_backward.register_fake
-def _(x: Tensor, y: Tensor, scale: Tensor, *others: Any, wanted: Sequence[bool], **options: Any) -> tuple[Tensor, ...]:
-    return tuple(_empty_results((x, y, scale), wanted))
+    def save_for_backward(self, *tensors: Tensor | None) -> None: ...
 
 
 def _keep_lse(
-    ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, Any], output: tuple[Tensor, Tensor]
+    ctx: _LseContext,
+    inputs: tuple[Tensor | None, ...],
+    keyword_only_inputs: Options,
+    output: tuple[Tensor, Tensor],
 ) -> None:
     ctx.save_for_backward(*inputs, *output)
-    ctx.options = {name: keyword_only_inputs[name] for name in ("exclude", "x_offset", "backend")}
+    # The columns' sums are complete, so that the backward of a strip needs nothing of the other ranks
+    ctx.options = keyword_only_inputs | {"group": None}
 
 
 @first_derivative_only
-def _lse_backward(ctx: Any, g: Tensor, h: Tensor) -> Gradients:
-    x, y, scale, x_ids, y_ids, row, column = ctx.saved_tensors
-    wanted = ctx.needs_input_grad[:3]
-    found = contrast_lse_backward(x, y, scale, row, column, g, h, x_ids, y_ids, wanted=wanted, **ctx.options)
-    kept = zip(found, (x, y, scale), wanted, strict=True)
-    return *(gradient.to(v.dtype) if want else None for gradient, v, want in kept), None, None
+def _lse_backward(ctx: _LseContext, g: Tensor, h: Tensor) -> tuple[Tensor | None, ...]:
+    refuse_other_derivatives({"the upstream gradient of row_lse": g, "the upstream gradient of col_lse": h})
+    *tensors, row, column = ctx.saved_tensors
+    wanted = Wanted(*ctx.needs_input_grad[:3])
+    found = contrast_lse_backward_op(row, column, g, h, *tensors, **ctx.options | {"wanted": list(wanted)})
+    kept = zip(found, tensors[:3], wanted[:3], strict=True)
+    no_gradients = (None,) * (len(tensors) - 3)
+    return *(gradient.to(v.dtype) if want else None for gradient, v, want in kept), *no_gradients
 
 
-contrast_lse.register_autograd(_lse_backward, setup_context=_keep_lse)
+contrast_lse_op.register_autograd(_lse_backward, setup_context=_keep_lse)
 
 
-def _resolve(name: Any) -> Any:
-    """The process group of a name, None for None."""
+def _find_group(name: Any) -> ProcessGroup | None:
+    """Returns the process group of a name."""
     if name is None:
         return None
     from torch.distributed.distributed_c10d import _resolve_process_group  # not in every build of torch
@@ -243,9 +254,13 @@ def _resolve(name: Any) -> Any:
     return _resolve_process_group(name)
 
 
-def _wrong_weights(group: Any, **weights: Tensor | None) -> Bool[Tensor, ""] | None:
-    """Whether a weight is negative or NaN: a ValueError on the CPU, elsewhere a tensor that the host does not read."""
-    given = {name: weight for name, weight in weights.items() if weight is not None}
+def _find_wrong_weights(problem: Problem) -> Bool[Tensor, ""] | None:
+    """Says whether a weight is negative or NaN: on the CPU by a ValueError, elsewhere in a tensor.
+
+    Reading that tensor would make the host wait for the device at every step, so it turns the results into NaN instead.
+    """
+    given = {"x_weight": problem.x_weight, "y_weight": problem.y_weight}
+    given = {name: weight for name, weight in given.items() if weight is not None}
     if all(weight.is_cpu for weight in given.values()):
         for name, weight in given.items():
             if not (weight >= 0).all():
@@ -253,26 +268,28 @@ def _wrong_weights(group: Any, **weights: Tensor | None) -> Bool[Tensor, ""] | N
                     f"{name} has a least value of {weight.min().item()}: weights must be >= 0, 0 is absent"
                 )
         return None
-    (number,) = sum_over(group, torch.stack([(~(weight >= 0)).sum() for weight in given.values()]).sum())
+    # Over a group every rank has to know, or the loss would be NaN on one rank only
+    (number,) = sum_over(problem.group, torch.stack([(~(weight >= 0)).sum() for weight in given.values()]).sum())
     return number > 0
 
 
-def _make_nan(wrong: Bool[Tensor, ""] | None, *results: Tensor) -> None:
-    if wrong is not None:
-        for result in results:
-            result.masked_fill_(wrong, torch.nan)
-
-
-def _result_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.float32 if dtype == torch.float16 else dtype
-
-
-def _results(inputs: tuple[Tensor, ...], gradients: Gradients) -> list[Tensor]:
+def fill_results(inputs: Sequence[Tensor | None], gradients: Sequence[Tensor | None]) -> list[Tensor]:
+    """Returns gradients as results of an operator, an empty tensor in the place of each that was not wanted."""
+    x = inputs[0]
+    assert x is not None
     pairs = zip(inputs, gradients, strict=True)
-    return [v.new_empty(0) if g is None else g.to(_result_dtype(v.dtype)).contiguous() for v, g in pairs]
+    return [x.new_empty(0) if v is None or g is None else g.to(_result_dtype(v)).contiguous() for v, g in pairs]
 
 
-def _empty_results(inputs: tuple[Tensor, ...], wanted: Sequence[bool]) -> list[Tensor]:
-    """The shapes, dtypes and strides of `_results`."""
+def empty_results(inputs: Sequence[Tensor | None], wanted: Sequence[bool]) -> list[Tensor]:
+    """Returns tensors with the shapes, dtypes and strides of `fill_results`, for tracing."""
+    x = inputs[0]
+    assert x is not None
     pairs = zip(inputs, wanted, strict=True)
-    return [v.new_empty(v.shape, dtype=_result_dtype(v.dtype)) if want else v.new_empty(0) for v, want in pairs]
+    return [
+        x.new_empty(0) if v is None or not want else v.new_empty(v.shape, dtype=_result_dtype(v)) for v, want in pairs
+    ]
+
+
+def _result_dtype(v: Tensor) -> torch.dtype:
+    return torch.float32 if v.dtype == torch.float16 else v.dtype

@@ -4,9 +4,10 @@ _limit = 2**30
 
 
 def set_scratch_limit(num_bytes: int) -> None:
-    """Bounds a chunk of dL/dS on a CUDA device, 1 GiB by default; the loss and its gradients change by rounding only.
+    """Bounds the memory of a chunk of dL/dS on a CUDA device, 1 GiB by default.
 
-    Less memory makes more and smaller launches, which cost time below a few hundred MiB.
+    The loss and its gradients change by rounding only. Less memory makes more and smaller launches, which cost time
+    below a few hundred MiB.
     Raises ValueError for less than 1 MiB.
     """
     global _limit
@@ -16,4 +17,5 @@ def set_scratch_limit(num_bytes: int) -> None:
 
 
 def scratch_limit() -> int:
+    """Returns the bound in bytes."""
     return _limit

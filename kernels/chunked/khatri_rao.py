@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from kernels.autograd import Gradients, full_precision
+from kernels.autograd import without_autocast
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -35,13 +35,13 @@ MIN_PAIRS = 256
 def khatri_rao_lse(
     x: Float[Tensor, "m d"], y: Float[Tensor, "n d"], z: Float[Tensor, "k d"], t: Float[Tensor, ""]
 ) -> Float[Tensor, " m"]:
-    """The rows' log-sum-exps by blocks, on any device, in the dtype of t."""
+    """Computes the rows' log-sum-exps by blocks, on any device, in the dtype of t."""
     x, y, z = (v.to(t.dtype).contiguous() for v in (x, y, z))
     tx, row = x * t, x.new_full((len(x),), -torch.inf)
-    with full_precision(x):
-        for rows, ks in _blocks(x, y, z):
+    with without_autocast(x):
+        for rows, ks in _split_blocks(x, y, z):
             a = tx[rows]
-            S = _products(a, z[ks]) @ y.T
+            S = _multiply_pairs(a, z[ks]) @ y.T
             row[rows] = torch.logaddexp(row[rows], S.view(len(a), -1).logsumexp(1))
     return row
 
@@ -54,30 +54,36 @@ def khatri_rao_gradients(
     row: Float[Tensor, " m"],
     g: Float[Tensor, " m"],
     wanted: tuple[bool, ...],
-) -> Gradients:
-    """The gradients of g . row: what is wanted of (dx, dy, dz, dt)."""
+) -> tuple[Tensor | None, ...]:
+    """Computes the wanted ones of (dx, dy, dz, dt) of g . row."""
     for_x, for_y, for_z, for_t = wanted
     x, y, z = (v.to(t.dtype).contiguous() for v in (x, y, z))
     row = row.masked_fill(row.isneginf(), torch.inf)  # overflown logits: -inf - -inf would be NaN
+    # t is in A, and so in dY; dX and dZ meet it at the end and through a
     tx, dx, dy, dz = x * t, torch.zeros_like(x), torch.zeros_like(y), torch.zeros_like(z)
-    with full_precision(x):
-        for rows, ks in _blocks(x, y, z):
+    with without_autocast(x):
+        for rows, ks in _split_blocks(x, y, z):
             a, c = tx[rows], z[ks]
-            A = _products(a, c)
+            A = _multiply_pairs(a, c)
             G = A @ y.T
+            # S of a block turns into G where it lies
             G.view(len(a), -1).sub_(row[rows, None]).exp_().mul_(g[rows, None])
             if for_y:
                 dy.addmm_(G.T, A)
             if for_x or for_z or for_t:
+                # P takes the memory of A, which dY needed last
                 P = torch.mm(G, y, out=A).view(len(a), len(c), -1)
                 dz[ks] += (P * a[:, None]).sum(0)
-                dx[rows] += P.mul_(c).sum(1)  # t is still missing, which may be 0
+                dx[rows] += P.mul_(c).sum(1)  # t is still missing, which may be 0 while dt is not
     dt = (dx * x).sum() if for_t else None
     return dx.mul_(t) if for_x else None, dy if for_y else None, dz if for_z else None, dt
 
 
-def _blocks(x: Tensor, y: Tensor, z: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Slices of x and of z whose products with y have about CELLS numbers."""
+def _split_blocks(x: Tensor, y: Tensor, z: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Yields slices of x and of z whose products with y have about CELLS numbers.
+
+    As many rows as fit are taken first, and as many k beside them as still fit.
+    """
     num_pairs = max(CELLS // max(y.shape), MIN_PAIRS)
     num_rows = min(len(x), num_pairs)
     num_ks = num_pairs // num_rows
@@ -86,5 +92,6 @@ def _blocks(x: Tensor, y: Tensor, z: Tensor) -> Iterator[tuple[slice, slice]]:
             yield slice(i, i + num_rows), slice(k, k + num_ks)
 
 
-def _products(x: Float[Tensor, "m d"], z: Float[Tensor, "k d"]) -> Float[Tensor, "mk d"]:
+def _multiply_pairs(x: Float[Tensor, "m d"], z: Float[Tensor, "k d"]) -> Float[Tensor, "mk d"]:
+    """Computes the rows x_i * z_k, all k of one i after the other."""
     return (x[:, None] * z).flatten(0, 1)

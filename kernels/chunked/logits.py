@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from kernels.distributed import lse_over
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
+    from torch.distributed import ProcessGroup
 
 CELLS = 2**23
 """logits in a chunk: 32 MiB in float32"""
@@ -50,7 +51,7 @@ ByChunk = Callable[[slice, Tensor], Tensor]
 
 
 class Logits:
-    """S for x [M, D] and y [N, D] in the accumulation dtype. Iterating gives (rows, S[rows]).
+    """Computes S for x [M, D] and y [N, D] in the accumulation dtype. Iterating gives (rows, S[rows]).
 
     -inf stands where row i is itself column `self_column[i]`, and where the ids of `distinct` are equal.
     """
@@ -65,15 +66,16 @@ class Logits:
         self_column: Int64[Tensor, " m"] | None = None,
         distinct: tuple[Int64[Tensor, " m"], Int64[Tensor, " n"]] | None = None,
     ):
+        # t meets the M x D numbers of X once, in the place of the M x N numbers of S in every pass
         self.x, self.y, self.t, self.tx = x, y, t, x * t
         self._bias, self._self_column, self._distinct = bias, self_column, distinct
         self._kept: dict[int, Tensor] = {}
 
     def __iter__(self) -> Iterator[tuple[slice, Float[Tensor, "rows n"]]]:
-        return self._chunks(keep=False)
+        return self._split_chunks(keep=False)
 
-    def _chunks(self, keep: bool) -> Iterator[tuple[slice, Float[Tensor, "rows n"]]]:
-        """With `keep`, the first KEPT_CELLS are there for the next pass."""
+    def _split_chunks(self, keep: bool) -> Iterator[tuple[slice, Float[Tensor, "rows n"]]]:
+        """Yields S by chunks; with `keep`, the first KEPT_CELLS logits stay for the next pass."""
         num_rows, num_columns = self.x.shape[0], self.y.shape[0]
         step = max(CELLS // max(num_columns, 1), MIN_ROWS)
         shared = None
@@ -81,19 +83,21 @@ class Logits:
             rows = slice(start, min(start + step, num_rows))
             if (S := self._kept.get(start)) is None:
                 if keep and rows.stop * num_columns <= KEPT_CELLS:
-                    S = self._kept[start] = self._compute(rows, self._room(rows.stop - start))
+                    S = self._kept[start] = self._compute(rows, self._make_room(rows.stop - start))
                 else:
-                    shared = self._room(rows.stop - start) if shared is None else shared
+                    # One piece of memory for all chunks that are not kept: fresh pages would cost a pass over them
+                    shared = self._make_room(rows.stop - start) if shared is None else shared
                     S = self._compute(rows, shared[: rows.stop - start])
             yield rows, S
 
-    def _room(self, num_rows: int) -> Float[Tensor, "rows n"]:
+    def _make_room(self, num_rows: int) -> Float[Tensor, "rows n"]:
         num = self.y.shape[0]
         if num % ALIASING:
             return self.x.new_empty(num_rows, num)
         return self.x.new_empty(num_rows, num + PAD)[:, :num]
 
     def _compute(self, rows: slice, S: Float[Tensor, "rows n"]) -> Float[Tensor, "rows n"]:
+        """Writes these rows of the logits into S."""
         torch.mm(self.tx[rows], self.y.T, out=S)
         if self._bias is not None:
             S.add_(self._bias)
@@ -106,49 +110,55 @@ class Logits:
             S.masked_fill_(x_ids[rows, None] == y_ids, -torch.inf)
         return S
 
-    def lse(
+    def reduce_lse(
         self,
-        group: Any,
+        group: ProcessGroup | None,
         *,
         read: Callable[[slice, Tensor], None] | None = None,
         without: Callable[[slice], tuple[Tensor, Tensor]] | None = None,
         keep: bool = False,
     ) -> LogSumExp:
-        """Row and column log-sum-exps of S, columns' over all rows of the group.
+        """Computes row and column log-sum-exps of S, the columns' over all rows of the group.
 
-        `read` is shown each chunk; the pairs that `without` gives are left out; `keep` promises another pass.
+        `read` is shown each chunk, which saves the losses a pass of their own over S; the pairs that `without` lists
+        are left out; `keep` promises another pass.
         """
-        reference = max(abs(float(self.t)) - 55.0, 0.0)  # with unit rows no logit exceeds |t|
-        parts, column = [], None
-        for rows, S in self._chunks(keep):
+        # With unit rows no logit exceeds |t|. Up to 55, exp(S) and all sums of it stay within float32, which ends at
+        # e^88; above, subtracting the reference brings the largest back to e^55
+        reference = max(abs(float(self.t)) - 55.0, 0.0)
+        row_lse, column = [], None
+        for rows, S in self._split_chunks(keep):
             if read is not None:
                 read(rows, S)
             if without is None:
-                row_part, column_part = _lse(S, reference)
+                of_rows, of_columns = _reduce_chunk(S, reference)
             else:
+                # S may be kept for the next pass, so what is hidden from the sums is put back
                 pairs = without(rows)
                 hidden = S[pairs]
                 S[pairs] = -torch.inf
-                row_part, column_part = _lse(S, reference)
+                of_rows, of_columns = _reduce_chunk(S, reference)
                 S[pairs] = hidden
-            parts.append(row_part)
-            column = column_part if column is None else torch.logaddexp(column, column_part)
+            # A row is whole in its chunk; a column is merged over the chunks here, and over the ranks at the end
+            row_lse.append(of_rows)
+            column = of_columns if column is None else torch.logaddexp(column, of_columns)
         assert column is not None  # no rows are one chunk of none
-        return LogSumExp(parts[0] if len(parts) == 1 else torch.cat(parts), lse_over(group, column))
+        return LogSumExp(row_lse[0] if len(row_lse) == 1 else torch.cat(row_lse), lse_over(group, column))
 
-    def products(
+    def multiply_gradient(
         self,
         G: ByChunk,
         y: Float[Tensor, "n d"] | None,
         tx: Float[Tensor, "m d"] | None,
     ) -> tuple[Float[Tensor, "m d"] | None, Float[Tensor, "n d"] | None]:
-        """(G y, G^T tx) for G given by chunks; without an operand, None for its product.
+        """Computes (G y, G^T tx) for G given by chunks, and None in the place of a product without an operand.
 
         With y = Y and tx = t X they are dL/dX / t and dL/dY. The first has not met t, which may be 0, because
         dL/dt = sum_ij G_ij <x_i, y_j> = <G Y, X>.
         """
         Gy, Gx = None if y is None else torch.empty_like(self.x), None
         for rows, S in self:
+            # G takes the place of S, and both products are formed while the chunk is at hand: it is never seen again
             chunk = G(rows, S)
             if y is not None and Gy is not None:
                 torch.mm(chunk, y, out=Gy[rows])
@@ -159,75 +169,90 @@ class Logits:
 
 @dataclass(frozen=True)
 class LogSumExp:
-    """The log-sum-exp of every row and column, -inf where everything is excluded."""
+    """Holds the log-sum-exp of every row and column, -inf where everything is excluded."""
 
     row: Float[Tensor, " m"]
     column: Float[Tensor, " n"]
 
     @cached_property
     def reference(self) -> float | None:
-        """Such that exp(S - reference) serves all rows and columns, 0 where that does; None where nothing does."""
+        """Finds the number c for which float32 holds exp(S - c) and every exp(lse - c), in rows and columns alike.
+
+        c is 0 wherever that will do, which saves the subtraction. It is None where the log-sum-exps lie too far apart
+        for any c: rows and columns then need an exponential each.
+        """
         if self.row.numel() == 0 or self.column.numel() == 0:
             return 0.0
         least, most = map(float, torch.cat([self.row, self.column]).aminmax())
         return min(max(most - LARGEST, 0.0), least - SMALLEST) if most - LARGEST < least - SMALLEST else None
 
-    def gradient(
+    def write_gradient(
         self, rows: slice, S: Float[Tensor, "rows n"], a: Float[Tensor, " m"], b: Float[Tensor, " n"]
     ) -> Float[Tensor, "rows n"]:
-        """G_ij = a_i exp(S_ij - row_i) + b_j exp(S_ij - column_j), in the memory of S.
+        """Writes G_ij = a_i exp(S_ij - row_i) + b_j exp(S_ij - column_j) into the memory of S, and returns it.
 
-        The gradient of sum_i a_i row_i + sum_j b_j column_j; 0 in a row or column in which everything is excluded.
+        It is the gradient of sum_i a_i row_i + sum_j b_j column_j, and 0 in a row or column in which everything is
+        excluded.
         """
         row, column, reference, a = self.row[rows], self.column, self.reference, a[rows]
         if reference is not None:
+            # exp(S - c) (a_i / exp(row_i - c) + b_j / exp(column_j - c)): one exponential a logit, and the exponentials
+            # of the log-sum-exps are M + N only
             if reference != 0:
                 S, row, column = S.sub_(reference), row - reference, column - reference
             a, b = a / row.exp(), b / column.exp()
-            for block, a_block in blocks(S, a):
+            for block, a_block in split_blocks(S, a):
                 exp_(block).mul_(a_block[:, None] + b)
             return S
         # -inf - -inf would be NaN; -inf - inf is as good as no logit at all
         row, column = (v.masked_fill(v.isneginf(), torch.inf) for v in (row, column))
-        for block, row_block, a_block in blocks(S, row, a):
+        for block, row_block, a_block in split_blocks(S, row, a):
             from_column = exp_(block - column).mul_(b)
             exp_(block.sub_(row_block[:, None])).mul_(a_block[:, None]).add_(from_column)
         return S
 
 
 def exp_(S: Tensor) -> Tensor:
-    """exp(S) in the memory of S. torch takes its exp from MKL, which on AMD is three times as slow as its own exp2."""
+    """Writes exp(S) into S. torch takes its exp from MKL, which on AMD is three times as slow as its own exp2."""
     return S.mul_(LOG2_E).exp2_()
 
 
 def softplus(S: Tensor) -> Tensor:
-    """log(1 + exp S) = max(S, 0) + 2 artanh(u / (2 + u)) with u = exp -|S|: as exact as S, whose own rounding weighs as
-    much, in a quarter of the time of torch's, which takes log1p."""
+    """Computes log(1 + exp S) = max(S, 0) + 2 artanh(u / (2 + u)) with u = exp -|S|.
+
+    That is as exact as S, whose own rounding weighs as much, in a quarter of the time of torch's, which takes log1p.
+    """
     u = exp_(S.abs().neg_())
     return S.clamp_min(0.0).add_(u.div_(u + 2).atanh_(), alpha=2)
 
 
-def blocks(S: Float[Tensor, "m n"], *per_row: Float[Tensor, " m"]) -> Iterator[tuple[Tensor, ...]]:
-    """S and vectors with an entry for each of its rows, a few rows at a time: views of their memory."""
+def split_blocks(S: Float[Tensor, "m n"], *per_row: Float[Tensor, " m"]) -> Iterator[tuple[Tensor, ...]]:
+    """Yields a few rows at a time of S and of vectors with an entry for each of its rows, as views of their memory.
+
+    An elementwise loss is several passes over a block. They find it in the cache, where passes over a whole chunk would
+    each fetch it from memory again.
+    """
     step = max(BLOCK_CELLS // max(S.shape[1], 1), 1)
     if S.shape[0] <= step:
         return iter([(S, *per_row)])
     return zip(*(v.split(step) for v in (S, *per_row)), strict=True)
 
 
-def _lse(S: Float[Tensor, "m n"], reference: float) -> tuple[Float[Tensor, " m"], Float[Tensor, " n"]]:
-    """Row and column log-sum-exp of one chunk, by one exponential for both where it serves."""
-    rows, column = [], None
-    for (block,) in blocks(S):
+def _reduce_chunk(S: Float[Tensor, "m n"], reference: float) -> tuple[Float[Tensor, " m"], Float[Tensor, " n"]]:
+    """Computes row and column log-sum-exps of one chunk, by one exponential for both where it serves."""
+    row_sums, column = [], None
+    for (block,) in split_blocks(S):
         E = torch.mul(block, LOG2_E).exp2_() if reference == 0 else exp_(block - reference)
-        rows.append(E.sum(1))
+        row_sums.append(E.sum(1))
         column = E.sum(0) if column is None else column.add_(E.sum(0))
     assert column is not None  # no rows are one block of none
-    row = (rows[0] if len(rows) == 1 else torch.cat(rows)).log_()
+    row = (row_sums[0] if len(row_sums) == 1 else torch.cat(row_sums)).log_()
     column.log_()
     if S.numel() > 0:
+        # A sum that is too small has lost terms, one that is inf has lost everything: whether that happened is seen in
+        # the result, so that the usual case pays for no maxima
         least, most = torch.cat([row, column]).aminmax()
         if float(least) > SMALLEST and float(most) < torch.inf:  # -inf and NaN are not
             return (row, column) if reference == 0 else (row.add_(reference), column.add_(reference))
-    row = torch.cat([block.logsumexp(1) for (block,) in blocks(S)])
-    return row, reduce(torch.logaddexp, (block.logsumexp(0) for (block,) in blocks(S)))
+    row = torch.cat([block.logsumexp(1) for (block,) in split_blocks(S)])
+    return row, reduce(torch.logaddexp, (block.logsumexp(0) for (block,) in split_blocks(S)))

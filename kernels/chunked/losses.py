@@ -14,18 +14,19 @@ Traps
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from kernels.autograd import Gradients, accumulation_dtype, full_precision
+from kernels.autograd import Gradients, Wanted, accumulation_dtype, without_autocast
 from kernels.chunked import rows_only, softmax
 from kernels.chunked.khatri_rao import khatri_rao_gradients, khatri_rao_lse
-from kernels.chunked.logits import Logits, LogSumExp, blocks, softplus
-from kernels.chunked.positives import positives_of
-from kernels.chunked.present import Side, self_column
+from kernels.chunked.logits import Logits, LogSumExp, softplus, split_blocks
+from kernels.chunked.positives import find_positives
+from kernels.chunked.present import Present, find_self_columns
 from kernels.distributed import sum_over
+from kernels.problem import Problem
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
@@ -33,51 +34,22 @@ if TYPE_CHECKING:
 __all__ = ["infonce", "khatri_rao_gradients", "khatri_rao_lse", "lse", "lse_gradients", "sigmoid"]
 
 
-def infonce(
-    x: Float[Tensor, "m d"],
-    y: Float[Tensor, "n d"],
-    scale: Float[Tensor, ""],
-    x_ids: Int64[Tensor, " m"],
-    y_ids: Int64[Tensor, " n"],
-    *,
-    positives: str,
-    exclude_self: bool,
-    x_weight: Float[Tensor, " m"] | None,
-    y_weight: Float[Tensor, " n"] | None,
-    symmetric: bool,
-    x_offset: int,
-    group: Any,
-    wanted: tuple[bool, ...],
-) -> tuple[Float[Tensor, ""], Gradients]:
-    """As kernels.multi_positive_infonce, with the gradients of what is wanted of x, y, scale."""
-    with full_precision(x):
-        rows, columns = _sides(x, x_ids, x_weight, y, y_ids, y_weight)
-        itself = self_column(rows, columns, x_offset) if exclude_self else None
-        logits = Logits(rows.z, columns.z, scale, self_column=itself)
-        P = positives_of(rows.ids, columns.ids, itself)
-        means = softmax.means(P, rows, columns, symmetric, group)
-        solve = softmax.solve if symmetric else rows_only.solve
-        value, products = solve(positives, logits, P, means, _operands(logits, wanted), group)
-        dx, dy, dt = _gradients(logits, wanted, *products)
-        return value, (rows.all_items(dx), columns.all_items(dy), dt)
+def infonce(problem: Problem) -> tuple[Float[Tensor, ""], Gradients]:
+    """Computes kernels.multi_positive_infonce and its wanted gradients."""
+    with without_autocast(problem.x):
+        rows, columns, itself = _select_present(problem)
+        logits = Logits(rows.z, columns.z, problem.scale, self_column=itself)
+        P = find_positives(rows.ids, columns.ids, itself)
+        means = softmax.weigh(P, rows, columns, problem.symmetric, problem.group)
+        solve = softmax.solve if problem.symmetric else rows_only.solve
+        operands = _choose_operands(logits, problem.wanted)
+        value, products = solve(problem.positives, logits, P, means, operands, problem.group)
+        dx, dy, dt = _finish_gradients(logits, problem.wanted, *products)
+        return value, Gradients(rows.restore_absent(dx), columns.restore_absent(dy), dt)
 
 
-def sigmoid(
-    x: Float[Tensor, "m d"],
-    y: Float[Tensor, "n d"],
-    scale: Float[Tensor, ""],
-    bias: Float[Tensor, ""],
-    x_ids: Int64[Tensor, " m"],
-    y_ids: Int64[Tensor, " n"],
-    *,
-    exclude_self: bool,
-    x_weight: Float[Tensor, " m"] | None,
-    y_weight: Float[Tensor, " n"] | None,
-    x_offset: int,
-    group: Any,
-    wanted: tuple[bool, ...],
-) -> tuple[Float[Tensor, ""], Gradients]:
-    """As kernels.multi_positive_sigmoid, with the gradients of what is wanted of x, y, scale, bias.
+def sigmoid(problem: Problem) -> tuple[Float[Tensor, ""], Gradients]:
+    """Computes kernels.multi_positive_sigmoid and its wanted gradients, in one pass over S.
 
     With w_i the row weights over their sum and v_j the column weights:
     L = sum_ij w_i v_j [softplus(S_ij) - P_ij S_ij],  G_ij = w_i v_j [sigmoid(S_ij) - P_ij],
@@ -85,21 +57,23 @@ def sigmoid(
     Few positives are turned around in S, as softplus(S) - S is softplus(-S) and sigmoid(S) - 1 is -sigmoid(-S), so that
     nothing cancels; many are subtracted as segment sums.
     """
-    for_x, for_y, for_scale, for_bias = wanted
-    with full_precision(x):
-        rows, columns = _sides(x, x_ids, x_weight, y, y_ids, y_weight)
-        itself = self_column(rows, columns, x_offset) if exclude_self else None
-        logits = Logits(rows.z, columns.z, scale, bias=bias, self_column=itself)
-        P = positives_of(rows.ids, columns.ids, itself)
-        (total,) = sum_over(group, rows.weight.sum())
+    wanted, bias = problem.wanted, problem.bias
+    assert bias is not None
+    with without_autocast(problem.x):
+        rows, columns, itself = _select_present(problem)
+        logits = Logits(rows.z, columns.z, problem.scale, bias=bias, self_column=itself)
+        P = find_positives(rows.ids, columns.ids, itself)
+        (total,) = sum_over(problem.group, rows.weight.sum())
         w, v = rows.weight / total.clamp_min(torch.finfo(total.dtype).tiny), columns.weight
-        cost, db = torch.zeros_like(scale), torch.zeros_like(scale)
+        cost, db = torch.zeros_like(problem.scale), torch.zeros_like(problem.scale)
 
-        def sigmoid_of(chunk: slice, S: Tensor) -> Tensor:
-            pairs = P.pairs(chunk) if P.few else None
+        def write_gradient(chunk: slice, S: Tensor) -> Tensor:
+            """Adds this chunk to the loss and to dL/db, and turns S into sigmoid(S) - P, or sigmoid(S)."""
+            pairs = P.list_pairs(chunk) if P.few else None
             if pairs is not None:
                 S[pairs] = -S[pairs]
-            for block, w_block in blocks(S, w[chunk]):
+            # The loss is read before S is overwritten; its own passes are over blocks, which stay in the cache
+            for block, w_block in split_blocks(S, w[chunk]):
                 cost.add_(w_block @ (softplus(block) @ v))
             S.sigmoid_()
             if pairs is not None:
@@ -108,89 +82,78 @@ def sigmoid(
             return S
 
         vy, wx = logits.y * v[:, None], logits.tx * w[:, None]
-        GY, GX = logits.products(sigmoid_of, vy if for_x or for_scale else None, wx if for_y else None)
+        GY, GX = logits.multiply_gradient(
+            write_gradient, vy if wanted.x or wanted.scale else None, wx if wanted.y else None
+        )
         if not P.few:
-            PY, num_positives = P.rows(vy), w @ P.rows(v[:, None])[:, 0]
+            PY, num_positives = P.sum_per_row(vy), w @ P.sum_per_row(v[:, None])[:, 0]
             cost.sub_((wx * PY).sum() + bias * num_positives)
             db.sub_(num_positives)
             GY = None if GY is None else GY.sub_(PY)
-            GX = None if GX is None else GX.sub_(P.columns(wx))
-        (value,) = sum_over(group, cost)
+            GX = None if GX is None else GX.sub_(P.sum_per_column(wx))
+        (value,) = sum_over(problem.group, cost)
         value = value.clamp_min(0.0)  # as every term is; what is below comes from the rounding of softplus(S) - S
+        # Each product has met the weights of the side that it sums over; those of its own side are still missing
         GY = None if GY is None else GY.mul_(w[:, None])
         GX = None if GX is None else GX.mul_(v[:, None])
-        dx, dy, dt = _gradients(logits, wanted, GY, GX)
-        return value, (rows.all_items(dx), columns.all_items(dy), dt, db if for_bias else None)
+        dx, dy, dt = _finish_gradients(logits, wanted, GY, GX)
+        return value, Gradients(rows.restore_absent(dx), columns.restore_absent(dy), dt, db if wanted.bias else None)
 
 
-def lse(
-    x: Float[Tensor, "m d"],
-    y: Float[Tensor, "n d"],
-    scale: Float[Tensor, ""],
-    *,
-    exclude: str,
-    x_ids: Int64[Tensor, " m"] | None,
-    y_ids: Int64[Tensor, " n"] | None,
-    x_offset: int,
-    group: Any,
-) -> tuple[Float[Tensor, " m"], Float[Tensor, " n"]]:
-    """As kernels.contrast_lse: row and column."""
-    with full_precision(x):
-        found = _logits(x, y, scale, exclude, x_ids, y_ids, x_offset).lse(group)
+def lse(problem: Problem) -> tuple[Float[Tensor, " m"], Float[Tensor, " n"]]:
+    """Computes kernels.contrast_lse: (row, column)."""
+    with without_autocast(problem.x):
+        found = _make_unweighted_logits(problem).reduce_lse(problem.group)
     return found.row, found.column
 
 
 def lse_gradients(
-    x: Float[Tensor, "m d"],
-    y: Float[Tensor, "n d"],
-    scale: Float[Tensor, ""],
+    problem: Problem,
     row: Float[Tensor, " m"],
     column: Float[Tensor, " n"],
     g: Float[Tensor, " m"],
     h: Float[Tensor, " n"],
-    *,
-    exclude: str,
-    x_ids: Int64[Tensor, " m"] | None,
-    y_ids: Int64[Tensor, " n"] | None,
-    x_offset: int,
-    wanted: tuple[bool, ...],
 ) -> Gradients:
-    """The gradients of g . row + h . column:  G_ij = g_i exp(S_ij - row_i) + h_j exp(S_ij - column_j)."""
-    with full_precision(x):
-        logits = _logits(x, y, scale, exclude, x_ids, y_ids, x_offset)
-        found = LogSumExp(row, column)
+    """Computes the wanted gradients of g . row + h . column.
 
-        def gradient(chunk: slice, S: Tensor) -> Tensor:
-            return found.gradient(chunk, S, g, h)
+    G_ij = g_i exp(S_ij - row_i) + h_j exp(S_ij - column_j), with the log-sum-exps of the forward pass.
+    """
+    with without_autocast(problem.x):
+        logits, found = _make_unweighted_logits(problem), LogSumExp(row, column)
 
-        GY, GX = logits.products(gradient, *_operands(logits, wanted))
-        return _gradients(logits, wanted, GY, GX)
+        def write_gradient(chunk: slice, S: Tensor) -> Tensor:
+            return found.write_gradient(chunk, S, g, h)
 
-
-def _sides(
-    x: Tensor, x_ids: Tensor, x_weight: Tensor | None, y: Tensor, y_ids: Tensor, y_weight: Tensor | None
-) -> tuple[Side, Side]:
-    dtype = accumulation_dtype(x, y)
-    return Side(x, x_ids, x_weight, dtype), Side(y, y_ids, y_weight, dtype)
+        GY, GX = logits.multiply_gradient(write_gradient, *_choose_operands(logits, problem.wanted))
+        return Gradients(*_finish_gradients(logits, problem.wanted, GY, GX))
 
 
-def _logits(
-    x: Tensor, y: Tensor, scale: Tensor, exclude: str, x_ids: Tensor | None, y_ids: Tensor | None, x_offset: int
-) -> Logits:
-    """Those of unweighted rows and columns."""
-    itself = torch.arange(x_offset, x_offset + len(x), device=x.device) if exclude == "self" else None
-    distinct = (x_ids, y_ids) if x_ids is not None and y_ids is not None else None
+def _select_present(problem: Problem) -> tuple[Present, Present, Int64[Tensor, " m"] | None]:
+    """Selects the rows and columns that are present, and finds the column that each of these rows itself is."""
+    dtype = accumulation_dtype(problem.x, problem.y)
+    x_ids, y_ids = problem.ids
+    rows = Present(problem.x, x_ids, problem.x_weight, dtype)
+    columns = Present(problem.y, y_ids, problem.y_weight, dtype)
+    itself = find_self_columns(rows, columns, problem.x_offset) if problem.exclude == "self" else None
+    return rows, columns, itself
+
+
+def _make_unweighted_logits(problem: Problem) -> Logits:
+    """Makes the logits of contrast_lse, in which every item is present and excluded pairs are -inf."""
+    x, y, scale, offset = problem.x, problem.y, problem.scale, problem.self_offset
+    itself = None if offset is None else torch.arange(offset, offset + len(x), device=x.device)
+    distinct = problem.ids if problem.exclude == "group" else None
     return Logits(x.to(scale.dtype), y.to(scale.dtype), scale, self_column=itself, distinct=distinct)
 
 
-def _operands(logits: Logits, wanted: tuple[bool, ...]) -> tuple[Tensor | None, Tensor | None]:
-    """What G has to be multiplied with: Y for dL/dx and dL/dscale, t X for dL/dy."""
-    for_x, for_y, for_scale = wanted
-    return logits.y if for_x or for_scale else None, logits.tx if for_y else None
+def _choose_operands(logits: Logits, wanted: Wanted) -> softmax.Operands:
+    """Chooses what G has to be multiplied with: Y for dL/dx and dL/dscale, t X for dL/dy."""
+    return logits.y if wanted.x or wanted.scale else None, logits.tx if wanted.y else None
 
 
-def _gradients(logits: Logits, wanted: tuple[bool, ...], GY: Tensor | None, GX: Tensor | None) -> Gradients:
-    """dL/dx, dL/dy and dL/dscale from (G Y, t G^T X), of the items that are present."""
-    for_x, _, for_scale, *_ = wanted
-    dt = (GY * logits.x).sum() if GY is not None and for_scale else None
-    return GY.mul_(logits.t) if GY is not None and for_x else None, GX, dt
+def _finish_gradients(
+    logits: Logits, wanted: Wanted, GY: Tensor | None, GX: Tensor | None
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Makes (dL/dx, dL/dy, dL/dscale) of the items that are present out of (G Y, t G^T X)."""
+    dt = (GY * logits.x).sum() if GY is not None and wanted.scale else None
+    return GY.mul_(logits.t) if GY is not None and wanted.x else None, GX, dt

@@ -25,9 +25,10 @@ subtracted from their gradient one by one: as cheap as segment sums, and in the 
 
 
 class Positives:
-    """P for given ids; `self_column[i]` is the column that row i itself is, -1 for none."""
+    """Multiplies with P, counts and lists it; `self_column[i]` is the column that row i itself is, -1 for none."""
 
     def __init__(self, x_ids: Int64[Tensor, " m"], y_ids: Int64[Tensor, " n"], self_column: Int64[Tensor, " m"] | None):
+        # Both sides' ids are numbered together, so that a segment has the same number on either side
         ids, segment = torch.unique(torch.cat([x_ids, y_ids]), return_inverse=True)
         x_segment, y_segment = segment.split([x_ids.shape[0], y_ids.shape[0]])
         self._x, self._y = _Segments(x_segment, ids.numel()), _Segments(y_segment, ids.numel())
@@ -44,23 +45,23 @@ class Positives:
             self.column_count[self._self_col] -= 1
         self.few = int(self.row_count.sum()) <= FEW * segment.numel()
 
-    def rows(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "m d"]:
-        """P z"""
-        out = self._y.sums(z).index_select(0, self._x.segment)
+    def sum_per_row(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "m d"]:
+        """Computes P z: for each row, the sum of z over its positive columns."""
+        out = self._y.sum_segments(z).index_select(0, self._x.segment)
         if self._self_column is not None:
             out.index_add_(0, self._self_row, z[self._self_col], alpha=-1)
         return out
 
-    def columns(self, z: Float[Tensor, "m d"]) -> Float[Tensor, "n d"]:
-        """P^T z"""
-        out = self._x.sums(z).index_select(0, self._y.segment)
+    def sum_per_column(self, z: Float[Tensor, "m d"]) -> Float[Tensor, "n d"]:
+        """Computes P^T z: for each column, the sum of z over its positive rows."""
+        out = self._x.sum_segments(z).index_select(0, self._y.segment)
         if self._self_column is not None:
             out.index_add_(0, self._self_col, z[self._self_row], alpha=-1)
         return out
 
-    def pairs(self, rows: slice) -> tuple[Int64[Tensor, " k"], Int64[Tensor, " k"]]:
-        """The positive pairs (i, j) of a slice of rows, sorted by i, which counts from the slice's start."""
-        if self._latest is None or self._latest[0] != rows:  # a single chunk is asked for by every pass
+    def list_pairs(self, rows: slice) -> tuple[Int64[Tensor, " k"], Int64[Tensor, " k"]]:
+        """Lists the positive pairs (i, j) of a slice of rows, sorted by i, which counts from the slice's start."""
+        if self._latest is None or self._latest[0] != rows:  # where there is one chunk, every pass asks for the same
             self._latest = rows, self._find_pairs(rows)
         return self._latest[1]
 
@@ -68,7 +69,8 @@ class Positives:
         segment = self._x.segment[rows]
         count = self._y.count[segment]
         row = torch.repeat_interleave(count)
-        # the k-th pair of a row is the k-th item of its segment
+        # The k-th pair of a row is the k-th item of its segment: where the segment begins, less where the row's pairs
+        # begin, is what has to be added to a pair's number to find its column
         first = self._y.first[segment] - (count.cumsum(0) - count)
         column = self._y.order[first[row] + torch.arange(row.shape[0], device=row.device)]
         if self._self_column is None:
@@ -78,33 +80,36 @@ class Positives:
 
 
 class OneToOne:
-    """P = I: every item is the one positive of its own row, as in CLIP. Costs nothing."""
+    """Stands for P = I: every item is the one positive of its own row, as in CLIP. Nothing is sorted or summed."""
 
     few = True
 
     def __init__(self, ids: Int64[Tensor, " n"]):
         self.row_count = self.column_count = torch.ones_like(ids)
 
-    def rows(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    def sum_per_row(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        """Computes P z = z."""
         return z
 
-    columns = rows
+    sum_per_column = sum_per_row
 
-    def pairs(self, rows: slice) -> tuple[Int64[Tensor, " k"], Int64[Tensor, " k"]]:
+    def list_pairs(self, rows: slice) -> tuple[Int64[Tensor, " k"], Int64[Tensor, " k"]]:
+        """Lists the pairs (i, j) of a slice of rows; i counts from the slice's start."""
         column = torch.arange(rows.start, rows.stop, device=self.row_count.device)
         return column - rows.start, column
 
 
-def positives_of(
+def find_positives(
     x_ids: Int64[Tensor, " m"], y_ids: Int64[Tensor, " n"], self_column: Int64[Tensor, " m"] | None
 ) -> Positives | OneToOne:
+    """Finds the positives, by the short way where both sides have the same ids in the same order, each once."""
     if self_column is None and torch.equal(x_ids, y_ids) and torch.unique(x_ids).numel() == x_ids.numel():
         return OneToOne(x_ids)
     return Positives(x_ids, y_ids, self_column)
 
 
 class _Segments:
-    """Items sorted by their segment: `order[first[g] : first[g] + count[g]]` are the items of segment g."""
+    """Sorts items by their segment: `order[first[g] : first[g] + count[g]]` are the items of segment g."""
 
     def __init__(self, segment: Int64[Tensor, " n"], num: int):
         self.segment = segment
@@ -112,6 +117,6 @@ class _Segments:
         self.first = self.count.cumsum(0) - self.count
         self.order = segment.argsort(stable=True)
 
-    def sums(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "g d"]:
-        """The sum of each segment. embedding_bag adds in a fixed order on every device, index_add_ not on CUDA."""
+    def sum_segments(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "g d"]:
+        """Sums the rows of each segment, in a fixed order on every device (as index_add_ would not on CUDA)."""
         return embedding_bag(self.order, z, self.first, mode="sum")

@@ -11,50 +11,56 @@ Trap: over a group the value is complete only after its reduction, which every r
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from kernels.chunked.logits import Logits, blocks, exp_, softplus
+from kernels.chunked.logits import Logits, exp_, softplus, split_blocks
 from kernels.chunked.positives import OneToOne, Positives
-from kernels.chunked.softmax import Operands, Products, by_segments, segment_softmax
+from kernels.chunked.softmax import Operands, Products, attract_by_segments, softmax_by_segment
 from kernels.distributed import sum_over
 from kernels.means import Means, dot
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
+    from torch.distributed import ProcessGroup
 
 
 def solve(
-    positives: str, logits: Logits, P: Positives | OneToOne, w: Means, operands: Operands, group: Any
+    positives: str, logits: Logits, P: Positives | OneToOne, w: Means, operands: Operands, group: ProcessGroup | None
 ) -> tuple[Float[Tensor, ""], Products]:
-    """As kernels.chunked.softmax.solve, for w.b = 0."""
+    """Computes a loss of rows alone (w.b = 0), and the products of its gradient with the operands, in one pass over S.
+
+    Value and gradient come from the same chunk, so the value is complete only when the products are.
+    """
+    # Listing positives needs their logits; `mean` can do without where they are many, the others cannot
     listed = P.few or positives != "mean"
-    attraction, finish = (torch.zeros_like(logits.t), None) if listed else by_segments(logits, P, w)
+    attraction, finish = (torch.zeros_like(logits.t), None) if listed else attract_by_segments(logits, P, w)
     value, none = -attraction, torch.empty(0, dtype=torch.int64, device=logits.t.device)
 
     def gradient(rows: slice, S: Tensor) -> Tensor:
-        i, j = P.pairs(rows) if listed else (none, none)
+        i, j = P.list_pairs(rows) if listed else (none, none)
         value.add_(_LOSS[positives](S, i, j, w.a[rows], w.an[rows]))
         return S
 
-    products = logits.products(gradient, *operands)
+    products = logits.multiply_gradient(gradient, *operands)
     if finish is not None:
         finish(*products)
-    # rounding may take it below its floor; the exact value never is
+    # Rounding may take it below its floor; the exact value never is
     return sum_over(group, value)[0].clamp_min(w.floor if positives == "mean" else 0.0), products
 
 
 # Each of these is given the logits S of some rows, their positives as pairs (i, j), and a and a/n of these rows.
-# It returns sum_i a_i l_i, and leaves G in the place of S.
+# It returns sum_i a_i l_i, and leaves G in the place of S. So the positive logits s are read first, and what has to be
+# subtracted for them is written last.
 
 
 def _mean(
     S: Float[Tensor, "m n"], i: Int64[Tensor, " k"], j: Int64[Tensor, " k"], a: Float[Tensor, " m"], an: Tensor
 ) -> Float[Tensor, ""]:
     s = S[i, j]
-    row, total = _exponentials(S)
+    row, total = _exponentiate(S)
     S.mul_((a / total)[:, None])
     S[i, j] -= an[i]
     return dot(a, row) - an[i] @ s
@@ -64,11 +70,11 @@ def _logsum(
     S: Float[Tensor, "m n"], i: Int64[Tensor, " k"], j: Int64[Tensor, " k"], a: Float[Tensor, " m"], an: Tensor
 ) -> Float[Tensor, ""]:
     s = S[i, j]
-    positive, share = segment_softmax(s, i, S.shape[0])
-    row, total = _exponentials(S)
+    positive, share = softmax_by_segment(s, i, S.shape[0])
+    row, total = _exponentiate(S)
     S.mul_((a / total)[:, None])
     S[i, j] -= a[i] * share
-    # without a positive the difference is infinite or no number; rounding may take it below 0
+    # Without a positive the difference is infinite or no number; rounding may take it below 0
     return a @ torch.where(a > 0, row - positive, 0.0).clamp_min(0.0)
 
 
@@ -77,9 +83,10 @@ def _each(
 ) -> Float[Tensor, ""]:
     s = S[i, j]
     S[i, j] = -torch.inf  # the log-sum-exp is that of the negatives
-    row, total = _exponentials(S)
+    row, total = _exponentiate(S)
     from_row = row[i] - s
     pull = an[i] * from_row.sigmoid()
+    # Summed over a row's positives it is a_i B_i/n_i, with which the row's negatives are weighted
     S.mul_((torch.zeros_like(a).index_add_(0, i, pull) / total)[:, None])
     S[i, j] = -pull
     return an[i] @ softplus(from_row)
@@ -88,10 +95,11 @@ def _each(
 _LOSS = {"mean": _mean, "logsum": _logsum, "each": _each}
 
 
-def _exponentials(S: Float[Tensor, "m n"]) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
-    """(row, total) of step 1, and E in the place of S. Where everything is excluded: -inf, 1 and 0."""
+def _exponentiate(S: Float[Tensor, "m n"]) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
+    """Returns (row, total) of step 1, and writes E into S; where everything is excluded they are -inf, 1 and 0."""
     tops, totals = [], []
-    for (block,) in blocks(S):
+    # The maximum, the subtraction, the exponential and the sum pass over a block while it is in the cache
+    for (block,) in split_blocks(S):
         top = block.amax(1) if block.shape[1] else block.new_full((len(block),), -torch.inf)
         top = top.clamp_min_(torch.finfo(S.dtype).min)  # -inf - -inf would be NaN
         totals.append(exp_(block.sub_(top[:, None])).sum(1))

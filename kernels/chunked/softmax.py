@@ -20,19 +20,20 @@ Trap: over a group, sums over rows are complete only after a reduction, which ev
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from kernels.chunked.logits import ByChunk, Logits, softplus
 from kernels.chunked.positives import OneToOne, Positives
-from kernels.chunked.present import Side
+from kernels.chunked.present import Present
 from kernels.distributed import lse_over, sum_over
-from kernels.means import Means, dot, means_of
+from kernels.means import Means, dot, weigh_means
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
+    from torch.distributed import ProcessGroup
 
 
 Operands = tuple[Tensor | None, Tensor | None]
@@ -43,6 +44,8 @@ Finish = Callable[[Tensor | None, Tensor | None], None]
 
 
 class Solution(NamedTuple):
+    """Holds a loss and what its second pass over S needs."""
+
     value: Float[Tensor, ""]
     gradient: ByChunk
     """(rows, S[rows]) -> G[rows], in the memory of S"""
@@ -50,129 +53,151 @@ class Solution(NamedTuple):
     """adds to (G Y, t G^T X), where they are wanted, what is not in `gradient`"""
 
 
-def means(P: Positives | OneToOne, rows: Side, columns: Side, symmetric: bool, group: Any) -> Means:
+def weigh(
+    P: Positives | OneToOne, rows: Present, columns: Present, symmetric: bool, group: ProcessGroup | None
+) -> Means:
+    """Makes the weights of the row and column means, by the short way where every row weighs the same."""
     half = 0.5 if symmetric else 0.0
     if isinstance(P, OneToOne) and rows.uniform and columns.uniform and group is None:
         a, b = (s.z.new_full((s.num,), f / max(s.num, 1)) for s, f in ((rows, 1 - half), (columns, half)))
         return Means(a, b, a, b, 0.0)
-    return means_of(P.row_count, P.column_count, rows.weight, columns.weight, symmetric, group)
+    return weigh_means(P.row_count, P.column_count, rows.weight, columns.weight, symmetric, group)
 
 
 def solve(
-    positives: str, logits: Logits, P: Positives | OneToOne, w: Means, operands: Operands, group: Any
+    positives: str, logits: Logits, P: Positives | OneToOne, w: Means, operands: Operands, group: ProcessGroup | None
 ) -> tuple[Float[Tensor, ""], Products]:
-    """The loss, and the products of its gradient with the operands."""
+    """Computes a loss, and the products of its gradient with the operands.
+
+    The loss's own function makes the first pass over S, which ends in the log-sum-exps; the products are the second,
+    which forms S again where it was not kept.
+    """
     loss = _LOSS[positives](logits, P, w, group)
     if all(z is None for z in operands):
         return loss.value, (None, None)
-    products = logits.products(loss.gradient, *operands)
+    products = logits.multiply_gradient(loss.gradient, *operands)
     loss.finish(*products)
     return loss.value, products
 
 
-def _mean(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solution:
+def _mean(logits: Logits, P: Positives | OneToOne, w: Means, group: ProcessGroup | None) -> Solution:
+    """Solves `mean` for few positives: they are read from S, so that no rounding parts them from the log-sum-exps."""
     if not P.few:
         return _mean_by_segments(logits, P, w, group)
     attraction = torch.zeros_like(logits.t)  # sum of P_ij (a_i/n_i + b_j/m_j) S_ij
 
     def read_positives(rows: slice, S: Tensor) -> None:
-        i, j = P.pairs(rows)
+        i, j = P.list_pairs(rows)
         attraction.add_((w.an[rows][i] + w.bm[j]) @ S[i, j])
 
-    lse = logits.lse(group, read=read_positives, keep=True)
+    lse = logits.reduce_lse(group, read=read_positives, keep=True)
     (local,) = sum_over(group, dot(w.a, lse.row) - attraction)
-    # Rounding may take the difference below its floor; the exact value never is.
+    # The loss is a small difference of large sums near its end: rounding may take it below its floor, which the exact
+    # value never is
     value = (local + dot(w.b, lse.column)).clamp_min(w.floor)
 
     def gradient(rows: slice, S: Tensor) -> Tensor:
-        i, j = P.pairs(rows)
-        G = lse.gradient(rows, S, w.a, w.b)
-        G[i, j] -= w.an[rows][i] + w.bm[j]
+        i, j = P.list_pairs(rows)
+        G = lse.write_gradient(rows, S, w.a, w.b)
+        G[i, j] -= w.an[rows][i] + w.bm[j]  # (i, j) are distinct pairs, so that no subtraction is lost
         return G
 
     return Solution(value, gradient)
 
 
-def _mean_by_segments(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solution:
-    """The same for any number of positives: they never meet S, only X and Y."""
-    lse = logits.lse(group, keep=True)
-    attraction, finish = by_segments(logits, P, w)
+def _mean_by_segments(logits: Logits, P: Positives | OneToOne, w: Means, group: ProcessGroup | None) -> Solution:
+    """Solves `mean` for any number of positives: they never meet S, only X and Y."""
+    lse = logits.reduce_lse(group, keep=True)
+    attraction, finish = attract_by_segments(logits, P, w)
     (local,) = sum_over(group, dot(w.a, lse.row) - attraction)
     value = (local + dot(w.b, lse.column)).clamp_min(w.floor)
 
     def gradient(rows: slice, S: Tensor) -> Tensor:
-        return lse.gradient(rows, S, w.a, w.b)
+        return lse.write_gradient(rows, S, w.a, w.b)
 
     return Solution(value, gradient, finish)
 
 
-def by_segments(logits: Logits, P: Positives | OneToOne, w: Means) -> tuple[Float[Tensor, ""], Finish]:
-    """sum_ij P_ij (a_i/n_i + b_j/m_j) S_ij, and what subtracts its gradient from the products."""
+def attract_by_segments(logits: Logits, P: Positives | OneToOne, w: Means) -> tuple[Float[Tensor, ""], Finish]:
+    """Computes sum_ij P_ij (a_i/n_i + b_j/m_j) S_ij, and returns what subtracts its gradient from the products.
+
+    With A_i = sum_j P_ij (a_i/n_i + b_j/m_j) y_j, two segment sums, it is sum_i <t x_i, A_i>. Its gradient in t X is A,
+    and that in Y is the same with rows and columns exchanged. All of it is O((M + N) D).
+    """
     tx, y = logits.tx, logits.y
-    PY = P.rows(y * w.bm[:, None]).addcmul_(P.rows(y), w.an[:, None])
+    PY = P.sum_per_row(y * w.bm[:, None]).addcmul_(P.sum_per_row(y), w.an[:, None])
 
     def finish(GY: Tensor | None, GX: Tensor | None) -> None:
         if GY is not None:
             GY.sub_(PY)
         if GX is not None:
-            GX.sub_(P.columns(tx * w.an[:, None])).addcmul_(P.columns(tx), w.bm[:, None], value=-1)
+            GX.sub_(P.sum_per_column(tx * w.an[:, None])).addcmul_(P.sum_per_column(tx), w.bm[:, None], value=-1)
 
     return (tx * PY).sum(), finish
 
 
-def _logsum(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solution:
+def _logsum(logits: Logits, P: Positives | OneToOne, w: Means, group: ProcessGroup | None) -> Solution:
+    """Solves `logsum`: the first pass sums over everything and, of the same logits, over the positives alone."""
     row_positive = torch.full_like(w.a, -torch.inf)
     column_positive = torch.full_like(w.b, -torch.inf)
 
     def read_positives(rows: slice, S: Tensor) -> None:
-        i, j = P.pairs(rows)
+        i, j = P.list_pairs(rows)
         s = S[i, j]
-        row_positive[rows] = segment_softmax(s, i, S.shape[0])[0]
-        column_positive.copy_(torch.logaddexp(column_positive, segment_softmax(s, j, S.shape[1])[0]))
+        # As with all of S: a row is whole in its chunk, a column is merged over the chunks
+        row_positive[rows] = softmax_by_segment(s, i, S.shape[0])[0]
+        column_positive.copy_(torch.logaddexp(column_positive, softmax_by_segment(s, j, S.shape[1])[0]))
 
-    lse = logits.lse(group, read=read_positives, keep=True)
+    lse = logits.reduce_lse(group, read=read_positives, keep=True)
     column_positive = lse_over(group, column_positive)
-    # without a positive the difference is infinite or no number; rounding may take it below 0
+    # Without a positive the difference is infinite or no number; rounding may take it below 0
     row = torch.where(w.a > 0, lse.row - row_positive, 0.0).clamp_min(0.0)
     column = torch.where(w.b > 0, lse.column - column_positive, 0.0).clamp_min(0.0)
     (local,) = sum_over(group, w.a @ row)
     value = local + w.b @ column
 
     def gradient(rows: slice, S: Tensor) -> Tensor:
-        i, j = P.pairs(rows)
+        i, j = P.list_pairs(rows)
         s = S[i, j]
+        # Of the logits before they turn into G, in whose memory they are
         from_row = w.a[rows][i] * (s - row_positive[rows][i]).exp()
         from_column = w.b[j] * (s - column_positive[j]).exp()
-        G = lse.gradient(rows, S, w.a, w.b)
+        G = lse.write_gradient(rows, S, w.a, w.b)
         G[i, j] -= from_row + from_column
         return G
 
     return Solution(value, gradient)
 
 
-def _each(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solution:
+def _each(logits: Logits, P: Positives | OneToOne, w: Means, group: ProcessGroup | None) -> Solution:
+    """Solves `each`, in which a positive meets its row's and its column's log-sum-exp over the negatives.
+
+    Those are known only after the first pass. So its positive logits are kept, one number a pair, where they are few.
+    Where they are many, that would be a matrix again, and S is formed once more instead.
+    """
     few: list[tuple[slice, Tensor]] = []
 
     def keep_positives(rows: slice, S: Tensor) -> None:
-        few.append((rows, S[P.pairs(rows)]))
+        few.append((rows, S[P.list_pairs(rows)]))
 
-    negatives = logits.lse(group, read=keep_positives if P.few else None, without=P.pairs, keep=True)
-    positives = few if P.few else ((rows, S[P.pairs(rows)]) for rows, S in logits)
+    negatives = logits.reduce_lse(group, read=keep_positives if P.few else None, without=P.list_pairs, keep=True)
+    positives = few if P.few else ((rows, S[P.list_pairs(rows)]) for rows, S in logits)
     B, C = torch.zeros_like(w.a), torch.zeros_like(w.b)
     value = torch.zeros_like(logits.t)
     for rows, s in positives:
-        i, j = P.pairs(rows)
+        i, j = P.list_pairs(rows)
         from_row, from_column = negatives.row[rows][i] - s, negatives.column[j] - s
         B[rows] = B[rows].index_add(0, i, from_row.sigmoid())
         C.index_add_(0, j, from_column.sigmoid())
         value += w.an[rows][i] @ softplus(from_row) + w.bm[j] @ softplus(from_column)
+    # Of a row, B is whole; of a column it has this rank's rows only, as has the value
     value, C = sum_over(group, value, C)
 
     def gradient(rows: slice, S: Tensor) -> Tensor:
-        i, j = P.pairs(rows)
+        i, j = P.list_pairs(rows)
         s = S[i, j]
-        S[i, j] = -torch.inf
-        G = negatives.gradient(rows, S, w.an * B, w.bm * C)
+        S[i, j] = -torch.inf  # the dense part is of the negatives alone
+        G = negatives.write_gradient(rows, S, w.an * B, w.bm * C)
         from_row, from_column = negatives.row[rows][i] - s, negatives.column[j] - s
         G[i, j] = -w.an[rows][i] * from_row.sigmoid() - w.bm[j] * from_column.sigmoid()
         return G
@@ -183,10 +208,10 @@ def _each(logits: Logits, P: Positives | OneToOne, w: Means, group: Any) -> Solu
 _LOSS = {"mean": _mean, "logsum": _logsum, "each": _each}
 
 
-def segment_softmax(
+def softmax_by_segment(
     s: Float[Tensor, " k"], segment: Int64[Tensor, " k"], num: int
 ) -> tuple[Float[Tensor, " num"], Float[Tensor, " k"]]:
-    """(log-sum-exp of s over each segment, -inf where it is empty; the softmax of s in its segment)."""
+    """Returns the log-sum-exp of s over each segment, -inf where that is empty, and the softmax of s in its segment."""
     top = s.new_full((num,), -torch.inf).scatter_reduce_(0, segment, s, "amax")
     e = (s - top[segment]).exp()
     total = torch.zeros_like(top).index_add_(0, segment, e)

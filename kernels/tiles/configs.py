@@ -17,11 +17,13 @@ from dataclasses import dataclass
 KERNELS = ("lse", "gradient", "each", "sigmoid", "khatri_rao")
 """each: its sums and its gradient, which takes more registers than that of other positives"""
 DEFAULT, INTERPRETER = 0, -1
-"""stand for an architecture: any that is not in the table, and Triton's interpreter"""
+"""what stands for an architecture: any that is not in the table, and Triton's interpreter"""
 
 
 @dataclass(frozen=True)
 class Config:
+    """Holds the sizes of a kernel's tiles, rows block_m x columns block_n x depth block_k, and how it is launched."""
+
     block_m: int
     block_n: int
     block_k: int
@@ -65,7 +67,7 @@ _overrides: dict[str, Config] = {}
 
 
 def choose(kernel: str, arch: int, element_bytes: int, m: int, n: int, processors: int) -> Config:
-    """The table's entry, or a small tile where large ones would leave multiprocessors idle.
+    """Chooses the table's entry, or a small tile where large ones would leave multiprocessors idle.
 
     arch: 10 * major + minor, or INTERPRETER; m, n: rows and columns of one launch; processors: multiprocessors.
     """
@@ -79,7 +81,7 @@ def choose(kernel: str, arch: int, element_bytes: int, m: int, n: int, processor
 
 @contextmanager
 def override(kernel: str, config: Config) -> Iterator[None]:
-    """Run a kernel with another configuration: for sweeps and tests."""
+    """Runs a kernel with another configuration, for sweeps and tests."""
     before = dict(_overrides)
     _overrides[kernel] = config
     try:

@@ -22,19 +22,19 @@ import triton
 import triton.language as tl
 
 from kernels.tiles.tile import (
-    absent,
     any_absent,
-    blocks,
-    keys,
+    as_blocks,
+    find_span,
+    load_keys,
+    locate_tile,
     logistic,
+    mask_absent,
+    mask_positive,
+    mask_same,
     meets_diagonal,
-    place,
-    positive,
-    product,
-    same,
-    span,
+    multiply,
     spans_meet,
-    strips,
+    split_strips,
 )
 
 NONE = tl.constexpr(0)
@@ -81,35 +81,42 @@ def gradient_tiles(
     DISTINCT: tl.constexpr,
     SELF: tl.constexpr,
 ):
-    """Rows start..stop of G into g [stop - start, N]. a, b: the weights of step 1, or of step 2 when SHIFTED."""
+    """Writes rows start..stop of G into g [stop - start, N]. a, b: the weights of step 1, or of step 2 when SHIFTED.
+
+    S is formed a second time, which costs 2 MND FLOPs and no memory; keeping it from the first pass would cost M x N
+    numbers. G goes to memory once, in 2 bytes each for half-precision operands, and is read by two library products.
+    """
+    # Both kinds are launched; `exact` says which of them has to run, and the other returns
     if (tl.load(exact) != 0) == SHIFTED:
         return
-    x, y = blocks(x, stop, D, D, BM, BK, TMA), blocks(y, N, D, D, BN, BK, TMA)
-    g = blocks(g, stop - start, N, tl.cdiv(N, 8) * 8, BM, BN // STRIPS, TMA)
+    x, y = as_blocks(x, stop, D, D, BM, BK, TMA), as_blocks(y, N, D, D, BN, BK, TMA)
+    g = as_blocks(g, stop - start, N, tl.cdiv(N, 8) * 8, BM, BN // STRIPS, TMA)
     num_row_tiles, num_column_tiles = tl.cdiv(stop - start, BM), tl.cdiv(N, BN)
     scale, shift = tl.load(c), tl.load(reference)
     for index in range(tl.program_id(0), num_row_tiles * num_column_tiles, tl.num_programs(0)):
-        tile_row, tile_column = place(index, num_row_tiles, num_column_tiles, GROUP)
+        tile_row, tile_column = locate_tile(index, num_row_tiles, num_column_tiles, GROUP)
         first_row, first_column = start + tile_row * BM, tile_column * BN
-        tile = product(x, y, first_row, first_column, D, BM, BN, BK, PRECISION, UPCAST)
-        parts = strips(tile, BM, BN, STRIPS)
+        tile = multiply(x, y, first_row, first_column, D, BM, BN, BK, PRECISION, UPCAST)
+        dots = split_strips(tile, BM, BN, STRIPS)
         i = first_row + tl.arange(0, BM)
-        kx, ai = keys(x_key, i, stop, -1), tl.load(a + i, i < stop, 0.0)
-        x_span = span(kx)
+        kx, ai = load_keys(x_key, i, stop, -1), tl.load(a + i, i < stop, 0.0)
+        x_span = find_span(kx)
         for strip in tl.static_range(STRIPS):
             at = first_column + strip * (BN // STRIPS)
             j = at + tl.arange(0, BN // STRIPS)
-            ky, bj = keys(y_key, j, N, -2), tl.load(b + j, j < N, 0.0)
-            y_span = span(ky)
-            s = parts[strip] * scale
+            ky, bj = load_keys(y_key, j, N, -2), tl.load(b + j, j < N, 0.0)
+            y_span = find_span(ky)
+            s = dots[strip] * scale
+            # The dense part, of steps 1 and 2: a softmax of the row and one of the column, weighted
             if SHIFTED:
                 G = tl.exp2(s - shift) * (ai[:, None] + bj[None, :])
             else:
                 ri, cj = tl.load(row + i, i < stop, 0.0), tl.load(column + j, j < N, 0.0)
-                # where nothing counts weights are 0, and exp2(s - -inf) would be infinite
+                # Where nothing counts weights are 0, and exp2(s - -inf) would be infinite
                 ri = tl.where(ri == float("-inf"), float("inf"), ri)
                 cj = tl.where(cj == float("-inf"), float("inf"), cj)
                 G = ai[:, None] * tl.exp2(s - ri[:, None]) + bj[None, :] * tl.exp2(s - cj[None, :])
+            # Positives, of step 3, while G is still float32 (step 4)
             if DISTINCT or POSITIVE != NONE:
                 if spans_meet(x_span, y_span):
                     pair = kx[:, None] == ky[None, :]
@@ -123,17 +130,18 @@ def gradient_tiles(
                             G -= tl.where(pair, tl.exp2(s - pi) + tl.exp2(s - qj), 0.0)
                         else:
                             ri, cj = tl.load(row + i, i < stop, 0.0), tl.load(column + j, j < N, 0.0)
-                            s = tl.where(pair, s, float("inf"))  # whose sigma(row - s) is 0
+                            s = tl.where(pair, s, float("inf"))  # where it is no positive: sigma(row - inf) is 0
                             from_row, _ = logistic((ri[:, None] - s) * LN_2)
                             G -= pi * from_row
                             from_column, _ = logistic((cj[None, :] - s) * LN_2)
                             G -= qj * from_column
-            # last, whatever was subtracted from an item's pair with itself
+            # Last, whatever was subtracted from an absent item's pairs or an item's pair with itself
             if any_absent(x_span, y_span):
-                G = tl.where(absent(kx, ky), 0.0, G)
+                G = tl.where(mask_absent(kx, ky), 0.0, G)
             if SELF:
                 if meets_diagonal(first_row, at, x_offset, BM, BN // STRIPS):
-                    G = tl.where(same(i, j, x_offset), 0.0, G)
+                    G = tl.where(mask_same(i, j, x_offset), 0.0, G)
+            # The only rounding of G; rows and columns past the end are not written
             g.store([tile_row * BM, at], G.to(g.dtype))
 
 
@@ -166,27 +174,30 @@ def each_tiles(
     UPCAST: tl.constexpr,
     SELF: tl.constexpr,
 ):
-    """B_i and B'_j of step 3, and sum_ij P_ij [p_i softplus(row_i - s_ij) + q_j softplus(column_j - s_ij)], by tiles:
-    row_parts [column tiles, stop - start], column_parts [row tiles, N], value_parts [tiles], all 0 where none is near.
+    """Writes B_i and B'_j of step 3, and sum_ij P_ij [p_i softplus(row_i - s_ij) + q_j softplus(column_j - s_ij)], by
+    tiles: into row_parts [column tiles, stop - start], column_parts [row tiles, N], value_parts [tiles].
+
+    It comes between the two passes over S: it needs the log-sum-exps over all negatives, and the gradient needs B. Only
+    tiles that may hold positives are formed, and the parts of all others stay what the host filled in, 0.
     """
-    x, y = blocks(x, stop, D, D, BM, BK, TMA), blocks(y, N, D, D, BN, BK, TMA)
+    x, y = as_blocks(x, stop, D, D, BM, BK, TMA), as_blocks(y, N, D, D, BN, BK, TMA)
     num_row_tiles, num_column_tiles = tl.cdiv(stop - start, BM), tl.cdiv(N, BN)
     for index in range(tl.program_id(0), num_row_tiles * num_column_tiles, tl.num_programs(0)):
-        tile_row, tile_column = place(index, num_row_tiles, num_column_tiles, GROUP)
+        tile_row, tile_column = locate_tile(index, num_row_tiles, num_column_tiles, GROUP)
         first_row, first_column = start + tile_row * BM, tile_column * BN
         i = first_row + tl.arange(0, BM)
-        kx = keys(x_key, i, stop, -1)
-        if spans_meet(span(kx), span(keys(y_key, first_column + tl.arange(0, BN), N, -2))):
-            tile = product(x, y, first_row, first_column, D, BM, BN, BK, PRECISION, UPCAST)
-            parts = strips(tile * tl.load(c), BM, BN, STRIPS)
+        kx = load_keys(x_key, i, stop, -1)
+        if spans_meet(find_span(kx), find_span(load_keys(y_key, first_column + tl.arange(0, BN), N, -2))):
+            tile = multiply(x, y, first_row, first_column, D, BM, BN, BK, PRECISION, UPCAST)
+            logits = split_strips(tile * tl.load(c), BM, BN, STRIPS)
             ri, pi = tl.load(row + i, i < stop, 0.0), tl.load(p + i, i < stop, 0.0)
             rows, value = tl.zeros((BM,), tl.float32), tl.zeros((BM,), tl.float32)
             for strip in tl.static_range(STRIPS):
-                s = parts[strip]
+                s = logits[strip]
                 j = first_column + strip * (BN // STRIPS) + tl.arange(0, BN // STRIPS)
                 cj, qj = tl.load(column + j, j < N, 0.0), tl.load(q + j, j < N, 0.0)
-                # sigma(row - s) and softplus(row - s) of what is no positive are 0
-                s = tl.where(positive(kx, keys(y_key, j, N, -2), i, j, x_offset, SELF), s, float("inf"))
+                # Of what is no positive, sigma(row - inf) and softplus(row - inf) are 0
+                s = tl.where(mask_positive(kx, load_keys(y_key, j, N, -2), i, j, x_offset, SELF), s, float("inf"))
                 from_row, loss = logistic((ri[:, None] - s) * LN_2)
                 rows += tl.sum(from_row, 1)
                 value += tl.sum(pi[:, None] * loss, 1)

@@ -12,11 +12,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kernels.tiles.tile import blocks
+from kernels.tiles.tile import as_blocks
 
 
 @triton.jit
-def _product(
+def _multiply(
     x,
     y,
     z,
@@ -30,10 +30,12 @@ def _product(
     PRECISION: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
+    """Computes the tile of (X * z_k) Y^T that starts at (row, column), float32 [BM, BN]."""
     tile = tl.zeros((BM, BN), tl.float32)
     for d in range(0, D, BK):
         a, b = x.load([row, d]), y.load([column, d])
         factor = tl.load(z + k.to(tl.int64) * D + d + tl.arange(0, BK))
+        # Multiplied in float32 and rounded once: x_i * z_k exists for the length of this product only
         a = (a.to(tl.float32) * factor.to(tl.float32)[None, :]).to(x.dtype)
         if UPCAST:
             a, b = a.to(tl.float32), b.to(tl.float32)
@@ -60,15 +62,19 @@ def khatri_rao_lse_tiles(
     TMA: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
-    """Log-sum-exps of the tiles of z_start .. z_stop: parts [(stop - start) * column tiles, M]."""
-    x, y = blocks(x, M, D, D, BM, BK, TMA), blocks(y, N, D, D, BN, BK, TMA)
+    """Writes the log-sum-exps of the tiles of z_start .. z_stop into parts [(stop - start) * column tiles, M].
+
+    Rows only, so there is no common reference: each tile takes its own maximum, and `merge` makes up for it.
+    """
+    x, y = as_blocks(x, M, D, D, BM, BK, TMA), as_blocks(y, N, D, D, BN, BK, TMA)
     num_row_tiles, num_column_tiles = tl.cdiv(M, BM), tl.cdiv(N, BN)
     scale = tl.load(c)
     for index in range(tl.program_id(0), (stop - start) * num_row_tiles * num_column_tiles, tl.num_programs(0)):
+        # Row tiles run fastest: neighbouring programs share k and a block of y, which then comes from L2
         part = index // num_row_tiles
         tile_row, k, tile_column = index % num_row_tiles, start + part // num_column_tiles, part % num_column_tiles
         i, j = tile_row * BM + tl.arange(0, BM), tile_column * BN + tl.arange(0, BN)
-        s = _product(x, y, z, tile_row * BM, tile_column * BN, k, D, BM, BN, BK, PRECISION, UPCAST) * scale
+        s = _multiply(x, y, z, tile_row * BM, tile_column * BN, k, D, BM, BN, BK, PRECISION, UPCAST) * scale
         s = tl.where((j < N)[None, :], s, float("-inf"))
         top = tl.max(s, 1)
         row = top + tl.log2(tl.sum(tl.exp2(s - top[:, None]), 1))
@@ -96,8 +102,8 @@ def khatri_rao_gradient_tiles(
     TMA: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
-    """G of z_start .. z_stop into g [stop - start, M, N]."""
-    x, y = blocks(x, M, D, D, BM, BK, TMA), blocks(y, N, D, D, BN, BK, TMA)
+    """Writes G of z_start .. z_stop into g [stop - start, M, N], which three products of the host then read."""
+    x, y = as_blocks(x, M, D, D, BM, BK, TMA), as_blocks(y, N, D, D, BN, BK, TMA)
     if not TMA:
         width = tl.cdiv(N, 8) * 8
         g = tl.make_tensor_descriptor(g, [stop - start, M, N], [tl.cast(M, tl.int64) * width, width, 1], [1, BM, BN])
@@ -107,7 +113,8 @@ def khatri_rao_gradient_tiles(
         part = index // num_row_tiles
         tile_row, slab, tile_column = index % num_row_tiles, part // num_column_tiles, part % num_column_tiles
         i = tile_row * BM + tl.arange(0, BM)
-        s = _product(x, y, z, tile_row * BM, tile_column * BN, start + slab, D, BM, BN, BK, PRECISION, UPCAST) * scale
+        s = _multiply(x, y, z, tile_row * BM, tile_column * BN, start + slab, D, BM, BN, BK, PRECISION, UPCAST) * scale
+        # Past the end a weight of 0 and a log-sum-exp of inf: G is 0 there, whatever the zeros of x gave
         ai, ri = tl.load(a + i, i < M, 0.0), tl.load(row + i, i < M, float("inf"))
         G = ai[:, None] * tl.exp2(s - ri[:, None])
         g.store([slab, tile_row * BM, tile_column * BN], tl.reshape(G, (1, BM, BN)).to(g.dtype))

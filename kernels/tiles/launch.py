@@ -2,6 +2,9 @@
 
 Scratch is bounded: a chunk of G, at most M x N in rows of N, is what two library products take and then forget; partial
 sums of tiles are far smaller.
+
+Trap: launches are queued, and nothing here may ask what they found. What depends on it is launched either way, and the
+kernels look for themselves whether they are needed.
 """
 
 from __future__ import annotations
@@ -10,10 +13,11 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import triton
+import triton.language as tl
 from torch import Tensor
 
 from kernels.scratch import scratch_limit
@@ -23,16 +27,16 @@ from kernels.tiles.lse import lse_tiles
 from kernels.tiles.operands import (
     LOG2_E,
     Blocks,
-    boost_of,
-    config_for,
-    constants,
-    described,
-    device,
+    choose_boost,
+    choose_config,
+    choose_precision,
+    describe,
+    launch,
+    look_up_device,
+    make_constants,
     matmul,
-    merged,
-    operand,
-    precision_of,
-    run,
+    merge_parts,
+    prepare_operand,
 )
 from kernels.tiles.sigmoid import sigmoid_tiles
 from kernels.tiles.tile import ALL, POSITIVES
@@ -50,7 +54,7 @@ ByChunk = Callable[[int, int, Blocks], None]
 
 
 class Lse(NamedTuple):
-    """Base-2 log-sum-exps; -inf where nothing counts."""
+    """Holds base-2 log-sum-exps; -inf where nothing counts."""
 
     row: Float[Tensor, " m"]
     column: Float[Tensor, " n"]
@@ -59,13 +63,13 @@ class Lse(NamedTuple):
 
 
 class Gradient(NamedTuple):
-    """What gradient_tiles computes: kernels.tiles.gradient, steps 1 and 3."""
+    """Says what gradient_tiles computes: kernels.tiles.gradient, steps 1 and 3."""
 
     a: Float[Tensor, " m"]
     b: Float[Tensor, " n"]
     row: Float[Tensor, " m"]
     column: Float[Tensor, " n"]
-    kind: Any
+    kind: tl.constexpr
     p: Float[Tensor, " m"]
     """of positives: weights, or for LOGSUM log-sum-exps"""
     q: Float[Tensor, " n"]
@@ -73,9 +77,10 @@ class Gradient(NamedTuple):
 
 @dataclass
 class Tiles:
-    """S = t X Y^T + b by tiles, for x [M, D], y [N, D] in their own type, keys as in kernels.tiles.tile.
+    """Reduces and multiplies S = t X Y^T + b by tiles, for x [M, D], y [N, D] in their own type.
 
-    x_offset: row i is itself column x_offset + i, which never counts; None where rows and columns are different items.
+    Keys are those of kernels.tiles.tile. x_offset: row i is itself column x_offset + i, which never counts; None where
+    rows and columns are different items.
     """
 
     x: Float[Tensor, "m d"]
@@ -87,139 +92,155 @@ class Tiles:
 
     def __post_init__(self) -> None:
         dtype = self.x.dtype if self.x.dtype == self.y.dtype else torch.float32
-        self.precision = precision_of(dtype)
+        self.precision = choose_precision(dtype)
         self.D = self.x.shape[1]
-        self.x, self.y = (operand(z.to(dtype), self.precision) for z in (self.x, self.y))
+        self.x, self.y = (prepare_operand(z.to(dtype), self.precision) for z in (self.x, self.y))
         self.M, self.N = len(self.x), len(self.y)
         self.c = self.t * LOG2_E
 
     @cached_property
     def reference(self) -> Float[Tensor, ""]:
-        """An upper bound of S log2(e), up to rounding."""
+        """Computes an upper bound of S log2(e), up to rounding, from M + N norms and no logit."""
         x, y = (torch.linalg.vector_norm(z, dim=1, dtype=torch.float32).amax() for z in (self.x, self.y))
         return self.c.abs() * x * y
 
-    def exact(self, row: Tensor, column: Tensor) -> Int32[Tensor, ""]:
-        """Whether one exponential a logit is not enough, for these log-sum-exps: kernels.tiles.lse, step 4."""
+    def find_exact(self, row: Tensor, column: Tensor) -> Int32[Tensor, ""]:
+        """Says whether one exponential a logit is not enough, for these log-sum-exps: kernels.tiles.lse, step 4."""
         floor = self.reference - ROOM
         return (((row < floor) & (self.x_key >= 0)).any() | ((column < floor) & (self.y_key >= 0)).any()).int()
 
-    def lse(self, pairs: Any = ALL, pull: tuple[Tensor, Tensor] | None = None) -> Lse:
+    def lse(self, pairs: tl.constexpr = ALL, pull: tuple[Tensor, Tensor] | None = None) -> Lse:
+        """Computes log-sum-exps over these pairs; with `pull`, the sum over positives of kernels.tiles.lse, step 6."""
+        always = torch.ones_like(self.x_key[:1])
         if pairs == POSITIVES:
-            return self._lse(pairs, pull, shifted=False, needed=torch.ones_like(self.x_key[:1]))
-        quick = self._lse(pairs, pull, shifted=True, needed=torch.ones_like(self.x_key[:1]))
-        needed = self.exact(quick.row, quick.column)
-        exact = self._lse(pairs, pull, shifted=False, needed=needed)
+            # Some rows' positives may all lie far below the common reference, and the pass is a short one
+            return self._launch_lse(pairs, pull, shifted=False, needed=always)
+        quick = self._launch_lse(pairs, pull, shifted=True, needed=always)
+        # The exact pass is launched in any case, and ends at once unless the quick one lost a row or column: the host
+        # does not learn which, so the results are chosen on the device, too
+        needed = self.find_exact(quick.row, quick.column)
+        exact = self._launch_lse(pairs, pull, shifted=False, needed=needed)
         return Lse(*(torch.where(needed != 0, e, q) for e, q in zip(exact, quick, strict=True)))
 
-    def _lse(self, pairs: Any, pull: tuple[Tensor, Tensor] | None, *, shifted: bool, needed: Tensor) -> Lse:
-        config = config_for("lse", self.x, min(self.M, WAVE), self.N)
+    def _launch_lse(
+        self, pairs: tl.constexpr, pull: tuple[Tensor, Tensor] | None, *, shifted: bool, needed: Tensor
+    ) -> Lse:
+        """Launches one pass over S, chunk by chunk: rows are complete with their chunk, columns grow from it to it."""
+        config = choose_config("lse", self.x, min(self.M, WAVE), self.N)
         row, column = (self.t.new_full((n,), -math.inf) for n in (self.M, self.N))
-        x, y = self._descriptors(config)
+        x, y = self._describe_operands(config)
         pulls = []
-        for start, stop in self._chunks(config):
+        for start, stop in self._split_chunks(config):
             tile_rows, tile_columns = triton.cdiv(stop - start, config.block_m), triton.cdiv(self.N, config.block_n)
+            # What a tile writes is its own: no two programs add to one number. -inf stands where a tile writes nothing
             row_parts = row.new_full((tile_columns, stop - start), -math.inf)
             column_parts = row.new_full((tile_rows, self.N), -math.inf)
             pulls.append(row.new_zeros(tile_rows * tile_columns))
-            run(
-                lse_tiles, self._programs(config, start, stop, sparse=not shifted),
+            launch(
+                lse_tiles, self._count_programs(config, start, stop, sparse=not shifted),
                 x, y, self.x_key, self.y_key, *(pull or (row, column)), self.c, self.reference, needed,
                 row_parts, column_parts, pulls[-1], start, stop, self.N, self.x_offset or 0,
-                **self._constants(config), SHIFTED=shifted, PAIRS=pairs, PULL=pull is not None,
+                **self._make_constants(config), SHIFTED=shifted, PAIRS=pairs, PULL=pull is not None,
             )  # fmt: skip
             how = {"reference": self.reference} if shifted else {"needed": needed}
-            merged(row_parts, row[start:stop], **how)
-            merged(column_parts, column, **how)
+            merge_parts(row_parts, row[start:stop], **how)
+            merge_parts(column_parts, column, **how)
         return Lse(row, column, torch.cat(pulls).sum() / LOG2_E if pull else row.new_zeros(()))
 
-    def each(self, p: Tensor, q: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """B, B' and the value of kernels.tiles.gradient, step 3, for the log-sum-exps over the negatives."""
-        config = config_for("each", self.x, min(self.M, WAVE), self.N)
-        x, y = self._descriptors(config)
+    def sum_each(self, p: Tensor, q: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Computes B, B' and the value of kernels.tiles.gradient, step 3, for log-sum-exps over the negatives."""
+        config = choose_config("each", self.x, min(self.M, WAVE), self.N)
+        x, y = self._describe_operands(config)
         B, C, value = torch.empty_like(p), torch.zeros_like(q), []
-        for start, stop in self._chunks(config):
+        for start, stop in self._split_chunks(config):
             tile_rows, tile_columns = triton.cdiv(stop - start, config.block_m), triton.cdiv(self.N, config.block_n)
             row_parts, column_parts = p.new_zeros(tile_columns, stop - start), p.new_zeros(tile_rows, self.N)
             value.append(p.new_zeros(tile_rows * tile_columns))
-            run(
-                each_tiles, self._programs(config, start, stop),
+            launch(
+                each_tiles, self._count_programs(config, start, stop),
                 x, y, self.x_key, self.y_key, p, q, row, column, self.c, row_parts, column_parts, value[-1],
-                start, stop, self.N, self.x_offset or 0, **self._constants(config),
+                start, stop, self.N, self.x_offset or 0, **self._make_constants(config),
             )  # fmt: skip
             B[start:stop] = row_parts.sum(0)
             C += column_parts.sum(0)
         return B, C, torch.cat(value).sum()
 
-    def products(
-        self, of: Gradient, for_y: bool, for_x: bool, *, distinct: bool = False
+    def multiply_gradient(
+        self, gradient: Gradient, for_y: bool, for_x: bool, *, distinct: bool = False
     ) -> tuple[Float[Tensor, "m d"] | None, Float[Tensor, "n d"] | None]:
-        """(G Y, G^T X), float32, not multiplied by t; None where not asked for."""
-        config = config_for("each" if of.kind == EACH else "gradient", self.x, min(self.M, WAVE), self.N)
-        x, y = self._descriptors(config)
-        boost = boost_of(of.a, of.b)
-        a, b, exact = of.a * boost, of.b * boost, self.exact(of.row, of.column)
+        """Computes (G Y, G^T X), float32, not multiplied by t; None where not asked for."""
+        kind, p, q = gradient.kind, gradient.p, gradient.q
+        config = choose_config("each" if kind == EACH else "gradient", self.x, min(self.M, WAVE), self.N)
+        x, y = self._describe_operands(config)
+        boost = choose_boost(gradient.a, gradient.b)
+        a, b, exact = gradient.a * boost, gradient.b * boost, self.find_exact(gradient.row, gradient.column)
+        # Step 2: with the weights divided by exp2(log-sum-exp - reference) here, M + N times, the kernel takes one
+        # exponential a logit in the place of two
         near_a, near_b = (
-            # nothing to weigh where there is no log-sum-exp: 0 inf would be NaN
+            # Nothing to weigh where there is no log-sum-exp: 0 inf would be NaN
             w * (self.reference - lse.masked_fill(lse.isneginf(), math.inf)).exp2()
-            for w, lse in ((a, of.row), (b, of.column))
+            for w, lse in ((a, gradient.row), (b, gradient.column))
         )
-        if of.kind == LOGSUM:
-            p, q = of.p - a.log2(), of.q - b.log2()
-        else:
-            p, q = of.p * boost, of.q * boost
+        # A weight times exp2(s - p) is exp2(s - (p - log2 weight)): one product less for each pair
+        p, q = (p - a.log2(), q - b.log2()) if kind == LOGSUM else (p * boost, q * boost)
 
-        def tiles(start: int, stop: int, g: Blocks) -> None:
+        def write_gradient(start: int, stop: int, g: Blocks) -> None:
+            # Both ways are launched, and `exact` says on the device which of them writes
             for shifted, ai, bj in ((True, near_a, near_b), (False, a, b)):
-                run(
-                    gradient_tiles, self._programs(config, start, stop, sparse=not shifted),
-                    x, y, g, self.x_key, self.y_key, ai, bj, of.row, of.column, p, q, self.c, self.reference, exact,
-                    start, stop, self.N, self.x_offset or 0,
-                    **self._constants(config), SHIFTED=shifted, POSITIVE=of.kind, DISTINCT=distinct,
+                launch(
+                    gradient_tiles, self._count_programs(config, start, stop, sparse=not shifted),
+                    x, y, g, self.x_key, self.y_key, ai, bj, gradient.row, gradient.column, p, q,
+                    self.c, self.reference, exact, start, stop, self.N, self.x_offset or 0,
+                    **self._make_constants(config), SHIFTED=shifted, POSITIVE=kind, DISTINCT=distinct,
                 )  # fmt: skip
 
-        return self._products(config, tiles, boost, for_y, for_x)
+        return self._multiply_by_chunks(config, write_gradient, boost, for_y, for_x)
 
     def sigmoid(
         self, w: Tensor, v: Tensor, bias: Tensor, for_y: bool, for_x: bool
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """(the loss, dL/dbias, G Y, G^T X) for weights w of the rows and v of the columns."""
-        config = config_for("sigmoid", self.x, min(self.M, WAVE), self.N)
-        x, y = self._descriptors(config)
-        boost = boost_of(w.amax() * v)
+        """Computes (the loss, dL/dbias, G Y, G^T X) for weights w of the rows and v of the columns."""
+        config = choose_config("sigmoid", self.x, min(self.M, WAVE), self.N)
+        x, y = self._describe_operands(config)
+        boost = choose_boost(w.amax() * v)
         values, biases = [], []
 
-        def tiles(start: int, stop: int, g: Blocks) -> None:
+        def write_gradient(start: int, stop: int, g: Blocks) -> None:
             num = triton.cdiv(stop - start, config.block_m) * triton.cdiv(self.N, config.block_n)
             values.append(w.new_empty(num))
             biases.append(w.new_empty(num))
-            run(
-                sigmoid_tiles, self._programs(config, start, stop),
+            launch(
+                sigmoid_tiles, self._count_programs(config, start, stop),
                 x, y, g, self.x_key, self.y_key, w * boost, v, self.t, bias, values[-1], biases[-1],
-                start, stop, self.N, self.x_offset or 0, **self._constants(config), STORE=for_y or for_x,
+                start, stop, self.N, self.x_offset or 0, **self._make_constants(config), STORE=for_y or for_x,
             )  # fmt: skip
 
-        GY, GX = self._products(config, tiles, boost, for_y, for_x)
+        GY, GX = self._multiply_by_chunks(config, write_gradient, boost, for_y, for_x)
+        # w was boosted, and with it the loss and dL/dbias
         return torch.cat(values).sum() / boost, torch.cat(biases).sum() / boost, GY, GX
 
-    def _products(
+    def _multiply_by_chunks(
         self,
         config: Config,
-        tiles: ByChunk,
+        write_gradient: ByChunk,
         boost: Tensor,
         for_y: bool,
         for_x: bool,
     ) -> tuple[Tensor | None, Tensor | None]:
-        """G Y and G^T X for tiles(start, stop, g), which writes the rows start..stop of G times boost into g."""
-        chunks = list(self._chunks(config))
+        """Computes G Y and G^T X for write_gradient(start, stop, g), which writes those rows of G times boost into g.
+
+        G is rounded to the operands' type, as the tensor cores take it; their sums, and the sum over chunks, are
+        float32. The same scratch serves every chunk: launches run in their order, so what it held has been read.
+        """
+        chunks = list(self._split_chunks(config))
         x, y = self.x[:, : self.D], self.y[:, : self.D]
         GY = x.new_empty(x.shape, dtype=torch.float32) if for_y else None
         GX = y.new_zeros(y.shape, dtype=torch.float32) if for_x else None
-        # without products the kernel stores nothing, and one row stands for the scratch
+        # Without products the kernel stores nothing, and one row stands for the scratch
         g = x.new_empty(chunks[0][1] if for_y or for_x else 1, self._padded_columns)[:, : self.N]
         for start, stop in chunks:
             chunk = g[: stop - start]
-            tiles(start, stop, described(chunk, config.block_m, config.block_n // config.strips))
+            write_gradient(start, stop, describe(chunk, config.block_m, config.block_n // config.strips))
             if GY is not None:
                 matmul(chunk, y, into=GY[start:stop], add=False)
             if GX is not None:
@@ -228,22 +249,26 @@ class Tiles:
 
     @property
     def _padded_columns(self) -> int:
-        """N rounded up so that rows of G begin at multiples of 16 bytes."""
+        """Returns N rounded up so that rows of G begin at multiples of 16 bytes."""
         return triton.cdiv(self.N, 8) * 8
 
-    def _chunks(self, config: Config) -> Iterator[tuple[int, int]]:
+    def _split_chunks(self, config: Config) -> Iterator[tuple[int, int]]:
+        """Yields (start, stop) of chunks of whole tiles of rows, whose G keeps within the scratch limit."""
         rows = min(WAVE, scratch_limit() // (self._padded_columns * self.x.element_size()))
         rows = max(rows // config.block_m, 1) * config.block_m
         return ((start, min(start + rows, self.M)) for start in range(0, self.M, rows))
 
-    def _programs(self, config: Config, start: int, stop: int, *, sparse: bool = False) -> int:
-        """`sparse` launches, which mostly return at once, have few programs that go through all tiles."""
+    def _count_programs(self, config: Config, start: int, stop: int, *, sparse: bool = False) -> int:
+        """Counts the programs of a launch: one a tile, or a few for each multiprocessor that go through all tiles.
+
+        `sparse` launches mostly return at once, so that starting a program for every tile would be their cost.
+        """
         tiles = triton.cdiv(stop - start, config.block_m) * triton.cdiv(self.N, config.block_n)
         programs = config.programs or (2 if sparse else 0)
-        return min(tiles, programs * device(self.x.device)[1]) if programs else tiles
+        return min(tiles, programs * look_up_device(self.x.device)[1]) if programs else tiles
 
-    def _descriptors(self, config: Config) -> tuple[Blocks, Blocks]:
-        return described(self.x, config.block_m, config.block_k), described(self.y, config.block_n, config.block_k)
+    def _describe_operands(self, config: Config) -> tuple[Blocks, Blocks]:
+        return describe(self.x, config.block_m, config.block_k), describe(self.y, config.block_n, config.block_k)
 
-    def _constants(self, config: Config) -> dict[str, Any]:
-        return constants(config, self.x, self.precision) | {"SELF": self.x_offset is not None}
+    def _make_constants(self, config: Config) -> dict[str, int | bool | str]:
+        return make_constants(config, self.x, self.precision) | {"SELF": self.x_offset is not None}

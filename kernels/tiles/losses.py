@@ -7,17 +7,18 @@ key that matches nothing, because taking them out would make the host wait for t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from kernels.autograd import Gradients, full_precision
+from kernels.autograd import Gradients, without_autocast
 from kernels.distributed import lse_over, sum_over
-from kernels.means import Means, dot, means_of
+from kernels.means import Means, dot, weigh_means
+from kernels.problem import Problem
 from kernels.tiles.gradient import EACH, LOGSUM, MEAN, NONE
 from kernels.tiles.khatri_rao_launch import khatri_rao_gradients, khatri_rao_lse
 from kernels.tiles.launch import Gradient, Tiles
@@ -25,209 +26,192 @@ from kernels.tiles.tile import ALL, NEGATIVES, POSITIVES
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int32, Int64
+    from torch.distributed import ProcessGroup
 
 __all__ = ["infonce", "khatri_rao_gradients", "khatri_rao_lse", "lse", "lse_gradients", "sigmoid"]
 
 LN_2 = math.log(2.0)
+"""turns the kernels' base-2 log-sum-exps into nats"""
+ABSENT_ROW, ABSENT_COLUMN = -1, -2
+"""keys of items whose weight is 0; they differ, so that two absent items are no positive pair"""
 
 
-def infonce(
-    x: Float[Tensor, "m d"],
-    y: Float[Tensor, "n d"],
-    scale: Float[Tensor, ""],
-    x_ids: Int64[Tensor, " m"],
-    y_ids: Int64[Tensor, " n"],
-    *,
-    positives: str,
-    exclude_self: bool,
-    x_weight: Tensor | None,
-    y_weight: Tensor | None,
-    symmetric: bool,
-    x_offset: int,
-    group: Any,
-    wanted: tuple[bool, ...],
-) -> tuple[Float[Tensor, ""], Gradients]:
-    """As kernels.multi_positive_infonce, with the gradients of what is wanted of x, y, scale."""
-    with _on(x):
-        rows, columns = _Side.of(x, x_weight, -1), _Side.of(y, y_weight, -2)
-        P = _Positives(x_ids, y_ids, rows, columns, x_offset if exclude_self else None)
-        w = means_of(P.row_count, P.column_count, rows.weight, columns.weight, symmetric, group)
-        tiles = Tiles(rows.z, columns.z, scale, P.x_key, P.y_key, x_offset if exclude_self else None)
-        value, of = _SOFTMAX[positives](tiles, w, group)
-        return value, _gradients(tiles, wanted, len(x), lambda for_y, for_x: tiles.products(of, for_y, for_x))
+def infonce(problem: Problem) -> tuple[Float[Tensor, ""], Gradients]:
+    """Computes kernels.multi_positive_infonce and its wanted gradients."""
+    with _on_device_of(problem.x):
+        rows, columns, keys = _prepare(problem)
+        tiles = _make_tiles(problem, rows, columns, keys.of_x, keys.of_y)
+        w = weigh_means(
+            keys.row_count, keys.column_count, rows.weight, columns.weight, problem.symmetric, problem.group
+        )
+        value, gradient = _SOFTMAX[problem.positives](tiles, w, problem.group)
+
+        def multiply(for_y: bool, for_x: bool) -> tuple[Tensor | None, Tensor | None]:
+            return tiles.multiply_gradient(gradient, for_y, for_x)
+
+        return value, _finish_gradients(problem, tiles, multiply)
 
 
-def sigmoid(
-    x: Float[Tensor, "m d"],
-    y: Float[Tensor, "n d"],
-    scale: Float[Tensor, ""],
-    bias: Float[Tensor, ""],
-    x_ids: Int64[Tensor, " m"],
-    y_ids: Int64[Tensor, " n"],
-    *,
-    exclude_self: bool,
-    x_weight: Tensor | None,
-    y_weight: Tensor | None,
-    x_offset: int,
-    group: Any,
-    wanted: tuple[bool, ...],
-) -> tuple[Float[Tensor, ""], Gradients]:
-    """As kernels.multi_positive_sigmoid, with the gradients of what is wanted of x, y, scale, bias."""
-    with _on(x):
-        rows, columns = _Side.of(x, x_weight, -1), _Side.of(y, y_weight, -2)
-        P = _Positives(x_ids, y_ids, rows, columns, x_offset if exclude_self else None)
-        (total,) = sum_over(group, rows.weight.sum())
+def sigmoid(problem: Problem) -> tuple[Float[Tensor, ""], Gradients]:
+    """Computes kernels.multi_positive_sigmoid and its wanted gradients, all in one pass over the tiles."""
+    wanted, bias = problem.wanted, problem.bias
+    assert bias is not None
+    with _on_device_of(problem.x):
+        rows, columns, keys = _prepare(problem)
+        tiles = _make_tiles(problem, rows, columns, keys.of_x, keys.of_y)
+        (total,) = sum_over(problem.group, rows.weight.sum())
         w = rows.weight / total.clamp_min(torch.finfo(total.dtype).tiny)
-        tiles = Tiles(rows.z, columns.z, scale, P.x_key, P.y_key, x_offset if exclude_self else None)
-        for_x, for_y, for_scale, for_bias = wanted
-        cost, db, GY, GX = tiles.sigmoid(w, columns.weight, bias, for_x or for_scale, for_y)
-        (value,) = sum_over(group, cost)
-        gradients = _gradients(tiles, (for_x, for_y, for_scale), len(x), lambda *_: (GY, GX))
-        return value, (*gradients, db if for_bias else None)
+        cost, db, GY, GX = tiles.sigmoid(w, columns.weight, bias, wanted.x or wanted.scale, wanted.y)
+        (value,) = sum_over(problem.group, cost)
+        gradients = _finish_gradients(problem, tiles, lambda for_y, for_x: (GY, GX))
+        return value, gradients._replace(bias=db if wanted.bias else None)
 
 
-def lse(
-    x: Float[Tensor, "m d"],
-    y: Float[Tensor, "n d"],
-    scale: Float[Tensor, ""],
-    *,
-    exclude: str,
-    x_ids: Int64[Tensor, " m"] | None,
-    y_ids: Int64[Tensor, " n"] | None,
-    x_offset: int,
-    group: Any,
-) -> tuple[Float[Tensor, " m"], Float[Tensor, " n"]]:
-    """As kernels.contrast_lse."""
-    with _on(x):
-        tiles = _unweighted(x, y, scale, exclude, x_ids, y_ids, x_offset)
-        of = tiles.lse(NEGATIVES if exclude == "group" else ALL)
-        return of.row[: len(x)] * LN_2, lse_over(group, of.column * LN_2)
+def lse(problem: Problem) -> tuple[Float[Tensor, " m"], Float[Tensor, " n"]]:
+    """Computes kernels.contrast_lse: (row, column), in nats."""
+    with _on_device_of(problem.x):
+        found = _make_unweighted_tiles(problem).lse(NEGATIVES if problem.exclude == "group" else ALL)
+        return found.row[: len(problem.x)] * LN_2, lse_over(problem.group, found.column * LN_2)
 
 
 def lse_gradients(
-    x: Float[Tensor, "m d"],
-    y: Float[Tensor, "n d"],
-    scale: Float[Tensor, ""],
+    problem: Problem,
     row: Float[Tensor, " m"],
     column: Float[Tensor, " n"],
     g: Float[Tensor, " m"],
     h: Float[Tensor, " n"],
-    *,
-    exclude: str,
-    x_ids: Int64[Tensor, " m"] | None,
-    y_ids: Int64[Tensor, " n"] | None,
-    x_offset: int,
-    wanted: tuple[bool, ...],
 ) -> Gradients:
-    """The gradients of g . row + h . column for the log-sum-exps of `lse`."""
-    with _on(x):
-        tiles = _unweighted(x, y, scale, exclude, x_ids, y_ids, x_offset)
+    """Computes the wanted gradients of g . row + h . column, for the log-sum-exps that `lse` returned."""
+    with _on_device_of(problem.x):
+        tiles = _make_unweighted_tiles(problem)
+        # An empty strip has one row all the same, which gets no gradient
         g, row = (torch.nn.functional.pad(v, (0, tiles.M - len(v))) for v in (g, row))
-        of = Gradient(g.contiguous(), h.contiguous(), row / LN_2, column / LN_2, NONE, g, h)
-        distinct = exclude == "group"
-        return _gradients(
-            tiles, wanted, len(x), lambda for_y, for_x: tiles.products(of, for_y, for_x, distinct=distinct)
-        )
+        gradient = Gradient(g.contiguous(), h.contiguous(), row / LN_2, column / LN_2, NONE, g, h)
+
+        def multiply(for_y: bool, for_x: bool) -> tuple[Tensor | None, Tensor | None]:
+            return tiles.multiply_gradient(gradient, for_y, for_x, distinct=problem.exclude == "group")
+
+        return _finish_gradients(problem, tiles, multiply)
 
 
-def _mean(tiles: Tiles, w: Means, group: Any) -> tuple[Tensor, Gradient]:
-    of = tiles.lse(ALL, pull=(w.an, w.bm))
-    column = lse_over(group, of.column * LN_2)
-    (local,) = sum_over(group, dot(w.a, of.row * LN_2) - of.pull)
-    # rounding may take the difference below its floor; the exact value never is
+# Each of the three softmax losses makes its passes for log-sum-exps here and returns (value, what the gradient kernel
+# has to compute). Nothing waits: value and log-sum-exps are numbers that only the device knows.
+
+
+def _mean(tiles: Tiles, w: Means, group: ProcessGroup | None) -> tuple[Tensor, Gradient]:
+    # The positives' logits are summed by the same kernel, from the very tiles that the log-sum-exps are summed from
+    found = tiles.lse(ALL, pull=(w.an, w.bm))
+    column = lse_over(group, found.column * LN_2)
+    (local,) = sum_over(group, dot(w.a, found.row * LN_2) - found.pull)
+    # Rounding may take the difference below its floor; the exact value never is
     value = (local + dot(w.b, column)).clamp_min(w.floor)
-    return value, Gradient(w.a, w.b, of.row, column / LN_2, MEAN, w.an, w.bm)
+    return value, Gradient(w.a, w.b, found.row, column / LN_2, MEAN, w.an, w.bm)
 
 
-def _logsum(tiles: Tiles, w: Means, group: Any) -> tuple[Tensor, Gradient]:
-    of, plus = tiles.lse(ALL), tiles.lse(POSITIVES)
-    column, column_plus = (lse_over(group, v * LN_2) for v in (of.column, plus.column))
-    # without a positive the difference is infinite or no number; rounding may take it below 0
-    rows = torch.where(w.a > 0, (of.row - plus.row) * LN_2, 0.0).clamp_min(0.0)
+def _logsum(tiles: Tiles, w: Means, group: ProcessGroup | None) -> tuple[Tensor, Gradient]:
+    # The second pass multiplies only where a tile may hold positives
+    found, plus = tiles.lse(ALL), tiles.lse(POSITIVES)
+    column, column_plus = (lse_over(group, v * LN_2) for v in (found.column, plus.column))
+    # Without a positive the difference is infinite or no number; rounding may take it below 0
+    rows = torch.where(w.a > 0, (found.row - plus.row) * LN_2, 0.0).clamp_min(0.0)
     columns = torch.where(w.b > 0, column - column_plus, 0.0).clamp_min(0.0)
     (local,) = sum_over(group, w.a @ rows)
-    return local + w.b @ columns, Gradient(w.a, w.b, of.row, column / LN_2, LOGSUM, plus.row, column_plus / LN_2)
+    return local + w.b @ columns, Gradient(w.a, w.b, found.row, column / LN_2, LOGSUM, plus.row, column_plus / LN_2)
 
 
-def _each(tiles: Tiles, w: Means, group: Any) -> tuple[Tensor, Gradient]:
-    of = tiles.lse(NEGATIVES)
-    column = lse_over(group, of.column * LN_2) / LN_2
-    B, C, value = tiles.each(w.an, w.bm, of.row, column)
+def _each(tiles: Tiles, w: Means, group: ProcessGroup | None) -> tuple[Tensor, Gradient]:
+    # A positive meets whole rows and columns of negatives, so their log-sum-exps come first, over all ranks; then the
+    # tiles that may hold positives are formed once more for B, C and the value
+    found = tiles.lse(NEGATIVES)
+    column = lse_over(group, found.column * LN_2) / LN_2
+    B, C, value = tiles.sum_each(w.an, w.bm, found.row, column)
     value, C = sum_over(group, value, C)
-    return value, Gradient(w.an * B, w.bm * C, of.row, column, EACH, w.an, w.bm)
+    return value, Gradient(w.an * B, w.bm * C, found.row, column, EACH, w.an, w.bm)
 
 
 _SOFTMAX = {"mean": _mean, "logsum": _logsum, "each": _each}
 
 
-def _gradients(tiles: Tiles, wanted: tuple[bool, ...], num_rows: int, products: Any) -> Gradients:
-    """dL/dx, dL/dy and dL/dscale from products(for_y, for_x) -> (G Y, G^T X)."""
-    for_x, for_y, for_scale = wanted
-    if not any(wanted):
-        return None, None, None
-    GY, GX = products(for_x or for_scale, for_y)
+def _finish_gradients(
+    problem: Problem, tiles: Tiles, multiply: Callable[[bool, bool], tuple[Tensor | None, Tensor | None]]
+) -> Gradients:
+    """Makes dL/dx, dL/dy and dL/dscale out of multiply(for_y, for_x) -> (G Y, G^T X)."""
+    wanted = problem.wanted
+    if not (wanted.x or wanted.y or wanted.scale):
+        return Gradients(None, None, None)
+    GY, GX = multiply(wanted.x or wanted.scale, wanted.y)
     # <G Y, X>: through the left argument alone, which is all of dL/dscale also where x is y
-    dt = (GY * tiles.x[:, : tiles.D]).sum() if for_scale else None
-    return GY.mul_(tiles.t)[:num_rows] if for_x else None, GX.mul_(tiles.t) if for_y else None, dt
+    dt = (GY * tiles.x[:, : tiles.D]).sum() if GY is not None and wanted.scale else None
+    dx = GY.mul_(tiles.t)[: len(problem.x)] if GY is not None and wanted.x else None
+    return Gradients(dx, GX.mul_(tiles.t) if GX is not None and wanted.y else None, dt)
 
 
 @dataclass
-class _Side:
-    """The items of one side, absent ones as zeros; at least one row, as a rank's strip may be empty."""
+class _Silenced:
+    """Holds the items of x or of y, absent ones as zeros; at least one row, as a rank's strip may be empty."""
 
     z: Float[Tensor, "n d"]
     weight: Float[Tensor, " n"]
-    absent: int
-    """the key of an item whose weight is 0"""
 
     @classmethod
-    def of(cls, z: Tensor, weight: Tensor | None, absent: int) -> _Side:
+    def build(cls, z: Tensor, weight: Tensor | None) -> _Silenced:
+        """Silences the items whose weight is 0: whatever they hold, a kernel reads zeros."""
         if len(z) == 0:
             z, weight = z.new_zeros(1, z.shape[1]), z.new_zeros(1, dtype=torch.float32)
         if weight is None:
-            return cls(z, z.new_ones(len(z), dtype=torch.float32), absent)
-        return cls(torch.where(weight[:, None] > 0, z, 0.0), weight.contiguous(), absent)
+            return cls(z, z.new_ones(len(z), dtype=torch.float32))
+        return cls(torch.where(weight[:, None] > 0, z, 0.0), weight.contiguous())
 
 
-class _Positives:
-    """Keys of the ids, and how many positives each row and column has; all on the device."""
+class _Keys:
+    """Turns ids into the int32 keys that kernels compare, and counts each row's and column's positives, on the device.
 
-    def __init__(self, x_ids: Tensor, y_ids: Tensor, rows: _Side, columns: _Side, x_offset: int | None):
+    A key is the place of its id among all ids in order, so that tiles of neighbouring ids have narrow spans of keys.
+    """
+
+    def __init__(self, x_ids: Tensor, y_ids: Tensor, rows: _Silenced, columns: _Silenced, self_offset: int | None):
         x_ids = x_ids if len(x_ids) else y_ids[:1]  # the absent row of an empty strip
         order = torch.cat([x_ids, y_ids]).sort().values
-        self.x_key, self.y_key = (
-            torch.searchsorted(order, ids.contiguous(), out_int32=True).masked_fill(side.weight <= 0, side.absent)
-            for ids, side in ((x_ids, rows), (y_ids, columns))
+        self.of_x, self.of_y = (
+            torch.searchsorted(order, ids.contiguous(), out_int32=True).masked_fill(side.weight <= 0, absent)
+            for ids, side, absent in ((x_ids, rows, ABSENT_ROW), (y_ids, columns, ABSENT_COLUMN))
         )
-        self.row_count, self.column_count = _count(self.x_key, self.y_key), _count(self.y_key, self.x_key)
-        if x_offset is not None:
-            own = self.y_key[x_offset : x_offset + len(self.x_key)]
-            itself = (own == self.x_key[: len(own)]).long()
+        self.row_count, self.column_count = _count(self.of_x, self.of_y), _count(self.of_y, self.of_x)
+        if self_offset is not None:
+            # An item with itself has equal keys, but is no positive
+            own = self.of_y[self_offset : self_offset + len(self.of_x)]
+            itself = (own == self.of_x[: len(own)]).long()
             self.row_count[: len(own)] -= itself
-            self.column_count[x_offset : x_offset + len(own)] -= itself
+            self.column_count[self_offset : self_offset + len(own)] -= itself
 
 
 def _count(keys: Int32[Tensor, " m"], among: Int32[Tensor, " n"]) -> Int64[Tensor, " m"]:
-    """How often each key is found among others."""
+    """Counts how often each key is found among others."""
     order = among.sort().values
     return torch.searchsorted(order, keys, right=True) - torch.searchsorted(order, keys)
 
 
-def _unweighted(
-    x: Tensor, y: Tensor, scale: Tensor, exclude: str, x_ids: Tensor | None, y_ids: Tensor | None, x_offset: int
-) -> Tiles:
-    rows, columns = _Side.of(x, None, -1), _Side.of(y, None, -2)
-    itself = x_offset if exclude == "self" else None
-    if x_ids is not None and y_ids is not None:
-        P = _Positives(x_ids, y_ids, rows, columns, None)
-        x_key, y_key = P.x_key, P.y_key
-    else:
-        x_key, y_key = (side.weight.int() - 1 for side in (rows, columns))  # 0, and -1 for the row of an empty strip
-    return Tiles(rows.z, columns.z, scale, x_key, y_key, itself)
+def _prepare(problem: Problem) -> tuple[_Silenced, _Silenced, _Keys]:
+    rows, columns = _Silenced.build(problem.x, problem.x_weight), _Silenced.build(problem.y, problem.y_weight)
+    return rows, columns, _Keys(*problem.ids, rows, columns, problem.self_offset)
+
+
+def _make_tiles(problem: Problem, rows: _Silenced, columns: _Silenced, x_key: Tensor, y_key: Tensor) -> Tiles:
+    return Tiles(rows.z, columns.z, problem.scale, x_key, y_key, problem.self_offset)
+
+
+def _make_unweighted_tiles(problem: Problem) -> Tiles:
+    """Makes the tiles of contrast_lse, in which every item is present."""
+    rows, columns = _Silenced.build(problem.x, None), _Silenced.build(problem.y, None)
+    if problem.exclude == "group":
+        keys = _Keys(*problem.ids, rows, columns, None)
+        return _make_tiles(problem, rows, columns, keys.of_x, keys.of_y)
+    x_key, y_key = (side.weight.int() - 1 for side in (rows, columns))  # 0, and -1 for the row of an empty strip
+    return _make_tiles(problem, rows, columns, x_key, y_key)
 
 
 @contextmanager
-def _on(x: Tensor) -> Iterator[None]:
-    """On the device of x, where kernels are launched, and out of autocast's reach."""
-    with full_precision(x), torch.cuda.device_of(x):
+def _on_device_of(x: Tensor) -> Iterator[None]:
+    """Runs on the device of x, where kernels are launched, and out of autocast's reach."""
+    with without_autocast(x), torch.cuda.device_of(x):
         yield

@@ -24,18 +24,18 @@ import triton.language as tl
 from kernels.tiles.tile import (
     NEGATIVES,
     POSITIVES,
-    absent,
     any_absent,
-    blocks,
-    keys,
+    as_blocks,
+    find_span,
+    load_keys,
+    locate_tile,
+    mask_absent,
+    mask_positive,
+    mask_same,
     meets_diagonal,
-    place,
-    positive,
-    product,
-    same,
-    span,
+    multiply,
     spans_meet,
-    strips,
+    split_strips,
 )
 
 
@@ -71,62 +71,72 @@ def lse_tiles(
     SELF: tl.constexpr,
     PULL: tl.constexpr,
 ):
-    """Log-sum-exps, or sums of E, of the tiles of rows start..stop: row_parts [column tiles, stop - start],
+    """Writes log-sum-exps, or sums of E, of the tiles of rows start..stop: into row_parts [column tiles, stop - start],
     column_parts [row tiles, N], pull_parts [row tiles, column tiles]. Where a tile has nothing to say
-    (PAIRS = POSITIVES) it writes nothing."""
+    (PAIRS = POSITIVES) it writes nothing.
+
+    One pass reads x and y by tiles and writes M x column tiles + N x row tiles numbers, 1/BM + 1/BN of those of S.
+    """
     if not SHIFTED:
+        # The pass for what underflows is launched every time, and returns here unless the device found it needed
         if tl.load(needed) == 0:
             return
-    x, y = blocks(x, stop, D, D, BM, BK, TMA), blocks(y, N, D, D, BN, BK, TMA)
+    x, y = as_blocks(x, stop, D, D, BM, BK, TMA), as_blocks(y, N, D, D, BN, BK, TMA)
     num_row_tiles, num_column_tiles = tl.cdiv(stop - start, BM), tl.cdiv(N, BN)
     scale, shift = tl.load(c), tl.load(reference)
     for index in range(tl.program_id(0), num_row_tiles * num_column_tiles, tl.num_programs(0)):
-        tile_row, tile_column = place(index, num_row_tiles, num_column_tiles, GROUP)
+        tile_row, tile_column = locate_tile(index, num_row_tiles, num_column_tiles, GROUP)
         first_row, first_column = start + tile_row * BM, tile_column * BN
         i = first_row + tl.arange(0, BM)
-        kx = keys(x_key, i, stop, -1)
+        kx = load_keys(x_key, i, stop, -1)
         some = True
         if PAIRS == POSITIVES:
-            some = spans_meet(span(kx), span(keys(y_key, first_column + tl.arange(0, BN), N, -2)))
+            # Positives are few: most tiles are not even multiplied. Their parts stay what the host filled in, -inf
+            some = spans_meet(find_span(kx), find_span(load_keys(y_key, first_column + tl.arange(0, BN), N, -2)))
         if some:
-            tile = product(x, y, first_row, first_column, D, BM, BN, BK, PRECISION, UPCAST)
-            parts = strips(tile, BM, BN, STRIPS)
-            x_span = span(kx)
+            tile = multiply(x, y, first_row, first_column, D, BM, BN, BK, PRECISION, UPCAST)
+            dots = split_strips(tile, BM, BN, STRIPS)
+            x_span = find_span(kx)
             pull = tl.zeros((BM,), tl.float32)
+            # Running over the strips: a row's maximum and its sum of exp2(s - maximum)
             top, total = tl.full((BM,), -1e30, tl.float32), tl.zeros((BM,), tl.float32)
             for strip in tl.static_range(STRIPS):
                 at = first_column + strip * (BN // STRIPS)
                 j = at + tl.arange(0, BN // STRIPS)
-                ky = keys(y_key, j, N, -2)
-                y_span = span(ky)
-                s = parts[strip] * scale
+                ky = load_keys(y_key, j, N, -2)
+                y_span = find_span(ky)
+                s = dots[strip] * scale
                 near = spans_meet(x_span, y_span)
+                # In this order: positives are summed before anything is made -inf, and absent pairs, which match
+                # nothing, are masked only where there are any
                 if PULL:
                     if near:
                         weight = tl.load(x_pull + i, i < stop, 0.0)[:, None] + tl.load(y_pull + j, j < N, 0.0)[None, :]
-                        pull += tl.sum(tl.where(positive(kx, ky, i, j, x_offset, SELF), s * weight, 0.0), 1)
+                        pull += tl.sum(tl.where(mask_positive(kx, ky, i, j, x_offset, SELF), s * weight, 0.0), 1)
                 if any_absent(x_span, y_span):
-                    s = tl.where(absent(kx, ky), float("-inf"), s)
+                    s = tl.where(mask_absent(kx, ky), float("-inf"), s)
                 if SELF:
                     if meets_diagonal(first_row, at, x_offset, BM, BN // STRIPS):
-                        s = tl.where(same(i, j, x_offset), float("-inf"), s)
+                        s = tl.where(mask_same(i, j, x_offset), float("-inf"), s)
                 if PAIRS == NEGATIVES:
                     if near:
                         s = tl.where(kx[:, None] == ky[None, :], float("-inf"), s)
                 if PAIRS == POSITIVES:
                     s = tl.where(kx[:, None] == ky[None, :], s, float("-inf"))
                 if SHIFTED:
+                    # A column is done with this tile, as a tile has all its rows at once; a row goes on to other strips
                     e = tl.exp2(s - shift)
                     total += tl.sum(e, 1)
                     column = tl.sum(e, 0)
                 else:
-                    # a finite stand-in for the maximum of nothing: -inf - -inf would be NaN
+                    # A finite stand-in for the maximum of nothing: -inf - -inf would be NaN
                     higher = tl.maximum(top, tl.max(s, 1))
                     total = total * tl.exp2(top - higher) + tl.sum(tl.exp2(s - higher[:, None]), 1)
                     top = higher
                     highest = tl.maximum(tl.max(s, 0), -1e30)
                     column = highest + tl.log2(tl.sum(tl.exp2(s - highest[None, :]), 0))
                 tl.store(column_parts + tile_row.to(tl.int64) * N + j, column, j < N)
+            # int64: a row of parts times the length of a row passes 2^31 where batches are large
             row = total if SHIFTED else top + tl.log2(total)
             tl.store(row_parts + tile_column.to(tl.int64) * (stop - start) + (i - start), row, i < stop)
             if PULL:
@@ -146,12 +156,16 @@ def merge(
     BP: tl.constexpr,
     BL: tl.constexpr,
 ):
-    """total [L] <- log2 (2^total + sum over parts [num_parts, L] of 2^part), always in the same order; parts that are
-    SHIFTED are themselves the powers, divided by 2^reference."""
+    """Adds parts to totals: total [L] <- log2 (2^total + sum over parts [num_parts, L] of 2^part).
+
+    Parts that are SHIFTED are themselves the powers, divided by 2^reference. A program has BL totals to itself and goes
+    through their parts in order, BP at a time, where atomics would add them in any order: the same bits every time.
+    """
     if not ALWAYS:
         if tl.load(needed) == 0:
             return
     at = tl.program_id(0) * BL + tl.arange(0, BL)
+    # As in the tiles: a running maximum, finite from the beginning, and the sum of exp2(part - maximum)
     top = tl.maximum(tl.load(total + at, at < L, float("-inf")), -1e30)
     rest = tl.exp2(tl.load(total + at, at < L, float("-inf")) - top)
     for first in range(0, num_parts, BP):

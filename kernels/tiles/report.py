@@ -1,5 +1,5 @@
 """What the compiler makes of every configuration, with no GPU: `python -m kernels.tiles.report`, a few minutes the
-first time. Fails if a kernel spills, takes more shared memory than there is, or leaves the tensor cores out.
+first time. It fails if a kernel spills, takes more shared memory than there is, or leaves the tensor cores out.
 
 Each entry of configs.TABLE is compiled ahead of time for its architecture, as the launches do, and read back with the
 tools in Triton's wheel: registers and stack from `cuobjdump`, instructions from `nvdisasm`. The table is kept in
@@ -24,14 +24,16 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import astuple, dataclass, fields
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import triton
 from rich.console import Console
 from rich.table import Table
 from triton import knobs
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton.compiler import ASTSource, CompiledKernel
+from triton.language import constexpr
+from triton.runtime.jit import JITFunction
 
 from kernels.tiles import configs
 from kernels.tiles.configs import DEFAULT, Config
@@ -47,7 +49,10 @@ DIMENSIONS = 768
 
 
 class Multiprocessor(NamedTuple):
-    """CUDA C++ Programming Guide, technical specifications per compute capability; registers are 65536 on all."""
+    """Says what a multiprocessor has (CUDA C++ Programming Guide, technical specifications per compute capability).
+
+    Shared memory is in bytes; registers are 65536 on all.
+    """
 
     shared: int
     shared_a_program: int
@@ -61,19 +66,26 @@ MULTIPROCESSORS = {
 }
 
 
+Constants = dict[str, int | bool | str | constexpr]
+
+
 class Variant(NamedTuple):
+    """Names one way in which a kernel is compiled."""
+
     kernel: str
     name: str
-    function: Any
-    constants: dict[str, Any]
+    function: JITFunction
+    constants: Constants
 
 
-def variants() -> list[Variant]:
-    def lse(name: str, *, shifted: bool, pairs: Any = ALL, pull: bool = False, itself: bool = True) -> Variant:
+def list_variants() -> list[Variant]:
+    """Lists the variants that the losses launch, but for those that nest in others (see above)."""
+
+    def lse(name: str, *, shifted: bool, pairs: constexpr = ALL, pull: bool = False, itself: bool = True) -> Variant:
         constants = {"SHIFTED": shifted, "PAIRS": pairs, "PULL": pull, "SELF": itself}
         return Variant("lse", name, lse_tiles, constants)
 
-    def gradient(name: str, positive: Any, *, shifted: bool = True, itself: bool = True) -> Variant:
+    def gradient(name: str, positive: constexpr, *, shifted: bool = True, itself: bool = True) -> Variant:
         constants = {"SHIFTED": shifted, "POSITIVE": positive, "DISTINCT": False, "SELF": itself}
         return Variant("each" if positive == EACH else "gradient", name, gradient_tiles, constants)
 
@@ -108,6 +120,8 @@ HEAVY = {
 
 @dataclass(frozen=True)
 class Job:
+    """Says what is compiled: a variant, with an entry of the table, for an architecture and a type of operands."""
+
     arch: int
     table: int
     """the entry's architecture: DEFAULT's are compiled for all"""
@@ -118,8 +132,8 @@ class Job:
     config: Config
 
 
-def jobs(*, quick: bool = False) -> Iterator[Job]:
-    """Everything the report compiles; `quick`: the main variants of bfloat16."""
+def list_jobs(*, quick: bool = False) -> Iterator[Job]:
+    """Yields everything that the report compiles, or with `quick` the main variants of bfloat16."""
     for arch, table, operands, precision, wanted in (
         (90, 90, "bf16", "ieee", None),
         (80, 80, "bf16", "ieee", None),
@@ -134,7 +148,7 @@ def jobs(*, quick: bool = False) -> Iterator[Job]:
     ):
         if quick and (operands != "bf16" or table == DEFAULT):
             continue
-        for v in variants():
+        for v in list_variants():
             if (v.kernel, v.name) in (MAIN if quick else wanted or {(v.kernel, v.name)}):
                 config = configs.TABLE[table, v.kernel, 4 if operands == "fp32" else 2]
                 yield Job(arch, table, v.kernel, v.name, operands, precision, config)
@@ -142,6 +156,8 @@ def jobs(*, quick: bool = False) -> Iterator[Job]:
 
 @dataclass(frozen=True)
 class Row:
+    """Holds what the compiler made of a job; `fails` says what is wrong with it, "" if nothing."""
+
     arch: int
     operands: str
     kernel: str
@@ -155,15 +171,15 @@ class Row:
     tensor: int
     """tensor-core instructions"""
     programs: int
-    """that fit on a multiprocessor"""
+    """those that fit on a multiprocessor"""
     fails: str
 
 
-def compiled(job: Job) -> Any:
-    """The kernel, as the launches in kernels.tiles.launch have it compiled."""
-    (variant,) = (v for v in variants() if (v.kernel, v.name) == (job.kernel, job.variant))
+def compile_job(job: Job) -> CompiledKernel:
+    """Compiles a kernel as the launches in kernels.tiles.launch have it compiled."""
+    (variant,) = (v for v in list_variants() if (v.kernel, v.name) == (job.kernel, job.variant))
     config, names = job.config, variant.function.arg_names
-    constants = variant.constants | {
+    constants: Constants = variant.constants | {
         "D": DIMENSIONS, "BM": config.block_m, "BN": config.block_n, "BK": config.block_k, "GROUP": config.group,
         "STRIPS": config.strips, "PRECISION": job.precision, "TMA": job.arch >= 90, "UPCAST": False,
     }  # fmt: skip
@@ -181,6 +197,7 @@ def compiled(job: Job) -> Any:
 
 
 def _type(name: str, job: Job) -> str:
+    """Returns the type of a kernel's argument, as a launch would find it."""
     c = job.config
     g = f"1,{c.block_m},{c.block_n}" if job.kernel == "khatri_rao" else f"{c.block_m},{c.block_n // c.strips}"
     block = {"x": f"{c.block_m},{c.block_k}", "y": f"{c.block_n},{c.block_k}", "g": g}.get(name)
@@ -194,7 +211,8 @@ def _type(name: str, job: Job) -> str:
 
 
 def read(job: Job) -> Row:
-    kernel = compiled(job)
+    """Compiles a job and reads registers, stack, shared memory and instructions from its machine code."""
+    kernel = compile_job(job)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(kernel.asm["cubin"])
         file.flush()
@@ -219,34 +237,40 @@ def read(job: Job) -> Row:
         )
         if wrong
     )
-    fit = programs(job.arch, registers, shared, job.config.warps)
+    fit = count_programs(job.arch, registers, shared, job.config.warps)
     return Row(
-        job.arch, operands_of(job), job.kernel, job.variant, tile_of(job.config),
+        job.arch, name_operands(job), job.kernel, job.variant, name_tile(job.config),
         registers, stack, local, shared, tensor, fit, fails,
     )  # fmt: skip
 
 
-def operands_of(job: Job) -> str:
+def name_operands(job: Job) -> str:
+    """Names the operands' type, and for float32 how its products are formed."""
     return f"fp32 {job.precision}" if job.operands == "fp32" else job.operands
 
 
-def tile_of(c: Config) -> str:
+def name_tile(c: Config) -> str:
+    """Names a configuration in a cell of the table."""
     return f"{c.block_m}x{c.block_n}x{c.block_k} w{c.warps} s{c.stages} /{c.strips}"
 
 
-def programs(arch: int, registers: int, shared: int, warps: int) -> int:
-    """How many programs fit on a multiprocessor: registers go to warps by 256, warps by 4, and a program takes 1 KiB of
-    shared memory for the system (CUDA occupancy calculator)."""
-    of = MULTIPROCESSORS[arch]
+def count_programs(arch: int, registers: int, shared: int, warps: int) -> int:
+    """Counts the programs that fit on a multiprocessor.
+
+    Registers go to warps by 256, warps by 4, and a program takes 1 KiB of shared memory for the system (CUDA occupancy
+    calculator).
+    """
+    has = MULTIPROCESSORS[arch]
     a_warp = -(-registers * 32 // 256) * 256
-    return min(65536 // a_warp // 4 * 4 // warps, of.shared // (shared + 1024), of.warps // warps)
+    return min(65536 // a_warp // 4 * 4 // warps, has.shared // (shared + 1024), has.warps // warps)
 
 
 def _output(tool: str, *arguments: str) -> str:
     return subprocess.run([TOOLS / tool, *arguments], capture_output=True, text=True, check=True).stdout
 
 
-def markdown(rows: list[Row]) -> str:
+def write_markdown(rows: list[Row]) -> str:
+    """Writes the table that is kept."""
     names = [field.name for field in fields(Row) if field.name != "fails"]
     lines = [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
     lines += [f"| {' | '.join(str(v) for v in astuple(row)[:-1])} |" for row in rows]
@@ -259,7 +283,8 @@ def markdown(rows: list[Row]) -> str:
     ))  # fmt: skip
 
 
-def table(rows: list[Row]) -> Table:
+def draw_table(rows: list[Row]) -> Table:
+    """Draws the table for a terminal, what fails in red."""
     shown = Table(title=f"Triton {triton.__version__}, D = {DIMENSIONS}", header_style="bold")
     for field in fields(Row):
         shown.add_column(field.name, justify="right" if field.type == "int" and field.name != "arch" else "left")
@@ -273,6 +298,7 @@ def table(rows: list[Row]) -> Table:
 
 
 def main() -> int:
+    """Compiles everything and prints the table; returns 1 where a kernel fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="bfloat16's main variants only: under half a minute")
     parser.add_argument("--keep", action="store_true", help=f"write {KEPT.name}")
@@ -283,10 +309,10 @@ def main() -> int:
         parser.error("the kept table is the whole one: leave out --quick or --keep")
     # processes, as a compilation holds the interpreter's lock; spawned, as a fork would inherit the compiler's threads
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        rows = list(pool.map(read, jobs(quick=arguments.quick)))
-    Console(width=None if sys.stdout.isatty() else 160).print(table(rows))
+        rows = list(pool.map(read, list_jobs(quick=arguments.quick)))
+    Console(width=None if sys.stdout.isatty() else 160).print(draw_table(rows))
     if arguments.keep:
-        KEPT.write_text(markdown(rows))
+        KEPT.write_text(write_markdown(rows))
     return int(any(row.fails for row in rows))
 
 

@@ -13,16 +13,16 @@ import triton
 import triton.language as tl
 
 from kernels.tiles.tile import (
-    blocks,
-    keys,
+    as_blocks,
+    find_span,
+    load_keys,
+    locate_tile,
     logistic,
+    mask_same,
     meets_diagonal,
-    place,
-    product,
-    same,
-    span,
+    multiply,
     spans_meet,
-    strips,
+    split_strips,
 )
 
 
@@ -55,35 +55,40 @@ def sigmoid_tiles(
     SELF: tl.constexpr,
     STORE: tl.constexpr,
 ):
-    """Rows start..stop: G into g [stop - start, N] if STORE; value_parts, bias_parts [tiles]: sums of loss and G."""
-    x, y = blocks(x, stop, D, D, BM, BK, TMA), blocks(y, N, D, D, BN, BK, TMA)
-    g = blocks(g, stop - start, N, tl.cdiv(N, 8) * 8, BM, BN // STRIPS, TMA)
+    """Writes the sums of loss and G of the tiles of rows start..stop into value_parts and bias_parts [tiles], and, if
+    STORE, G into g [stop - start, N]. One pass over S: x and y are read, and of M x N numbers only G is written, once.
+    """
+    x, y = as_blocks(x, stop, D, D, BM, BK, TMA), as_blocks(y, N, D, D, BN, BK, TMA)
+    g = as_blocks(g, stop - start, N, tl.cdiv(N, 8) * 8, BM, BN // STRIPS, TMA)
     num_row_tiles, num_column_tiles = tl.cdiv(stop - start, BM), tl.cdiv(N, BN)
     t, offset = tl.load(scale), tl.load(bias)
     for index in range(tl.program_id(0), num_row_tiles * num_column_tiles, tl.num_programs(0)):
-        tile_row, tile_column = place(index, num_row_tiles, num_column_tiles, GROUP)
+        tile_row, tile_column = locate_tile(index, num_row_tiles, num_column_tiles, GROUP)
         first_row, first_column = start + tile_row * BM, tile_column * BN
-        tile = product(x, y, first_row, first_column, D, BM, BN, BK, PRECISION, UPCAST)
-        parts = strips(tile, BM, BN, STRIPS)
+        tile = multiply(x, y, first_row, first_column, D, BM, BN, BK, PRECISION, UPCAST)
+        dots = split_strips(tile, BM, BN, STRIPS)
         i = first_row + tl.arange(0, BM)
-        # absent items have weight 0, which their zeros in x and y leave finite
-        kx, wi = keys(x_key, i, stop, -1), tl.load(w + i, i < stop, 0.0)
-        x_span = span(kx)
+        # Absent items have weight 0, and zeros in x and y, so that what they are weighted with is finite: no mask
+        kx, wi = load_keys(x_key, i, stop, -1), tl.load(w + i, i < stop, 0.0)
+        x_span = find_span(kx)
+        # Sums run over the strips as vectors of rows: one number a tile would take a reduction a strip
         costs, slopes = tl.zeros((BM,), tl.float32), tl.zeros((BM,), tl.float32)
         for strip in tl.static_range(STRIPS):
             at = first_column + strip * (BN // STRIPS)
             j = at + tl.arange(0, BN // STRIPS)
-            ky, vj = keys(y_key, j, N, -2), tl.load(v + j, j < N, 0.0)
-            near = spans_meet(x_span, span(ky))
-            s = parts[strip] * t + offset
+            ky, vj = load_keys(y_key, j, N, -2), tl.load(v + j, j < N, 0.0)
+            near = spans_meet(x_span, find_span(ky))
+            s = dots[strip] * t + offset
+            # Positives are turned around before, and their slope after, which is all that distinguishes them (step 2)
             if near:
                 s = tl.where(kx[:, None] == ky[None, :], -s, s)
             if SELF:
                 if meets_diagonal(first_row, at, x_offset, BM, BN // STRIPS):
-                    s = tl.where(same(i, j, x_offset), float("-inf"), s)  # costs nothing
+                    s = tl.where(mask_same(i, j, x_offset), float("-inf"), s)  # costs nothing
             slope, cost = logistic(s)
             if near:
                 slope = tl.where(kx[:, None] == ky[None, :], -slope, slope)
+            # v is within the sums over columns; w is the same for a row's whole tile, and waits for the end
             costs += tl.sum(cost * vj[None, :], 1)
             slope *= vj[None, :]
             slopes += tl.sum(slope, 1)

@@ -3,6 +3,12 @@
 Keys stand for ids: int32, equal where ids are, -1 for an absent row and -2 for an absent column, so that a pair with an
 absent item is never positive. Rows and columns past the end load the same keys.
 
+The kernels share an order. A program takes a tile of rows and columns, forms its logits in float32 registers from
+blocks of x and y, and goes through them strip by strip. Nothing of a tile's logits is ever written: what leaves is sums
+of a row and of a column of the tile, or the tile of dL/dS, and the host's side (kernels.tiles.launch) takes it from
+there. So a pass over S reads x and y once for each tile that needs them, mostly from L2, and no memory traffic is
+M x N but that of dL/dS.
+
 Trap: tl.dot on bfloat16 is wrong in Triton's interpreter; UPCAST is for it alone.
 """
 
@@ -18,8 +24,8 @@ POSITIVES = tl.constexpr(2)
 
 
 @triton.jit
-def place(index, num_row_tiles, num_column_tiles, GROUP: tl.constexpr):
-    """(row tile, column tile) of a tile's number: GROUP row tiles at a time, so that their x stays in L2."""
+def locate_tile(index, num_row_tiles, num_column_tiles, GROUP: tl.constexpr):
+    """Returns (row tile, column tile) of a tile's number: GROUP row tiles at a time, so that their x stays in L2."""
     per_group = GROUP * num_column_tiles
     first = (index // per_group) * GROUP
     height = min(num_row_tiles - first, GROUP)
@@ -27,17 +33,20 @@ def place(index, num_row_tiles, num_column_tiles, GROUP: tl.constexpr):
 
 
 @triton.jit
-def blocks(z, rows, columns, stride, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, TMA: tl.constexpr):
-    """A matrix by blocks: with TMA z is a descriptor made by the host, else a pointer. On architectures without a
-    tensor memory accelerator the host's descriptor would do, but slowly: that its rows are contiguous is known
-    at compile time only here, and without it loads are neither wide nor asynchronous."""
+def as_blocks(z, rows, columns, stride, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, TMA: tl.constexpr):
+    """Returns a matrix that is read or written by blocks, zeros and nothing beyond its end.
+
+    With TMA z is a descriptor made by the host, else a pointer.
+    """
     if not TMA:
+        # The host's descriptor would do, but slowly: that its rows are contiguous is known at compile time only here,
+        # and without it loads are neither wide nor asynchronous
         z = tl.make_tensor_descriptor(z, [rows, columns], [stride, 1], [HEIGHT, WIDTH])
     return z
 
 
 @triton.jit
-def product(
+def multiply(
     x,
     y,
     row,
@@ -49,7 +58,9 @@ def product(
     PRECISION: tl.constexpr,
     UPCAST: tl.constexpr,
 ):
-    """The tile of X Y^T that starts at (row, column), float32 [BM, BN]; D is a multiple of BK."""
+    """Computes the tile of X Y^T that starts at (row, column), float32 [BM, BN]; D is a multiple of BK."""
+    # The compiler overlaps the loads of the next `num_stages` blocks with this product. Rows and columns past the end
+    # are loaded as zeros, and their keys tell them apart later
     tile = tl.zeros((BM, BN), tl.float32)
     for k in range(0, D, BK):
         a, b = x.load([row, k]), y.load([column, k])
@@ -60,26 +71,29 @@ def product(
 
 
 @triton.jit
-def _halves(tile, BM: tl.constexpr, BN: tl.constexpr):
+def _split_halves(tile, BM: tl.constexpr, BN: tl.constexpr):
     return tl.split(tl.permute(tl.reshape(tile, (BM, 2, BN // 2)), (0, 2, 1)))
 
 
 @triton.jit
-def strips(tile, BM: tl.constexpr, BN: tl.constexpr, STRIPS: tl.constexpr):
-    """A tile [BM, BN] as 2 or 4 strips [BM, BN / STRIPS], from left to right. What follows a product is done on one
-    strip after the other: beside a whole tile its exponentials, gradients and vectors of columns would not fit in
-    registers."""
-    left, right = _halves(tile, BM, BN)
+def split_strips(tile, BM: tl.constexpr, BN: tl.constexpr, STRIPS: tl.constexpr):
+    """Splits a tile [BM, BN] into 2 or 4 strips [BM, BN / STRIPS], from left to right.
+
+    What follows a product is done on one strip after the other: beside a whole tile its exponentials, gradients and
+    vectors of columns would not fit in registers, and would spill to memory.
+    """
+    left, right = _split_halves(tile, BM, BN)
     if STRIPS == 2:
         return left, right
     else:  # noqa: RET505 # the compiler drops a branch, not what follows it
-        a, b = _halves(left, BM, BN // 2)
-        c, d = _halves(right, BM, BN // 2)
+        a, b = _split_halves(left, BM, BN // 2)
+        c, d = _split_halves(right, BM, BN // 2)
         return a, b, c, d
 
 
 @triton.jit
-def keys(key, at, stop, ABSENT: tl.constexpr):
+def load_keys(key, at, stop, ABSENT: tl.constexpr):
+    """Loads the keys of some rows or columns; what lies past the end is absent."""
     return tl.load(key + at, at < stop, ABSENT)
 
 
@@ -89,54 +103,62 @@ def _wider(least, most, lowest, other_least, other_most, other_lowest):
 
 
 @triton.jit
-def span(key):
-    """(least of the present keys, most, least of all) in one reduction."""
+def find_span(key):
+    """Returns (least of the present keys, most, least of all), in one reduction."""
     far: tl.constexpr = 0x7FFFFFFF
     return tl.reduce((tl.where(key < 0, far, key), key, key), 0, _wider)
 
 
 @triton.jit
-def spans_meet(of_x, of_y):
-    """Whether a tile may hold positives. Neighbouring ids in either order make most tiles answer no."""
-    return (of_x[0] <= of_y[1]) & (of_y[0] <= of_x[1])
+def spans_meet(x_span, y_span):
+    """Says whether a tile may hold positives: where ids are in some order on both sides, most tiles say no.
+
+    Tiles that say no skip the comparison of BM x BN keys.
+    """
+    return (x_span[0] <= y_span[1]) & (y_span[0] <= x_span[1])
 
 
 @triton.jit
-def any_absent(of_x, of_y):
-    return (of_x[2] < 0) | (of_y[2] < 0)
+def any_absent(x_span, y_span):
+    """Says whether a tile has an absent row or column, or one past the end."""
+    return (x_span[2] < 0) | (y_span[2] < 0)
 
 
 @triton.jit
-def absent(kx, ky):
+def mask_absent(kx, ky):
+    """Marks the pairs with an absent item."""
     return (kx < 0)[:, None] | (ky < 0)[None, :]
 
 
 @triton.jit
 def meets_diagonal(row, column, x_offset, BM: tl.constexpr, BN: tl.constexpr):
-    """Whether a tile that starts at (row, column) may hold an item paired with itself."""
+    """Says whether a tile that starts at (row, column) may hold an item paired with itself."""
     return (row + x_offset < column + BN) & (column < row + x_offset + BM)
 
 
 @triton.jit
-def same(i, j, x_offset):
-    """Pairs that are one and the same item."""
+def mask_same(i, j, x_offset):
+    """Marks the pairs that are one and the same item."""
     return (i + x_offset)[:, None] == j[None, :]
 
 
 @triton.jit
-def positive(kx, ky, i, j, x_offset, SELF: tl.constexpr):
-    """Pairs that are positives; with SELF an item is no positive of its own."""
+def mask_positive(kx, ky, i, j, x_offset, SELF: tl.constexpr):
+    """Marks the pairs that are positives; with SELF an item is no positive of its own."""
     pair = kx[:, None] == ky[None, :]
     if SELF:
-        pair = pair & (same(i, j, x_offset) == 0)
+        pair = pair & (mask_same(i, j, x_offset) == 0)
     return pair
 
 
 @triton.jit
 def logistic(s):
-    """(sigma(s), softplus(s)) for s in nats. With e = exp(-|s|), softplus = max(s, 0) + log(1 + e), and log(1 + e) / e
-    is a polynomial (Chebyshev interpolation on [0, 1], relative error 3.4e-8): right for small e, where the float32
-    1 + e is 1, and without a logarithm's branches and registers."""
+    """Computes (sigma(s), softplus(s)) for s in nats, from one exponential.
+
+    With e = exp(-|s|), softplus = max(s, 0) + log(1 + e), and log(1 + e) / e is a polynomial (Chebyshev interpolation
+    on [0, 1], relative error 3.4e-8): right for small e, where the float32 1 + e is 1, and without a logarithm's
+    branches and registers.
+    """
     e = tl.exp2(-tl.abs(s) * 1.4426950408889634)
     inverse = 1.0 / (1.0 + e)
     p = 0.0775160868 - e * (0.0290740647 - e * 0.00512610214)

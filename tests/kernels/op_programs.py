@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from kernel_problems import random_problem
+from loss_arguments import random_arguments
 from torch import Tensor
 
 import kernels
@@ -12,8 +12,8 @@ LOSSES = ("mean", "logsum", "each", "sigmoid", "contrast_lse")
 M, N, D = 13, 17, 5
 
 
-def of(loss: str, x, y, scale, bias, x_ids, y_ids, **options) -> Tensor:
-    """A scalar of any loss. The upstream of contrast_lse's rows varies, that of its columns is expanded."""
+def evaluate(loss: str, x, y, scale, bias, x_ids, y_ids, **options) -> Tensor:
+    """Computes a scalar of any loss. The upstream of contrast_lse's rows varies, that of its columns is expanded."""
     if loss == "contrast_lse":
         row, column = kernels.contrast_lse(x, y, scale, x_ids=x_ids, y_ids=y_ids, **options)
         return (row * torch.arange(len(row))).sum() - 2.5 * column.sum()
@@ -23,8 +23,8 @@ def of(loss: str, x, y, scale, bias, x_ids, y_ids, **options) -> Tensor:
 
 
 def inputs(seed: int, dtype: torch.dtype = torch.float64, form: str = "plain") -> list[Tensor]:
-    """[x, y, log scale, bias, x_ids, y_ids], the first four leaves that want gradients; `form` is that of x and y."""
-    p = random_problem(seed, M, N, D, 6.0, num_ids=3)
+    """Returns [x, y, log scale, bias, x_ids, y_ids], four leaves that want gradients first; `form` is that of x, y."""
+    p = random_arguments(seed, M, N, D, 6.0, num_ids=3)
     x, y = p.x, p.y
     if form == "one view of several":
         x, y = (torch.stack([z, torch.full_like(z, torch.nan)], 1) for z in (x, y))
@@ -45,14 +45,15 @@ VIEWS = {
 
 
 def weights_for(loss: str, seed: int) -> dict[str, Tensor]:
+    """Draws weights of rows and columns, some of them 0; contrast_lse has none."""
     if loss == "contrast_lse":
         return {}
     draw = torch.Generator().manual_seed(seed)
     return {f"{s}_weight": torch.randint(0, 3, (n,), generator=draw) * 0.5 for s, n in (("x", M), ("y", N))}
 
 
-def trained(program, arguments: list[Tensor], **weights: Tensor) -> dict[str, Tensor]:
-    """Value and gradients, for an upstream gradient of -1.5."""
+def train(program, arguments: list[Tensor], **weights: Tensor) -> dict[str, Tensor]:
+    """Computes the value and the gradients of a program, for an upstream gradient of -1.5."""
     leaves = arguments[:4]
     value = program(*arguments, **weights)
     gradients = torch.autograd.grad(-1.5 * value, leaves, allow_unused=True)

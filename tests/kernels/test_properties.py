@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from kernel_problems import assert_equal, random_problem, run
+from loss_arguments import assert_equal, random_arguments, run
 from torch.nn.functional import cross_entropy, normalize
 
 import kernels
@@ -23,7 +23,7 @@ def seed() -> int:
 
 @pytest.mark.parametrize("loss", POSITIVES)
 def test_one_positive_each_is_clip(loss, small_chunks):
-    p = random_problem(seed(), 41, 41, 7, 20.0, num_ids=1)
+    p = random_arguments(seed(), 41, 41, 7, 20.0, num_ids=1)
     order = torch.randperm(41)
     ids = torch.randperm(1000)[:41]
     got = run(loss, replace(p, x_ids=ids, y_ids=ids[order]))
@@ -74,7 +74,7 @@ def test_never_below_its_floor(loss, few, copies, largest, monkeypatch):
 @pytest.mark.parametrize("loss", [*LOSSES, "contrast_lse"])
 def test_logits_of_any_size(loss, sign, scale):
     """All logits near +scale or -scale: exponentials that float32 cannot hold (e^88) must not be formed."""
-    p = random_problem(seed(), 9, 11, 4, scale, num_ids=3)
+    p = random_arguments(seed(), 9, 11, 4, scale, num_ids=3)
     centre = normalize(torch.ones(4, dtype=torch.float64), dim=0)
     x, y = (normalize(centre + 0.02 * z, dim=1) for z in (p.x, p.y))
     p = replace(p, x=x, y=sign * y).to(torch.float32)
@@ -86,7 +86,7 @@ def test_logits_of_any_size(loss, sign, scale):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_order_and_names_of_samples_do_not_matter(loss, small_chunks):
-    p = random_problem(seed(), 23, 31, 5, 12.0, num_ids=6)
+    p = random_arguments(seed(), 23, 31, 5, 12.0, num_ids=6)
     want = run(loss, p)
     rows, columns = torch.randperm(23), torch.randperm(31)
     renamed = torch.randperm(2**16)
@@ -104,7 +104,7 @@ def test_order_and_names_of_samples_do_not_matter(loss, small_chunks):
 @pytest.mark.parametrize("exclude_self", [False, True])
 @pytest.mark.parametrize("backend", ["reference", "chunked"])
 def test_weight_zero_is_removal(loss, exclude_self, backend, small_chunks):
-    p = random_problem(seed(), 23, 23, 5, 12.0, num_ids=6, exclude_self=exclude_self, backend=backend)
+    p = random_arguments(seed(), 23, 23, 5, 12.0, num_ids=6, exclude_self=exclude_self, backend=backend)
     weight = torch.rand(23, dtype=torch.float64) * (torch.rand(23) < 0.6)
     got = run(loss, p, x_weight=weight, y_weight=weight)
     k = weight > 0
@@ -118,7 +118,7 @@ def test_weight_zero_is_removal(loss, exclude_self, backend, small_chunks):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_weights_count_copies(loss):
     """A row of weight 3 weighs in the mean like three such rows (columns' denominators aside: one direction)."""
-    p = random_problem(seed(), 11, 13, 5, 12.0, num_ids=3)
+    p = random_arguments(seed(), 11, 13, 5, 12.0, num_ids=3)
     copies = torch.randint(1, 4, (11,))
     options = {} if loss == "sigmoid" else {"symmetric": False}
     repeated = replace(p, x=p.x.repeat_interleave(copies, 0), x_ids=p.x_ids.repeat_interleave(copies))
@@ -128,7 +128,7 @@ def test_weights_count_copies(loss):
 
 @pytest.mark.parametrize("loss", POSITIVES)
 def test_both_directions_are_the_mean_of_each(loss):
-    p = random_problem(seed(), 11, 13, 5, 12.0, num_ids=4)
+    p = random_arguments(seed(), 11, 13, 5, 12.0, num_ids=4)
     turned = replace(p, x=p.y, y=p.x, x_ids=p.y_ids, y_ids=p.x_ids)
     rows, columns = (run(loss, q, symmetric=False)["value"] for q in (p, turned))
     torch.testing.assert_close(run(loss, p)["value"], (rows + columns) / 2)
@@ -137,7 +137,7 @@ def test_both_directions_are_the_mean_of_each(loss):
 @pytest.mark.parametrize("loss", [*LOSSES, "contrast_lse"])
 def test_a_strip_without_a_group_is_a_whole(loss):
     """x_offset says which column a row is, and nothing else."""
-    p = random_problem(seed(), 6, 13, 5, 12.0, num_ids=3)
+    p = random_arguments(seed(), 6, 13, 5, 12.0, num_ids=3)
     moved = replace(p, y=p.y.roll(4, 0), y_ids=p.y_ids.roll(4))
     itself = {"exclude": "self"} if loss == "contrast_lse" else {"exclude_self": True}
     want, got = run(loss, p, x_offset=0, **itself), run(loss, moved, x_offset=4, **itself)

@@ -7,7 +7,7 @@ import random
 
 import pytest
 import torch
-from kernel_problems import random_problem, run
+from loss_arguments import random_arguments, run
 from torch.nn.functional import cross_entropy, normalize
 
 from kernels import reference
@@ -69,7 +69,7 @@ def test_value_is_the_sum_over_pairs(loss, exclude_self, weighted):
         options["y_weight"] = torch.randint(0, 3, (n,), generator=draw) * 1.3
     if loss != "sigmoid":
         options["symmetric"] = seed % 2 == 0
-    p = random_problem(seed, m, n, 5, 9.0, num_ids=3, **options)
+    p = random_arguments(seed, m, n, 5, 9.0, num_ids=3, **options)
     if exclude_self:
         p.y_ids[x_offset : x_offset + m] = p.x_ids
     got = run(loss, p, backend="reference")["value"]
@@ -80,7 +80,7 @@ def test_value_is_the_sum_over_pairs(loss, exclude_self, weighted):
 @pytest.mark.parametrize("exclude", ["none", "self", "group"])
 def test_contrast_lse_is_the_sum_over_pairs(exclude):
     seed = random.randrange(10**6)
-    p = random_problem(seed, 7, 12, 4, 6.0, num_ids=2)
+    p = random_arguments(seed, 7, 12, 4, 6.0, num_ids=2)
     row, column = reference.contrast_lse(
         p.x, p.y, p.scale, exclude=exclude, x_ids=p.x_ids, y_ids=p.y_ids, x_offset=2 if exclude == "self" else 0
     )
@@ -96,7 +96,7 @@ def test_contrast_lse_is_the_sum_over_pairs(exclude):
 @pytest.mark.parametrize("positives", ["mean", "logsum", "each"])
 def test_gradients_are_differences(positives):
     seed = random.randrange(10**6)
-    p = random_problem(seed, 5, 6, 3, 4.0, num_ids=2, exclude_self=True)
+    p = random_arguments(seed, 5, 6, 3, 4.0, num_ids=2, exclude_self=True)
     weight = torch.tensor([1.0, 0.0, 2.0, 0.3, 1.0], dtype=torch.float64)
 
     def loss(x, y, scale):
@@ -110,7 +110,7 @@ def test_gradients_are_differences(positives):
 
 def test_sigmoid_gradients_are_differences():
     seed = random.randrange(10**6)
-    p = random_problem(seed, 4, 5, 3, 4.0, num_ids=2)
+    p = random_arguments(seed, 4, 5, 3, 4.0, num_ids=2)
 
     def loss(x, y, scale, bias):
         return reference.multi_positive_sigmoid(x, y, scale, bias, p.x_ids, p.y_ids, exclude_self=True)
@@ -120,7 +120,7 @@ def test_sigmoid_gradients_are_differences():
 
 
 def test_mean_is_cross_entropy_with_soft_targets():
-    p = random_problem(random.randrange(10**6), 13, 9, 4, 7.0, num_ids=2)
+    p = random_arguments(random.randrange(10**6), 13, 9, 4, 7.0, num_ids=2)
     S, T = p.scale * p.x @ p.y.T, (p.x_ids[:, None] == p.y_ids).double()
     rows, columns = T.sum(1) > 0, T.sum(0) > 0
     want = cross_entropy(S[rows], (T / T.sum(1, keepdim=True))[rows])
@@ -131,7 +131,7 @@ def test_mean_is_cross_entropy_with_soft_targets():
 def test_one_positive_is_open_clip():
     from open_clip.loss import ClipLoss, SigLipLoss
 
-    p = random_problem(random.randrange(10**6), 41, 41, 8, 14.0, num_ids=3)
+    p = random_arguments(random.randrange(10**6), 41, 41, 8, 14.0, num_ids=3)
     ids = torch.randperm(41)
     clip = ClipLoss()(p.x, p.y, p.scale)
     torch.testing.assert_close(reference.multi_positive_infonce(p.x, p.y, p.scale, ids, ids), clip)

@@ -15,7 +15,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from kernel_problems import assert_equal, random_problem, run
+from loss_arguments import assert_equal, random_arguments, run
 
 import kernels
 import kernels.chunked.positives
@@ -64,7 +64,7 @@ def strip_of(p, options, rows):
 
 def problem(seed, k, loss, exclude_self, weighted, backend):
     draw = torch.Generator().manual_seed(seed + k)
-    p = random_problem(seed + k, N, N, 4, 9.0, num_ids=3)
+    p = random_arguments(seed + k, N, N, 4, 9.0, num_ids=3)
     if k % 6 == 1:  # one positive each: plain CLIP on the rank that has all rows, and not on the one that has none
         ids = torch.randperm(N, generator=draw)
         p = replace(p, x_ids=ids, y_ids=ids)

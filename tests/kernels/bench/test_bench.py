@@ -10,7 +10,7 @@ import types
 import pytest
 import torch
 from bench_remotes import ABOUT, PLAN, Clock, Here
-from kernel_problems import assert_equal
+from loss_arguments import assert_equal
 from torch import Tensor
 
 from kernels.bench import table

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kernel_problems import Inside, assert_equal, random_problem, run
+from loss_arguments import Inside, assert_equal, random_arguments, run
 from torch.nn.functional import normalize
 
 import kernels
@@ -67,7 +67,7 @@ def options_of(loss, case):
 @fixtures_are_constant
 def test_float64_is_exact(loss, case, small_chunks, monkeypatch):
     monkeypatch.setattr(kernels.chunked.positives, "FEW", case["few"])
-    p = random_problem(case["seed"], *case["shape"], case["scale"], case["num_ids"], **options_of(loss, case))
+    p = random_arguments(case["seed"], *case["shape"], case["scale"], case["num_ids"], **options_of(loss, case))
     got = run(loss, p, case["upstream"], backend="chunked")
     assert_equal(got, run(loss, p, case["upstream"], backend="reference"), 1e-12, case)
 
@@ -77,7 +77,7 @@ def test_float64_is_exact(loss, case, small_chunks, monkeypatch):
 @fixtures_are_constant
 def test_float32_is_exact_to_rounding(loss, case, small_chunks, monkeypatch):
     monkeypatch.setattr(kernels.chunked.positives, "FEW", case["few"])
-    p = random_problem(case["seed"], *case["shape"], case["scale"], case["num_ids"], **options_of(loss, case)).to(
+    p = random_arguments(case["seed"], *case["shape"], case["scale"], case["num_ids"], **options_of(loss, case)).to(
         torch.float32
     )
     got = run(loss, p, case["upstream"], backend="chunked")
@@ -91,7 +91,7 @@ def test_float32_is_exact_to_rounding(loss, case, small_chunks, monkeypatch):
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_computed_in_float32(loss, dtype, small_chunks):
-    p = random_problem(torch.seed() % 2**31, 37, 29, 16, 20.0, num_ids=9).to(dtype)
+    p = random_arguments(torch.seed() % 2**31, 37, 29, 16, 20.0, num_ids=9).to(dtype)
     got = run(loss, p, 1.7, backend="chunked")
     want = run(loss, p.to(torch.float64), 1.7, backend="reference")
     value = "lse" if loss == "contrast_lse" else "value"
@@ -103,7 +103,7 @@ def test_half_precision_is_computed_in_float32(loss, dtype, small_chunks):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_one_chunk_equals_many(loss, monkeypatch):
-    p = random_problem(torch.seed() % 2**31, 127, 41, 5, 30.0, num_ids=20)
+    p = random_arguments(torch.seed() % 2**31, 127, 41, 5, 30.0, num_ids=20)
     one = run(loss, p, backend="chunked")
     monkeypatch.setattr(kernels.chunked.logits, "CELLS", 41 * 50)
     monkeypatch.setattr(kernels.chunked.logits, "MIN_ROWS", 1)
@@ -117,7 +117,7 @@ def test_one_chunk_equals_many(loss, monkeypatch):
 @pytest.mark.parametrize("scale", [30.0, 100.0, 300.0])
 def test_one_block_equals_many(loss, scale, monkeypatch):
     """with one exponential, with a reference, and with one exponential for rows and one for columns"""
-    p = random_problem(torch.seed() % 2**31, 67, 41, 5, scale, num_ids=20)
+    p = random_arguments(torch.seed() % 2**31, 67, 41, 5, scale, num_ids=20)
     one = run(loss, p, backend="chunked")
     monkeypatch.setattr(kernels.chunked.logits, "BLOCK_CELLS", 41 * 6)
     assert_equal(run(loss, p, backend="chunked"), one, 1e-12)
@@ -133,7 +133,7 @@ def test_no_exponential_leaves_float32(loss, cosines, scale, small_chunks):
     sign = {"high": 1.0, "low": -1.0, "apart": (torch.arange(31) % 2 * 2.0 - 1.0)[:, None]}[cosines]
     x = normalize(axis * sign + 0.05 * torch.randn(31, 6, generator=draw), dim=1)
     y = normalize(axis + 0.05 * torch.randn(23, 6, generator=draw), dim=1)
-    p = replace(random_problem(seed, 31, 23, 6, scale, num_ids=5), x=x.double(), y=y.double())
+    p = replace(random_arguments(seed, 31, 23, 6, scale, num_ids=5), x=x.double(), y=y.double())
     got = run(loss, p.to(torch.float32), backend="chunked")
     want = run(loss, p, backend="reference")
     value = next(iter(want))
@@ -143,7 +143,7 @@ def test_no_exponential_leaves_float32(loss, cosines, scale, small_chunks):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_same_bits_every_time(loss, small_chunks):
-    p = random_problem(torch.seed() % 2**31, 67, 53, 8, 10.0, num_ids=9).to(torch.float32)
+    p = random_arguments(torch.seed() % 2**31, 67, 53, 8, 10.0, num_ids=9).to(torch.float32)
     first, second = run(loss, p), run(loss, p)
     assert all(torch.equal(first[k], second[k]) for k in first)
 
@@ -172,7 +172,7 @@ def test_x_is_y(loss, small_chunks):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_strided_inputs(loss):
-    p = random_problem(torch.seed() % 2**31, 12, 15, 6, 5.0, num_ids=4)
+    p = random_arguments(torch.seed() % 2**31, 12, 15, 6, 5.0, num_ids=4)
     x = torch.stack([p.x, torch.full_like(p.x, torch.nan)], 1)[:, 0]  # one view of several
     y = p.y.T.contiguous().T
     assert not x.is_contiguous()
@@ -183,7 +183,7 @@ def test_strided_inputs(loss):
 @pytest.mark.parametrize("loss", ["mean", "logsum", "each", "sigmoid"])
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.uint8, torch.uint64])
 def test_ids_of_any_integer_dtype(loss, dtype):
-    p = random_problem(torch.seed() % 2**31, 19, 22, 3, 6.0, num_ids=4)
+    p = random_arguments(torch.seed() % 2**31, 19, 22, 3, 6.0, num_ids=4)
     p = replace(p, x_ids=p.x_ids // 10**9 + 100, y_ids=p.y_ids // 10**9 + 100)
     want = run(loss, p, backend="reference")
     assert_equal(run(loss, replace(p, x_ids=p.x_ids.to(dtype), y_ids=p.y_ids.to(dtype))), want, 1e-12)
@@ -193,7 +193,7 @@ def test_ids_of_any_integer_dtype(loss, dtype):
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("form", ["number", "[]", "[1]"])
 def test_forms_of_scale_and_bias(loss, form):
-    p = random_problem(torch.seed() % 2**31, 9, 9, 3, 6.0, num_ids=4)
+    p = random_arguments(torch.seed() % 2**31, 9, 9, 3, 6.0, num_ids=4)
     form_of = {"number": float, "[]": lambda v: v.reshape(()), "[1]": lambda v: v.reshape(1)}[form]
     p = replace(p, scale=form_of(p.scale), bias=form_of(p.bias))
     got = run(loss, p, backend="chunked")
@@ -203,7 +203,7 @@ def test_forms_of_scale_and_bias(loss, form):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_autocast_changes_nothing(loss):
-    p = random_problem(torch.seed() % 2**31, 31, 27, 8, 10.0, num_ids=4).to(torch.float32)
+    p = random_arguments(torch.seed() % 2**31, 31, 27, 8, 10.0, num_ids=4).to(torch.float32)
     plain = run(loss, p, backend="chunked")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = run(loss, p, backend="chunked")  # backward inside, too
@@ -212,14 +212,14 @@ def test_autocast_changes_nothing(loss):
 
 @pytest.mark.parametrize(("loss", "wanted"), [*itertools.product(LOSSES, ["x", "y", "scale"]), ("sigmoid", "bias")])
 def test_only_what_is_wanted_gets_a_gradient(loss, wanted):
-    p = random_problem(torch.seed() % 2**31, 8, 9, 3, 6.0, num_ids=3)
+    p = random_arguments(torch.seed() % 2**31, 8, 9, 3, 6.0, num_ids=3)
     everything = run(loss, p)
     assert_equal(run(loss, p, wanted=wanted), {k: everything[k] for k in (next(iter(everything)), wanted)}, 0.0)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_backward_twice_and_never_twice_differentiable(loss):
-    p = random_problem(torch.seed() % 2**31, 8, 9, 3, 6.0, num_ids=3)
+    p = random_arguments(torch.seed() % 2**31, 8, 9, 3, 6.0, num_ids=3)
     x = p.x.clone().requires_grad_()
     if loss == "contrast_lse":
         value = torch.cat(kernels.contrast_lse(x, p.y, p.scale)).sum()
@@ -238,7 +238,7 @@ def test_backward_twice_and_never_twice_differentiable(loss):
 @pytest.mark.parametrize("loss", ["mean", "logsum", "each", "sigmoid"])
 @pytest.mark.parametrize("backend", ["reference", "chunked"])
 def test_what_an_absent_item_holds_does_not_matter(loss, backend):
-    p = random_problem(torch.seed() % 2**31, 9, 8, 3, 6.0, num_ids=3)
+    p = random_arguments(torch.seed() % 2**31, 9, 8, 3, 6.0, num_ids=3)
     options = {
         "x_weight": torch.tensor([1, 1, 0, 1, 2, 1, 1, 0, 1]),
         "y_weight": torch.tensor([1, 0, 1, 1, 1, 1, 3, 1]),
@@ -267,7 +267,7 @@ def test_everything_excluded(backend):
 @pytest.mark.parametrize("backend", ["reference", "chunked"])
 @pytest.mark.parametrize("how", ["no partner", "no weight", "only itself"])
 def test_no_positive_at_all_is_zero_and_attached(loss, backend, how):
-    p = random_problem(torch.seed() % 2**31, 5, 5, 3, 6.0, num_ids=3)
+    p = random_arguments(torch.seed() % 2**31, 5, 5, 3, 6.0, num_ids=3)
     options = {}
     if how == "no partner":
         p = replace(p, x_ids=torch.arange(5), y_ids=torch.arange(5, 10))
@@ -292,7 +292,7 @@ class Products(Inside):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_evaluation_forms_the_logits_and_nothing_else(loss):
-    p = random_problem(3, 6, 6, 3, 6.0, num_ids=3)
+    p = random_arguments(3, 6, 6, 3, 6.0, num_ids=3)
     x, scale = p.x.requires_grad_(), p.scale.requires_grad_()
     with torch.no_grad(), Products() as products:
         if loss == "contrast_lse":
@@ -308,7 +308,7 @@ def test_evaluation_forms_the_logits_and_nothing_else(loss):
 
 @pytest.mark.parametrize("loss", ["mean", "logsum", "each", "sigmoid"])
 def test_weights_may_be_booleans(loss):
-    p = random_problem(torch.seed() % 2**31, 9, 8, 3, 6.0, num_ids=3)
+    p = random_arguments(torch.seed() % 2**31, 9, 8, 3, 6.0, num_ids=3)
     valid = torch.rand(9) < 0.6
     for backend in ("reference", "chunked"):
         got = run(loss, p, x_weight=valid, backend=backend)
@@ -317,7 +317,7 @@ def test_weights_may_be_booleans(loss):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_sides_of_different_dtype(loss):
-    p = random_problem(torch.seed() % 2**31, 9, 8, 3, 6.0, num_ids=3)
+    p = random_arguments(torch.seed() % 2**31, 9, 8, 3, 6.0, num_ids=3)
     mixed = replace(p, x=p.x.to(torch.bfloat16), y=p.y.float(), scale=p.scale.float(), bias=p.bias.float())
     want = run(loss, mixed.to(torch.float64), backend="reference")
     got = run(loss, mixed)

@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 import torch
-from kernel_problems import Inside
+from loss_arguments import Inside
 from torch.nn.functional import normalize
 
 import kernels

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from kernel_problems import Inside, assert_equal, random_problem, run
+from loss_arguments import Inside, assert_equal, random_arguments, run
 from torch.nn.functional import normalize
 
 import kernels
@@ -31,7 +31,7 @@ def test_rows_equal_the_reference(loss, exclude_self, weighted, few, shape, smal
             k: torch.randint(0, 4, (n,), generator=draw) * 0.5
             for k, n in zip(("x_weight", "y_weight"), shape[:2], strict=True)
         }
-    p = random_problem(seed, *shape, 20.0, num_ids=15, **options)
+    p = random_arguments(seed, *shape, 20.0, num_ids=15, **options)
     got = run(loss, p, -1.5, backend="chunked")
     assert_equal(got, run(loss, p, -1.5, backend="reference"), 1e-12, seed)
 
@@ -45,7 +45,7 @@ def test_no_row_leaves_float32(loss, scale, small_chunks):
     axis, sign = torch.eye(6)[0], torch.arange(31)[:, None] % 2 * 2.0 - 1.0
     x = normalize(axis * sign + 0.02 * torch.randn(31, 6, generator=draw), dim=1)
     y = normalize(axis + 0.02 * torch.randn(23, 6, generator=draw), dim=1)
-    p = replace(random_problem(seed, 31, 23, 6, scale, num_ids=5, symmetric=False), x=x.double(), y=y.double())
+    p = replace(random_arguments(seed, 31, 23, 6, scale, num_ids=5, symmetric=False), x=x.double(), y=y.double())
     got = run(loss, p.to(torch.float32), backend="chunked")
     want = run(loss, p, backend="reference")
     assert_equal(got, want, 1e-6 * max(scale, 1.0), seed)
@@ -55,7 +55,7 @@ def test_no_row_leaves_float32(loss, scale, small_chunks):
 @pytest.mark.parametrize("exclude_self", [False, True])
 def test_rows_without_a_negative(loss, exclude_self):
     """their log-sum-exp over the negatives is that of nothing"""
-    p = random_problem(torch.seed() % 2**31, 5, 5, 3, 6.0, num_ids=2, symmetric=False, exclude_self=exclude_self)
+    p = random_arguments(torch.seed() % 2**31, 5, 5, 3, 6.0, num_ids=2, symmetric=False, exclude_self=exclude_self)
     p = replace(p, x_ids=torch.tensor([0, 0, 0, 0, 1]), y_ids=torch.zeros(5, dtype=torch.int64))
     assert_equal(run(loss, p, backend="chunked"), run(loss, p, backend="reference"), 1e-12)
 
@@ -63,7 +63,7 @@ def test_rows_without_a_negative(loss, exclude_self):
 @pytest.mark.parametrize("loss", SOFTMAX)
 @pytest.mark.parametrize("absent", ["x_weight", "y_weight"])
 def test_a_side_of_nothing_is_zero_and_attached(loss, absent):
-    p = random_problem(5, 7, 7, 3, 6.0, num_ids=2, symmetric=False, **{absent: torch.zeros(7)})
+    p = random_arguments(5, 7, 7, 3, 6.0, num_ids=2, symmetric=False, **{absent: torch.zeros(7)})
     for name, result in run(loss, p, backend="chunked").items():
         assert result.abs().sum() == 0, name
 
@@ -91,7 +91,7 @@ def test_how_often_logits_are_formed(loss, symmetric, few, monkeypatch):
     monkeypatch.setattr(kernels.chunked.positives, "FEW", few)
     monkeypatch.setattr(kernels.chunked.logits, "KEPT_CELLS", 0)
     with Products((19, 23)) as products:
-        run(loss, random_problem(3, 19, 23, 4, 6.0, num_ids=4, symmetric=symmetric), backend="chunked")
+        run(loss, random_arguments(3, 19, 23, 4, 6.0, num_ids=4, symmetric=symmetric), backend="chunked")
     assert products.logits == (1 if not symmetric else 3 if loss == "each" and few == 0 else 2)
     assert products.all == products.logits + 2
 
@@ -101,7 +101,7 @@ def test_gaps_between_rows_change_nothing(loss, small_chunks, monkeypatch):
     """Widths of 1024 and its multiples have them; here 7 numbers after each row of 15."""
     monkeypatch.setattr(kernels.chunked.logits, "ALIASING", 5)
     monkeypatch.setattr(kernels.chunked.logits, "PAD", 7)
-    p = random_problem(torch.seed() % 2**31, 31, 15, 4, 9.0, num_ids=6)
+    p = random_arguments(torch.seed() % 2**31, 31, 15, 4, 9.0, num_ids=6)
     assert_equal(run(loss, p, 1.7, backend="chunked"), run(loss, p, 1.7, backend="reference"), 1e-12)
 
 

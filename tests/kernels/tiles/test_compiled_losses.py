@@ -10,8 +10,8 @@ import shutil
 import pytest
 import torch
 import torch.distributed as dist
-from kernel_problems import assert_equal
-from op_programs import LOSSES, VIEWS, D, M, N, inputs, of, trained, weights_for
+from loss_arguments import assert_equal
+from op_programs import LOSSES, VIEWS, D, M, N, evaluate, inputs, train, weights_for
 from torch.nn.functional import normalize
 
 pytestmark = pytest.mark.slow
@@ -39,14 +39,16 @@ def test_compiled_equals_eager_and_the_reference(loss, form, dtype, seed):
 
     def program(x, y, log_scale, bias, x_ids, y_ids, backend="chunked", **weights):
         x, y = VIEWS[form](x, M), VIEWS[form](y, N)
-        return of(loss, x, y, log_scale.exp(), bias, x_ids, y_ids, x_offset=3, backend=backend, **itself, **weights)
+        return evaluate(
+            loss, x, y, log_scale.exp(), bias, x_ids, y_ids, x_offset=3, backend=backend, **itself, **weights
+        )
 
-    eager = trained(program, arguments, **weights)
+    eager = train(program, arguments, **weights)
     compiled = torch.compile(program, fullgraph=True, backend="aot_eager")
-    got = trained(compiled, arguments, **weights)
+    got = train(compiled, arguments, **weights)
     assert_equal(got, eager, 0.0, f"seed {seed}")
     wide = [v.detach().double().requires_grad_() for v in arguments[:4]]
-    want = trained(lambda *a, **w: program(*a, backend="reference", **w), [*wide, *arguments[4:]], **weights)
+    want = train(lambda *a, **w: program(*a, backend="reference", **w), [*wide, *arguments[4:]], **weights)
     # a gradient is rounded, multiplied and rounded; that of an expanded row is a sum of such in its own dtype
     assert_equal(eager, want, 8 * torch.finfo(dtype).eps * (M if form == "expanded" else 1), f"seed {seed}")
 
@@ -60,10 +62,10 @@ def test_compiled_under_autocast(loss, seed):
     def program(x, y, log_scale, bias, x_ids, y_ids):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             x, y = (normalize(z @ tower, dim=1) for z in (x, y))
-            return of(loss, x, y, log_scale.exp(), bias, x_ids, y_ids)
+            return evaluate(loss, x, y, log_scale.exp(), bias, x_ids, y_ids)
 
-    got = trained(torch.compile(program, fullgraph=True, backend="aot_eager"), arguments)
-    assert_equal(got, trained(program, arguments), 0.0, f"seed {seed}")
+    got = train(torch.compile(program, fullgraph=True, backend="aot_eager"), arguments)
+    assert_equal(got, train(program, arguments), 0.0, f"seed {seed}")
 
 
 @pytest.mark.parametrize("loss", ["each", "sigmoid", "contrast_lse"])
@@ -75,14 +77,14 @@ def test_compiled_once_for_batches_of_any_size(loss, seed):
         return graph.forward
 
     def program(x, y, log_scale, bias, x_ids, y_ids):
-        return of(loss, x, y, log_scale.exp(), bias, x_ids, y_ids)
+        return evaluate(loss, x, y, log_scale.exp(), bias, x_ids, y_ids)
 
     compiled = torch.compile(program, fullgraph=True, backend=count, dynamic=True)
     for rows in (6, 9, 12):  # no length that another dimension has: torch would take them for one
         x, y, t, b, x_ids, y_ids = inputs(seed, torch.float64)
         x, x_ids = x.detach()[:rows].requires_grad_(), x_ids[:rows]
         arguments = [x, y, t, b, x_ids, y_ids]
-        assert_equal(trained(compiled, arguments), trained(program, arguments), 0.0, f"seed {seed}")
+        assert_equal(train(compiled, arguments), train(program, arguments), 0.0, f"seed {seed}")
     assert len(graphs) == 1
 
 
@@ -91,7 +93,7 @@ def test_compiled_with_numbers_and_without_gradients(loss, seed):
     x, y, *_, x_ids, y_ids = inputs(seed)
 
     def program(x, y):
-        return of(loss, x, y, 7.0, -1.0, x_ids, y_ids)
+        return evaluate(loss, x, y, 7.0, -1.0, x_ids, y_ids)
 
     compiled = torch.compile(program, fullgraph=True, backend="aot_eager")
     with torch.no_grad():
@@ -109,10 +111,10 @@ def test_compiled_by_inductor(loss, seed):
 
     def program(x, y, log_scale, bias, x_ids, y_ids, **weights):
         x, y = (normalize(z[:, 0], dim=1) for z in (x, y))
-        return of(loss, x, y, log_scale.exp(), bias, x_ids, y_ids, **weights)
+        return evaluate(loss, x, y, log_scale.exp(), bias, x_ids, y_ids, **weights)
 
-    got = trained(torch.compile(program, fullgraph=True), arguments, **weights)
-    assert_equal(got, trained(program, arguments, **weights), 1e-5, f"seed {seed}")
+    got = train(torch.compile(program, fullgraph=True), arguments, **weights)
+    assert_equal(got, train(program, arguments, **weights), 1e-5, f"seed {seed}")
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -122,7 +124,7 @@ def test_a_gradient_penalty_is_refused(loss, compiled, seed):
     arguments = inputs(seed)
 
     def program(*arguments):
-        return of(loss, *arguments)
+        return evaluate(loss, *arguments)
 
     run = torch.compile(program, fullgraph=True, backend="aot_eager") if compiled else program
 
@@ -142,7 +144,7 @@ def test_a_wrong_weight_is_found_by_a_compiled_program(loss, bad, seed):
     weights["y_weight"][3] = bad
 
     def program(*arguments, **weights):
-        return of(loss, *arguments, **weights)
+        return evaluate(loss, *arguments, **weights)
 
     with pytest.raises(ValueError, match=r"y_weight.*>= 0"):
         torch.compile(program, fullgraph=True, backend="aot_eager")(*arguments, **weights)
@@ -155,11 +157,11 @@ def test_a_group_goes_by_its_name(loss, compiled, seed, one_rank):
     group = dist.new_group([0])  # not the default one
 
     def program(*arguments):
-        return of(loss, *arguments, group=group)
+        return evaluate(loss, *arguments, group=group)
 
     run = torch.compile(program, fullgraph=True, backend="aot_eager") if compiled else program
-    want = trained(lambda *a: of(loss, *a), arguments)
-    assert_equal(trained(run, arguments), want, 1e-13, f"seed {seed}")
+    want = train(lambda *a: evaluate(loss, *a), arguments)
+    assert_equal(train(run, arguments), want, 1e-13, f"seed {seed}")
 
 
 @pytest.fixture

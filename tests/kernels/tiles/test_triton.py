@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_problems import Problem, assert_equal, random_problem, run
+from loss_arguments import Arguments, assert_equal, random_arguments, run
 from torch.nn.functional import normalize
 
 import kernels
@@ -39,7 +39,7 @@ def ieee_products():
     torch.set_float32_matmul_precision(before)
 
 
-def compare(loss: str, p: Problem, tolerance: float, note: object = "", **options) -> None:
+def compare(loss: str, p: Arguments, tolerance: float, note: object = "", **options) -> None:
     """Triton on p against the dense float64 loss of the very same numbers."""
     upstream = -2.5
     got = run(loss, p.on(DEVICE), upstream, backend="triton", **options)
@@ -69,7 +69,7 @@ def test_equals_the_dense_loss(loss, problem, weighted, itself, dtype):
     """Ragged shapes, any D, unsorted ids, partnerless rows, zero weights, self-exclusion, both exponential paths."""
     if itself:
         problem["n"] = max(problem["n"], problem["m"])
-    p = random_problem(**problem).to(torch.float32)
+    p = random_arguments(**problem).to(torch.float32)
     m, n = problem["m"], problem["n"]
     options = {}
     if loss == "contrast_lse":
@@ -92,13 +92,13 @@ def test_equals_the_dense_loss(loss, problem, weighted, itself, dtype):
 def test_chunks_of_rows_are_the_whole(loss, limit, monkeypatch):
     """Scratch for 32 rows at a time: many chunks, the last one ragged."""
     monkeypatch.setattr(scratch, "_limit", 32 * 72 * 4 if limit == 2**20 else limit)
-    p = random_problem(torch.seed() % 2**31, 90, 70, 24, 20.0, num_ids=30).to(torch.float32)
+    p = random_arguments(torch.seed() % 2**31, 90, 70, 24, 20.0, num_ids=30).to(torch.float32)
     compare(loss, p, 1e-5)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_persistent_programs_and_other_tiles_change_nothing_but_rounding(loss):
-    p = random_problem(torch.seed() % 2**31, 70, 90, 40, 20.0, num_ids=30).to(torch.float32)
+    p = random_arguments(torch.seed() % 2**31, 70, 90, 40, 20.0, num_ids=30).to(torch.float32)
     with_tiles = Config(16, 32, 32, 4, 2, group=3, programs=3)
     with ExitStack() as stack:
         for kernel in KERNELS:
@@ -108,7 +108,7 @@ def test_persistent_programs_and_other_tiles_change_nothing_but_rounding(loss):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_same_bits_every_time(loss):
-    p = random_problem(torch.seed() % 2**31, 60, 75, 20, 30.0, num_ids=20).to(torch.float32).on(DEVICE)
+    p = random_arguments(torch.seed() % 2**31, 60, 75, 20, 30.0, num_ids=20).to(torch.float32).on(DEVICE)
     first, second = (run(loss, p, backend="triton") for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -120,13 +120,13 @@ def test_one_hot_row_does_not_silence_the_others(loss):
     x, y = normalize(torch.randn(64, 48, generator=draw), dim=1), normalize(torch.randn(80, 48, generator=draw), dim=1)
     x[0], y[:40] = 3.0 * y[3], -y[:40]
     ids = torch.arange(80) % 50
-    p = Problem(x, y, torch.tensor(100.0), torch.tensor(0.0), ids[:64], ids)
+    p = Arguments(x, y, torch.tensor(100.0), torch.tensor(0.0), ids[:64], ids)
     compare(loss, p, 300 * 2**-22)  # float32 rounds a logit of 300 by 300 / 2^24, some times on its way
 
 
 def test_neighbouring_ids_and_shuffled_ids_agree():
     """Tiles whose ids are far apart skip the comparison; the order of the samples must not matter."""
-    p = random_problem(torch.seed() % 2**31, 96, 96, 16, 10.0, num_ids=1).to(torch.float32)
+    p = random_arguments(torch.seed() % 2**31, 96, 96, 16, 10.0, num_ids=1).to(torch.float32)
     ids, order = torch.arange(96) // 3, torch.randperm(96)
     shuffled = replace(p, x=p.x[order], y=p.y[order], x_ids=ids[order], y_ids=ids[order])
     for loss in ("mean", "logsum", "each", "sigmoid"):
@@ -149,7 +149,7 @@ def test_rounded_products_never_pass_the_floor(precision, copies):
 
 
 def test_an_absent_row_of_nan_reaches_nothing():
-    p = random_problem(torch.seed() % 2**31, 40, 50, 12, 10.0, num_ids=9).to(torch.float32)
+    p = random_arguments(torch.seed() % 2**31, 40, 50, 12, 10.0, num_ids=9).to(torch.float32)
     w = torch.ones(40, device=DEVICE)
     w[7] = 0.0
     x = p.x.clone()
@@ -178,7 +178,7 @@ def test_every_kernel_has_a_configuration_for_every_width():
 @pytest.mark.parametrize("loss", LOSSES)
 def test_on_the_device_no_worse_than_the_naive_loss_in_its_type(loss, dtype):
     """Error against float64 of the same rounded features: at most the naive half-precision loss's, and a little."""
-    p = random_problem(torch.seed() % 2**31, 1500, 1337, 200, 50.0, num_ids=700).to(torch.float32).halved(dtype)
+    p = random_arguments(torch.seed() % 2**31, 1500, 1337, 200, 50.0, num_ids=700).to(torch.float32).halved(dtype)
     want = run(loss, p.to(torch.float64), backend="reference")
     ours, naive = (
         {k: v.cpu().double() for k, v in run(loss, p.on(DEVICE), backend=backend).items()}
@@ -194,7 +194,7 @@ def test_on_the_device_no_worse_than_the_naive_loss_in_its_type(loss, dtype):
 @pytest.mark.skipif(DEVICE == "cpu", reason="needs a CUDA device")
 def test_a_step_can_be_captured_in_a_cuda_graph():
     """Nothing waits for the device: a loss and its gradients replay from a graph with new numbers."""
-    p = random_problem(3, 512, 640, 64, 20.0, num_ids=300).to(torch.bfloat16).on(DEVICE)
+    p = random_arguments(3, 512, 640, 64, 20.0, num_ids=300).to(torch.bfloat16).on(DEVICE)
     x, y, t = p.x.clone(), p.y.clone(), p.scale.clone()
 
     def step():
@@ -215,7 +215,7 @@ def test_a_step_can_be_captured_in_a_cuda_graph():
 @settings(max_examples=5, deadline=None)
 @given(problem=problems, k=st.integers(1, 12))
 def test_khatri_rao_equals_the_dense_one(problem, k):
-    p = random_problem(**problem).to(torch.float32)
+    p = random_arguments(**problem).to(torch.float32)
     draw = torch.Generator().manual_seed(problem["seed"])
     z, g = normalize(torch.randn(k, problem["d"], generator=draw), dim=1), torch.randn(problem["m"], generator=draw)
 

@@ -1,4 +1,4 @@
-"""What the kernels' tests share: random problems, one way to see a loss's value and all its gradients, and one to see
+"""What the kernels' tests share: random arguments, one way to see a loss's value and all its gradients, and one to see
 what it computes."""
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from kernels import ops
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Inputs of a loss. Ids overlap partly, so that rows have zero, one or several positives."""
+class Arguments:
+    """Holds the arguments of a public function. Ids overlap partly, so that rows have zero, one or several positives."""
 
     x: Tensor
     y: Tensor
@@ -27,23 +27,24 @@ class Problem:
     y_ids: Tensor
     options: dict[str, Any] = field(default_factory=dict)
 
-    def to(self, dtype: torch.dtype) -> Problem:
+    def to(self, dtype: torch.dtype) -> Arguments:
         def cast(v: Tensor | float) -> Tensor | float:
             return v.to(dtype) if isinstance(v, Tensor) else v
 
         return replace(self, x=self.x.to(dtype), y=self.y.to(dtype), scale=cast(self.scale), bias=cast(self.bias))
 
-    def on(self, device: str) -> Problem:
+    def on(self, device: str) -> Arguments:
         names = ("x", "y", "scale", "bias", "x_ids", "y_ids")
         moved = {name: getattr(self, name) for name in names}
         return replace(self, **{k: v.to(device) if isinstance(v, Tensor) else v for k, v in moved.items()})
 
-    def halved(self, dtype: torch.dtype) -> Problem:
-        """Features in half precision; scale and bias stay what they are."""
+    def halved(self, dtype: torch.dtype) -> Arguments:
+        """Casts the features to half precision; scale and bias stay what they are."""
         return replace(self, x=self.x.to(dtype), y=self.y.to(dtype))
 
 
-def random_problem(seed: int, m: int, n: int, d: int, scale: float, num_ids: int, **options: Any) -> Problem:
+def random_arguments(seed: int, m: int, n: int, d: int, scale: float, num_ids: int, **options: Any) -> Arguments:
+    """Draws m rows and n columns of d dimensions, in float64, with ids among 2 num_ids that are far apart."""
     draw = torch.Generator().manual_seed(seed)
 
     def unit(rows: int) -> Tensor:
@@ -53,11 +54,11 @@ def random_problem(seed: int, m: int, n: int, d: int, scale: float, num_ids: int
         return torch.randint(-num_ids, num_ids, (rows,), generator=draw) * 10**9
 
     t, b = torch.tensor(scale, dtype=torch.float64), torch.tensor([-1.5], dtype=torch.float64)
-    return Problem(unit(m), unit(n), t, b, ids(m), ids(n), options)
+    return Arguments(unit(m), unit(n), t, b, ids(m), ids(n), options)
 
 
-def run(loss: str, p: Problem, upstream: float = 1.0, wanted: str | None = None, **options: Any) -> dict[str, Tensor]:
-    """Value and gradients of a loss, all or the one `wanted`.
+def run(loss: str, p: Arguments, upstream: float = 1.0, wanted: str | None = None, **options: Any) -> dict[str, Tensor]:
+    """Computes the value and the gradients of a loss, all or the one `wanted`.
 
     For contrast_lse the value is a random linear function of both vectors, the same each time.
     """
@@ -86,7 +87,7 @@ def run(loss: str, p: Problem, upstream: float = 1.0, wanted: str | None = None,
 
 
 def assert_equal(got: dict[str, Tensor], want: dict[str, Tensor], tolerance: float, note: Any = "") -> None:
-    """Each result within tolerance of the other's, relative to its largest entry (at least 1)."""
+    """Fails unless each result is within tolerance of the other's, relative to its largest entry (at least 1)."""
     assert got.keys() == want.keys()
     for name, expected in want.items():
         actual, expected = got[name].double(), expected.double()
@@ -107,7 +108,7 @@ class Inside(TorchDispatchMode, ABC):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.namespace == "multimodal_workbench":
             with self:
-                return getattr(ops, func._opname)._init_fn(*args, **(kwargs or {}))
+                return getattr(ops, f"{func._opname}_op")._init_fn(*args, **(kwargs or {}))
         result = func(*args, **(kwargs or {}))
         self.seen(func, result)
         return result

@@ -1,0 +1,68 @@
+"""One contrast, as the checks hand it to every backend: a frozen value in the place of a dozen arguments.
+
+Trap: a field that one loss does not have keeps its default, which means nothing there: the sigmoid loss does not read
+`positives` and `symmetric`, the log-sum-exps read neither those nor weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from torch import Tensor
+
+from kernels.autograd import NOTHING_WANTED, Wanted
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int64
+    from torch.distributed import ProcessGroup
+
+Average = Literal["mean", "logsum", "each"]
+"""how a row's loss is made of its positives: see kernels.multi_positive_infonce"""
+Exclude = Literal["none", "self", "group"]
+"""which pairs count in nothing: none; an item with itself; those of equal ids"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Holds the inputs and options of one contrast of rows x with columns y.
+
+    x and y have one dtype; scale, bias and weights have the dtype that logits are summed in (float64 for float64
+    inputs, else float32); everything is on one device. Weights are >= 0 or were refused, and 0 means absent.
+    """
+
+    x: Float[Tensor, "m d"]
+    y: Float[Tensor, "n d"]
+    scale: Float[Tensor, ""]
+    bias: Float[Tensor, ""] | None = None
+    """added to every logit; the sigmoid loss has one"""
+    x_ids: Int64[Tensor, " m"] | None = None
+    y_ids: Int64[Tensor, " n"] | None = None
+    """equal ids are positives, or with exclude="group" the pairs that do not count"""
+    x_weight: Float[Tensor, " m"] | None = None
+    y_weight: Float[Tensor, " n"] | None = None
+
+    exclude: Exclude = "none"
+    x_offset: int = 0
+    """with exclude="self" row i is the same item as column x_offset + i"""
+    positives: Average = "mean"
+    symmetric: bool = True
+    """whether columns have a loss, too"""
+    group: ProcessGroup | None = None
+    """of the ranks whose strips of rows make up the whole batch"""
+    wanted: Wanted = NOTHING_WANTED
+    """the gradients that are computed together with the value"""
+    backend: str = "reference"
+    """the one that computes it"""
+
+    @property
+    def ids(self) -> tuple[Int64[Tensor, " m"], Int64[Tensor, " n"]]:
+        """Returns (x_ids, y_ids) of a problem that has positives."""
+        assert self.x_ids is not None
+        assert self.y_ids is not None
+        return self.x_ids, self.y_ids
+
+    @property
+    def self_offset(self) -> int | None:
+        """Returns the column that row 0 itself is, or None where rows and columns are different items."""
+        return self.x_offset if self.exclude == "self" else None
