@@ -17,7 +17,7 @@ from kernels import ops
 
 @dataclass(frozen=True)
 class Arguments:
-    """Holds the arguments of a public function. Ids overlap partly, so that rows have zero, one or several positives."""
+    """Holds the arguments of a loss. Ids overlap partly, so that rows have zero, one or several positives."""
 
     x: Tensor
     y: Tensor

@@ -1,4 +1,4 @@
-"""What is refused, with the numbers and the remedy in the message; that annotations hold, and the package stands alone."""
+"""What is refused, with the numbers and the remedy in the message; annotations hold; the package stands alone."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def test_losses_pass_opcheck(loss, form, dtype, wanted, seed):
     leaves = {"x": x, "y": y, "scale": t} | ({"bias": b} if loss == "sigmoid" else {})
     for leaf, want in zip(leaves.values(), wanted, strict=False):
         leaf.requires_grad_(want)
-    asked = {name: want for name, want in zip(leaves, wanted, strict=False)}
+    asked = dict(zip(leaves, wanted, strict=False))
     options = {"exclude": "self", "x_offset": 2, "backend": "chunked", "wanted": Wanted(**asked)}
     if loss != "sigmoid":
         options |= {"positives": loss, "symmetric": seed % 2 == 0}
