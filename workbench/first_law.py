@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from PIL import Image
@@ -148,7 +148,7 @@ def _tried_out(module: Part, again: Callable[[], Part] | None) -> Iterator[Part 
             x.copy_(buffers[name])
 
 
-def _noise(modality: Modality) -> list[Any]:
+def _noise(modality: Modality) -> list[object]:
     """Five raw items of a modality that have nothing in common."""
     if modality.kind == "text":
         return ["a", "the second text", "3, three, iii", "zebra zebra", "What else is there?"]

@@ -101,7 +101,7 @@ def test_what_does_not_fit_is_an_error_that_names_it(run: Path, tmp_path: Path) 
         start(vectors(str(run), dim=5))
     with pytest.raises(ValueError, match=r"no part 'encoders.d'; did you mean 'encoders.[abc]'"):
         start(vectors({"from": str(run), "parts": ["encoders.d"]}))
-    with pytest.raises(RunError, match=r"has no checkpoint '99' \(there are: best, last, 4, 6\)"):
+    with pytest.raises(RunError, match=r"has no checkpoint '99' \(there are: last, .*4, 6\)"):
         start(vectors({"from": str(run), "checkpoint": 99}))
     with pytest.raises(RunError, match=r"neither a run folder .* nor a checkpoint file"):
         start(vectors(str(tmp_path / "none")))

@@ -99,7 +99,8 @@ def _print_outcome(outcome: Outcome, as_json: bool) -> None:
 
 
 def _print_cost(recipe: Recipe, processes: int, as_json: bool) -> None:
-    from workbench.runs.cost import cost, missing_data, print_cost
+    from workbench.runs.cost import cost, missing_data
+    from workbench.runs.cost_report import print_cost
 
     found = cost(recipe, processes)
     missing = missing_data(recipe)

@@ -1,1 +1,1 @@
-"""Encoders: one tower per modality, raw samples in, `Features` out. One class per file; the file name is its name."""
+"""Encoders map the raw samples of one modality to `Features`. One class per file; the file's name is the encoder's."""

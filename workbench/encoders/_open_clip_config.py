@@ -1,4 +1,4 @@
-"""Which of open_clip's tower configs can be built here, and why the others cannot."""
+"""Reads a tower's config of open_clip, and says of one that cannot be built here why that is."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from torch import nn
 
 from workbench.errors import did_you_mean
 
+Config = dict[str, Any]
+"""a tower's block of an open_clip config; what its values may be is open_clip's business"""
 INSTEAD = "take a ViT, or a config with timm_model_name convnext_atto or edgenext_xx_small"
 VOCABULARY = 49408
-"""size of CLIP's byte-pair encoding, whose end token is the largest id"""
+"""number of ids of CLIP's byte-pair encoding, whose end token is the largest"""
 
 
-def tower_config(
-    kind: Literal["image", "text"], model: str | None, config: dict[str, Any] | None
-) -> tuple[dict[str, Any], bool]:
-    """(the tower's config, whether its GELU is OpenAI's approximation). Raises ValueError for what is not done here."""
+def tower_config(kind: Literal["image", "text"], model: str | None, config: Config | None) -> tuple[Config, bool]:
+    """Find a tower's config; returns it, and whether its GELU is OpenAI's approximation.
+
+    Raises ValueError for a name that is not known, for a key that is not, and for what cannot be built here.
+    """
     if (model is None) == (config is None):
         if model is None:
             raise ValueError("encoder 'open_clip' takes a model, as ViT-B-16, or a config, a block; it got neither")
@@ -56,8 +59,8 @@ def no_model(library: str, name: str, there: Sequence[str]) -> str:
     return f"{library} has no model '{name}'; close: {close or 'none'} (of {len(there)})"
 
 
-def refusals(kind: Literal["image", "text"], config: dict[str, Any]) -> Iterator[str]:
-    """What a config asks for that has no tokens, no projection or no tokenizer here."""
+def refusals(kind: Literal["image", "text"], config: Config) -> Iterator[str]:
+    """List what a config asks for that has no tokens, no projection or no tokenizer here."""
     if kind == "text":
         if config.get("hf_model_name"):
             yield f"text towers of Hugging Face (hf_model_name {config['hf_model_name']})"

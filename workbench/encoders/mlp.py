@@ -1,4 +1,4 @@
-"""Multi-layer perceptron on vectors: the tower of the synthetic tasks; with depth 1, a linear encoder."""
+"""Multi-layer perceptron on vectors: the tower of the synthetic tasks; with depth 1 it is a linear encoder."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["MLP"]
 
 
 class MLP(Encoder):
-    """[n, *shape] -> [n, dim]. It has no projection of its own, so `pooled` is `z`; it has no tokens.
+    """Maps vectors [n, *shape] to [n, dim]. It has no projection of its own, so `pooled` is `z`; it has no tokens.
 
     Args:
         width: units of each hidden layer
         depth: linear layers; 1 is a linear encoder without hidden layers
-        dropout: of the hidden units
+        dropout: probability that a hidden unit is left out in training
 
     Raises ValueError for a modality that is not made of vectors.
     """
@@ -50,6 +50,7 @@ class MLP(Encoder):
         self.layers = nn.Sequential(*hidden, nn.Linear(sizes[-1], dim))
 
     def forward(self, x: Float[Tensor, "n ..."], tokens: bool = False) -> Features:
+        """Encode vectors. Raises ValueError when they hold another number of numbers than the data declares."""
         x, size = x.reshape(len(x), -1), self.layers[0].in_features
         if x.shape[1] != size:
             raise ValueError(f"a vector holds {x.shape[1]} numbers, where the data declares {size} (Modality.shape)")
@@ -57,10 +58,10 @@ class MLP(Encoder):
         return Features(z=z, pooled=z)
 
     def depths(self) -> dict[str, int]:
-        """{parameter: its linear layer}, from 0 up to the projection."""
+        """Give the linear layer of each parameter, from 0 up to the last."""
         linear = [i for i, layer in enumerate(self.layers) if isinstance(layer, nn.Linear)]
         return {f"layers.{i}.{name}": depth for depth, i in enumerate(linear) for name in ("weight", "bias")}
 
     def transform(self, train: bool) -> Transform:
-        """Anything array-like -> float32, in training and evaluation alike."""
+        """Give the map of anything array-like to float32, in training and evaluation alike."""
         return partial(torch.as_tensor, dtype=torch.float32)

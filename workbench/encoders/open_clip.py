@@ -105,7 +105,7 @@ class OpenCLIP(Encoder):
         return "text" if self.kind == "text" else "visual"
 
     def _build_tower(self) -> Any:
-        """Raises ValueError for what open_clip or timm cannot build, in their words."""
+        """Build the tower with drawn weights. Raises ValueError, in its words, for what open_clip cannot build."""
         build: Any = _build_text_tower if self.kind == "text" else _build_vision_tower
         try:
             return build(self.dim, self.config, self.quick_gelu)
@@ -182,7 +182,8 @@ class OpenCLIP(Encoder):
             raise ValueError(f"patch_dropout ({dropped}) leaves tokens without a known position: set it to 0")
         return {"vit": self._vit, "timm": self._timm, "text": self._text}[self.kind](self.normalise(x), tokens)
 
-    # What follows are the bodies of open_clip's forwards: those do not return the vector before the projection.
+    # The three methods below repeat the bodies of open_clip's forwards, because those return neither the vector before
+    # the projection nor the projected tokens. The tests compare them with open_clip's own results, bit by bit.
 
     def _vit(self, images: Float[Tensor, "n 3 h w"], tokens: bool) -> Features:
         tower = self.tower
@@ -270,7 +271,7 @@ class Tokenize:
 
 
 def checkpoint_gradients(tower: Any) -> None:
-    """Raises ValueError where a timm trunk cannot: open_clip itself only logs it."""
+    """Have the tower recompute its blocks. Raises ValueError where a timm trunk cannot: open_clip would only log it."""
     try:
         tower.set_grad_checkpointing(True)
     except AssertionError:
@@ -278,14 +279,16 @@ def checkpoint_gradients(tower: Any) -> None:
 
 
 def sincos(places: Int64[Tensor, " l"], frequencies: int) -> Float[Tensor, "l c"]:
-    """Sine and cosine of each place at geometric frequencies 1 ... 1/10000 (Vaswani et al. 2017, section 3.5)."""
+    """Compute sine and cosine of each place, at frequencies 1 ... 1/10000 (Vaswani et al. 2017, section 3.5)."""
     angles = places[:, None] * 10_000 ** -(torch.arange(frequencies, device=places.device) / frequencies)
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 def grid_positions(grid: Sequence[int], dim: int, prefix: int, device: torch.device) -> Float[Tensor, "l d"]:
-    """Half of the channels tell the column of a patch, half its row. Zero for `prefix` tokens before the patches, and
-    in the channels left over when 4 does not divide `dim`."""
+    """Compute positions of which half of the channels tell a patch's column, and half its row.
+
+    They are zero for the `prefix` tokens before the patches, and in channels left over when 4 does not divide `dim`.
+    """
     rows, columns = (torch.arange(size, device=device) for size in grid)
     column, row = columns.repeat(len(rows)), rows.repeat_interleave(len(columns))
     positions = torch.cat([sincos(column, dim // 4), sincos(row, dim // 4)], dim=1)

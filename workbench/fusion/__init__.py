@@ -1,1 +1,1 @@
-"""Fusion modules: features of several modalities in, one vector of the shared space out. One class per file."""
+"""Fusion modules make one vector of the shared space of the features of several modalities. One class per file."""

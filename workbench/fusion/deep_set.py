@@ -1,6 +1,6 @@
-"""One fusion for every subset of modalities: a sum of projections of those that are there, then an MLP (deep set).
+"""One fusion for every subset of modalities: an MLP reads the sum of the projections of those present (deep set).
 
-The trap: a sum of absent modalities' projections would carry their biases, so a subset must be told by its mask alone.
+The trap: projections of absent modalities would add their biases to the sum. So each bias is multiplied by the mask.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ __all__ = ["DeepSet"]
 
 
 class DeepSet(Fusion):
-    """z_S = MLP(sum_{m in S} (W_m h_m + b_m)): ReLU, dropout, linear; the same weights for every side.
+    """Computes z_S = MLP(sum_{m in S} (W_m h_m + b_m)): ReLU, dropout, linear, with the same weights for every side.
 
-    Zaheer et al. 2017 (arXiv 1703.06114), with a projection for each modality in the place of a shared one. The order
-    of a side's members does not matter; one with all members is an MLP of their concatenation. `widths` are those of
-    `pooled`. (sum of widths + M + 1) hidden + (hidden + 1) dim parameters, whatever the number of sides.
+    It is the deep set of Zaheer et al. 2017 (arXiv 1703.06114), with a projection for each modality in the place of a
+    shared one. The order of a side's members does not matter; a side of all modalities is an MLP of their
+    concatenation. It has (sum of widths + M + 1) hidden + (hidden + 1) dim parameters for M modalities and any number
+    of sides.
 
     Args:
         hidden: units of the hidden layer
-        dropout: of the hidden units
+        dropout: probability that a hidden unit is left out in training
 
-    Raises ValueError when a fused side has a member that `widths` or `features` lack.
+    Raises ValueError when a side has a member of which there is no encoder.
     """
 
     kept_at_inference = True
@@ -49,15 +50,18 @@ class DeepSet(Fusion):
             if missing := [m for m in side.members if m not in widths]:
                 raise ValueError(f"side '{side}' fuses {missing}, but the encoders are {list(widths)}")
         self.widths = dict(widths)
-        # all W_m and b_m in one matrix, on [h ; mask] with zeros for what is absent: every weight then has a gradient
-        # at every step, as an optimizer that skips those without one needs it
+        # All W_m and b_m stand in one matrix, which reads [h ; mask] with zeros for what is absent. So every weight has
+        # a gradient at every step; AdamW would not decay those of a side that was not drawn.
         self.project = nn.Linear(sum(widths.values()) + len(widths), hidden)
         self.readout = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, dim))
 
     def forward(
         self, side: Side, features: Mapping[str, Features], present: Mapping[str, Bool[Tensor, " n"]] | None = None
     ) -> Float[Tensor, "n d"]:
-        """Rows in which a member is absent (`present` is False) are fused as the subset without it."""
+        """Fuse n rows to [n, dim]; one that lacks a member (`present` is False) is fused as the subset without it.
+
+        Raises ValueError when the features of a member are missing.
+        """
         members = Side.parse(side).members
         if missing := [m for m in members if m not in features]:
             raise ValueError(f"side '{side}' needs the features of {missing}; there are {list(features)}")

@@ -1,7 +1,7 @@
-"""ConFu's fusion (arXiv 2511.21331): an MLP per fused side, on its members' features before their projection.
+"""ConFu's fusion (arXiv 2511.21331): an MLP for each fused side reads its members' features before their projection.
 
-The trap: a last LeakyReLU shrinks every negative coordinate fivefold, so the unit sphere is used unevenly; it is the
-paper's, and an option.
+The trap: the paper's last LeakyReLU shrinks every negative coordinate fivefold, so the unit sphere is used unevenly.
+`final_activation: false` leaves it away.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ __all__ = ["MLP"]
 
 
 class MLP(Fusion):
-    """z_ij = MLP_ij([h_i ; h_j]): linear, ReLU, dropout, linear, LeakyReLU(.2), dropout.
+    """Computes z_ij = MLP_ij([h_i ; h_j]): linear, ReLU, dropout, linear, LeakyReLU(.2), dropout.
 
-    Sides of the same members share one MLP, however their views are combined. `widths` are those of `pooled`.
+    Sides of the same members share one MLP, however their views are combined.
 
     Args:
         hidden: units of the hidden layer
-        dropout: after each activation
-        final_activation: LeakyReLU(.2) and dropout on the output, as published
+        dropout: probability of the dropout after each activation
+        final_activation: end with LeakyReLU(.2) and dropout, as published
 
-    Raises ValueError when a fused side has a member that `widths` or `features` lack.
+    Raises ValueError when a side has a member of which there is no encoder.
     """
 
     kept_at_inference = True
@@ -61,7 +61,10 @@ class MLP(Fusion):
     def forward(
         self, side: Side, features: Mapping[str, Features], present: Mapping[str, Bool[Tensor, " n"]] | None = None
     ) -> Float[Tensor, "n d"]:
-        """Rows in which a member is absent (`present` is False) are fused as if its features were zero."""
+        """Fuse n rows to [n, dim]; a member that a row lacks (`present` is False) counts as zeros.
+
+        Raises ValueError when the features of a member are missing.
+        """
         members = Side.parse(side).members
         if missing := [m for m in members if m not in features]:
             raise ValueError(f"side '{side}' needs the features of {missing}; there are {list(features)}")

@@ -1,8 +1,8 @@
-"""ITO's fusion (arXiv 2603.02767): a small transformer over the tokens of all members, for training only.
+"""ITO's fusion (arXiv 2603.02767): a small transformer reads the tokens of all members; it exists only in training.
 
-The trap is the mask. What is not real (padding, an absent modality) must not reach the read-out through a key, a query
-or as NaN: it is zeroed, its keys get a float -inf, and a row of nothing at all attends to its zeros. A bool mask would
-mean "attend" to one attention of torch and "ignore" to the other.
+The trap is the mask. A token that is not real (padding, an absent modality) must not reach the read-out through a key
+or a query, nor as NaN. So its vector is set to zero, its key gets a float -inf, and a row without any real token
+attends to its zeros. A bool mask would mean "attend" to one attention of torch and "ignore" to the other.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ __all__ = ["Transformer"]
 
 
 class Transformer(Fusion):
-    """Pre-norm self-attention over the concatenated tokens and their positions, the same weights for every side.
+    """Applies pre-norm self-attention to the members' tokens, plus their positions, one member behind the other.
 
-    Its width is `dim`; there is no modality embedding; one sample never sees another. The read-out goes through a
-    LayerNorm; unit length is the model's business. It has layers x (12 d^2 + 13 d) + 2 d parameters at mlp_ratio 4.
+    The weights are the same for every side, the width is `dim`, and there is no modality embedding. What is read out
+    goes through a LayerNorm. There are layers x (12 d^2 + 13 d) + 2 d parameters at mlp_ratio 4.
 
     Args:
         layers: blocks of attention and MLP
         heads: attention heads; they divide the shared width
-        mlp_ratio: hidden units of the MLP over the width
-        dropout: of what each attention and each MLP adds
-        readout: 'cls' at the first class token of a member, 'mean' over real tokens, 'token' at a learned one
+        mlp_ratio: hidden units of the MLP, as a multiple of the width
+        dropout: probability of the dropout on what each attention and each MLP adds
+        readout: 'cls' reads the first class token of a member, 'mean' the mean of real tokens, 'token' a learned one
 
     Raises ValueError when `heads` does not divide `dim`, when a member has no tokens, and for 'cls' when none has a
     class token.
@@ -67,13 +67,16 @@ class Transformer(Fusion):
         self.norm = nn.LayerNorm(dim)
 
     def repeated(self) -> list[nn.Module]:
-        """The layers that are alike: they are compiled one by one."""
+        """List the blocks."""
         return list(self.blocks)
 
     def forward(
         self, side: Side, features: Mapping[str, Features], present: Mapping[str, Bool[Tensor, " n"]] | None = None
     ) -> Float[Tensor, "n d"]:
-        """Rows in which a member is absent (`present` is False) are fused without its tokens."""
+        """Fuse n rows to [n, dim]; of a member that a row lacks (`present` is False) no token is read.
+
+        Raises ValueError when a member has no tokens.
+        """
         members = Side.parse(side).members
         if missing := [m for m in members if m not in features or features[m].tokens is None]:
             raise ValueError(
@@ -93,6 +96,7 @@ class Transformer(Fusion):
     def _tokens(
         self, features: Mapping[str, Features], present: Mapping[str, Bool[Tensor, " n"]]
     ) -> tuple[Float[Tensor, "n l d"], Bool[Tensor, "n l"]]:
+        """Join the members' tokens, positions added; returns them with a mask that is True where a token is real."""
         tokens, real = [], []
         for member, f in features.items():
             assert f.tokens is not None
@@ -107,7 +111,7 @@ class Transformer(Fusion):
         return x, mask
 
     def _rows(self, side: Side, members: Sequence[Features]) -> slice:
-        """The rows of the last block that the read-out needs."""
+        """Find the rows that the read-out needs. Raises ValueError when it needs a class token, and there is none."""
         if self.readout == "mean":
             return slice(None)
         if self.readout == "token":
@@ -122,8 +126,11 @@ class Transformer(Fusion):
 
 
 class Block(nn.Module):
-    """Pre-norm attention and MLP. The weights are drawn as in CLIP's text transformer (Radford et al. 2021): what is
-    added to the residual stream is the smaller the more layers add to it."""
+    """Adds attention and an MLP to the residual stream, each behind a LayerNorm.
+
+    Weights are drawn as in CLIP's text transformer (Radford et al. 2021): the more layers add to the stream, the
+    smaller is what each adds.
+    """
 
     def __init__(self, dim: int, heads: int, mlp_ratio: float, dropout: float, layers: int):
         super().__init__()
@@ -141,7 +148,7 @@ class Block(nn.Module):
     def forward(
         self, x: Float[Tensor, "n l d"], mask: Float[Tensor, "n l"], rows: slice = slice(None)
     ) -> Float[Tensor, "n rows d"]:
-        """All tokens are attended to; only `rows` attend, and are returned."""
+        """Let the tokens at `rows` attend to all; returns those. `mask` is 0, or -inf at a token that is not real."""
         qkv = self.qkv(self.attention_norm(x))
         q, k, v = rearrange(qkv, "n l (three h c) -> three n h l c", three=3, h=self.heads)
         bias = mask[:, None, None].to(q.dtype)

@@ -1,7 +1,7 @@
-"""What a recipe would cost, without data, weights or time: its parts and one training step on fake tensors.
+"""What a recipe would cost, without data, weights or time: its parts take one training step on fake tensors.
 
-Counted, not estimated, where it can be: parameters from the modules, FLOPs by torch's counter over forward and
-backward, activations from what autograd really saves. Only the hours are an estimate, and say of what.
+Parameters are counted from the modules, FLOPs by torch's counter over forward and backward, activations from what
+autograd really saves. Only the hours are an estimate: of an H100 at the speed that `UTILISATION` names.
 
 The trap: an objective reads numbers (which rows exist, which ids are equal), and fake tensors have none. So the step is
 fake up to the embeddings and from their gradients on; between them the objective sees real rows of a few samples.
@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import normalize
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
@@ -33,37 +33,37 @@ ATTENTION = {
         lambda gradient, q, k, v, *_, **__: sdpa_backward_flop_count(gradient, q, k, v)
     ),
 }
-"""torch's counter knows the attention of GPUs and takes that of CPUs for nothing"""
+"""{operator: its FLOPs}, for the attention of CPUs, which torch's counter takes for nothing"""
 PROBE = 4
-"""samples of the fake step; costs are per sample, so a few suffice"""
+"""samples in the fake step: costs are given per sample, so a few suffice"""
 PEAK, UTILISATION = 989e12, 0.4
-"""dense bf16 FLOP/s of an NVIDIA H100 SXM (its data sheet), and the share of it that well-tuned pretraining reaches"""
+"""dense bf16 FLOP/s of an NVIDIA H100 SXM (its data sheet), and the part of them that well-tuned pretraining reaches"""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Costs of a recipe; FLOPs and activations without the loss (8 M N D FLOPs a contrast, linear memory)."""
+    """What a recipe costs. The loss is not in it: 8 M N D FLOPs for a contrast of M with N rows, and linear memory."""
 
     parameters: dict[str, int]
-    """by part; `fusion` may exist only while training"""
+    """{part: numbers}; `fusion` may exist only while training"""
     frozen: dict[str, int]
-    """of these, by part: without gradient and moments"""
+    """{part: how many of them} have neither gradient nor moments"""
     flops_per_sample: float
-    """forward and backward, all views; what is computed again, as with micro-batches the forward, counts again"""
+    """in forward and backward, for all views; with micro-batches the forward is computed twice, and counts twice"""
     activation_bytes_per_sample: float
     embedding_bytes_per_sample: int
-    """every side's rows and their gradients in fp32; each process holds them for the whole batch"""
+    """for every side's rows and their gradients in fp32, which each process holds for the whole batch"""
     state_bytes: int
-    """fp32 weights; gradients and AdamW's two moments of those that are not frozen"""
+    """for fp32 weights, and for the gradients and AdamW's two moments of those that are not frozen"""
     batch: int
     samples_at_once: int
-    """the micro-batch, or the whole batch"""
+    """over all processes: the micro-batch, or the whole batch"""
     total_samples: float | None
-    """None when the length of the data is not known without reading it"""
+    """None when the length of the data cannot be known without reading it"""
     processes: int = 1
-    """one a GPU"""
+    """one for each GPU"""
     shares: int = 1
-    """processes that weights, gradients and moments are divided over (fsdp)"""
+    """over how many processes weights, gradients and moments are divided (fsdp)"""
 
     @property
     def total_parameters(self) -> int:
@@ -71,7 +71,7 @@ class Cost:
 
     @property
     def samples_at_once_each(self) -> int:
-        """on one process"""
+        """samples that one process embeds at once"""
         return math.ceil(self.samples_at_once / self.processes)
 
     @property
@@ -80,7 +80,7 @@ class Cost:
 
     @property
     def memory_bytes(self) -> float:
-        """of one process"""
+        """memory of one process, without the loss"""
         embeddings = self.embedding_bytes_per_sample * self.batch
         return (
             self.state_bytes / self.shares + embeddings + self.activation_bytes_per_sample * self.samples_at_once_each
@@ -88,28 +88,35 @@ class Cost:
 
     @property
     def gpu_hours(self) -> float | None:
+        """hours of all processes together; None when the number of samples is not known"""
         return self.total_samples and self.flops_per_sample * self.total_samples / (PEAK * UTILISATION) / 3600
 
     @property
     def hours(self) -> float | None:
+        """hours until the last step; None when the number of samples is not known"""
         return self.gpu_hours and self.gpu_hours / self.processes
 
     def as_dict(self) -> dict[str, Any]:
+        """Give every number by its name, as `wb pretrain --dry --json` prints them."""
         derived = ("total_parameters", "total_frozen", "samples_at_once_each", "memory_bytes", "gpu_hours", "hours")
         return asdict(self) | {name: getattr(self, name) for name in derived}
 
 
 def assemble(recipe: Recipe) -> Parts:
-    """The recipe's parts on the meta device: checks every width without allocating one. Raises RecipeError.
+    """Build a recipe's parts on the meta device, where every width is checked and nothing allocated.
 
-    Not under fake tensors from the start: some trunks read small numbers of their own while they are built.
+    Raises RecipeError where the parts do not fit each other.
     """
+    # not under fake tensors from the start: some trunks read small numbers of their own while they are built
     with torch.device("meta"):
         return build_parts(recipe)
 
 
 def cost(recipe: Recipe, processes: int = 1) -> Cost:
-    """One training step, for so many processes. Raises ValueError where parts do not fit, or the objective refuses."""
+    """Count what one training step takes on so many processes, and how long all of them last.
+
+    Raises ValueError where the parts do not fit each other, or where the objective refuses what it is given.
+    """
     parts = assemble(recipe)
     step = _step(parts)
     parameters, frozen = _parameters(parts), _parameters(parts, frozen=True)
@@ -131,6 +138,8 @@ def cost(recipe: Recipe, processes: int = 1) -> Cost:
 
 
 class _Step(NamedTuple):
+    """What the fake step took, for PROBE samples."""
+
     views: Views
     forward: float
     backward: float
@@ -140,12 +149,12 @@ class _Step(NamedTuple):
 
 
 def count_flops() -> FlopCounterMode:
-    """Counts the FLOPs of a block, attention on the CPU included."""
+    """Count the FLOPs inside of a `with` block, attention on the CPU included."""
     return FlopCounterMode(display=False, custom_mapping=ATTENTION)
 
 
 def _step(parts: Parts) -> _Step:
-    """Forward, backward and update of PROBE samples on fake tensors, but for the objective."""
+    """Take forward, backward and update of PROBE samples on fake tensors; the objective between them sees real rows."""
     raw = {m: _inputs(parts, m) for m in parts.model.encoders}
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     precision = torch.autocast("cpu", torch.bfloat16, enabled=parts.recipe.train.precision == "bf16")
@@ -174,7 +183,7 @@ def _step(parts: Parts) -> _Step:
 
 
 def _contrast(parts: Parts, views: Views) -> tuple[dict[Side, Tensor | None], list[Tensor | None]]:
-    """Gradients of the loss, for the views' rows and for the objective's own parameters, at real, random rows."""
+    """Compute the loss of real, random rows; returns its gradients, for the rows and for the objective's parameters."""
     recipe = parts.recipe
     objective = build_objective(recipe)
     real = {
@@ -186,30 +195,32 @@ def _contrast(parts: Parts, views: Views) -> tuple[dict[Side, Tensor | None], li
 
 
 def missing_data(recipe: Recipe) -> str | None:
-    """One line on what the data set lacks and how to point to it; None when it is there."""
+    """Say in one line what the data set lacks and how to point to it; None when it is there."""
     data = recipe.data.build()
     return data.missing() if isinstance(data, MayBeMissing) else None
 
 
 def _parameters(parts: Parts, frozen: bool = False) -> dict[str, int]:
-    modules: dict[str, Any] = {**parts.model.encoders, "heads": parts.model.heads, "fusion": parts.model.fusion}
-    modules["objective"] = parts.objective
+    """Count the parameters of each part that has any, or those that are frozen alone."""
+    modules: dict[str, nn.Module] = {**parts.model.encoders, "heads": parts.model.heads, "objective": parts.objective}
+    if parts.model.fusion is not None:
+        modules["fusion"] = parts.model.fusion
     counts = {
-        name: sum(p.numel() for p in m.parameters() if not (frozen and p.requires_grad))
-        for name, m in modules.items()
-        if m is not None
+        name: sum(p.numel() for p in module.parameters() if not (frozen and p.requires_grad))
+        for name, module in modules.items()
     }
     return {name: count for name, count in counts.items() if count}
 
 
 def _inputs(parts: Parts, modality: str) -> Tensor:
-    """PROBE x views of the plainest raw item, through the real transform."""
+    """Repeat the model input of the plainest raw item, made by the real transform: [PROBE, views, ...]."""
     description = parts.data.modalities[modality]
     x = parts.transforms(train=True)[modality](plainest_item(description))
     return x.expand(PROBE, description.count, *x.shape)
 
 
 def _total_samples(parts: Parts) -> float | None:
+    """Count the samples of the whole training; None where epochs are asked for, and the data cannot be read."""
     span, batch = parts.recipe.train.for_, parts.recipe.train.batch
     if span.unit == "epochs":
         try:
@@ -221,7 +232,10 @@ def _total_samples(parts: Parts) -> float | None:
 
 @contextmanager
 def _saved_bytes(parts: Parts) -> Iterator[dict[int, int]]:
-    """{storage: bytes} of what autograd saves for the backward pass, parameters left out."""
+    """Collect {storage: its bytes} of what autograd saves for the backward pass inside of a `with` block.
+
+    Parameters are left out: they are there anyway.
+    """
     own = {p.untyped_storage()._cdata for p in parts.model.parameters()}
     saved: dict[int, int] = {}
     alive = []  # a storage that is freed would give its address to the next one
@@ -235,42 +249,3 @@ def _saved_bytes(parts: Parts) -> Iterator[dict[int, int]]:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         yield saved
-
-
-def print_cost(recipe: Recipe, found: Cost) -> None:
-    """For people, on stdout."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"{recipe.name}: one step on fake tensors", show_header=False)
-    table.add_row("tried", f"forward, backward, AdamW; the objective on real rows of {PROBE} samples")
-    table.add_row("parameters", f"{found.total_parameters / 1e6:.1f} M parameters")
-    for name, count in found.parameters.items():
-        frozen = found.frozen.get(name)
-        table.add_row(f"  {name}", _millions(count) + (f", {_millions(frozen)} of them frozen" if frozen else ""))
-    trainable = _millions(found.total_parameters - found.total_frozen)
-    table.add_row("  together", f"{trainable} trainable, {_millions(found.total_frozen)} frozen")
-    again = ", forward again for micro-batches" if found.samples_at_once < found.batch else ""
-    flops = f"{found.flops_per_sample / 1e9:.1f} GFLOPs, forward and backward{again}, all views"
-    table.add_row("FLOPs per sample", flops)
-    table.add_row("memory, states", f"{found.state_bytes / 2**30:.2f} GiB: fp32 weights, gradients, AdamW moments")
-    activations = f"{found.activation_bytes_per_sample / 2**20:.1f} MiB a sample"
-    table.add_row("memory, activations", f"{activations}, {found.samples_at_once_each} at once")
-    embeddings = found.embedding_bytes_per_sample * found.batch / 2**30
-    table.add_row(
-        "memory, embeddings", f"{embeddings:.2f} GiB: all sides' rows of the batch of {found.batch}, and gradients"
-    )
-    states = f"states divided by {found.shares}" if found.shares > 1 else "with all states on each"
-    gpus = "one GPU" if found.processes == 1 else f"{found.processes} GPUs"
-    table.add_row("memory, a GPU", f"{found.memory_bytes / 2**30:.2f} GiB, {states}; the loss adds its chunks")
-    if found.hours is not None and found.gpu_hours is not None and found.total_samples is not None:
-        speed = f"{UTILISATION:.0%} of an H100's {PEAK / 1e12:.0f} TFLOP/s (dense bf16)"
-        table.add_row("time", f"{found.hours:,.1f} hours on {gpus}, {found.gpu_hours:,.1f} GPU-hours")
-        table.add_row("", f"for {found.total_samples:,.0f} samples at {speed}, never waiting for data or the network")
-    else:
-        table.add_row("time", "not known: the length of the data is not, and train.for is in epochs")
-    Console().print(table)
-
-
-def _millions(count: int) -> str:
-    return f"{count / 1e6:.2f} M" if count >= 1e4 else f"{count}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -65,7 +64,9 @@ class LoadedModel:
         """str -> token ids [l]. Raises ValueError where it is not clear of which modality."""
         return self._transforms[self._the("text")]
 
-    def encode(self, items: Mapping[str, Any], sides: Sequence[str] | None = None) -> dict[str, Float[Tensor, "n d"]]:
+    def encode(
+        self, items: Mapping[str, object], sides: Sequence[str] | None = None
+    ) -> dict[str, Float[Tensor, "n d"]]:
         """Embed items of one or more modalities as unit rows, fp32, of every side that they make up, or of `sides`.
 
         Args:
@@ -102,7 +103,7 @@ class LoadedModel:
                 raise ValueError(f"side '{name}': item {place} gives NaN: its numbers, or the weights, are not finite")
         return rows
 
-    def encode_image(self, images: Any) -> Float[Tensor, "n d"]:
+    def encode_image(self, images: object) -> Float[Tensor, "n d"]:
         """Embed pictures as unit rows, fp32.
 
         Args:
@@ -114,7 +115,7 @@ class LoadedModel:
         """
         return self._encode_plain(self._the("image"), images)
 
-    def encode_text(self, texts: Any) -> Float[Tensor, "n d"]:
+    def encode_text(self, texts: object) -> Float[Tensor, "n d"]:
         """Embed a list of strings as unit rows, fp32.
 
         Raises ValueError for one string instead of a list, and where the model has several modalities of text of which
@@ -122,7 +123,7 @@ class LoadedModel:
         """
         return self._encode_plain(self._the("text"), texts)
 
-    def _encode_plain(self, modality: str, items: Any) -> Tensor:
+    def _encode_plain(self, modality: str, items: object) -> Tensor:
         return self.encode({modality: items}, [modality])[modality]
 
     def _of_kind(self, kind: str) -> list[str]:

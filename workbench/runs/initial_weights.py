@@ -1,10 +1,8 @@
-"""Fine-tuning: initial weights, by name, from a run of ours or from a checkpoint file of CLIP.
+"""Fine-tuning: weights to begin from, found by name in a run of the workbench or in a checkpoint file of CLIP.
 
 The trap: what is not found stays as drawn from the seed, so a modality of another name would silently train from
 scratch. Hence every tensor is accounted for, a shape that differs is an error, and so is a model of which nothing is
 found.
-
-Encoders help by `fitted(weights)`, which resizes what depends on the size of their input.
 """
 
 from __future__ import annotations
@@ -25,12 +23,13 @@ from workbench.training import checkpoint
 Weights = dict[str, Tensor]
 
 SCALES = {"log_scales.shared": "logit_scale", "log_scale": "logit_scale", "bias": "logit_bias"}
-"""{an objective's name: open_clip's}; both keep the logarithm of the scale"""
+"""{parameter of an objective: its name in open_clip}; both keep the logarithm of the scale"""
 
 
 def initialise(model: Model, objective: nn.Module, init: InitSection) -> list[str]:
-    """Load what fits by name; returns a line each on what was loaded, what was not found and what was left over.
+    """Load the weights that `init` names into the model and the objective, wherever a name is known there.
 
+    Returns three lines for people: what was loaded, what was not found and stays as drawn, and what was left over.
     Raises RunError where there is no such source, ValueError where its shapes differ or nothing of the model is in it.
     """
     both = checkpoint.under_names(model, objective)
@@ -52,7 +51,7 @@ def initialise(model: Model, objective: nn.Module, init: InitSection) -> list[st
 
 
 def _read(model: Model, objective: nn.Module, init: InitSection) -> tuple[str, Weights]:
-    """(what it is called, its tensors under our names)."""
+    """Read what `init` names; returns what messages call it, and its tensors under the names of a checkpoint."""
     path = Path(init.from_)
     if path.is_file():
         return str(path), _from_file(model, objective, path)
@@ -66,6 +65,7 @@ def _read(model: Model, objective: nn.Module, init: InitSection) -> tuple[str, W
 
 
 def _fitted(model: Model, weights: Weights) -> Weights:
+    """Let each encoder resize what depends on the size of its input, as position embeddings do."""
     for modality, encoder in model.encoders.items():
         prefix = f"model.encoders.{modality}."
         part = {name.removeprefix(prefix): x for name, x in weights.items() if name.startswith(prefix)}
@@ -74,7 +74,10 @@ def _fitted(model: Model, weights: Weights) -> Weights:
 
 
 def _from_file(model: Model, objective: nn.Module, path: Path) -> Weights:
-    """Read a checkpoint of CLIP: its towers, its scale and bias, and the rest under the names in the file."""
+    """Read a checkpoint file of CLIP: towers, scale and bias under our names, the rest under the file's own.
+
+    Raises ValueError where no encoder is a tower of open_clip, or the file was trained with another GELU.
+    """
     from workbench.encoders._open_clip_files import read_checkpoint  # open_clip takes seconds to import
     from workbench.encoders._open_clip_weights import refuse_other_gelu
     from workbench.encoders.open_clip import OpenCLIP
@@ -101,7 +104,7 @@ def _from_file(model: Model, objective: nn.Module, path: Path) -> Weights:
 
 
 def _wanted(own: Weights, parts: list[str] | None) -> list[str]:
-    """Names of the parts asked for, all by default. Raises ValueError for a part that this model does not have."""
+    """List the tensors of the parts that are asked for, or all. Raises ValueError for a part that is not there."""
     there = list(dict.fromkeys(map(part_of, own)))
     for part in parts or ():
         if not any(_is_in(name, part) for name in there):
@@ -114,12 +117,13 @@ def _is_in(name: str, part: str) -> bool:
 
 
 def part_of(name: str) -> str:
-    """The part that a tensor of a checkpoint belongs to: encoders.image, heads.a, fusion, objective."""
+    """Name the part that a tensor of a checkpoint belongs to: encoders.image, heads.a, fusion, objective."""
     first, *rest = name.removeprefix("model.").split(".")
     return f"{first}.{rest[0]}" if first in ("encoders", "heads") else first
 
 
 def _refuse_other_shapes(source: str, loaded: Weights, own: Weights) -> None:
+    """Raise ValueError that lists what has another shape, and names the parts that could be loaded without it."""
     wrong = [name for name, x in loaded.items() if x.shape != own[name].shape]
     if wrong:
         lines = [f"  {n}: {list(loaded[n].shape)} there, {list(own[n].shape)} here" for n in wrong[:8]]
@@ -133,7 +137,7 @@ def _refuse_other_shapes(source: str, loaded: Weights, own: Weights) -> None:
 
 
 def _count(names: Iterable[str]) -> str:
-    """How many tensors of each part, as `34 tensors (encoders.image 20, encoders.text 14)`; empty without any."""
+    """Count tensors by part, as `34 tensors (encoders.image 20, encoders.text 14)`; empty without any."""
     counts = Counter(map(part_of, sorted(names)))
     what = ", ".join(f"{part} {n}" for part, n in counts.items())
     return f"{counts.total()} tensors ({what})" if counts else ""

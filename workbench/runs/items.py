@@ -27,7 +27,7 @@ ARRAYS = ((np.uint8, 2), (np.uint8, 3), (np.uint16, 2))
 """(type, number of axes) of arrays that are taken for pictures: gray levels, colours [h, w, 3 or 4], 16 bits"""
 
 
-def plainest_item(modality: Modality) -> Any:
+def plainest_item(modality: Modality) -> object:
     """Make a raw item of a modality that any encoder of its kind reads, to see what a model input looks like."""
     if modality.kind == "image":
         return Image.new("RGB", (8, 8))
@@ -49,7 +49,7 @@ class Reader:
         with suppress(Exception):  # a user's own transform need not read it: then shapes are not compared
             self.example = transform(plainest_item(modality))
 
-    def read(self, given: Any) -> Sequence[Tensor] | Tensor:
+    def read(self, given: object) -> Sequence[Tensor] | Tensor:
         """Give one model input for each item, read when it is asked for, or all of them where a tensor was given.
 
         Raises ValueError that says what is wrong and what to write: here for what is no list, later for an item.
@@ -66,7 +66,7 @@ class Reader:
             raise ValueError(f"{self.name}: the list is empty, there is nothing to encode")
         return _Inputs(self, items)
 
-    def input(self, item: Any) -> Tensor:
+    def input(self, item: object) -> Tensor:
         """Turn one item into a model input [...]. Raises ValueError for what cannot be read."""
         if isinstance(item, Tensor) and self.modality.kind != "vector":
             return self._checked(item[None])[0]
@@ -95,7 +95,7 @@ class Reader:
 class _Inputs(Sequence[Tensor]):
     """The model inputs of a list of items. What asks for one names it where it cannot be read."""
 
-    def __init__(self, reader: Reader, items: Sequence[Any]) -> None:
+    def __init__(self, reader: Reader, items: Sequence[object]) -> None:
         self.reader, self.items = reader, items
 
     def __len__(self) -> int:
@@ -105,7 +105,7 @@ class _Inputs(Sequence[Tensor]):
         return self.reader.input(self.items[index])
 
 
-def _picture(item: Any) -> Image.Image:
+def _picture(item: object) -> Image.Image:
     if isinstance(item, Image.Image):
         return item
     if isinstance(item, str | Path):
@@ -117,7 +117,7 @@ def _picture(item: Any) -> Image.Image:
     raise ValueError(f"{_describe(item)} is no picture: give a PIL image, a path, bytes, or [h, w, 3] of uint8")
 
 
-def _describe(item: Any) -> str:
+def _describe(item: object) -> str:
     if isinstance(item, np.ndarray | Tensor):
         return f"{type(item).__name__} {list(item.shape)} of {str(item.dtype).removeprefix('torch.')}"
     return type(item).__name__
