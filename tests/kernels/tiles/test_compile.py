@@ -40,8 +40,8 @@ def test_kept_table_is_about_the_current_configurations() -> None:
     kept = [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
     named = [(row["arch"], row["operands"], row["kernel"], row["variant"], row["tile"]) for row in kept]
     assert named == [
-        (str(job.arch), report.operands_of(job), job.kernel, job.variant, report.tile_of(job.config))
-        for job in report.jobs()
+        (str(job.arch), report.name_operands(job), job.kernel, job.variant, report.name_tile(job.config))
+        for job in report.list_jobs()
     ], f"run `just kernel-report --keep` and commit {report.KEPT.name}"
     for row in kept:
         assert row["stack"] == row["local"] == "0", row
@@ -50,7 +50,7 @@ def test_kept_table_is_about_the_current_configurations() -> None:
 
 
 def test_every_entry_of_the_table_is_compiled() -> None:
-    compiled = {(job.table, job.kernel, 4 if job.operands == "fp32" else 2) for job in report.jobs()}
+    compiled = {(job.table, job.kernel, 4 if job.operands == "fp32" else 2) for job in report.list_jobs()}
     assert compiled == {key for key in configs.TABLE if key[0] != configs.INTERPRETER}
 
 
@@ -66,4 +66,4 @@ def test_every_entry_of_the_table_is_compiled() -> None:
     ],
 )
 def test_occupancy(arch: int, registers: int, shared: int, warps: int, expected: int) -> None:
-    assert report.programs(arch, registers, shared, warps) == expected
+    assert report.count_programs(arch, registers, shared, warps) == expected
