@@ -10,6 +10,10 @@ check: lint test
 test-faults KILLS="30":
     WB_FAULTS={{KILLS}} pytest tests/faults
 
+# wrong recipes for SECONDS, each checked as `wb check` does: never a traceback, never a hang
+fuzz SECONDS="600":
+    WB_FUZZ={{SECONDS}} pytest -s --timeout 0 tests/recipe/test_fuzz.py
+
 lint:
     ruff check .
     ruff format --check .
@@ -64,3 +68,7 @@ fmt:
 # TensorBoard on the runs
 board DIR="runs":
     wb board {{DIR}}
+
+# the picture of the house in docs, from the imports as they are
+house:
+    python docs/draw_house.py
