@@ -217,7 +217,7 @@ def build_optimizer(parts: Parts) -> torch.optim.Optimizer:
 
 def build_schedule(parts: Parts, train: TrainSection) -> Schedule:
     """Make the schedule that a recipe's `train` section asks for on these data."""
-    return Schedule(train.lr, parts.steps(train.warmup), parts.steps(train.for_))
+    return Schedule(train.lr, parts.steps(train.warmup), parts.steps(train.schedule.for_ or train.for_))
 
 
 def build_engine(parts: Parts, parallel: Parallel, metrics: Metrics | None = None) -> Engine:
@@ -249,5 +249,5 @@ def build_engine(parts: Parts, parallel: Parallel, metrics: Metrics | None = Non
         clip=train.clip,
         precision=train.precision,
         seed=recipe.seed,
-        log_every=max(1, parts.steps(recipe.log.every)),
+        log_every=parts.steps(recipe.log.every),
     )

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from workbench.distributed.processes import Parallel
 from workbench.distributed.sharding import EvaluationModel, clip_gradients
 from workbench.model import Model
-from workbench.seeds import seed_torch
 from workbench.training.metrics import Best, Metrics
 from workbench.training.microbatch import Embedded, Slice, join, split
 from workbench.training.schedule import Schedule
@@ -184,10 +183,9 @@ class Engine:
         What dropout draws is a function of the step and the rows, so that it is drawn again in a second forward of the
         same rows, and by a resumed run. Ranks draw differently, as their rows differ.
         """
-        where = (self.step, self.parallel.rank) + ((chunk.at.start,) if chunk.at.start else ())
-        seed_torch(self.seed, "step", *where)
         with self._autocast():
-            return self.trained(chunk.inputs, chunk.valid, sides)
+            place = (self.seed, self.step, self.parallel.rank, chunk.at.start)
+            return self.trained(chunk.inputs, chunk.valid, sides, place)
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.precision == "bf16":

@@ -7,7 +7,7 @@ exact; a fusion that mixes samples would silently break all three.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -32,8 +32,12 @@ class Model(nn.Module):
         inputs: Mapping[str, Shaped[Tensor, "n k ..."]],
         valid: Mapping[str, Bool[Tensor, "n k"]],
         sides: Sequence[Side],
+        reseed: Callable[[str], None] = lambda _: None,
     ) -> Views:
         """Embed raw inputs {modality: [n, k, ...]} as the sides that are asked for, in unit rows.
+
+        `reseed` is called with the name of each part right before it runs: what an encoder or the fusion then draws,
+        as dropout does, need not depend on which other parts run.
 
         Raises ValueError where a side is fused and the model has no fusion module.
         """
@@ -42,8 +46,16 @@ class Model(nn.Module):
             raise ValueError(
                 f"this model has no fusion module, so it has no {', '.join(fused)}: it exists only while training"
             )
-        features = {m: self._encode(m, inputs[m], sides) for m in dict.fromkeys(m for s in sides for m in s.members)}
-        return {side: self._view(side, features, valid) for side in sides}
+        features = {}
+        for modality in dict.fromkeys(m for side in sides for m in side.members):
+            reseed(f"encoder {modality}")
+            features[modality] = self._encode(modality, inputs[modality], sides)
+        views = {}
+        for side in sides:
+            if side.fused:
+                reseed(f"fusion {side}")
+            views[side] = self._view(side, features, valid)
+        return views
 
     def learns(self, side: Side) -> bool:
         """Whether anything that makes this side's embeddings is trained."""

@@ -70,12 +70,19 @@ def move(parameters: list[torch.Tensor], ways: list[torch.Tensor], by: float) ->
         p.add_(way, alpha=by)
 
 
-def test_with_micro_batches_and_dropout_the_gradient_is_the_slope_of_the_loss() -> None:
+@pytest.mark.parametrize("objective", ["clip", "confu"])
+@pytest.mark.parametrize("locked", [(), ("a",), ("b",), ("a", "c")])
+def test_with_micro_batches_and_dropout_the_gradient_is_the_slope_of_the_loss(
+    objective: str, locked: tuple[str, ...]
+) -> None:
     """Along a random direction, against the difference of two losses at the same step, so with the same dropout.
 
-    When the second forward of a micro-batch draws other numbers than the first, they differ by a fifth.
+    When the second forward of a micro-batch draws other numbers than the first, they differ by a fifth. A locked tower
+    draws in the first one only.
     """
-    parts, engine = built(microbatch=8, model=MASKED)
+    parts, engine = built(objective, microbatch=8, model=MASKED | {"head": "tower"})
+    for modality in locked:
+        parts.model.encoders[modality].requires_grad_(False)
     batch = next(engine.batches(0))
     engine.gradients(batch)
     trained = [p for p in parts.model.parameters() if p.grad is not None]

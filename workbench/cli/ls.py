@@ -82,10 +82,11 @@ def _recipes() -> list[Tree]:
 
 def _runs(folder: Path) -> list[Tree]:
     """List every run folder below `folder`, the latest last, with the metric that stands for it."""
-    from workbench.runs.report import read_report
+    from workbench.runs.report import find_reports
 
-    files = sorted(folder.rglob("recipe.yaml"), key=lambda file: file.stat().st_mtime)
-    reports = [read_report(file.parent) for file in files]
+    reports, complaints = find_reports(folder)
+    for line in complaints:
+        click.echo(f"left out: {line}", err=True)
     return [
         {
             "name": str(report.run.relative_to(folder)),

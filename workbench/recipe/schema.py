@@ -75,6 +75,14 @@ class ModelSection(Section):
     )
 
 
+class ScheduleSection(Section):
+    """The learning rate's schedule, where it is not that of the length of training."""
+
+    for_: Duration | None = Field(
+        default=None, description="the time until the rate is 0, in the place of train.for; behind it the last is kept"
+    )
+
+
 class TrainSection(Section):
     """One optimizer, one schedule: AdamW with a linear warm-up, then a cosine down to 0."""
 
@@ -94,6 +102,9 @@ class TrainSection(Section):
     microbatch: Count | None = Field(default=None, description="samples encoded at once; gradients stay exact")
     lr: PositiveFloat = Field(default=1e-3, description="peak learning rate")
     warmup: Duration = Field(default=parse("0 steps"), description="time in which the learning rate rises to its peak")
+    schedule: ScheduleSection = Field(
+        default=ScheduleSection(), description="a horizon of its own, which a longer train.for leaves as it is"
+    )
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None, description="a layer of a tower learns at this fraction of the rate of the one above it"
     )
@@ -131,7 +142,8 @@ class EvalSection(Section):
     start: bool = Field(default=True, description="evaluate before training, too")
     best: str | None = Field(
         default=None,
-        description="the metric that picks the best checkpoint, as 'retrieval/mean_recall'; larger is better",
+        description="the metric that picks the best checkpoint, as 'retrieval/mean_recall'. Larger is better, but less "
+        "of ranks, losses and gaps; 'min NAME' and 'max NAME' say which",
     )
     evaluators: dict[str, EvaluatorSpec] = Field(default={})
 

@@ -64,8 +64,8 @@ def list_callbacks(
 
 def _checkpointing(parts: Parts, run: Run) -> Checkpointing:
     settings = parts.recipe.checkpoint
-    every = max(1, parts.steps(settings.every))
-    keep_every = max(1, parts.steps(settings.keep_every)) if settings.keep_every else None
+    every = parts.steps(settings.every)
+    keep_every = parts.steps(settings.keep_every) if settings.keep_every else None
     return Checkpointing(run.checkpoints, every, settings.keep, keep_every, background=settings.async_)
 
 
@@ -74,7 +74,7 @@ def _evaluation(parts: Parts, parallel: Parallel) -> Iterator[Callback]:
     if settings.evaluators:
         best = Criterion.parse(settings.best) if settings.best else None
         yield Evaluation(
-            partial(parts.evaluate, parallel.device), max(1, parts.steps(settings.every)), best, start=settings.start
+            partial(parts.evaluate, parallel.device), parts.steps(settings.every), best, start=settings.start
         )
 
 

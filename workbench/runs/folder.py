@@ -31,8 +31,9 @@ from workbench.errors import RecipeError, writing
 from workbench.recipe.schema import Recipe, load_recipe
 from workbench.training import checkpoint
 
-MAY_CHANGE = ("train.for", "log", "eval", "checkpoint", "parallel", "data.max_bad")
-"""what a resume may change: none of it alters a step that was already taken"""
+MAY_CHANGE = ("train.for", "train.schedule", "log", "eval", "checkpoint", "parallel", "data.max_bad")
+"""what a resume may change: none of it alters a step that was already taken. A longer `train.for` stretches the
+learning rate's schedule, which is said."""
 HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 """errors that mean that another process has the lock; any other one, that the file system has no locks"""
 

@@ -8,17 +8,17 @@ from typing import Any
 
 import yaml
 
-from workbench.runs.folder import Run, RunError
-from workbench.training.metrics import Best, Record, read
+from workbench.runs.folder import Run, RunError, read_best
+from workbench.training.metrics import Best, Criterion, Record, read
 
 
 def evaluations(records: list[Record]) -> list[Record]:
-    """The records that hold evaluations, oldest first."""
+    """Choose the records that hold evaluations, oldest first."""
     return [record for record in records if any(name.startswith("eval/") for name in record)]
 
 
 def print_evaluations(records: list[Record], best: Best | None) -> None:
-    """A table of metrics x (before, best, last)."""
+    """Print a table of metrics x (before, best, last)."""
     from rich.console import Console
     from rich.table import Table
 
@@ -44,7 +44,7 @@ def print_evaluations(records: list[Record], best: Best | None) -> None:
 
 @dataclass(frozen=True)
 class Report:
-    """What the files of a run say, whether or not its components can still be imported."""
+    """The content of a run's files, whether or not its components can still be imported."""
 
     run: Path
     recipe: str
@@ -54,29 +54,57 @@ class Report:
     metric: str | None
     """the one that stands for the run: eval.best of its recipe, or else the first there is"""
     best: Best | None
-    """of `metric`, where the recipe says that larger is better"""
+    """by `metric`, where the recipe names one in eval.best"""
 
     @property
     def value(self) -> float | None:
-        """Of the metric, at the last evaluation."""
+        """The metric's value at the last evaluation."""
         return self.evaluations[-1].get(f"eval/{self.metric}") if self.evaluations else None
 
 
 def read_report(path: Path) -> Report:
-    """Raises RunError when `path` is not a run folder."""
+    """Read what the files of a run say. Raises RunError when `path` is not a run folder."""
+    recipe = _read_recipe(path / "recipe.yaml")
     run = Run(path)
-    if not run.exists:
-        raise RunError(f"{path} is not a run folder: it has no recipe.yaml")
-    recipe, records = yaml.safe_load((path / "recipe.yaml").read_text(encoding="utf-8")), read(run.metrics)
+    records = read(run.metrics)
     found = evaluations(records)
-    wanted = recipe["eval"]["best"]
-    at = [(record[f"eval/{wanted}"], record["step"]) for record in found if f"eval/{wanted}" in record]
+    wanted = recipe["eval"].get("best")
+    criterion = Criterion.parse(wanted) if isinstance(wanted, str) else None
+    best = read_best(path) if criterion else None
+    if criterion and (best is None or best.metric != criterion.metric):  # of versions before, or not saved yet
+        best = criterion.best_of(found)
+    first = next((name.removeprefix("eval/") for r in found for name in r if name.startswith("eval/")), None)
     return Report(
         run=path,
         recipe=recipe["name"],
         step=records[-1]["step"] if records else 0,
         finished=run.done.exists(),
         evaluations=found,
-        metric=wanted or next((n.removeprefix("eval/") for r in found for n in r if n.startswith("eval/")), None),
-        best=Best(wanted, *max(at, key=lambda pair: pair[0])) if at else None,
+        metric=criterion.metric if criterion else first,
+        best=best,
     )
+
+
+def _read_recipe(file: Path) -> dict[str, Any]:
+    """Read the resolved recipe of a run without importing what it names. Raises RunError where it is no such recipe."""
+    if not file.is_file():
+        raise RunError(f"{file.parent} is not a run folder: it has no recipe.yaml")
+    try:
+        recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise RunError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(recipe, dict) or "name" not in recipe or not isinstance(recipe.get("eval"), dict):
+        raise RunError(f"{file.parent} is not a run folder: its recipe.yaml is not what a run writes there")
+    return recipe
+
+
+def find_reports(folder: Path) -> tuple[list[Report], list[str]]:
+    """Read every run below a folder, the latest last; returns the reports, and a line for each other recipe.yaml."""
+    reports: list[Report] = []
+    complaints: list[str] = []
+    for file in sorted(folder.rglob("recipe.yaml"), key=lambda file: file.stat().st_mtime):
+        try:
+            reports.append(read_report(file.parent))
+        except RunError as error:
+            complaints.append(str(error))
+    return reports, complaints

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from workbench.build import Parts, build_engine, build_parts, prepare
+from workbench.build import Parts, build_engine, build_parts, build_schedule, prepare
 from workbench.distributed.processes import Parallel
 from workbench.engine import Callback, Engine
 from workbench.recipe.schema import Recipe
@@ -74,6 +74,8 @@ def train(
         engine = build_engine(parts, parallel, metrics)
         if found:
             _restore(engine, found, say)
+            if run and run.before:
+                _say_schedule(parts, engine, run.before, say)
         elif recipe.model.init:
             for line in initialise(engine.model, engine.objective, recipe.model.init):
                 say(line)
@@ -110,6 +112,17 @@ def _restore(engine: Engine, path: Path, say: Callable[[str], None]) -> None:
     engine.step, engine.best, engine.saved_step = state.step, state.best, state.step
     if not engine.finished:
         say(f"resuming from {path} (step {state.step} of {engine.steps})")
+
+
+def _say_schedule(parts: Parts, engine: Engine, before: Recipe, say: Callable[[str], None]) -> None:
+    """Say how a resume with another length of training changes the learning rate."""
+    old, new = build_schedule(parts, before.train).rate(engine.step), engine.schedule.rate(engine.step)
+    if old != new and not engine.finished:
+        horizon = before.train.schedule.for_ or before.train.for_
+        say(
+            f"the schedule has changed with train.for: the learning rate of step {engine.step + 1} is {new:.3g}, by the "
+            f"one before it would be {old:.3g}. To keep that: --set 'train.schedule.for={horizon}'"
+        )
 
 
 def _fit(engine: Engine, run: Run | None, recipe: Recipe) -> None:

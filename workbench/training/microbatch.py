@@ -6,7 +6,8 @@ al. 2021, arXiv 2101.06983). The sum over micro-batches is the gradient of the w
 per-sample map; it is accumulated in fp32 whatever the micro-batches compute in.
 
 Traps
-- Dropout has to be the same in both forward passes, so each micro-batch has its own seed.
+- Dropout has to be the same in both forward passes. So every part draws from its own seed for each micro-batch: the
+  second pass leaves out parts that do not learn, and those would not advance a common generator.
 - A module that counts its forwards in training, as BatchNorm's running statistics do, counts two per micro-batch.
 """
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.model import Model
+from workbench.seeds import seed_torch
 from workbench.types import Batch, Side, View, Views
 
 Embedded = dict[Side, tuple[Tensor, Tensor]]
@@ -44,8 +46,12 @@ class TrainedModel(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, inputs: dict[str, Tensor], valid: dict[str, Tensor], sides: Sequence[Side]) -> Embedded:
-        return {side: (view.z, view.valid) for side, view in self.model(inputs, valid, sides).items()}
+    def forward(
+        self, inputs: dict[str, Tensor], valid: dict[str, Tensor], sides: Sequence[Side], place: tuple[int, ...]
+    ) -> Embedded:
+        """Embed rows; what each part draws is a function of `place` = (seed, step, rank, first row) and the part."""
+        views = self.model(inputs, valid, sides, lambda part: seed_torch(*place, part))
+        return {side: (view.z, view.valid) for side, view in views.items()}
 
 
 def split(batch: Batch, size: int | None) -> list[Slice]:
