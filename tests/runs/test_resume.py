@@ -1,16 +1,25 @@
 """What a run folder holds, who may use it, and what a resume may change; tests/faults breaks runs."""
 
+import errno
 import json
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from noisy_pairs import DATA
 from safetensors.torch import load_file
 
+from workbench.callbacks.nan_guard import NotFinite
+from workbench.engine import Callback, Engine, Logs
 from workbench.recipe.schema import load_recipe
-from workbench.runs.folder import Run, RunError
+from workbench.runs.folder import Run, RunError, find_checkpoint
 from workbench.runs.train import train
+from workbench.training import checkpoint
+from workbench.training.checkpoint import DamagedCheckpoint
 from workbench.training.metrics import read
 
 RECIPE = """
@@ -133,3 +142,189 @@ def test_the_run_folder_holds_what_it_promises(recipe: Path, tmp_path: Path) -> 
 def test_an_unknown_best_metric_lists_the_ones_there_are(recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no metric 'retrieval/r1' \(there are: retrieval/a_to_b_r1"):
         train(load_recipe(recipe, ("eval.best=retrieval/r1",)), tmp_path / "run")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
+
+
+def test_fresh_leaves_a_folder_alone_that_is_held(recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    stopped_at(recipe, run, 7)
+    before = contents(run)
+    held = Run(run)
+    held.open(load_recipe(recipe, ("train.for=7 steps",)))
+    before |= {name: x for name, x in contents(run).items() if name in ("recipe.yaml", "environment.json")}
+    with pytest.raises(RunError, match="being trained by another process"):
+        train(load_recipe(recipe, ("seed=6",)), run, fresh=True)
+    assert contents(run) == before
+    assert not list(tmp_path.glob("run.*"))
+    held.release()
+    train(load_recipe(recipe, ("seed=6", "train.for=7 steps")), run, fresh=True)
+    train(load_recipe(recipe, ("seed=7", "train.for=7 steps")), run, fresh=True)
+    assert len(list(tmp_path.glob("run.*"))) == 2  # also within one second
+
+
+def test_a_lock_that_was_set_aside_with_its_folder_holds_nothing(recipe: Path, tmp_path: Path) -> None:
+    """Between the opening of the lock and its taking, another process may have renamed the folder."""
+    run, took = tmp_path / "run", []
+    run.mkdir()
+    (run / "left").touch()
+
+    def rename_first(lock: Any, how: int) -> None:
+        if not took:
+            run.rename(tmp_path / "aside")
+        took.append(lock)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("fcntl.flock", rename_first)
+        Run(run).open(load_recipe(recipe))
+    assert len(took) == 2
+    assert (run / "recipe.yaml").exists()
+    assert [path.name for path in (tmp_path / "aside").iterdir() if path.name != ".lock"] == ["left"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_a_file_system_without_locks_is_said_and_used(recipe: Path, tmp_path: Path, number: int) -> None:
+    def no_locks(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("fcntl.flock", no_locks)
+        train(load_recipe(recipe, ("train.for=2 steps",)), tmp_path / "run", say=said.append)
+    assert any("this file system has no locks" in line and "second process" in line for line in said)
+    assert (tmp_path / "run" / "DONE").exists()
+
+
+def test_a_run_of_a_version_without_some_key_is_resumed(recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    stopped_at(recipe, run, 7)
+    tree = yaml.safe_load((run / "recipe.yaml").read_text())
+    del tree["train"]["compile"], tree["train"]["schedule"], tree["train"]["layer_decay"], tree["log"]
+    del tree["model"]["encoders"]["b"]["dropout"], tree["objective"]
+    tree["objective"] = "clip"
+    (run / "recipe.yaml").write_text(yaml.safe_dump(tree))
+    assert train(load_recipe(recipe, ("train.for=8 steps",)), run).step == 8
+    with pytest.raises(RunError, match=r"train.compile: False -> True"):
+        train(load_recipe(recipe, ("train.for=9 steps", "train.compile=true")), run)
+
+
+def test_a_longer_training_says_both_rates_and_may_keep_its_schedule(recipe: Path, tmp_path: Path) -> None:
+    said: dict[str, list[str]] = {}
+    for name, more in (("longer", ()), ("kept", ("train.schedule.for=20 steps",)), ("same", ())):
+        stopped_at(recipe, tmp_path / name, 20)
+        length = "20 steps" if name == "same" else "40 steps"
+        said[name] = []
+        train(load_recipe(recipe, (f"train.for={length}", *more)), tmp_path / name, say=said[name].append)
+    rates = {name: {r["step"]: r["train/lr"] for r in facts(tmp_path / name) if "train/lr" in r} for name in said}
+    assert rates["longer"][21] > rates["kept"][21] == rates["kept"][40] == rates["kept"][20] > 0
+    (line,) = (line for line in said["longer"] if "learning rate" in line)
+    assert f"step 21 is {rates['longer'][21]:.3g}" in line
+    assert f"{rates['kept'][21]:.3g}" in line
+    assert "train.schedule.for=20 steps" in line
+    assert not any("learning rate" in line for line in said["kept"] + said["same"])
+
+
+def test_after_a_loss_that_is_no_number_every_remedy_works(recipe: Path, tmp_path: Path) -> None:
+    class Poison(Callback):
+        def on_step(self, engine: Engine, logs: Logs) -> None:
+            if engine.step == 16:
+                next(engine.model.parameters()).data.fill_(float("nan"))
+
+    run, short = tmp_path / "run", ("train.for=20 steps",)
+    with pytest.raises(
+        NotFinite, match=f"checkpoint of step 14 is from before it.*--fresh.*model.init={run}"
+    ) as raised:
+        train(load_recipe(recipe, short), run, callbacks=[Poison()])
+    assert "sound" not in str(raised.value)
+    for settings in (("train.lr=1e-3",), ("train.warmup=8 steps",), ("train.clip=0.1",)):
+        other = tmp_path / settings[0]
+        train(load_recipe(recipe, (*short, *settings, f"model.init={run}")), other)
+        train(load_recipe(recipe, (*short, *settings)), run, fresh=True)
+        for path in tmp_path.glob("run.*"):  # the next one takes its weights
+            shutil.rmtree(run)
+            path.rename(run)
+    with pytest.raises(NotFinite, match="No step was saved, so the same command"):
+        train(load_recipe(recipe, (*short, "checkpoint.every=50 steps")), tmp_path / "early", callbacks=[Poison()])
+    assert train(load_recipe(recipe, (*short, "train.lr=1e-3")), tmp_path / "early").finished
+
+
+def test_damaged_newer_checkpoints_do_not_push_fresh_ones_out(recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    stopped_at(recipe, run, 49)
+    shutil.copytree(run / "checkpoints/step-49", run / "checkpoints/step-60")
+    shutil.copytree(run / "checkpoints/step-49", run / "checkpoints/step-56")
+    for step in (56, 60):
+        (run / f"checkpoints/step-{step}/model.safetensors").write_bytes(b"cut")
+    seen: list[set[int]] = []
+
+    class Look(Callback):
+        def on_step(self, engine: Engine, logs: Logs) -> None:
+            if engine.step % 7 == 0:
+                seen.append({checkpoint.step_of(path) for path in checkpoint.saved(run / "checkpoints")})
+
+    outcome = train(load_recipe(recipe, ("train.for=70 steps",)), run, callbacks=[Look()])
+    best = {outcome.best.step} if outcome.best else set()
+    assert [found - best for found in seen] == [{49, 56, 60} - best, {56, 63} - best, {63, 70} - best]
+    for path in checkpoint.saved(run / "checkpoints"):
+        checkpoint.verify(path)
+
+
+def test_the_checkpoint_that_is_asked_for_is_found_or_named(recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(RunError, match="has no checkpoint yet"):
+        find_checkpoint(run, "last")
+    stopped_at(recipe, run, 21)
+    best = checkpoint.read_state(run / "checkpoints/step-21").best
+    assert best is not None
+    assert find_checkpoint(run, "best").name == f"step-{best.step}"
+    with pytest.raises(RunError, match=r"has no checkpoint '8' \(there are: last, best where eval.best is set, .*21"):
+        find_checkpoint(run, "8")
+    damaged = run / "checkpoints/step-21/model.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match="damaged checkpoint left alone"):
+        assert find_checkpoint(run, "last").name != "step-21"
+    assert find_checkpoint(run, "best").name == f"step-{best.step}"  # the state of the damaged one is whole
+    with pytest.raises(DamagedCheckpoint, match=r"step-21: model.safetensors"):
+        find_checkpoint(run, "21")
+    shutil.rmtree(run / f"checkpoints/step-{best.step}")
+    with pytest.raises(
+        RunError, match=rf"best evaluation by retrieval/mean_recall \(.*\) was at step {best.step}, which"
+    ):
+        find_checkpoint(run, "best")
+
+
+def test_metrics_before_an_error_are_kept_and_every_callback_ends(recipe: Path, tmp_path: Path) -> None:
+    ended = []
+
+    class Fails(Callback):
+        def on_step(self, engine: Engine, logs: Logs) -> None:
+            engine.metrics._on_device, engine.metrics._flushed = True, float("inf")  # as if values waited on a GPU
+            if engine.step == 12:
+                raise ValueError("in the middle")
+
+        def on_exit(self, engine: Engine) -> None:
+            ended.append("this one, and it fails, too")
+            raise RuntimeError("at the exit")
+
+    class Ends(Callback):
+        def on_exit(self, engine: Engine) -> None:
+            ended.append("another")
+
+    with pytest.raises(ValueError, match="in the middle"):
+        train(load_recipe(recipe, ("checkpoint.every=50 steps",)), tmp_path / "run", callbacks=[Ends(), Fails()])
+    assert ended == ["this one, and it fails, too", "another"]
+    assert [r["step"] for r in facts(tmp_path / "run") if "train/loss" in r] == list(range(1, 13))
+
+
+def test_a_training_runs_in_any_thread_and_without_a_folder(recipe: Path, tmp_path: Path) -> None:
+    plan = load_recipe(recipe, ("train.for=8 steps",))
+    with ThreadPoolExecutor(1) as other:
+        apart = other.submit(train, plan).result()
+    inside = train(plan, tmp_path / "run")
+    assert apart.run is None
+    clockless = [[{k: v for k, v in r.items() if k[:5] != "time/"} for r in o.records] for o in (apart, inside)]
+    assert clockless[0] == clockless[1]
+    for name, x in inside.parts.model.state_dict().items():
+        assert x.equal(apart.parts.model.state_dict()[name]), name

@@ -1,5 +1,6 @@
 """A checkpoint is whole or does not count."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -104,3 +105,35 @@ def test_the_manifest_names_every_file_but_the_state_and_its_size(tmp_path: Path
     assert {name: facts["bytes"] for name, facts in manifest.items()} == {
         p.name: p.stat().st_size for p in path.iterdir() if p.name not in ("manifest.json", "state.json")
     }
+
+
+def test_damaged_checkpoints_that_the_run_has_passed_do_not_count_and_go(tmp_path: Path) -> None:
+    for step in (5, 10, 15, 20, 25):
+        checkpoint.save(tmp_path, *trained(), State(step))
+    checkpoint.prune(tmp_path, 2, State(20), keep_every=15, damaged={15, 25})
+    assert [p.name for p in checkpoint.saved(tmp_path)] == ["step-10", "step-20", "step-25"]
+
+
+def test_a_state_that_was_amended_is_whole_and_a_changed_one_is_not(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, *trained(), State(3))
+    manifest = json.loads((path / "manifest.json").read_text())
+    checkpoint.amend(path, State(3, Best("r/mean", 0.25, 3)))
+    checkpoint.verify(path)
+    assert checkpoint.read_state(path).best == Best("r/mean", 0.25, 3)
+    assert sorted(p.name for p in path.iterdir()) == sorted([*manifest, "manifest.json", "state.json"])
+    state = (path / "state.json").read_text()
+    for damaged in (state.replace("0.25", "0.75"), state[:-4], "", "[]"):
+        (path / "state.json").write_text(damaged)
+        with pytest.raises(DamagedCheckpoint, match=r"state\.json"):
+            checkpoint.verify(path)
+
+
+def test_the_state_of_a_version_that_listed_it_can_be_amended(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, *trained(), State(3))
+    (path / "state.json").write_text('{"step": 3, "best": null}')
+    manifest = json.loads((path / "manifest.json").read_text())
+    digest = hashlib.blake2b((path / "state.json").read_bytes()).hexdigest()[:32]
+    (path / "manifest.json").write_text(json.dumps(manifest | {"state.json": {"bytes": 25, "blake2b": digest}}))
+    checkpoint.verify(path)
+    checkpoint.amend(path, State(3, Best("r/mean", 0.25, 3)))
+    checkpoint.verify(path)

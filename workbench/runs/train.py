@@ -120,8 +120,8 @@ def _say_schedule(parts: Parts, engine: Engine, before: Recipe, say: Callable[[s
     if old != new and not engine.finished:
         horizon = before.train.schedule.for_ or before.train.for_
         say(
-            f"the schedule has changed with train.for: the learning rate of step {engine.step + 1} is {new:.3g}, by the "
-            f"one before it would be {old:.3g}. To keep that: --set 'train.schedule.for={horizon}'"
+            f"the schedule has changed with train.for: the learning rate of step {engine.step + 1} is {new:.3g}, by "
+            f"the one before it would be {old:.3g}. To keep that: --set 'train.schedule.for={horizon}'"
         )
 
 
