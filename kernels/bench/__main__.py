@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 
 from kernels.bench import table
-from kernels.bench.cases import CPU_PLAN, CPU_SIZES, GPU_PLAN, LARGE, cpu_problems, gpu_problems
+from kernels.bench.cases import CPU_PLAN, CPU_SIZES, GPU_PLAN, LARGE, list_cpu_workloads, list_gpu_workloads
 from kernels.bench.compare import Comparison, compare
 from kernels.bench.plot import plot
 from kernels.bench.providers import PROVIDERS, named
@@ -29,9 +29,12 @@ HERE = Path(__file__).parent
 
 
 def run(args: argparse.Namespace, device: str, console: Console) -> Comparison:
+    """Measures, prints the table and what was skipped, appends the rows and draws the plot."""
     providers = named(args.providers) if args.providers else list(PROVIDERS.values())
     plan = GPU_PLAN if device == "cuda" else CPU_PLAN
-    problems = gpu_problems(providers) if device == "cuda" else cpu_problems(args.sizes, args.dim, providers)
+    workloads = (
+        list_gpu_workloads(providers) if device == "cuda" else list_cpu_workloads(args.sizes, args.dim, providers)
+    )
 
     def open_worker() -> Worker:
         return Worker(device, args.threads)
@@ -44,27 +47,30 @@ def run(args: argparse.Namespace, device: str, console: Console) -> Comparison:
         finally:
             worker.close()
         result = compare(
-            problems, open_worker, plan, about, tell=status.update, done=lambda rows: table.append(args.out, rows)
+            workloads, open_worker, plan, about, tell=status.update, done=lambda rows: table.append(args.out, rows)
         )
     if result.rows:
         console.print(f"{about['device']}, {about['threads']} threads, torch {about['torch']}\n")
         console.print(table.tables(result.rows))
         console.print(f"{table.LEGEND}\n", style="dim", highlight=False)
         plot(result.rows, args.out.with_name("plot.png"))
-    for line in result.reasons():
+    for line in result.list_reasons():
         console.print(f"[dim]skipped[/] {line}", highlight=False)
     return result
 
 
 def main() -> int:
+    """Runs the command; returns 0 where something was measured, 1 where nothing was, 2 for wrong arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m kernels.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sizes", type=_sizes, help="rows on each side, on the CPU (2048,4096,8192)")
+    parser.add_argument("--sizes", type=_parse_sizes, help="rows on each side, on the CPU (2048,4096,8192)")
     parser.add_argument("--large", action="store_true", help="16384 too: the dense loss then needs 7 GiB")
-    parser.add_argument("--dim", type=int, default=512, help="on the CPU")
-    parser.add_argument("--providers", type=lambda s: s.split(","), help=f"of {', '.join(PROVIDERS)}; all by default")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--dim", type=int, default=512, help="dimensions of a row, on the CPU")
+    parser.add_argument(
+        "--providers", type=lambda s: s.split(","), help=f"some of {', '.join(PROVIDERS)}; all by default"
+    )
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of each process")
     parser.add_argument(
         "--out", type=Path, default=HERE / "results.csv", help="CSV to append to; plot.png goes beside it"
     )
@@ -82,7 +88,7 @@ def main() -> int:
     return 0 if result.rows else 1
 
 
-def _sizes(text: str) -> list[int]:
+def _parse_sizes(text: str) -> list[int]:
     return [int(n) for n in text.split(",")]
 
 

@@ -1,13 +1,13 @@
-"""Which problems are measured, by whom and how long."""
+"""Which workloads are measured, by whom and how long."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from kernels.bench.compare import Plan
-from kernels.bench.problem import Problem
 from kernels.bench.providers import Provider
 from kernels.bench.resident import RESETTABLE
+from kernels.bench.workload import Workload
 
 CPU_SIZES, LARGE = (2048, 4096, 8192), 16384
 CPU_PLAN = Plan("cpu", ("full",), rounds=5, one_process=RESETTABLE.exists())
@@ -15,22 +15,25 @@ GPU_PLAN = Plan(
     "cuda", ("forward", "full"), rounds=3, least=0.3, enough=5.0, error_rows=4096, patience=90.0, one_process=True
 )
 
-Problems = list[tuple[Problem, list[Provider]]]
+Workloads = list[tuple[Workload, list[Provider]]]
 
 
-def cpu_problems(sizes: Sequence[int], d: int, providers: list[Provider]) -> Problems:
-    """Two positives a row, and one for the packages that can have no more, beside ours."""
+def list_cpu_workloads(sizes: Sequence[int], d: int, providers: list[Provider]) -> Workloads:
+    """Lists what is measured on a CPU: two positives a row, and one for packages that can have no more, beside ours."""
     one = [p for p in providers if not p.many]
     single = one and one + [p for p in providers if p.name == "chunked"]
-    problems: Problems = []
+    workloads: Workloads = []
     for loss in ("infonce", "sigmoid"):
-        problems += [(Problem(loss, n, d, positives=2), providers) for n in sizes]
-        problems += [(Problem(loss, n, d), single) for n in sizes if single]
-    return problems
+        workloads += [(Workload(loss, n, d, positives=2), providers) for n in sizes]
+        workloads += [(Workload(loss, n, d), single) for n in sizes if single]
+    return workloads
 
 
-def gpu_problems(providers: list[Provider]) -> Problems:
-    """The most telling first, as time may run out. 32768 rows with two positives are 16384 samples of two views."""
+def list_gpu_workloads(providers: list[Provider]) -> Workloads:
+    """Lists what is measured on a GPU, the most telling first, as time may run out.
+
+    32768 rows with two positives are 16384 samples of two views.
+    """
     triton = [p for p in providers if p.name == "triton"]
     shapes = [
         ("infonce", 32768, 768, 1, providers),
@@ -42,4 +45,4 @@ def gpu_problems(providers: list[Provider]) -> Problems:
         ("sigmoid", 65536, 768, 1, providers),
         ("sigmoid", 131072, 768, 1, triton),
     ]
-    return [(Problem(loss, n, d, positives, "bfloat16"), who) for loss, n, d, positives, who in shapes if who]
+    return [(Workload(loss, n, d, positives, "bfloat16"), who) for loss, n, d, positives, who in shapes if who]

@@ -1,4 +1,4 @@
-"""Every provider on every problem, in one run: what could be measured as rows, what could not as reasons.
+"""Every provider on every workload, in one run: what could be measured as rows, what could not as reasons.
 
 Providers take turns, one run each and round again, so that whatever else the machine does meets all of them alike.
 Trap: a ratio is one of this run. Rows of other dates, devices or loads do not belong in it.
@@ -14,18 +14,19 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from kernels.bench.problem import Ceilings, Mode, Problem
 from kernels.bench.providers import Provider
-from kernels.bench.worker import Failed, Remote, Renewed
+from kernels.bench.worker import Failed, Json, Remote, Renewed
+from kernels.bench.workload import Ceilings, Mode, Workload
 
 Row = dict[str, Any]
+"""the columns of kernels.bench.table.COLUMNS"""
 GRACE = 15.0
 """seconds that a measurement which has begun may take beyond its stage"""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much of it."""
+    """Says how much is measured, and how patiently."""
 
     device: str
     modes: tuple[Mode, ...]
@@ -39,11 +40,13 @@ class Plan:
     patience: float = 600.0
     """seconds that an answer may take"""
     one_process: bool = False
-    """a provider keeps its process for all problems; else each has a new one, and so its own peak memory"""
+    """a provider keeps its process for all workloads; else each has a new one, and so its own peak memory"""
 
 
 @dataclass
 class Entry:
+    """Collects the measurements of one provider on one workload in one mode."""
+
     provider: Provider
     mode: Mode
     version: str
@@ -55,27 +58,31 @@ class Entry:
 
 @dataclass
 class Comparison:
-    rows: list[Row] = field(default_factory=list)
-    skipped: dict[tuple[str, str], list[Problem]] = field(default_factory=dict)
-    """(provider, why) -> where"""
-    unreached: list[str] = field(default_factory=list)
+    """Collects rows for what was measured, and reasons for what was not."""
 
-    def reasons(self) -> list[str]:
-        """A line for each."""
+    rows: list[Row] = field(default_factory=list)
+    skipped: dict[tuple[str, str], list[Workload]] = field(default_factory=dict)
+    """(provider, why) -> the workloads"""
+    unreached: list[str] = field(default_factory=list)
+    """workloads that there was no time for"""
+
+    def list_reasons(self) -> list[str]:
+        """Lists a line for each provider and reason."""
         return [
-            f"{name}: {reason} ({', '.join(dict.fromkeys(p.shape for p in problems))})"
-            for (name, reason), problems in self.skipped.items()
+            f"{name}: {reason} ({', '.join(dict.fromkeys(p.shape for p in workloads))})"
+            for (name, reason), workloads in self.skipped.items()
         ]
 
 
 class Processes:
-    """One for each provider."""
+    """Keeps a process for each provider."""
 
     def __init__(self, open_remote: Callable[[], Remote], plan: Plan, left: Callable[[], float]):
         self._open, self._plan, self._left = open_remote, plan, left
         self._remotes: dict[str, Renewed] = {}
 
-    def call(self, provider: Provider, method: str, /, **arguments: Any) -> Any:
+    def call(self, provider: Provider, method: str, /, **arguments: Json) -> Any:
+        """Calls a method in a provider's process, which is started when it is first needed. Raises Failed."""
         remote = self._remotes.setdefault(provider.name, Renewed(self._open))
         return remote.call(method, min(self._plan.patience, self._left() + GRACE), **arguments)
 
@@ -85,7 +92,7 @@ class Processes:
 
 
 class Best:
-    """The ceilings, measured in turn with the providers and the best of the run kept.
+    """Measures the ceilings in turn with the providers, and keeps the best of the run.
 
     Measured once beforehand they meet another load than the providers do, and shares of the floor above 1 come out.
     """
@@ -94,8 +101,8 @@ class Best:
         self._remote, self._plan = Renewed(open_remote), plan
         self._best: dict[str, Ceilings] = {}
 
-    def again(self, dtype: str) -> Ceilings:
-        """Raises Failed when there is none yet."""
+    def measure_again(self, dtype: str) -> Ceilings:
+        """Measures once more and returns the best so far. Raises Failed when there is none yet."""
         try:
             found = Ceilings(*self._remote.call("ceilings", self._plan.patience, dtype=dtype))
         except Failed:
@@ -111,7 +118,7 @@ class Best:
 
 
 def compare(
-    problems: Iterable[tuple[Problem, Sequence[Provider]]],
+    workloads: Iterable[tuple[Workload, Sequence[Provider]]],
     open_remote: Callable[[], Remote],
     plan: Plan,
     about: Row,
@@ -120,23 +127,23 @@ def compare(
     tell: Callable[[str], object] = lambda text: None,
     done: Callable[[list[Row]], object] = lambda rows: None,
 ) -> Comparison:
-    """Rows for all (problem, its providers), in this order for as long as there is time `left`.
+    """Measures all (workload, its providers), in this order for as long as there is time `left`.
 
-    `about`: what each row says of the machine. `done` gets the rows of a problem as soon as they are measured.
+    `about`: what each row says of the machine. `done` gets the rows of a workload as soon as they are measured.
     """
     result, processes, best = Comparison(), Processes(open_remote, plan, left), Best(open_remote, plan)
-    known: dict[tuple[str, Problem], list[float]] = {}
+    known: dict[tuple[str, Workload], list[float]] = {}
     try:
-        for problem, providers in problems:
+        for workload, providers in workloads:
             if left() <= 0:
-                result.unreached.append(problem.title)
+                result.unreached.append(workload.title)
                 continue
-            tell(problem.title)
+            tell(workload.title)
             when = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "load": round(os.getloadavg()[0], 2)}
-            covering = [provider for provider in providers if provider.covers(problem, plan.device)]
-            entries = _measure(problem, covering, processes, plan, result, left, known, best)
-            ceilings = best.again(problem.dtype)
-            rows = [about | when | _row(problem, entry, ceilings, plan) for entry in entries]
+            covering = [provider for provider in providers if provider.covers(workload, plan.device)]
+            entries = _measure(workload, covering, processes, plan, result, left, known, best)
+            ceilings = best.measure_again(workload.dtype)
+            rows = [about | when | _make_row(workload, entry, ceilings, plan) for entry in entries]
             result.rows += rows
             done(rows)
             if not plan.one_process:
@@ -148,16 +155,19 @@ def compare(
 
 
 def _measure(
-    problem: Problem,
+    workload: Workload,
     providers: list[Provider],
     processes: Processes,
     plan: Plan,
     result: Comparison,
     left: Callable[[], float],
-    known: dict[tuple[str, Problem], list[float]],
+    known: dict[tuple[str, Workload], list[float]],
     best: Best,
 ) -> list[Entry]:
-    """`known`: errors, which are those of the first rows and so the same for all larger sizes."""
+    """Measures one workload: first all that is done once, then times in turns, then errors.
+
+    `known`: errors, which are those of the first rows and so the same for all larger sizes.
+    """
     entries, failed = [], set()
 
     @contextmanager
@@ -166,16 +176,16 @@ def _measure(
             yield
         except Failed as reason:
             failed.add(provider.name)
-            result.skipped.setdefault((provider.name, str(reason)), []).append(problem)
+            result.skipped.setdefault((provider.name, str(reason)), []).append(workload)
 
     for provider in providers:
         with skipping(provider):
-            version = processes.call(provider, "prepare", provider=provider.name, problem=asdict(problem))
+            version = processes.call(provider, "prepare", provider=provider.name, workload=asdict(workload))
             for mode in plan.modes:
                 entries.append(Entry(provider, mode, version, processes.call(provider, "peak", mode=mode)))
     for turn in range(plan.rounds):
         if turn == 0 or left() > 0:
-            best.again(problem.dtype)
+            best.measure_again(workload.dtype)
         for entry in entries:
             over = left() <= 0 or sum(entry.seconds) > plan.enough
             if entry.provider.name in failed or (turn > 0 and over):
@@ -184,7 +194,7 @@ def _measure(
                 entry.seconds += processes.call(entry.provider, "time", mode=entry.mode, least=plan.least)
     entries = [entry for entry in entries if entry.seconds]
     for entry in entries:
-        subset = (entry.provider.name, problem.of_size(plan.error_rows))
+        subset = (entry.provider.name, workload.of_size(plan.error_rows))
         if subset not in known and entry.provider.name not in failed:
             with skipping(entry.provider):
                 known[subset] = processes.call(entry.provider, "errors", rows=plan.error_rows)
@@ -192,9 +202,9 @@ def _measure(
     return entries
 
 
-def _row(problem: Problem, entry: Entry, ceilings: Ceilings, plan: Plan) -> Row:
-    low, median, high = _quantiles(entry.seconds)
-    return asdict(problem) | {
+def _make_row(workload: Workload, entry: Entry, ceilings: Ceilings, plan: Plan) -> Row:
+    low, median, high = _find_quantiles(entry.seconds)
+    return asdict(workload) | {
         "provider": entry.provider.name,
         "version": entry.version,
         "mode": entry.mode,
@@ -203,17 +213,17 @@ def _row(problem: Problem, entry: Entry, ceilings: Ceilings, plan: Plan) -> Row:
         "seconds_80": high,
         "repeats": len(entry.seconds),
         "peak_mib": round(entry.peak_mib, 1),
-        "floor_seconds": problem.floor(entry.mode, ceilings),
+        "floor_seconds": workload.floor(entry.mode, ceilings),
         "matmul_tflops": ceilings.matmul / 1e12,
         "copy_gbs": ceilings.copy / 1e9,
         "value_error": entry.errors[0] if entry.errors else "",
         "gradient_error": entry.errors[1] if entry.errors else "",
-        "error_rows": min(plan.error_rows, problem.n),
+        "error_rows": min(plan.error_rows, workload.n),
     }
 
 
-def _quantiles(seconds: list[float]) -> tuple[float, float, float]:
-    """20 %, median, 80 %"""
+def _find_quantiles(seconds: list[float]) -> tuple[float, float, float]:
+    """Returns the 20 % quantile, the median and the 80 % quantile."""
     if len(seconds) == 1:
         return seconds[0], seconds[0], seconds[0]
     fifths = statistics.quantiles(seconds, n=5, method="inclusive")

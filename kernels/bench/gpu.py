@@ -24,11 +24,12 @@ from kernels.bench.worker import Worker
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Runs the session; returns 0 when it came to its end, 1 when a check stopped it, 2 without a CUDA device."""
     parser = argparse.ArgumentParser(
         prog="python -m kernels.bench.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for what is found; made if it is not there")
-    parser.add_argument("--minutes", type=float, default=9.0)
+    parser.add_argument("--minutes", type=float, default=9.0, help="after which it ends")
     parser.add_argument("--stages", help="some of correctness,sweep,measure,profile; all by default")
     args = parser.parse_args(arguments)
     if not torch.cuda.is_available():

@@ -1,7 +1,7 @@
 """Time and peak memory against the batch, with the lower bound that all face, as a picture.
 
-Trap: lines join sizes of one kind of problem (dimension, positives). Of each loss the kind with most rows is drawn; the
-others are in the table.
+Trap: lines join sizes of one kind of workload (dimension, positives). Of each loss the kind with most rows is drawn;
+the others are in the table.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kernels.bench.compare import Row
-from kernels.bench.problem import PRODUCTS
 from kernels.bench.providers import OURS
+from kernels.bench.workload import PRODUCTS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Point = tuple[int, float]
 
@@ -32,7 +35,7 @@ COLORS = {
     "pml NTXent": "#b0b5bd",
 }
 LEAST_MIB = 1.0
-"""less than a page or two of tensors is drawn as this"""
+"""what less than a page or two of tensors is drawn as"""
 STYLE: dict[Any, Any] = {
     "font.size": 9.5,
     "text.color": INK,
@@ -43,8 +46,8 @@ STYLE: dict[Any, Any] = {
 
 
 def plot(rows: Sequence[Row], path: Path, mode: str = "full") -> None:
-    """A column of panels for each loss, time above memory. Writes nothing when no row is of this mode."""
-    columns = _columns([row for row in rows if row["mode"] == mode])
+    """Draws a column of panels for each loss, time above memory. Writes nothing when no row is of this mode."""
+    columns = _choose_columns([row for row in rows if row["mode"] == mode])
     if not columns:
         return
     import matplotlib
@@ -61,27 +64,31 @@ def plot(rows: Sequence[Row], path: Path, mode: str = "full") -> None:
         for column, group in enumerate(columns):
             floor = sorted({row["n"]: row["floor_seconds"] * 1e3 for row in group}.items())
             name = f"floor, {PRODUCTS[group[0]['loss']][mode]} MND"
-            _panel(axes[0, column], _lines(group, "seconds", 1e3), (min(floors), max(times)), floor, name)
-            _panel(axes[1, column], _lines(group, "peak_mib", 1.0), (min(peaks), max(peaks)))
-            axes[0, column].set_title(_title(group[0]), loc="left", fontweight="bold", fontsize=11, pad=26)
-            _subtitle(axes[0, column], "forward + backward, ms" if mode == "full" else "forward, ms")
-            _subtitle(axes[1, column], "peak memory, MiB")
+            _draw_panel(axes[0, column], _join_lines(group, "seconds", 1e3), (min(floors), max(times)), floor, name)
+            _draw_panel(axes[1, column], _join_lines(group, "peak_mib", 1.0), (min(peaks), max(peaks)))
+            axes[0, column].set_title(_write_title(group[0]), loc="left", fontweight="bold", fontsize=11, pad=26)
+            _write_subtitle(axes[0, column], "forward + backward, ms" if mode == "full" else "forward, ms")
+            _write_subtitle(axes[1, column], "peak memory, MiB")
             axes[1, column].set_xlabel("N, rows on each side", color=QUIET, loc="left")
-        figure.text(0.012, 0.008, _caption(columns[0][0]), color=QUIET, fontsize=8)
+        figure.text(0.012, 0.008, _write_caption(columns[0][0]), color=QUIET, fontsize=8)
         figure.tight_layout(rect=(0, 0.03, 1, 1), h_pad=2.4, w_pad=1.5)
         figure.savefig(path, dpi=160, facecolor="white")
         pyplot.close(figure)
 
 
-def _columns(rows: Sequence[Row]) -> list[list[Row]]:
-    """The rows of each loss's most measured kind of problem."""
+def _choose_columns(rows: Sequence[Row]) -> list[list[Row]]:
+    """Chooses the rows of each loss's most measured kind of workload."""
     kinds: dict[str, dict[tuple[Any, ...], list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         kinds[row["loss"]][row["d"], row["positives"], row["dtype"]].append(row)
-    return [max(of.values(), key=lambda group: (len({row["n"] for row in group}), len(group))) for of in kinds.values()]
+
+    def count(group: list[Row]) -> tuple[int, int]:
+        return len({row["n"] for row in group}), len(group)
+
+    return [max(groups.values(), key=count) for groups in kinds.values()]
 
 
-def _lines(rows: list[Row], what: str, factor: float) -> dict[str, list[Point]]:
+def _join_lines(rows: list[Row], what: str, factor: float) -> dict[str, list[Point]]:
     lines: dict[str, list[Point]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: row["n"]):
         value = row[what] * factor
@@ -89,8 +96,8 @@ def _lines(rows: list[Row], what: str, factor: float) -> dict[str, list[Point]]:
     return lines
 
 
-def _panel(
-    axes: Any,
+def _draw_panel(
+    axes: Axes,
     lines: dict[str, list[Point]],
     limits: tuple[float, float],
     floor: Sequence[Point] = (),
@@ -102,7 +109,7 @@ def _panel(
     low, high = limits
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    # room for the names at the right, which stand for a legend
+    # Room for the names at the right, which stand for a legend
     axes.set_xlim(sizes[0] / 1.15, sizes[-1] * max(sizes[-1] / sizes[0], 2.0) ** 0.45)
     axes.set_ylim(low / 1.7, high * 1.7)
     axes.set_xticks(sizes, [f"{n:,}" for n in sizes])
@@ -121,14 +128,15 @@ def _panel(
         axes.plot(*zip(*line, strict=True), "o-", color=COLORS[name], markeredgecolor="white", zorder=3 + ours, **look)
         names.append((line[-1], name, COLORS[name], "bold" if ours else "normal"))
     if floor:
-        axes.plot(*zip(*floor, strict=True), color=INK, linestyle=(0, (2, 2)), linewidth=1.3, zorder=2)
-        axes.fill_between(*zip(*floor, strict=True), 1e-12, color=FLOOR, linewidth=0, zorder=0)
+        rows, bound = zip(*floor, strict=True)
+        axes.plot(rows, bound, color=INK, linestyle=(0, (2, 2)), linewidth=1.3, zorder=2)
+        axes.fill_between(rows, bound, 1e-12, color=FLOOR, linewidth=0, zorder=0)
         names.append((floor[-1], floor_name, INK, "normal"))
     _name_lines(axes, names)
 
 
-def _name_lines(axes: Any, names: list[tuple[Point, str, str, str]]) -> None:
-    """Each name beside the end of its line; names that would touch are moved apart, upwards."""
+def _name_lines(axes: Axes, names: list[tuple[Point, str, str, str]]) -> None:
+    """Writes each name beside the end of its line; names that would touch are moved apart, upwards."""
     from matplotlib.patheffects import withStroke
 
     bottom, top = (math.log(limit) for limit in axes.get_ylim())
@@ -149,16 +157,16 @@ def _name_lines(axes: Any, names: list[tuple[Point, str, str, str]]) -> None:
         )
 
 
-def _title(row: Row) -> str:
+def _write_title(row: Row) -> str:
     many = f", {row['positives']} positives a row" if row["positives"] > 1 else ""
     return f"{row['loss']}   D = {row['d']}, {row['dtype']}{many}"
 
 
-def _subtitle(axes: Any, text: str) -> None:
+def _write_subtitle(axes: Axes, text: str) -> None:
     axes.text(0, 1.025, text, transform=axes.transAxes, color=QUIET)
 
 
-def _caption(row: Row) -> str:
+def _write_caption(row: Row) -> str:
     return (
         f"{row['device']}, {row['threads']} threads, torch {row['torch']}, {row['date'][:10]}.   "
         f"Floor: {row['matmul_tflops']:,.3g} TFLOP/s, the best large matrix product of the same run."

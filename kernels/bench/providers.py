@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from kernels.bench.problem import SCALE, Inputs, Problem, evaluate
+from kernels.bench.workload import SCALE, Inputs, Workload, evaluate
 from kernels.dispatch import BACKENDS
 
 if TYPE_CHECKING:
@@ -33,27 +33,32 @@ Loss = Callable[[Inputs], Tensor]
 
 @dataclass(frozen=True)
 class Provider:
+    """Describes an implementation of losses: how it is built, and what it can be asked for."""
+
     name: str
-    build: Callable[[Problem, str], Loss]
-    """(problem, device) -> its loss; imports the package, so that a missing one is an error here"""
+    build: Callable[[Workload, str], Loss]
+    """(workload, device) -> its loss; imports the package, so that a missing one is an error here"""
     losses: tuple[str, ...]
     package: str | None = None
     """the distribution that has it"""
     many: bool = True
     """whether a row may have several positives"""
     devices: tuple[str, ...] = ("cpu", "cuda")
-    least: Callable[[Problem], float] = lambda problem: 0.0
+    least: Callable[[Workload], float] = lambda workload: 0.0
     """bytes without which it is not worth trying"""
 
-    def covers(self, problem: Problem, device: str) -> bool:
-        return problem.loss in self.losses and (self.many or problem.positives == 1) and device in self.devices
+    def covers(self, workload: Workload, device: str) -> bool:
+        """Says whether it can be asked for this workload on this device."""
+        return workload.loss in self.losses and (self.many or workload.positives == 1) and device in self.devices
 
     @property
     def version(self) -> str:
+        """Returns the version of its package, "" where it has none."""
         return "" if self.package is None else metadata.version(self.package)
 
 
 def dense_infonce(z: Inputs) -> Float[Tensor, ""]:
+    """Computes InfoNCE with the mean over positives in both directions, as one would write it in torch."""
     S = z.scale * (z.x @ z.y.T).float()
     P = (z.ids[:, None] == z.ids).float()
     T = P / P.sum(1, keepdim=True)  # symmetric, as both sides have the same ids
@@ -61,39 +66,40 @@ def dense_infonce(z: Inputs) -> Float[Tensor, ""]:
 
 
 def dense_sigmoid(z: Inputs) -> Float[Tensor, ""]:
+    """Computes the sigmoid loss as one would write it in torch."""
     sign = 2.0 * (z.ids[:, None] == z.ids) - 1.0
     return -logsigmoid(sign * (z.scale * (z.x @ z.y.T).float() + z.bias)).sum() / len(z.x)
 
 
-def _dense(problem: Problem, device: str) -> Loss:
-    return {"infonce": dense_infonce, "sigmoid": dense_sigmoid}[problem.loss]
+def _build_dense(workload: Workload, device: str) -> Loss:
+    return {"infonce": dense_infonce, "sigmoid": dense_sigmoid}[workload.loss]
 
 
-def _compiled(problem: Problem, device: str) -> Loss:
+def _build_compiled(workload: Workload, device: str) -> Loss:
     # On the CPU it is compiled at a small size, so that the compiler's own memory is not the loss's.
-    return torch.compile(_dense(problem, device), dynamic=device == "cpu")
+    return torch.compile(_build_dense(workload, device), dynamic=device == "cpu")
 
 
-def _open_clip(problem: Problem, device: str) -> Loss:
+def _build_open_clip(workload: Workload, device: str) -> Loss:
     module = import_module("open_clip.loss")
     clip, sigmoid = module.ClipLoss(), module.SigLipLoss()
-    return _in_autocast(
-        problem,
+    return _wrap_in_autocast(
+        workload,
         device,
-        lambda z: clip(z.x, z.y, z.scale) if problem.loss == "infonce" else sigmoid(z.x, z.y, z.scale, z.bias),
+        lambda z: clip(z.x, z.y, z.scale) if workload.loss == "infonce" else sigmoid(z.x, z.y, z.scale, z.bias),
     )
 
 
-def _open_clip_chunked(problem: Problem, device: str) -> Loss:
+def _build_open_clip_chunked(workload: Workload, device: str) -> Loss:
     SigLipLoss = import_module("open_clip.loss").SigLipLoss
     if "chunk_size" not in inspect.signature(SigLipLoss).parameters:
         raise NotImplementedError("this version's SigLipLoss has no chunk_size")
     loss = SigLipLoss(chunk_size=1024)
-    return _in_autocast(problem, device, lambda z: loss(z.x, z.y, z.scale, z.bias))
+    return _wrap_in_autocast(workload, device, lambda z: loss(z.x, z.y, z.scale, z.bias))
 
 
-def _in_autocast(problem: Problem, device: str, loss: Loss) -> Loss:
-    """As its training loop calls it: products in half precision, the softmax in float32."""
+def _wrap_in_autocast(workload: Workload, device: str, loss: Loss) -> Loss:
+    """Wraps a loss as open_clip's training loop does: products in half precision, the softmax in float32."""
 
     def autocast(z: Inputs) -> Tensor:
         with torch.autocast(device, z.x.dtype, enabled=z.x.dtype != torch.float32):
@@ -102,8 +108,8 @@ def _in_autocast(problem: Problem, device: str, loss: Loss) -> Loss:
     return autocast
 
 
-def _metric_learning(name: str) -> Callable[[Problem, str], Loss]:
-    def build(problem: Problem, device: str) -> Loss:
+def _make_metric_learning(name: str) -> Callable[[Workload, str], Loss]:
+    def build(workload: Workload, device: str) -> Loss:
         dot = import_module("pytorch_metric_learning.distances").DotProductSimilarity(normalize_embeddings=False)
         kind = getattr(import_module("pytorch_metric_learning.losses"), name)
         one = kind(temperature=1 / SCALE, distance=dot)
@@ -119,14 +125,14 @@ def _metric_learning(name: str) -> Callable[[Problem, str], Loss]:
     return build
 
 
-def _memeff(problem: Problem, device: str) -> Loss:
+def _build_memeff(workload: Workload, device: str) -> Loss:
     loss = import_module("memeff").MemoryEfficientCLIPLoss(1 / SCALE, normalized_inputs=True, stable=False)
     return lambda z: loss(z.x, z.y)
 
 
-def _inf_cl(problem: Problem, device: str) -> Loss:
-    if problem.d % 256:
-        raise NotImplementedError(f"D = {problem.d} is no multiple of its head_dim, 256")
+def _build_inf_cl(workload: Workload, device: str) -> Loss:
+    if workload.d % 256:
+        raise NotImplementedError(f"D = {workload.d} is no multiple of its head_dim, 256")
     one = import_module("inf_cl").cal_inf_loss
 
     def both(z: Inputs) -> Tensor:
@@ -136,17 +142,17 @@ def _inf_cl(problem: Problem, device: str) -> Loss:
     return both
 
 
-def _ours(backend: str) -> Callable[[Problem, str], Loss]:
-    def build(problem: Problem, device: str) -> Loss:
+def _make_ours(backend: str) -> Callable[[Workload, str], Loss]:
+    def build(workload: Workload, device: str) -> Loss:
         if backend not in BACKENDS:
             raise NotImplementedError("this build has no such backend")
-        return lambda z: evaluate(problem.loss, z, backend)
+        return lambda z: evaluate(workload.loss, z, backend)
 
     return build
 
 
-def _per_logit(infonce: float, sigmoid: float) -> Callable[[Problem], float]:
-    return lambda problem: (sigmoid if problem.loss == "sigmoid" else infonce) * problem.n**2
+def _count_per_logit(infonce: float, sigmoid: float) -> Callable[[Workload], float]:
+    return lambda workload: (sigmoid if workload.loss == "sigmoid" else infonce) * workload.n**2
 
 
 SOFTMAX, SIGMOID, BOTH = ("infonce",), ("sigmoid",), ("infonce", "sigmoid")
@@ -154,22 +160,26 @@ ALL = ("infonce", "each", "sigmoid")
 OPEN_CLIP, METRIC_LEARNING = "open_clip_torch", "pytorch-metric-learning"
 
 _LIST = (
-    Provider("triton", _ours("triton"), ALL, devices=("cuda",)),
-    Provider("chunked", _ours("chunked"), ALL),
-    Provider("memeff", _memeff, SOFTMAX, "memeff", many=False, devices=("cuda",)),
-    Provider("inf-cl", _inf_cl, SOFTMAX, "inf-cl", many=False, devices=("cuda",)),
-    Provider("dense", _dense, BOTH, least=_per_logit(20, 12)),
-    Provider("compile", _compiled, BOTH, least=_per_logit(8, 4)),
-    Provider("open_clip", _open_clip, BOTH, OPEN_CLIP, many=False, least=_per_logit(4, 4)),
-    Provider("open_clip chunked", _open_clip_chunked, SIGMOID, OPEN_CLIP, many=False, least=_per_logit(2, 2)),
-    Provider("pml SupCon", _metric_learning("SupConLoss"), SOFTMAX, METRIC_LEARNING, least=_per_logit(20, 0)),
+    Provider("triton", _make_ours("triton"), ALL, devices=("cuda",)),
+    Provider("chunked", _make_ours("chunked"), ALL),
+    Provider("memeff", _build_memeff, SOFTMAX, "memeff", many=False, devices=("cuda",)),
+    Provider("inf-cl", _build_inf_cl, SOFTMAX, "inf-cl", many=False, devices=("cuda",)),
+    Provider("dense", _build_dense, BOTH, least=_count_per_logit(20, 12)),
+    Provider("compile", _build_compiled, BOTH, least=_count_per_logit(8, 4)),
+    Provider("open_clip", _build_open_clip, BOTH, OPEN_CLIP, many=False, least=_count_per_logit(4, 4)),
+    Provider(
+        "open_clip chunked", _build_open_clip_chunked, SIGMOID, OPEN_CLIP, many=False, least=_count_per_logit(2, 2)
+    ),
+    Provider(
+        "pml SupCon", _make_metric_learning("SupConLoss"), SOFTMAX, METRIC_LEARNING, least=_count_per_logit(20, 0)
+    ),
     Provider(
         "pml NTXent",
-        _metric_learning("NTXentLoss"),
+        _make_metric_learning("NTXentLoss"),
         SOFTMAX,
         METRIC_LEARNING,
         many=False,
-        least=lambda problem: 25.0 * problem.n**3,
+        least=lambda workload: 25.0 * workload.n**3,
     ),
 )
 PROVIDERS = {provider.name: provider for provider in _LIST}
@@ -177,7 +187,7 @@ OURS = ("triton", "chunked")
 
 
 def named(names: list[str]) -> list[Provider]:
-    """Raises ValueError for a name that nobody has."""
+    """Returns the providers of these names. Raises ValueError for a name that nobody has."""
     for name in names:
         if name not in PROVIDERS:
             raise ValueError(f"no provider is called {name!r}: choose among {', '.join(PROVIDERS)}")
@@ -185,11 +195,11 @@ def named(names: list[str]) -> list[Provider]:
 
 
 def why(error: BaseException) -> str:
-    """Why there is no measurement, in one line."""
+    """Says in one line why there is no measurement."""
     if isinstance(error, ImportError):
         return f"{error.name or error} is not installed (pip install 'multimodal-workbench[bench]')"
     if isinstance(error, torch.OutOfMemoryError):
         return "out of memory"
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    said = isinstance(error, NotImplementedError | MemoryError | ValueError)  # meant for people
+    said = isinstance(error, NotImplementedError | MemoryError | ValueError)  # its text is meant for people
     return (first if said and first else f"{type(error).__name__}: {first}")[:160]

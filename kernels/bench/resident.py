@@ -9,11 +9,11 @@ import resource
 from pathlib import Path
 
 RESETTABLE = Path("/proc/self/clear_refs")
-"""where it exists the peak can be reset"""
+"""what has to exist for the peak to be reset"""
 
 
-def _status(field: str) -> int:
-    """Bytes, from what Linux says of this process."""
+def _read_status(field: str) -> int:
+    """Reads bytes from what Linux says of this process."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
@@ -21,7 +21,10 @@ def _status(field: str) -> int:
 
 
 def reset_peak() -> int:
-    """Resident bytes now; from here on the peak counts anew. Elsewhere than on Linux it goes on from where it was."""
+    """Counts the peak anew from here on, and returns the bytes that are resident now.
+
+    Elsewhere than on Linux the peak goes on from where it was.
+    """
     gc.collect()
     if not RESETTABLE.exists():
         return peak()
@@ -29,12 +32,12 @@ def reset_peak() -> int:
     if trim is not None:
         trim(0)
     RESETTABLE.write_text("5")  # proc(5)
-    return _status("VmRSS")
+    return _read_status("VmRSS")
 
 
 def peak() -> int:
-    """Most resident bytes since the reset, or since the process began."""
+    """Returns the most resident bytes since the reset, or since the process began."""
     if RESETTABLE.exists():
-        return _status("VmHWM")
-    # in bytes on macOS, in KiB elsewhere
+        return _read_status("VmHWM")
+    # ru_maxrss is in bytes on macOS, in KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)

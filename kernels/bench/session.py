@@ -11,20 +11,24 @@ from dataclasses import dataclass, field
 
 
 class Deadline:
+    """Knows how much time is left."""
+
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic):
         self._clock, self._until = clock, clock() + seconds
 
     def left(self) -> float:
-        """Seconds, negative when it has passed."""
+        """Returns the seconds that are left, negative when the deadline has passed."""
         return self._until - self._clock()
 
 
 class Stop(Exception):
-    """Nothing that follows would mean anything; the message says why."""
+    """Ends a session, as nothing that follows would mean anything; the message says why."""
 
 
 @dataclass(frozen=True)
 class Stage:
+    """Describes a part of a session."""
+
     name: str
     weight: float
     """its share of the time left, against the weights of the stages that follow"""
@@ -34,6 +38,8 @@ class Stage:
 
 @dataclass
 class Timeline:
+    """Records when the stages ran, what they did not reach, and what stopped them."""
+
     seconds: dict[str, tuple[float, float]] = field(default_factory=dict)
     """stage -> when it began, how long it took"""
     unreached: list[str] = field(default_factory=list)
@@ -46,7 +52,7 @@ def run_stages(
     tell: Callable[[float, str], object],
     clock: Callable[[], float] = time.monotonic,
 ) -> Timeline:
-    """One stage after the other. A stage that raises anything but Stop is reported as not reached, and the next runs.
+    """Runs one stage after the other; one that raises anything but Stop is reported as not reached, and the next runs.
 
     tell(seconds since the start, text): called as things happen.
     """

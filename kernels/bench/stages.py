@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kernels.bench import sweep, table
-from kernels.bench.cases import GPU_PLAN, Problems, gpu_problems
+from kernels.bench.cases import GPU_PLAN, Workloads, list_gpu_workloads
 from kernels.bench.compare import Comparison, Plan, compare
 from kernels.bench.plot import plot
-from kernels.bench.problem import Problem
 from kernels.bench.providers import PROVIDERS
 from kernels.bench.session import Deadline, Stage, Stop
-from kernels.bench.tuning import EXERCISES, LOSSES
+from kernels.bench.tuning import EXERCISES, LOSSES, Check
 from kernels.bench.worker import Failed, Remote, Renewed
+from kernels.bench.workload import Workload
 
 DTYPE, ELEMENT_BYTES = "bfloat16", 2
 CHECKED = (
@@ -38,7 +38,7 @@ CHECKED = (
 SWEPT = {"32768 x 768": (32768, 768), "131072 x 512": (131072, 512)}
 COMPILED = {"compiled only": (512, 768)}
 SCRATCH_MIB = (128, 256, 512, 1024, 2048)
-PROFILED = Problem("infonce", 65536, 768, dtype=DTYPE)
+PROFILED = Workload("infonce", 65536, 768, dtype=DTYPE)
 ROOT = Path(__file__).parents[2]
 
 T = TypeVar("T")
@@ -49,8 +49,10 @@ Failures = dict[tuple[str, str], str]
 
 @dataclass
 class Findings:
+    """Collects what the stages find."""
+
     about: dict[str, Any] = field(default_factory=dict)
-    checks: list[dict[str, Any]] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
     tests: str = "not run"
     trials: list[sweep.Trial] = field(default_factory=list)
     winners: dict[str, sweep.Config] = field(default_factory=dict)
@@ -62,7 +64,7 @@ class Findings:
 
 
 def run_pytest(seconds: float) -> tuple[int | None, str]:
-    """(exit code, the last line) of the tests that need a GPU; None when time ran out."""
+    """Runs the tests that need a GPU; returns (exit code, the last line), None for the code when time ran out."""
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "tests/kernels", "--maxfail=3", "-p", "no:cacheprovider"]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds)
@@ -73,24 +75,27 @@ def run_pytest(seconds: float) -> tuple[int | None, str]:
 
 
 class Session:
+    """Checks, tunes, compares and profiles, and writes what it finds into a folder as soon as it is found."""
+
     def __init__(
         self,
         out: Path,
         open_remote: Callable[[], Remote],
         *,
         plan: Plan = GPU_PLAN,
-        problems: Problems | None = None,
+        workloads: Workloads | None = None,
         backend: str = "triton",
         run_tests: Callable[[float], tuple[int | None, str]] = run_pytest,
         jobs: int = min(12, max(1, (os.cpu_count() or 1) - 2)),
         tell: Callable[[str], object] = lambda text: None,
     ):
         self.out, self.plan, self.backend, self.jobs, self.tell = out, plan, backend, jobs, tell
-        self.problems = gpu_problems(list(PROVIDERS.values())) if problems is None else problems
+        self.workloads = list_gpu_workloads(list(PROVIDERS.values())) if workloads is None else workloads
         self.found = Findings()
         self._open, self._run_tests = open_remote, run_tests
 
     def stages(self) -> list[Stage]:
+        """Lists the stages in their order, with their shares of the time."""
         return [
             Stage("correctness", 2.0, self.correctness),
             Stage("sweep", 4.0, self.sweep),
@@ -99,6 +104,7 @@ class Session:
         ]
 
     def correctness(self, deadline: Deadline) -> list[str]:
+        """Checks every loss against float64 and runs the tests; raises Stop where one fails."""
         with self._remote() as remote:
             self.found.about |= remote.call("about", 120.0)
         missing = []
@@ -112,7 +118,7 @@ class Session:
                 missing.append(f"{loss} in {dtype} at {shape}: {reason}")
 
         tasks = [(loss, dtype, shape) for dtype, shape in CHECKED for loss in LOSSES]
-        untried = self._spread(iter(tasks), check, deadline)
+        untried = self._share_out(iter(tasks), check, deadline)
         missing += [f"{loss} in {dtype} at {shape}" for loss, dtype, shape in untried]
         if wrong := [row for row in self.found.checks if not row["ok"]]:
             raise Stop(
@@ -127,31 +133,33 @@ class Session:
         return missing + ([] if code == 0 else [f"pytest -m gpu: {self.found.tests}"])
 
     def sweep(self, deadline: Deadline) -> list[str]:
+        """Times configurations of every kernel, and writes the fastest ones as lines for configs.TABLE."""
         with self._remote() as remote:
             machine = remote.call("architecture", 60.0)
         present, memory = machine.pop("table"), machine["shared_memory"]
         self.found.about |= machine
         alternatives = {
-            kernel: sweep.candidates(present[f"{kernel}/{ELEMENT_BYTES}"], ELEMENT_BYTES, memory)
+            kernel: sweep.list_candidates(present[f"{kernel}/{ELEMENT_BYTES}"], ELEMENT_BYTES, memory)
             for kernel in EXERCISES
         }
         known = self._compile(alternatives, Deadline(0.4 * deadline.left()))
         remote = Renewed(self._open)
         try:
-            run = timing(remote, SWEPT, 5, known)
+            run = make_trial(remote, SWEPT, 5, known)
             self.found.trials, untried = sweep.sweep(alternatives, list(SWEPT), run, deadline)
         finally:
             remote.close()
         sweep.write(self.out / "sweep.csv", self.found.trials)
-        self.found.winners = sweep.winners(self.found.trials)
-        self.found.table = sweep.as_python(self.found.winners, machine["arch"], ELEMENT_BYTES, self.found.trials)
+        self.found.winners = sweep.pick_winners(self.found.trials)
+        self.found.table = sweep.write_python(self.found.winners, machine["arch"], ELEMENT_BYTES, self.found.trials)
         self.tell(f"{len(self.found.trials)} trials. For kernels/tiles/configs.py:\n{self.found.table}")
         return [f"{untried} configurations"] if untried else []
 
     def measure(self, deadline: Deadline) -> list[str]:
+        """Compares the kernels, with the fastest configurations, with their peers."""
         self.found.comparison = compare(
-            self.problems,
-            lambda: self._opened(self.found.winners),
+            self.workloads,
+            lambda: self._open_remote(self.found.winners),
             self.plan,
             {key: self.found.about[key] for key in ("device", "torch", "triton", "threads")},
             left=deadline.left,
@@ -162,8 +170,9 @@ class Session:
         return self.found.comparison.unreached
 
     def profile(self, deadline: Deadline) -> list[str]:
+        """Profiles one full step, and times it with less and with more scratch."""
         with self._remote(self.found.winners) as remote:
-            self.found.profile = remote.call("profile", deadline.left() + 30.0, problem=asdict(PROFILED))
+            self.found.profile = remote.call("profile", deadline.left() + 30.0, workload=asdict(PROFILED))
             for limit in SCRATCH_MIB:
                 if deadline.left() <= 0:
                     return [f"a step with {limit} MiB of scratch and more"]
@@ -171,22 +180,22 @@ class Session:
         return []
 
     def _compile(self, alternatives: Mapping[str, list[sweep.Config]], deadline: Deadline) -> Failures:
-        """Fill Triton's cache, by several processes."""
+        """Fills Triton's cache, by several processes; returns the configurations that cannot run."""
         failed: Failures = {}
 
         def run(remote: Remote, task: tuple[str, sweep.Config]) -> None:
             kernel, config = task
             try:
-                timing(remote, COMPILED, 1, {})(kernel, "compiled only", config, max(deadline.left(), 5.0))
+                make_trial(remote, COMPILED, 1, {})(kernel, "compiled only", config, max(deadline.left(), 5.0))
             except Failed as reason:
                 if deadline.left() > 0:
                     failed[kernel, json.dumps(config)] = str(reason)
 
-        self._spread(sweep.in_turns(alternatives), run, deadline)
+        self._share_out(sweep.in_turns(alternatives), run, deadline)
         return failed
 
-    def _spread(self, tasks: Iterator[T], do: Callable[[Remote, T], object], deadline: Deadline) -> list[T]:
-        """Do the tasks in several processes at once. Returns those that there was no time for."""
+    def _share_out(self, tasks: Iterator[T], do: Callable[[Remote, T], object], deadline: Deadline) -> list[T]:
+        """Does the tasks in several processes at once; returns those that there was no time for."""
         lock = threading.Lock()
 
         def some() -> None:
@@ -208,7 +217,7 @@ class Session:
             thread.join()
         return list(tasks)
 
-    def _opened(self, winners: Mapping[str, sweep.Config]) -> Remote:
+    def _open_remote(self, winners: Mapping[str, sweep.Config]) -> Remote:
         remote = self._open()
         if winners:
             remote.call("adopt", 120.0, winners=dict(winners))
@@ -216,22 +225,22 @@ class Session:
 
     @contextmanager
     def _remote(self, winners: Mapping[str, sweep.Config] | None = None) -> Iterator[Remote]:
-        remote = self._opened(winners or {})
+        remote = self._open_remote(winners or {})
         try:
             yield remote
         finally:
             remote.close()
 
 
-def timing(remote: Remote, shapes: Mapping[str, tuple[int, int]], repeats: int, known: Failures) -> sweep.Run:
-    """A function that tries a configuration. shapes: name -> (N, D); known: failures that need no second try."""
+def make_trial(remote: Remote, shapes: Mapping[str, tuple[int, int]], repeats: int, known: Failures) -> sweep.Run:
+    """Makes a function that tries a configuration. shapes: name -> (N, D); known: failures that need no second try."""
 
     def run(kernel: str, shape: str, config: sweep.Config, seconds: float) -> float:
         if (reason := known.get((kernel, json.dumps(config)))) is not None:
             raise Failed(reason)
         (loss, mode), (n, d) = EXERCISES[kernel], shapes[shape]
-        problem = asdict(Problem(loss, n, d, dtype=DTYPE))
-        asked = {"kernel": kernel, "config": config, "problem": problem, "mode": mode, "repeats": repeats}
+        workload = asdict(Workload(loss, n, d, dtype=DTYPE))
+        asked = {"kernel": kernel, "config": config, "workload": workload, "mode": mode, "repeats": repeats}
         return remote.call("trial", min(seconds + 10.0, 60.0), **asked)
 
     return run

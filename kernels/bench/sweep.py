@@ -3,7 +3,7 @@
 Kernels take turns, so that a session that ends early has tried some of each, the table's own configuration first.
 
 Trap: compiling takes seconds and running milliseconds. Compilation is done beforehand by several processes on a tiny
-problem, whose kernels are the same code; Triton's cache on disk hands them over.
+workload, whose kernels are the same code; Triton's cache on disk hands them over.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from kernels.bench.session import Deadline
 from kernels.bench.worker import Failed
@@ -36,6 +35,8 @@ USUAL = {"group": 8, "programs": 0, "strips": 2}
 
 @dataclass(frozen=True)
 class Trial:
+    """Records what a configuration of a kernel took on one shape, or why it failed."""
+
     kernel: str
     shape: str
     config: Config
@@ -43,8 +44,8 @@ class Trial:
     why: str = ""
 
 
-def candidates(present: Config, element_bytes: int, shared_memory: int) -> list[Config]:
-    """The table's configuration, and those that can launch at all, the likely ones first."""
+def list_candidates(present: Config, element_bytes: int, shared_memory: int) -> list[Config]:
+    """Lists the table's configuration, and those that can launch at all, the likely ones first."""
     found = [present]
     for stages, warps, (m, n), k in product((3, 4, 2), (8, 4), TILES, (64, 128, 32)):
         fits = stages * (m + n) * k * element_bytes <= shared_memory and m * n / (32 * warps) < ACCUMULATORS
@@ -57,7 +58,7 @@ def candidates(present: Config, element_bytes: int, shared_memory: int) -> list[
 
 
 def in_turns(alternatives: Mapping[str, Sequence[Config]]) -> Iterator[tuple[str, Config]]:
-    """The first of each kernel, the second of each, ..."""
+    """Yields the first of each kernel, the second of each, ..."""
     for i in range(max(map(len, alternatives.values()), default=0)):
         for kernel, configs in alternatives.items():
             if i < len(configs):
@@ -71,7 +72,7 @@ def sweep(
     deadline: Deadline,
     tell: Callable[[Trial], object] = lambda trial: None,
 ) -> tuple[list[Trial], int]:
-    """Trials of all that there is time for, failed ones with the reason; and how many configurations were not tried.
+    """Tries all that there is time for; returns the trials, failed ones too, and how many configurations are untried.
 
     A configuration that fails or is slow (1.3 times the kernel's best) on one shape is not tried on the next.
     """
@@ -95,20 +96,23 @@ def sweep(
     return trials, untried
 
 
-def winners(trials: Sequence[Trial]) -> dict[str, Config]:
-    """For each kernel the configuration that was tried on most shapes and has the least product of their times."""
+def pick_winners(trials: Sequence[Trial]) -> dict[str, Config]:
+    """Picks for each kernel the configuration that was tried on most shapes, with the least product of their times."""
     times: dict[str, dict[tuple[tuple[str, int], ...], list[float]]] = {}
     for trial in trials:
         if trial.seconds is not None:
             times.setdefault(trial.kernel, {}).setdefault(tuple(trial.config.items()), []).append(trial.seconds)
-    return {kernel: dict(min(of, key=lambda c: (-len(of[c]), math.prod(of[c])))) for kernel, of in times.items()}
+    return {
+        kernel: dict(min(tried, key=lambda config: (-len(tried[config]), math.prod(tried[config]))))
+        for kernel, tried in times.items()
+    }
 
 
-def as_python(chosen: Mapping[str, Config], arch: int, element_bytes: int, trials: Sequence[Trial]) -> str:
-    """Lines for kernels.tiles.configs.TABLE, with what each gained over the first configuration tried."""
+def write_python(chosen: Mapping[str, Config], arch: int, element_bytes: int, trials: Sequence[Trial]) -> str:
+    """Writes lines for kernels.tiles.configs.TABLE, with what each gained over the first configuration tried."""
     lines = []
     for kernel, config in chosen.items():
-        first, won = (_seconds(trials, kernel, tried) for tried in (_first(trials, kernel), config))
+        first, won = (_find_seconds(trials, kernel, tried) for tried in (_find_first(trials, kernel), config))
         gains = ", ".join(f"{shape}: {first[shape] / won[shape]:.2f} x" for shape in won if shape in first)
         values = [str(config[name]) for name in POSITIONAL]
         values += [f"{name}={v}" for name, v in config.items() if name not in POSITIONAL and USUAL.get(name) != v]
@@ -116,19 +120,20 @@ def as_python(chosen: Mapping[str, Config], arch: int, element_bytes: int, trial
     return "\n".join(lines)
 
 
-def _first(trials: Sequence[Trial], kernel: str) -> Config:
+def _find_first(trials: Sequence[Trial], kernel: str) -> Config:
     return next(trial.config for trial in trials if trial.kernel == kernel)
 
 
-def _seconds(trials: Sequence[Trial], kernel: str, config: Config) -> dict[str, float]:
+def _find_seconds(trials: Sequence[Trial], kernel: str, config: Config) -> dict[str, float]:
     return {t.shape: t.seconds for t in trials if t.kernel == kernel and t.config == config and t.seconds is not None}
 
 
 def write(path: Path, trials: Sequence[Trial]) -> None:
+    """Writes the trials as CSV."""
     names = list(trials[0].config) if trials else []
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["kernel", "shape", *names, "seconds", "why"])
         for trial in trials:
-            seconds: Any = "" if trial.seconds is None else f"{trial.seconds:.6g}"
+            seconds = "" if trial.seconds is None else f"{trial.seconds:.6g}"
             writer.writerow([trial.kernel, trial.shape, *trial.config.values(), seconds, trial.why])

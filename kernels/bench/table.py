@@ -6,7 +6,6 @@ import csv
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from rich.console import Group
 from rich.table import Table
@@ -45,7 +44,7 @@ COLUMNS: dict[str, type] = {
 """`load`: processes that wanted a core, on average over the minute before, this run's own included"""
 
 HEADINGS = {"provider": 17, "median": 7, "20 - 80 %": 17, "x dense": 7, "MiB": 6, "floor": 5, "error": 5, "grad": 5}
-"""and their widths, alike in all tables; together they fit into 80 columns"""
+"""the columns and their widths, alike in all tables; together they fit into 80 columns"""
 LEGEND = (
     "x dense: times as fast as dense torch. MiB: peak memory beyond the inputs. floor: share of the lower bound,\n"
     "the products at the best rate of this run. error, grad: of the value and of the gradients, against float64."
@@ -53,7 +52,7 @@ LEGEND = (
 
 
 def append(path: Path, rows: Iterable[Row]) -> None:
-    """Raises ValueError for a file of another schema."""
+    """Appends rows to a CSV, which is made if it is not there. Raises ValueError for a file of another schema."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = not path.exists() or path.stat().st_size == 0
     if not new and (found := path.read_text().splitlines()[0].split(",")) != list(COLUMNS):
@@ -67,7 +66,7 @@ def append(path: Path, rows: Iterable[Row]) -> None:
 
 
 def read(path: Path) -> list[Row]:
-    """Numbers as numbers; what was not measured as None."""
+    """Reads rows from a CSV: numbers as numbers, what was not measured as None."""
     with path.open(newline="") as file:
         return [
             {k: COLUMNS[k](v) if v or COLUMNS[k] is str else None for k, v in row.items()}
@@ -75,12 +74,17 @@ def read(path: Path) -> list[Row]:
         ]
 
 
-def problem_of(row: Row) -> tuple[Any, ...]:
-    return tuple(row[key] for key in ("loss", "n", "d", "positives", "dtype", "mode"))
+Key = tuple[str, int, int, int, str, str]
+"""(loss, n, d, positives, dtype, mode) of rows that one may compare"""
+
+
+def workload_key(row: Row) -> Key:
+    """Returns what rows of one table have in common."""
+    return row["loss"], row["n"], row["d"], row["positives"], row["dtype"], row["mode"]
 
 
 def cells(row: Row, dense: float | None) -> list[str]:
-    """As HEADINGS; dense: its seconds on this problem."""
+    """Writes a row under HEADINGS; dense: the seconds of the dense loss on this workload."""
     share = row["floor_seconds"] / row["seconds"]
     return [
         row["provider"],
@@ -93,16 +97,17 @@ def cells(row: Row, dense: float | None) -> list[str]:
     ]
 
 
-def heading(key: tuple[Any, ...]) -> str:
+def heading(key: Key) -> str:
+    """Writes the title of a table."""
     loss, n, d, positives, dtype, mode = key
     many = f" · {positives} positives a row" if positives > 1 else ""
     return f"{loss} · N {n:,} · D {d} · {dtype}{many} · {'forward + backward' if mode == 'full' else mode}"
 
 
 def tables(rows: Sequence[Row]) -> Group:
-    """One for each problem, the fastest first."""
-    parts: list[Text | Table] = []
-    for key, same in groupby(sorted(rows, key=problem_of), key=problem_of):
+    """Draws a table for each workload, the fastest provider first."""
+    drawn: list[Text | Table] = []
+    for key, same in groupby(sorted(rows, key=workload_key), key=workload_key):
         group = sorted(same, key=lambda row: row["seconds"])
         dense = next((row["seconds"] for row in group if row["provider"] == "dense"), None)
         table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", pad_edge=False)
@@ -110,12 +115,12 @@ def tables(rows: Sequence[Row]) -> Group:
             table.add_column(name, justify="left" if name == "provider" else "right", no_wrap=True, min_width=width)
         for row in group:
             table.add_row(*cells(row, dense), style="green" if row["provider"] in OURS else "")
-        parts += [Text(heading(key), style="bold"), table, Text()]
-    return Group(*parts)
+        drawn += [Text(heading(key), style="bold"), table, Text()]
+    return Group(*drawn)
 
 
 def duration(seconds: float) -> str:
-    """Three digits and a unit."""
+    """Writes seconds with three digits and a unit."""
     for factor, unit in ((1, "s"), (1e3, "ms"), (1e6, "µs")):
         if seconds * factor >= 1 or unit == "µs":
             break

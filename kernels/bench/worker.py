@@ -16,27 +16,31 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 
 class Failed(Exception):
-    """Why there is no measurement, in one line."""
+    """Says in one line why there is no measurement."""
+
+
+Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
+"""what travels between processes"""
 
 
 class Remote(Protocol):
-    """What measures: a process, or in tests the runner itself."""
+    """Measures on request: a process, or in tests the runner itself."""
 
-    def call(self, method: str, timeout: float, /, **arguments: Any) -> Any: ...
+    def call(self, method: str, timeout: float, /, **arguments: Json) -> Any: ...
     def close(self) -> None: ...
 
 
 class Worker:
-    """The other process, seen from here."""
+    """Talks to a process in which something is measured."""
 
     def __init__(self, device: str, threads: int):
-        # tests and installed copies alike: the child imports the `kernels` that this is part of
+        # In tests and installed copies alike, the child imports the `kernels` that this is part of
         paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
@@ -56,8 +60,11 @@ class Worker:
             self._answers.put(line)
         self._answers.put("")
 
-    def call(self, method: str, timeout: float, /, **arguments: Any) -> Any:
-        """Raises Failed, after which the process is to be closed."""
+    def call(self, method: str, timeout: float, /, **arguments: Json) -> Any:
+        """Calls a method over there and waits so many seconds for its result.
+
+        Raises Failed, after which the process is to be closed: an answer that comes late would be taken for the next.
+        """
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps([method, arguments]) + "\n")
@@ -68,19 +75,20 @@ class Worker:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise Failed(self._last_words())
+            raise Failed(self._read_last_words())
         answer = json.loads(line)
         if "failed" in answer:
             raise Failed(answer["failed"])
         return answer["result"]
 
-    def _last_words(self) -> str:
+    def _read_last_words(self) -> str:
         code = self._process.wait()
         self._stderr.seek(0)
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()
         return f"its process ended with exit code {code}" + (f": {lines[-1].strip()[:120]}" if lines else "")
 
     def close(self) -> None:
+        """Ends the process, whatever it is doing."""
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._stderr):
@@ -92,13 +100,14 @@ class Worker:
 
 
 class Renewed:
-    """A remote that is opened when it is first called, and anew after it failed."""
+    """Opens a remote when it is first called, and another after it failed."""
 
     def __init__(self, open_remote: Callable[[], Remote]):
         self._open = open_remote
         self._remote: Remote | None = None
 
-    def call(self, method: str, timeout: float, /, **arguments: Any) -> Any:
+    def call(self, method: str, timeout: float, /, **arguments: Json) -> Any:
+        """Calls a method of the remote. Raises Failed."""
         if self._remote is None:
             self._remote = self._open()
         try:
@@ -108,12 +117,14 @@ class Renewed:
             raise
 
     def close(self) -> None:
+        """Closes the remote, if there is one."""
         if self._remote is not None:
             self._remote.close()
             self._remote = None
 
 
 def serve() -> None:
+    """Answers one request a line until there are no more: the other process's side."""
     parser = argparse.ArgumentParser()
     parser.add_argument("device")
     parser.add_argument("threads", type=int)

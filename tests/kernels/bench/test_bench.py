@@ -1,4 +1,4 @@
-"""The benchmark: that it measures what it says and compares like with like, on tiny problems."""
+"""The benchmark: that it measures what it says and compares like with like, on tiny workloads."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from kernels.bench import table
 from kernels.bench.compare import compare
 from kernels.bench.measuring import Runner
 from kernels.bench.plot import COLORS, plot
-from kernels.bench.problem import Ceilings, Problem
 from kernels.bench.providers import PROVIDERS, Provider, named
 from kernels.bench.resident import RESETTABLE
 from kernels.bench.session import Deadline
 from kernels.bench.tuning import LOSSES, check
 from kernels.bench.worker import Failed, Worker
+from kernels.bench.workload import Ceilings, Workload
 
 pytestmark = pytest.mark.slow
 
 
-# --- problems and providers
+# --- workloads and providers
 
 
 AGREEING = [
@@ -35,22 +35,22 @@ AGREEING = [
     for name, provider in PROVIDERS.items()
     for loss in ("infonce", "sigmoid")
     for positives in (1, 2)
-    if name not in ("compile", "open_clip chunked") and provider.covers(Problem(loss, 24, 10, positives), "cpu")
+    if name not in ("compile", "open_clip chunked") and provider.covers(Workload(loss, 24, 10, positives), "cpu")
 ]
 
 
 @pytest.mark.parametrize(("name", "loss", "positives"), AGREEING)
 def test_providers_agree_on_value_and_gradients(name, loss, positives):
     """All are asked for the same number: an unlike one would be compared unfairly."""
-    provider, problem = PROVIDERS[name], Problem(loss, 24, 10, positives)
+    provider, workload = PROVIDERS[name], Workload(loss, 24, 10, positives)
     if name.startswith("pml"):
         pytest.importorskip("pytorch_metric_learning")
     seed = random.randrange(2**31)
-    inputs = problem.inputs("cpu", seed)
+    inputs = workload.inputs("cpu", seed)
     z = inputs.leaves()
-    value = provider.build(problem, "cpu")(z)
+    value = provider.build(workload, "cpu")(z)
     value.backward()
-    exact = dict(zip(("value", "x", "y"), problem.exact(inputs), strict=True))
+    exact = dict(zip(("value", "x", "y"), workload.exact(inputs), strict=True))
     assert_equal({"value": value.detach(), "x": z.x.grad, "y": z.y.grad}, exact, 2e-5, seed)
 
 
@@ -68,17 +68,17 @@ def test_peers_are_asked_for_the_textbook_gradient(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "memeff", types.SimpleNamespace(MemoryEfficientCLIPLoss=clip))
     monkeypatch.setitem(sys.modules, "inf_cl", types.SimpleNamespace(cal_inf_loss=one_direction))
-    problem = Problem("infonce", 6, 256)
-    inputs = problem.inputs("cpu")
-    PROVIDERS["memeff"].build(problem, "cuda")(inputs)
+    workload = Workload("infonce", 6, 256)
+    inputs = workload.inputs("cpu")
+    PROVIDERS["memeff"].build(workload, "cuda")(inputs)
     assert asked["memeff"] == {"temperature": 1 / inputs.scale.item(), "normalized_inputs": True, "stable": False}
-    value = PROVIDERS["inf-cl"].build(problem, "cuda")(inputs)
+    value = PROVIDERS["inf-cl"].build(workload, "cuda")(inputs)
     assert len(asked["inf_cl"]) == 2
-    assert value.item() == pytest.approx(problem.exact(inputs)[0].item(), rel=1e-3)
+    assert value.item() == pytest.approx(workload.exact(inputs)[0].item(), rel=1e-3)
 
 
 def test_inputs_repeat_ids_and_are_unit_rows():
-    z = Problem("infonce", 12, 7, positives=3).inputs("cpu")
+    z = Workload("infonce", 12, 7, positives=3).inputs("cpu")
     assert z.ids.bincount().tolist() == [3, 3, 3, 3]
     assert torch.allclose(z.x.norm(dim=1), torch.ones(12))
     cos = z.x @ z.y.T
@@ -90,17 +90,17 @@ def test_inputs_repeat_ids_and_are_unit_rows():
     ("loss", "mode", "factor"), [("infonce", "full", 8), ("sigmoid", "full", 6), ("infonce", "forward", 2)]
 )
 def test_floor(loss, mode, factor):
-    problem = Problem(loss, 1000, 64)
-    assert problem.floor(mode, Ceilings(1e9, 1e20)) == pytest.approx(factor * 1000 * 1000 * 64 / 1e9)
+    workload = Workload(loss, 1000, 64)
+    assert workload.floor(mode, Ceilings(1e9, 1e20)) == pytest.approx(factor * 1000 * 1000 * 64 / 1e9)
     passes = 2 if mode == "full" else 1
-    assert problem.floor(mode, Ceilings(1e20, 1e6)) == pytest.approx(passes * 2 * 1000 * 64 * 4 / 1e6)
+    assert workload.floor(mode, Ceilings(1e20, 1e6)) == pytest.approx(passes * 2 * 1000 * 64 * 4 / 1e6)
 
 
 def test_problems_and_names_are_checked():
     with pytest.raises(ValueError, match="n = 7 is no multiple"):
-        Problem("infonce", 7, 4, positives=2)
+        Workload("infonce", 7, 4, positives=2)
     with pytest.raises(ValueError, match="one of infonce, each, sigmoid"):
-        Problem("triplet", 8, 4)
+        Workload("triplet", 8, 4)
     with pytest.raises(ValueError, match="no provider is called 'flash'"):
         named(["flash"])
     assert COLORS.keys() == PROVIDERS.keys()
@@ -110,15 +110,15 @@ def test_problems_and_names_are_checked():
 
 
 def test_errors_are_those_of_the_loss(monkeypatch):
-    def off(problem, device):
-        loss = PROVIDERS["dense"].build(problem, device)
+    def off(workload, device):
+        loss = PROVIDERS["dense"].build(workload, device)
         return lambda z: loss(z) * 1.25
 
     monkeypatch.setitem(PROVIDERS, "off", Provider("off", off, ("infonce",)))
     runner = Runner("cpu")
     runner.prepare("off", {"loss": "infonce", "n": 32, "d": 8})
     value, gradient = runner.errors(16)
-    exact = runner.problem.of_size(16).exact(runner.problem.of_size(16).inputs("cpu"))[0].item()
+    exact = runner.workload.of_size(16).exact(runner.workload.of_size(16).inputs("cpu"))[0].item()
     assert value == pytest.approx(0.25 * exact, rel=1e-4)
     assert gradient == pytest.approx(0.25, rel=1e-4)
 
@@ -127,7 +127,7 @@ def test_errors_are_those_of_the_loss(monkeypatch):
 def test_peak_memory_counts_what_a_run_takes_and_forgets(monkeypatch):
     mib = 64
 
-    def hungry(problem, device):
+    def hungry(workload, device):
         return lambda z: torch.ones(mib * 2**18 if len(z.x) == 8 else 1).sum() * 0 + z.x.sum()
 
     monkeypatch.setitem(PROVIDERS, "hungry", Provider("hungry", hungry, ("infonce",)))
@@ -160,8 +160,8 @@ def test_check_sees_a_wrong_gradient(loss, monkeypatch):
 
 
 def test_comparison_has_rows_and_reasons(tmp_path):
-    problems = [(Problem("infonce", n, 8, 2), named(["chunked", "dense", "memeff"])) for n in (16, 32)]
-    broken = Provider("broken", lambda problem, device: 1 / 0, ("infonce",))
+    workloads = [(Workload("infonce", n, 8, 2), named(["chunked", "dense", "memeff"])) for n in (16, 32)]
+    broken = Provider("broken", lambda workload, device: 1 / 0, ("infonce",))
     remotes = []
 
     def open_remote():
@@ -170,14 +170,14 @@ def test_comparison_has_rows_and_reasons(tmp_path):
         )
         return remotes[-1]
 
-    def prepare(remotes, provider, problem):
+    def prepare(remotes, provider, workload):
         if provider == "broken":
             raise Failed("out of memory")
-        return remotes[-1].runner.prepare(provider, problem)
+        return remotes[-1].runner.prepare(provider, workload)
 
     out = tmp_path / "results.csv"
     result = compare(
-        [(problem, [*providers, broken]) for problem, providers in problems],
+        [(workload, [*providers, broken]) for workload, providers in workloads],
         open_remote,
         PLAN,
         ABOUT,
@@ -186,7 +186,7 @@ def test_comparison_has_rows_and_reasons(tmp_path):
     assert [(row["provider"], row["n"]) for row in result.rows] == [
         (p, n) for n in (16, 32) for p in ("chunked", "dense")
     ]
-    assert result.reasons() == ["broken: out of memory (16 x 8, 32 x 8)"]
+    assert result.list_reasons() == ["broken: out of memory (16 x 8, 32 x 8)"]
     assert all(remote.closed for remote in remotes)
     read = table.read(out)
     assert [row["provider"] for row in read] == ["chunked", "dense"] * 2
@@ -221,8 +221,8 @@ class Timed:
 def test_turns_are_interleaved_and_end_with_the_time():
     clock, order = Clock(), []
     deadline = Deadline(35.0, clock)
-    problems = [(Problem("infonce", n, 8), named(["chunked", "dense"])) for n in (16, 32)]
-    result = compare(problems, lambda: Timed(clock, order), PLAN, ABOUT, left=deadline.left)
+    workloads = [(Workload("infonce", n, 8), named(["chunked", "dense"])) for n in (16, 32)]
+    result = compare(workloads, lambda: Timed(clock, order), PLAN, ABOUT, left=deadline.left)
     assert order == ["ceilings", "chunked", "dense", "ceilings", "chunked", "dense", "ceilings"]
     assert [row["repeats"] for row in result.rows] == [2, 2]
     assert [row["floor_seconds"] for row in result.rows] == [
@@ -236,7 +236,7 @@ def test_a_process_that_fails_crashes_or_hangs_is_one_line():
     worker = Worker("cpu", 1)
     try:
         with pytest.raises(Failed, match=r"is not installed \(pip install"):
-            worker.call("prepare", 60.0, provider="inf-cl", problem={"loss": "infonce", "n": 8, "d": 256})
+            worker.call("prepare", 60.0, provider="inf-cl", workload={"loss": "infonce", "n": 8, "d": 256})
         assert worker.call("about", 60.0)["torch"] == torch.__version__
         with pytest.raises(Failed, match="no answer to ceilings within 0 s"):
             worker.call("ceilings", 0.01, dtype="float32")

@@ -11,12 +11,12 @@ from bench_remotes import ABOUT, PLAN, Clock, Here
 
 from kernels.bench import gpu, report, sweep
 from kernels.bench.measuring import Runner
-from kernels.bench.problem import Problem
 from kernels.bench.providers import named
 from kernels.bench.session import Deadline, Stage, Stop, run_stages
 from kernels.bench.stages import PROFILED, Session
 from kernels.bench.tuning import GPU_METHODS, check
 from kernels.bench.worker import Failed
+from kernels.bench.workload import Workload
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +54,7 @@ PRESENT = {"block_m": 128, "block_n": 128, "block_k": 64, "warps": 8, "stages": 
 
 
 def test_candidates_can_launch_and_begin_with_the_present_one():
-    found = sweep.candidates(PRESENT, 2, 227 * 1024)
+    found = sweep.list_candidates(PRESENT, 2, 227 * 1024)
     assert found[0] == PRESENT
     assert len(found) == len({tuple(config.items()) for config in found})
     for config in found:
@@ -66,7 +66,7 @@ def test_candidates_can_launch_and_begin_with_the_present_one():
 def test_sweep_finds_the_fastest_records_failures_and_stops_in_time(tmp_path):
     clock = Clock()
     best = dict(PRESENT, block_n=256)
-    alternatives = {"lse": sweep.candidates(PRESENT, 2, 227 * 1024), "gradient": [PRESENT, best]}
+    alternatives = {"lse": sweep.list_candidates(PRESENT, 2, 227 * 1024), "gradient": [PRESENT, best]}
 
     def run(kernel, shape, config, seconds):
         clock.now += 1
@@ -76,16 +76,16 @@ def test_sweep_finds_the_fastest_records_failures_and_stops_in_time(tmp_path):
 
     trials, untried = sweep.sweep(alternatives, ["small", "large"], run, Deadline(10_000.0, clock))
     assert untried == 0
-    assert sweep.winners(trials) == {"lse": best, "gradient": best}
+    assert sweep.pick_winners(trials) == {"lse": best, "gradient": best}
     assert {trial.why for trial in trials if trial.seconds is None} == {"out of resource: shared memory"}
-    text = sweep.as_python(sweep.winners(trials), 90, 2, trials)
+    text = sweep.write_python(sweep.pick_winners(trials), 90, 2, trials)
     assert text.splitlines()[0] == ('    (90, "lse", 2): Config(128, 256, 64, 8, 3),  # small: 2.16 x, large: 2.16 x')
     from kernels.tiles.configs import Config
 
     (key, config), *_ = eval("{" + text + "\n}", {"Config": Config}).items()
     assert (key, config) == ((90, "lse", 2), Config(**best))
     other = [sweep.Trial("lse", "small", PRESENT | {"strips": 4}, 1.0)]
-    assert "Config(128, 128, 64, 8, 3, strips=4)" in sweep.as_python(sweep.winners(other), 90, 2, other)
+    assert "Config(128, 128, 64, 8, 3, strips=4)" in sweep.write_python(sweep.pick_winners(other), 90, 2, other)
     sweep.write(tmp_path / "sweep.csv", trials)
     with (tmp_path / "sweep.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -103,16 +103,16 @@ def session(out, tests=(0, "12 passed"), **overrides):
     fakes = {
         "about": lambda: dict(ABOUT),
         "architecture": lambda: machine | {"table": dict(table_)},
-        "trial": lambda kernel, config, problem, mode, repeats: config["warps"] + config["block_k"] / 1000,
+        "trial": lambda kernel, config, workload, mode, repeats: config["warps"] + config["block_k"] / 1000,
         "adopt": lambda winners: None,
         "ceilings": lambda dtype: [1e12, 1e11],
         "check": lambda backend, loss, dtype, shape: check(Runner("cpu"), "chunked", loss, "float32", (13, 17, 5)),
         "with_scratch": lambda num_bytes: 1.0,
-        "profile": lambda problem: GPU_METHODS["profile"](Runner("cpu"), {"loss": "infonce", "n": 64, "d": 8}),
+        "profile": lambda workload: GPU_METHODS["profile"](Runner("cpu"), {"loss": "infonce", "n": 64, "d": 8}),
     }
-    problems = [(Problem("infonce", n, 8, 2), named(["chunked", "dense"])) for n in (16, 32)]
+    workloads = [(Workload("infonce", n, 8, 2), named(["chunked", "dense"])) for n in (16, 32)]
     return Session(
-        out, lambda: Here(fakes | overrides), plan=PLAN, problems=problems, run_tests=lambda seconds: tests, jobs=2
+        out, lambda: Here(fakes | overrides), plan=PLAN, workloads=workloads, run_tests=lambda seconds: tests, jobs=2
     )
 
 

@@ -7,13 +7,15 @@ is charged 8 MND all the same, so that shares of the floor compare times and not
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict, cast
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 import kernels
+from kernels.dispatch import BackendName
+from kernels.problem import Average
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
@@ -31,6 +33,8 @@ PRODUCTS = {
 
 
 class Inputs(NamedTuple):
+    """Holds the arguments of a loss; both sides have the same ids."""
+
     x: Float[Tensor, "n d"]
     y: Float[Tensor, "n d"]
     scale: Float[Tensor, ""]
@@ -42,13 +46,13 @@ class Inputs(NamedTuple):
         return sum(tensor.nbytes for tensor in self)
 
     def leaves(self, dtype: torch.dtype | None = None) -> Inputs:
-        """The same numbers, to differentiate in; with a dtype, all of them in it."""
+        """Returns the same numbers as leaves to differentiate in; with a dtype, all of them in it."""
         x, y, scale, bias = (z.detach().to(dtype or z.dtype).requires_grad_() for z in self[:4])
         return Inputs(x, y, scale, bias, self.ids)
 
 
 class Ceilings(NamedTuple):
-    """The best that the device reached in the same run."""
+    """Holds the best that the device reached in the same run."""
 
     matmul: float
     """FLOP/s of a large square matrix product in the dtype of the features"""
@@ -56,9 +60,19 @@ class Ceilings(NamedTuple):
     """bytes/s of a large copy, read and written"""
 
 
+class Fields(TypedDict):
+    """Holds the fields of a Workload, as they travel between processes."""
+
+    loss: str
+    n: int
+    d: int
+    positives: int
+    dtype: str
+
+
 @dataclass(frozen=True)
-class Problem:
-    """n x n logits of d-dimensional unit rows; ids come `positives` at a time on both sides (V views, V captions)."""
+class Workload:
+    """Describes n x n logits of d-dimensional unit rows; ids come `positives` at a time on both sides."""
 
     loss: str
     n: int
@@ -81,12 +95,12 @@ class Problem:
         many = f", {self.positives} positives a row" if self.positives > 1 else ""
         return f"{self.loss}, N = {self.n}, D = {self.d}, {self.dtype}{many}"
 
-    def of_size(self, n: int) -> Problem:
-        """The same with at most n rows."""
+    def of_size(self, n: int) -> Workload:
+        """Returns the same workload with at most n rows."""
         return replace(self, n=min(self.n, n - n % self.positives))
 
     def inputs(self, device: str, seed: int = 0) -> Inputs:
-        """Rows that agree with those of their id, and with no others."""
+        """Draws rows that agree with those of their id, and with no others."""
         draw = torch.Generator(device).manual_seed(seed)
 
         def normal(rows: int) -> Tensor:
@@ -98,19 +112,20 @@ class Problem:
         return Inputs(x, y, torch.tensor(SCALE, device=device), torch.tensor(BIAS, device=device), ids)
 
     def flops(self, mode: Mode) -> int:
+        """Counts the FLOPs of the matrix products that a linear-memory implementation cannot avoid."""
         return PRODUCTS[self.loss][mode] * self.n**2 * self.d
 
     def traffic(self, mode: Mode) -> int:
-        """Bytes that nobody avoids: the features are read, their gradients are written."""
+        """Counts the bytes that nobody avoids: the features are read, their gradients are written."""
         element = getattr(torch, self.dtype).itemsize
         return 2 * self.n * self.d * element * (2 if mode == "full" else 1)
 
     def floor(self, mode: Mode, ceilings: Ceilings) -> float:
-        """Seconds."""
+        """Returns the seconds that nobody falls below, by products or by traffic."""
         return max(self.flops(mode) / ceilings.matmul, self.traffic(mode) / ceilings.copy)
 
     def exact(self, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-        """Value and gradients of x and y in float64, for these very features: rounding them is not an error here."""
+        """Computes value and gradients of x and y in float64, for these very features, whose rounding is no error."""
         z = inputs.leaves(torch.float64)
         value = evaluate(self.loss, z, "reference")
         value.backward()
@@ -119,9 +134,10 @@ class Problem:
         return value.detach(), z.x.grad, z.y.grad
 
 
-def evaluate(loss: str, z: Inputs, backend: Any) -> Float[Tensor, ""]:
-    """The loss by a backend of `kernels`."""
+def evaluate(loss: str, z: Inputs, backend: str) -> Float[Tensor, ""]:
+    """Computes a loss by a backend of `kernels`."""
+    backend = cast(BackendName, backend)
     if loss == "sigmoid":
         return kernels.multi_positive_sigmoid(z.x, z.y, z.scale, z.bias, z.ids, z.ids, backend=backend)
-    positives: Any = {"infonce": "mean", "each": "each"}[loss]
+    positives: Average = "each" if loss == "each" else "mean"
     return kernels.multi_positive_infonce(z.x, z.y, z.scale, z.ids, z.ids, positives=positives, backend=backend)
