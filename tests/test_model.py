@@ -120,6 +120,13 @@ def test_second_heads_are_linear_maps_of_pooled_features() -> None:
     assert not torch.allclose(views["a"].z, views["a@other"].z)
 
 
+def test_a_head_that_the_model_has_not_is_no_plain_side() -> None:
+    """It was given the plain side in its place."""
+    x = inputs(a=1)
+    with pytest.raises(ValueError, match=r"no head 'a@ssl': no term of its objective names it \(it has none\)"):
+        parts().model(x, everywhere(x), ["a@ssl"])
+
+
 def test_a_fused_side_without_a_fusion_module_says_so() -> None:
     with pytest.raises(ValueError, match=r"say which module fuses, as model.fusion: mlp"):
         parts(fusion=None)

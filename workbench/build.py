@@ -33,7 +33,7 @@ from workbench.training.metrics import Metrics
 from workbench.training.microbatch import TrainedModel
 from workbench.training.optim import adamw, layer_lr_scales
 from workbench.training.schedule import Schedule
-from workbench.types import Context, Encoder, Fusion, Objective, Side, Transform
+from workbench.types import Checks, Context, Data, Encoder, Fusion, Objective, Side, Transform
 
 
 @dataclass
@@ -83,8 +83,21 @@ def build_parts(recipe: Recipe, *, pretrained: bool = True, training: bool = Tru
     if unknown:
         raise RecipeError(f"model.encoders has {sorted(unknown)}, the data has {list(data.modalities)}")
     objective = build_objective(recipe)
+    if training:
+        _check_evaluators(recipe, objective, data)
     model = build_model(recipe, data, objective, pretrained=pretrained, training=training)
     return Parts(recipe, data, model, objective)
+
+
+def _check_evaluators(recipe: Recipe, objective: Objective, data: Data) -> None:
+    """Raise RecipeError for an evaluator that would fail, or give a number that says nothing, after the first steps."""
+    for key, spec in recipe.eval.evaluators.items():
+        evaluator = spec.build()
+        if isinstance(evaluator, Checks):
+            try:
+                evaluator.check(objective, data)
+            except ValueError as error:
+                raise RecipeError(f"eval.{key}: {error}") from None
 
 
 def build_objective(recipe: Recipe) -> Objective:

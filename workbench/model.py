@@ -79,6 +79,9 @@ class Model(nn.Module):
         else:
             (modality,) = side.members
             name = str(side)
+            if side.head and name not in self.heads:
+                have = ", ".join(self.heads) or "none"
+                raise ValueError(f"this model has no head '{name}': no term of its objective names it (it has {have})")
             z = self.heads[name](features[modality].pooled) if name in self.heads else features[modality].z
             exists = valid[modality]
         z = F.normalize(z.float(), dim=-1)

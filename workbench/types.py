@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -433,6 +433,15 @@ class Context:
     data: Data
     batch: int
     seed: int
+
+
+@runtime_checkable
+class Checks(Protocol):
+    """An evaluator that can say without a model, in `wb check` already, that its settings would give no number."""
+
+    def check(self, objective: Objective, data: Data) -> None:
+        """Raise ValueError where they would not, or where the number would say nothing."""
+        ...
 
 
 class Evaluator(Protocol):

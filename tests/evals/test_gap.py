@@ -14,6 +14,7 @@ from workbench.evals import gap
 from workbench.evals.gap import Gap
 from workbench.seeds import generator
 from workbench.terms import Scale, ScaledObjective
+from workbench.types import Side
 
 
 def sphere(rng: np.random.Generator, n: int, d: int, towards: float = 0.0) -> np.ndarray:
@@ -118,6 +119,7 @@ def test_scale_is_reported_where_there_is_one(world):
     x = torch.eye(12)
     items = {"image": (x, range(12)), "text": (-x, range(12))}
     with_scale = ScaledObjective(Scale(init=14.0))
+    with_scale.all_sides = [Side(("image",)), Side(("text",))]
     assert dict(Gap().run(world(items, objective=with_scale)))["scale"] == pytest.approx(14)
     assert "scale" not in dict(Gap().run(world(items)))
 

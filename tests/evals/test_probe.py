@@ -208,6 +208,15 @@ def test_refusals():
         list(Probe().run(context(three(lambda: unlabelled), objective)))
 
 
+@pytest.mark.parametrize(
+    "splits", [{"train": "test"}, {"validation": "test"}, {"train": "validation"}, {"split": "train"}]
+)
+def test_a_split_that_would_be_used_twice_is_refused(splits):
+    """Fitted and reported on the same items, a probe reads out its own memory."""
+    with pytest.raises(ValueError, match=r"are both '\w+'.* different splits"):
+        validate("eval", {"name": "probe", **splits}).build()
+
+
 def test_the_recipe_reads_its_arguments():
     spec = validate("eval", {"name": "probe", "kind": "mlp", "on": ["single", ["image", "text"]], "shots": 5})
     assert spec.build() == Probe(kind="mlp", on=("single", ("image", "text")), shots=5)

@@ -245,6 +245,19 @@ def test_an_objective_that_only_scores_is_asked_one_to_one(world):
     assert ways(world, lambda modalities: OnlyScores(), "abc") == all_ways("abc", 1)
 
 
+def test_ks_are_sorted_and_counted_once(world):
+    x = torch.eye(9)
+    context = world({"image": (x, range(9)), "text": (x.roll(1, 0), range(9))})
+    found = dict(Retrieval(k=(5, 1, 5), both_ways=False, query="image", candidates="text").run(context))
+    assert [name for name in found if name.endswith(("_r1", "_r5"))] == [
+        f"image_to_text_{name}" for name in ("r1", "r5", "chance_r1", "chance_r5")
+    ]
+    assert found["mean_recall"] == pytest.approx((found["image_to_text_r1"] + found["image_to_text_r5"]) / 2)
+    for key, value in (("k", []), ("k", [0]), ("together", [])):
+        with pytest.raises(ValueError, match=key):
+            validate("eval", {"name": "retrieval", key: value})
+
+
 def test_refusals(world):
     x = torch.eye(3)
     with pytest.raises(ValueError, match="none of 3 queries"):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from workbench.evals.zeroshot import ZeroShot
+from workbench.recipe.component import validate
 from workbench.types import Classes, Side, View
 
 
@@ -63,6 +64,38 @@ def test_equal_scores_go_to_the_lower_class(world):
     context = world(items, targets={"group": [0, 1, 1, 1]}, classes=classes, lookup=lookup(table))
     got = dict(ZeroShot().run(context))
     assert got == pytest.approx({"accuracy": 0.25, "balanced_accuracy": 0.5, "chance": 1 / 3, "majority": 0.75})
+
+
+@pytest.mark.parametrize("template", ["a photo", "", "{} and {}", "{} {c}", "a {name}", "{0}", "}{}", "{{}}"])
+def test_templates_that_void_the_number_are_refused(template):
+    """A sentence without a place for the class gave every class the same text, and an accuracy."""
+    with pytest.raises(ValueError) as found:
+        validate("eval", {"name": "zeroshot", "templates": ["fine: {}", template]})
+    assert f"{template!r} needs one place for the prompt" in str(found.value)
+
+
+def test_no_template_is_refused():
+    with pytest.raises(ValueError, match=r"templates\n.* at least 1 item"):
+        validate("eval", {"name": "zeroshot", "templates": []})
+
+
+def test_both_ways_of_writing_a_place_are_read(world):
+    items = {"image": (torch.eye(3), range(3))}
+    classes = {"group": Classes(("a", "b", "c"), (("a",), ("b",), ("c",)))}
+    table = {f"a {c}!": torch.eye(3)[i] for i, c in enumerate("bca")}
+    context = world(items, targets={"group": [1, 2, 1]}, classes=classes, lookup=lookup(table))
+    ways = [validate("eval", {"name": "zeroshot", "templates": [t]}).build().run(context) for t in ("a {}!", "a {c}!")]
+    first, second = map(dict, ways)
+    assert first == second
+    assert first["accuracy"] == pytest.approx(2 / 3)
+
+
+def test_a_class_without_a_prompt_is_named(world):
+    items = {"image": (torch.eye(2), range(2))}
+    classes = {"group": Classes(("a", "b"), (("a",), ()))}
+    context = world(items, targets={"group": [0, 0]}, classes=classes, lookup=lookup({"a": torch.eye(2)[0]}))
+    with pytest.raises(ValueError, match="class 'b' of 'group' has no prompt"):
+        list(ZeroShot().run(context))
 
 
 def test_refusals(world):

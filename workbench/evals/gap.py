@@ -19,8 +19,9 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from workbench.scoring.examples import Examples
+from workbench.scoring.sides import compared, refuse_untrained
 from workbench.seeds import generator
-from workbench.types import Context, Side
+from workbench.types import Context, Data, Objective
 
 __all__ = ["Gap"]
 
@@ -38,7 +39,7 @@ class Gap:
     `alignment`, `uniformity_{x}`, `uniformity_{y}`, `mixing`, and `scale` where the objective has one.
 
     Args:
-        x: one side
+        x: one side; of a modality that is trained through a second head or a fusion alone, that side
         y: the other; of the items that share an id the first is used
         split: evaluation split of the data set
         neighbours: how many nearest items `mixing` looks at
@@ -52,6 +53,19 @@ class Gap:
     split: str = "validation"
     neighbours: PositiveInt = 10
     max_pairs: PositiveInt = 2000
+
+    def check(self, objective: Objective, data: Data) -> None:
+        sides = compared(objective, self.x, self.y)
+        refuse_untrained(objective, *sides)
+        if sides[0] == sides[1]:
+            raise ValueError(f"x and y are both '{self.x}', which has no gap to itself: name another side")
+        if self.max_pairs < self._needed:
+            raise ValueError(f"max_pairs={self.max_pairs} with neighbours={self.neighbours} needs {self._needed} pairs")
+
+    @property
+    def _needed(self) -> int:
+        """Pairs among which a point has so many neighbours, and a regression something to learn."""
+        return max(2, self.neighbours // 2 + 1)
 
     def run(self, context: Context) -> Iterator[tuple[str, float]]:
         x, y = (side.embed(context).z[:, 0].double() for side in self._pairs(context))
@@ -68,10 +82,10 @@ class Gap:
 
     def _pairs(self, context: Context) -> tuple[Examples, Examples]:
         split = context.data.split(self.split)
-        x, y = (Examples.of(split, Side.parse(name)) for name in (self.x, self.y))
+        x, y = (Examples.of(split, side) for side in compared(context.objective, self.x, self.y))
         ids, first = np.unique(y.ids.numpy(), return_index=True)
         rows = torch.from_numpy(np.flatnonzero(np.isin(x.ids.numpy(), ids)))
-        usable, needed = min(len(rows), self.max_pairs), max(2, self.neighbours // 2 + 1)
+        usable, needed = min(len(rows), self.max_pairs), self._needed
         if usable < needed:
             raise ValueError(
                 f"{usable} pairs of {self.x} and {self.y} (split '{self.split}' has {len(rows)}, max_pairs is "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -22,8 +23,9 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from workbench.scoring.examples import Examples
+from workbench.scoring.sides import refuse_untrained
 from workbench.seeds import generator, seed_for
-from workbench.types import Context, Objective, Side
+from workbench.types import Context, Data, Objective, Side
 
 __all__ = ["Probe"]
 
@@ -78,10 +80,21 @@ class Probe:
     shots: PositiveInt | None = None
     limit: PositiveInt = 2000
 
+    def __post_init__(self) -> None:
+        splits = {"train": self.train, "validation": self.validation, "split": self.split}
+        for a, b in combinations(splits, 2):
+            if splits[a] == splits[b]:
+                raise ValueError(
+                    f"{a} and {b} are both '{splits[a]}': what a classifier is fitted on, what chooses its strength "
+                    "and what is reported have to be different splits"
+                )
+
+    def check(self, objective: Objective, data: Data) -> None:
+        for sides in self._inputs(objective).values():
+            refuse_untrained(objective, *sides)
+
     def run(self, context: Context) -> Iterator[tuple[str, float]]:
         inputs = self._inputs(context.objective)
-        if not inputs:
-            raise ValueError(f"probe: the objective has no side for on={list(self.on)}: name sides, or single")
         sides = list(dict.fromkeys(side for of_input in inputs.values() for side in of_input))
         train, validation, test = (self._samples(context, s, sides) for s in (self.train, self.validation, self.split))
         classes, counts = np.unique(train.labels), np.unique(test.labels, return_counts=True)[1]
@@ -96,8 +109,10 @@ class Probe:
 
     def _inputs(self, objective: Objective) -> dict[str, tuple[Side, ...]]:
         """Name the inputs: {name: sides that are concatenated}."""
-        known = dict.fromkeys(Side(side.members, side.fused) for side in objective.all_sides if side.head is None)
-        single = tuple(side for side in known if len(side.members) == 1)
+        known = dict.fromkeys(Side(side.members, side.fused, side.head) for side in objective.all_sides)
+        direct = {side.members for side in known if side.head is None}
+        # a modality is seen through a second head where that is all that is trained of it
+        single = tuple(side for side in known if len(side.members) == 1 and not (side.head and side.members in direct))
         fused = tuple(side for side in known if len(side.members) > 1)
         together = {"concatenated_single": single} | ({"concatenated_all": single + fused} if fused else {})
         inputs: dict[str, tuple[Side, ...]] = {}
@@ -109,6 +124,8 @@ class Probe:
             else:
                 named = (entry,) if isinstance(entry, str) else entry
                 inputs["|".join(named)] = tuple(map(Side.parse, named))
+        if not inputs:
+            raise ValueError(f"probe: the objective has no side for on={list(self.on)}: name sides, or single")
         return inputs
 
     def _samples(self, context: Context, split: str, sides: list[Side]) -> Samples:

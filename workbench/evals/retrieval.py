@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Int64
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from workbench.scoring.examples import Examples
 from workbench.scoring.ranking import best_ranks, chance_recall, num_positives, take
-from workbench.types import Context, Objective, Side, Split, Views
+from workbench.scoring.sides import compared, refuse_untrained
+from workbench.types import Context, Data, Objective, Side, Split, Views
 
 __all__ = ["Retrieval"]
 
@@ -65,10 +66,15 @@ class Retrieval:
     candidates: str | None = None
     split: str = "validation"
     captions: Literal["first", "all"] = "all"
-    k: tuple[PositiveInt, ...] = (1, 5, 10)
-    together: tuple[PositiveInt, ...] | None = None
+    k: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 5, 10)
+    together: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = None
     both_ways: bool = True
     chunk: PositiveInt = 1024
+
+    def check(self, objective: Objective, data: Data) -> None:
+        for way in self._ways(objective):
+            if self.query and self.candidates:
+                refuse_untrained(objective, *way.sides, way.candidates)
 
     def run(self, context: Context) -> Iterator[tuple[str, float]]:
         split = context.data.split(self.split)
@@ -87,7 +93,7 @@ class Retrieval:
             facts = self._direction(context, query, candidates, examples[way.asking].ids, examples[way.target].ids)
             for name, value in facts.items():
                 yield f"{way.name}_{name}", value
-            recalls.setdefault(len(way.asking), []).extend(facts[f"r{k}"] for k in self.k)
+            recalls.setdefault(len(way.asking), []).extend(facts[f"r{k}"] for k in set(self.k))
         yield "mean_recall", float(np.mean([recall for of_size in recalls.values() for recall in of_size]))
         if len(recalls) > 1:
             for size, of_size in recalls.items():
@@ -95,12 +101,9 @@ class Retrieval:
 
     def _ways(self, objective: Objective) -> list[Way]:
         if self.query and self.candidates:  # the sides as they are written
-            query, candidates = Side.parse(self.query), Side.parse(self.candidates)
-            there, back = (query, candidates), (candidates, query)
-            return [
-                Way(f"{a}_to_{b}", a.members, (a,), b.members, b)
-                for a, b in ((there, back) if self.both_ways else (there,))
-            ]
+            there = (self.query, self.candidates)
+            ways = [Way(f"{x}_to_{y}", *_as_written(objective, x, y)) for x, y in (there, there[::-1])]
+            return ways if self.both_ways else ways[:1]
         aligned = objective.modalities or dict.fromkeys(m for side in objective.all_sides for m in side.members)
         known = tuple(aligned)
         ways = [
@@ -157,9 +160,17 @@ class Retrieval:
             )
         score = context.objective.score
         ranks = best_ranks(score, take(query, matched), candidates, query_ids[matched], candidate_ids, self.chunk)
-        chance = {k: chance_recall(positives[matched], len(candidate_ids), k) for k in self.k}
+        chance = {k: chance_recall(positives[matched], len(candidate_ids), k) for k in sorted(set(self.k))}
         return {
-            **{f"r{k}": (ranks <= k).double().mean().item() for k in self.k},
+            **{f"r{k}": (ranks <= k).double().mean().item() for k in chance},
             "median_rank": float(np.median(ranks.numpy())),
-            **{f"chance_r{k}": chance[k].mean().item() for k in self.k},
+            **{f"chance_r{k}": expected.mean().item() for k, expected in chance.items()},
         }
+
+
+def _as_written(
+    objective: Objective, x: str, y: str
+) -> tuple[tuple[str, ...], tuple[Side, ...], tuple[str, ...], Side]:
+    """Read one direction between two named sides: the modalities that ask, their side, the target, its side."""
+    asking, candidates = compared(objective, x, y)
+    return asking.members, (asking,), candidates.members, candidates

@@ -10,20 +10,25 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from synthetic.theory.presence import draw, seen_of
+from synthetic.theory.task import Task
 from workbench.scoring.ranking import best_ranks
 from workbench.scoring.verdict import recovered
 from workbench.seeds import generator
-from workbench.types import Context, Pool, Side, Views
+from workbench.types import Context, Data, Objective, Pool, Side, Views
 
 __all__ = ["Synthetic"]
+
+Labelled = tuple[Float32[np.ndarray, "n h"], Int64[np.ndarray, " n"]]
+"""embeddings and the label of each"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +53,11 @@ class Synthetic:
     samples: PositiveInt = 2000
     given: tuple[str, ...] | None = None
 
+    def check(self, objective: Objective, data: Data) -> None:
+        _task_of(data)
+
     def run(self, context: Context) -> Iterator[tuple[str, float]]:
-        task = getattr(context.data, "task", None)
-        if task is None:
-            raise ValueError("evaluator 'synthetic' needs a synthetic task: set data.name=synthetic or leave it out")
+        task = _task_of(context.data)
         truth = task.truth(context.batch)
         if self.given is not None:
             truth = truth.predicted_from(self.given)
@@ -76,7 +82,7 @@ class Synthetic:
         if share is not None:
             yield "recovered", share
 
-    def _retrieval(self, context: Context, task: Any, given: tuple[str, ...], fresh: torch.Generator) -> float:
+    def _retrieval(self, context: Context, task: Task, given: tuple[str, ...], fresh: torch.Generator) -> float:
         """Compute the share of the samples whose target, of all its codes, is the one that scores best."""
         objective, codes = context.objective, task.sample(self.samples, fresh)
         alphabet = torch.arange(task.codes[task.target])
@@ -89,7 +95,7 @@ class Synthetic:
         ranks = best_ranks(objective.score, query, candidates, codes[task.target] % len(alphabet), alphabet)
         return (ranks == 1).double().mean().item()
 
-    def _probe(self, context: Context, task: Any, given: tuple[str, ...], fresh: torch.Generator) -> float:
+    def _probe(self, context: Context, task: Task, given: tuple[str, ...], fresh: torch.Generator) -> float:
         """Fit a logistic regression of the label on the sides that are made of given modalities alone, and return its
         accuracy on fresh samples."""
         from sklearn.linear_model import LogisticRegression
@@ -98,13 +104,13 @@ class Synthetic:
         (x, y), (x_new, y_new) = (self._features(context, task, sides, fresh) for _ in range(2))
         return float(LogisticRegression(C=100.0, max_iter=1000).fit(x, y).score(x_new, y_new))
 
-    def _features(self, context: Context, task: Any, sides: list[Side], fresh: torch.Generator) -> tuple[Any, Any]:
+    def _features(self, context: Context, task: Task, sides: list[Side], fresh: torch.Generator) -> Labelled:
         codes = task.sample(self.samples, fresh)
         views = _embed(context, {m: codes[m] for m in task.modalities}, sides)
         return torch.cat([view.z[:, 0] for view in views.values()], dim=1).numpy(), codes[task.target].numpy()
 
     @torch.no_grad()
-    def _losses(self, context: Context, task: Any, fresh: torch.Generator) -> Float64[Tensor, " batches"]:
+    def _losses(self, context: Context, task: Task, fresh: torch.Generator) -> Float64[Tensor, " batches"]:
         losses, seen = [], seen_of(task)
         for step in range(self.batches):  # a stochastic objective draws anew at each step
             codes = task.sample(context.batch, fresh)
@@ -113,6 +119,13 @@ class Synthetic:
             pool = Pool(z, torch.arange(context.batch), step=step, seed=context.seed)
             losses.append(context.objective(z, pool).total.double())
         return torch.stack(losses)
+
+
+def _task_of(data: Data) -> Task:
+    task: Task | None = getattr(data, "task", None)
+    if task is None:
+        raise ValueError("evaluator 'synthetic' needs a synthetic task: set data.name=synthetic or leave it out")
+    return task
 
 
 def _embed(

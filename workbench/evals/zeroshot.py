@@ -8,16 +8,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import AfterValidator, Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from workbench.scoring.examples import Examples
 from workbench.scoring.ranking import best_ranks
-from workbench.types import Classes, Context, Side, View
+from workbench.scoring.sides import compared, refuse_untrained
+from workbench.types import Classes, Context, Data, Objective, Side, View
 
 __all__ = ["ZeroShot"]
+
+
+PLACES = ("{}", "{c}")
+"""where a prompt goes in a template: Python's way, and that of CLIP_benchmark's files"""
+
+
+def write(template: str, prompt: str) -> str:
+    """Put a prompt into a template."""
+    (place,) = (place for place in PLACES if place in template)
+    return template.replace(place, prompt)
+
+
+def _read_template(template: str) -> str:
+    rest, places = template, 0
+    for place in PLACES:
+        places += rest.count(place)
+        rest = rest.replace(place, "")
+    if places != 1 or "{" in rest or "}" in rest:
+        raise ValueError(f"{template!r} needs one place for the prompt, {{}} or {{c}}, and no other braces")
+    return template
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +57,7 @@ class ZeroShot:
         split: evaluation split of the data set
         image: side that is classified
         text: side that embeds the class prompts
-        templates: sentences around each prompt, which replaces `{}`
+        templates: sentences around each prompt, which takes the place of `{}` or `{c}`
 
     Raises ValueError when the split has no such classes or labels, or a score is NaN.
     """
@@ -43,11 +66,16 @@ class ZeroShot:
     split: str = "validation"
     image: str = "image"
     text: str = "text"
-    templates: tuple[str, ...] = ("{}",)
+    templates: Annotated[tuple[Annotated[str, AfterValidator(_read_template)], ...], Field(min_length=1)] = ("{}",)
+
+    def check(self, objective: Objective, data: Data) -> None:
+        sides = compared(objective, self.image, self.text)
+        refuse_untrained(objective, *sides)
+        self._modality_of(sides[1])
 
     def run(self, context: Context) -> Iterator[tuple[str, float]]:
         split = context.data.split(self.split)
-        image, text = Side.parse(self.image), Side.parse(self.text)
+        image, text = compared(context.objective, self.image, self.text)
         examples = Examples.of(split, image)
         for what, known in (("classes", split.classes), (f"labels of {self.image}", examples.targets)):
             if self.target not in known:
@@ -73,11 +101,18 @@ class ZeroShot:
         yield "majority", counts.max().item() / len(labels)
 
     def _class_embeddings(self, context: Context, text: Side, classes: Classes) -> View:
-        modality, *fused = text.members
-        if fused:
-            raise ValueError(f"text side '{self.text}' fuses modalities, class prompts are of one: name a plain side")
-        prompts = [[t.format(p) for t in self.templates for p in prompts] for prompts in classes.prompts]
+        modality = self._modality_of(text)
+        prompts = [[write(t, p) for t in self.templates for p in prompts] for prompts in classes.prompts]
+        for name, written in zip(classes.names, prompts, strict=True):
+            if not written:
+                raise ValueError(f"class '{name}' of '{self.target}' has no prompt: give it one, as its name")
         texts = [prompt for of_class in prompts for prompt in of_class]
         z: Tensor = context.embed({modality: texts}, [text])[text].z[:, 0]
         means = torch.stack([rows.mean(0) for rows in z.split([len(of_class) for of_class in prompts])])
         return View(F.normalize(means, dim=1)[:, None], torch.ones(len(means), 1, dtype=torch.bool))
+
+    def _modality_of(self, text: Side) -> str:
+        modality, *fused = text.members
+        if fused:
+            raise ValueError(f"text side '{self.text}' fuses modalities, class prompts are of one: name a plain side")
+        return modality

@@ -35,7 +35,8 @@ class Embedder:
 
         `valid` says which rows have a modality, by default all; a fusion never reads what a row does not have.
 
-        Raises ValueError when the modalities have different numbers of rows, or none.
+        Raises ValueError when the modalities have different numbers of rows, or none, and for an embedding that is no
+        number.
         """
         lengths = {modality: len(raw) for modality, raw in inputs.items()}
         if len(set(lengths.values())) != 1 or 0 in lengths.values():
@@ -47,12 +48,10 @@ class Embedder:
                 chunks = list(self._chunks(inputs, sides, valid, next(iter(lengths.values()))))
         finally:
             self.model.train(training)
-        return {
-            side: View(
-                torch.cat([c[side].z.float().cpu() for c in chunks]), torch.cat([c[side].valid.cpu() for c in chunks])
-            )
-            for side in sides
-        }
+        views = {side: _joined([chunk[side] for chunk in chunks]) for side in sides}
+        for side, view in views.items():
+            _refuse_no_number(side, view)
+        return views
 
     def _chunks(
         self,
@@ -95,6 +94,20 @@ class Embedder:
                 raise ValueError(f"{name} {shapes}: a modality needs one shape; pad or cut them in the data's class")
             items.append(x)
         return torch.stack(items)
+
+
+def _joined(parts: Sequence[View]) -> View:
+    return View(torch.cat([v.z.float().cpu() for v in parts]), torch.cat([v.valid.cpu() for v in parts]))
+
+
+def _refuse_no_number(side: Side, view: View) -> None:
+    bad = (~view.z.isfinite().all(-1) & view.valid).any(1).nonzero().flatten().tolist()
+    if bad:
+        raise ValueError(
+            f"side '{side}': the embedding of item {bad[0]} is no number (so are {len(bad)} of {len(view.z)}): "
+            f"{'the weights' if len(bad) == len(view.z) else 'that item, or the weights,'} hold NaN, infinity, or "
+            "numbers that overflow"
+        )
 
 
 def evaluate(evaluators: Mapping[str, Evaluator], context: Context) -> Iterator[tuple[str, float]]:
