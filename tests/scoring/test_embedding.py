@@ -9,15 +9,15 @@ from torch import Tensor, nn
 
 from workbench.build import Parts
 from workbench.callbacks.evaluation import Evaluation
-from workbench.distributed.processes import Parallel
 
 MASKED = MODEL | {"encoders": {m: {"name": "mlp", "width": 16, "depth": 2, "dropout": 0.4} for m in "abc"}}
 SIDES = ["a", "b", "a+b"]
+CPU = torch.device("cpu")
 
 
 def embed(parts: Parts, n: int = 9) -> dict[str, Tensor]:
     inputs = {m: torch.randn(n, 3, generator=torch.Generator().manual_seed(i)) for i, m in enumerate("abc")}
-    return {side: view.z for side, view in parts.context(Parallel()).embed(inputs, SIDES).items()}
+    return {side: view.z for side, view in parts.context(CPU).embed(inputs, SIDES).items()}
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -64,3 +64,18 @@ def test_training_goes_on_as_if_nothing_had_been_evaluated() -> None:
     (seldom, mine), (often, theirs) = runs
     assert seldom == often
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_an_embedding_that_is_no_number_is_named() -> None:
+    parts, _ = built(model=MASKED)
+    inputs = {m: torch.ones(5, 3) for m in "abc"}
+    inputs["b"][3] = torch.inf
+    there = {m: torch.ones(5, dtype=torch.bool) for m in "abc"}
+    with pytest.raises(ValueError, match=r"side 'b': the embedding of item 3 is no number .* 1 of 5\): that item"):
+        parts.context(CPU).embed(inputs, SIDES, there)
+    there["b"][3] = False
+    views = parts.context(CPU).embed(inputs, ["a", "b"], there)
+    assert views["a"].z.isfinite().all(), "what is not there may hold anything"
+    nn.init.constant_(next(iter(parts.model.encoders["a"].parameters())), torch.inf)
+    with pytest.raises(ValueError, match=r"side 'a': .* 5 of 5\): the weights hold"):
+        parts.context(CPU).embed(inputs, SIDES, there)
