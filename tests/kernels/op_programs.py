@@ -1,4 +1,4 @@
-"""What the tests of the operators share: any loss as a scalar program of its inputs, and a program's gradients."""
+"""The tests of the operators share any loss as a scalar program of its inputs, and a program's gradients."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def test_a_compiled_program_refuses_them(loss, fullgraph, inputs):
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
 @pytest.mark.parametrize("loss", LOSSES)
 def test_vmap_is_a_loop(loss, inputs):
-    """Value and gradient of each slice, though a slice under vmap says that it requires none."""
+    """Each slice has its value and its gradient, though under vmap it says that it requires none."""
     batch = torch.stack([inputs["x"], 2 * inputs["x"]]).requires_grad_()
     function = of_one_input(loss, "x", inputs)
     values = torch.vmap(function)(batch)
@@ -142,8 +142,18 @@ def test_vmap_is_a_loop(loss, inputs):
 
 
 @pytest.mark.parametrize(("loss", "name"), EACH_INPUT)
+def test_a_gradient_may_be_asked_for_twice(loss, name, inputs):
+    """Backward leaves what it multiplies as it is."""
+    leaf = inputs[name].requires_grad_()
+    value = evaluate(loss, inputs)
+    (once,) = torch.autograd.grad(value, leaf, retain_graph=True)
+    (again,) = torch.autograd.grad(value, leaf, retain_graph=True)
+    assert torch.equal(once, again)
+
+
+@pytest.mark.parametrize(("loss", "name"), EACH_INPUT)
 def test_a_gradient_penalty_is_refused(loss, name, inputs):
-    """Asked for the derivative in the input alone, too, where torch's once_differentiable lets the penalty vanish."""
+    """It is refused in the input alone, too, where torch's once_differentiable would let the penalty vanish."""
     value = inputs[name].requires_grad_()
     loss_value = evaluate(loss, inputs)
     (gradient,) = torch.autograd.grad(loss_value, value, create_graph=True)
@@ -179,7 +189,7 @@ def test_a_graph_of_the_gradient_changes_nothing_by_itself(loss, inputs):
 
 @pytest.mark.parametrize(("loss", "name"), EACH_INPUT)
 def test_the_reference_takes_them_all(loss, name, inputs):
-    """A derivative along a direction, forward and in reverse; and differentiated once more against differences."""
+    """It has the derivative along a direction, forward and in reverse, and second ones that agree with differences."""
     function, value = of_one_input(loss, name, inputs, backend="reference"), inputs[name]
     direction = torch.ones_like(value)
     forward = torch.func.jvp(function, (value,), (direction,))[1]

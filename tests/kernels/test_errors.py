@@ -125,7 +125,7 @@ def test_not_a_number_is_not_hidden(function):
 def test_the_package_is_ours_and_stands_alone():
     """It imports and computes with torch and nothing else: no other dependency of the program, no other package of it.
 
-    In a process of its own, because an operator may be registered only once.
+    The test has a process of its own, because an operator may be registered only once.
     """
     assert kernels.OWNER == "multimodal-workbench"
     program = """

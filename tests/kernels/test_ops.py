@@ -70,7 +70,7 @@ def test_contrast_lse_passes_opcheck(exclude, dtype, seed):
 
 
 def test_a_problem_survives_packing(one_rank):
-    """Every field, each with a value of its own, the group by its name."""
+    """Every field has a value of its own, and the group goes by its name."""
     tensors = {name: torch.full((), k) for k, name in enumerate(ops.TENSORS)}
     group = dist.new_group([0])
     options = {"exclude": "group", "x_offset": 3, "positives": "each", "symmetric": False, "group": group}

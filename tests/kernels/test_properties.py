@@ -1,4 +1,4 @@
-"""What holds of the losses whatever the formula: limits, symmetries, floors."""
+"""Limits, symmetries and floors hold of the losses whatever the formula."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_ln_n_when_nothing_can_be_told_apart(backend):
 @pytest.mark.parametrize("few", [0, 16])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_never_below_its_floor(loss, few, copies, largest, monkeypatch):
-    """Converged float32 features: what is left of the loss is rounding, which must not take it below its floor."""
+    """Of the loss of converged float32 features only rounding is left, which must not take it below its floor."""
     monkeypatch.setattr(kernels.chunked.positives, "FEW", few)
     floor = math.log(copies) if loss == "mean" else 0.0
     # softplus(S) - S of many positives is a difference of large sums
@@ -73,7 +73,7 @@ def test_never_below_its_floor(loss, few, copies, largest, monkeypatch):
 @pytest.mark.parametrize("scale", [30.0, 60.0, 80.0, 100.0])
 @pytest.mark.parametrize("loss", [*LOSSES, "contrast_lse"])
 def test_logits_of_any_size(loss, sign, scale):
-    """All logits near +scale or -scale: exponentials that float32 cannot hold (e^88) must not be formed."""
+    """All logits lie near +scale or -scale: exponentials that float32 cannot hold (e^88) must not be formed."""
     p = random_arguments(seed(), 9, 11, 4, scale, num_ids=3)
     centre = normalize(torch.ones(4, dtype=torch.float64), dim=0)
     x, y = (normalize(centre + 0.02 * z, dim=1) for z in (p.x, p.y))

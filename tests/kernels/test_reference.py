@@ -1,4 +1,4 @@
-"""The dense reference against loops over single pairs, finite differences, and other libraries."""
+"""The dense reference agrees with loops over single pairs, finite differences, and other libraries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def lse(values: list[float]) -> float:
 
 
 def by_pairs(p, positives: str = "", exclude_self=False, x_weight=None, y_weight=None, symmetric=True, x_offset=0):
-    """InfoNCE or (positives == "") sigmoid loss, one pair at a time."""
+    """Computes InfoNCE, or the sigmoid loss where positives is "", one pair at a time."""
     m, n = len(p.x), len(p.y)
     w = [1.0] * m if x_weight is None else x_weight.tolist()
     v = [1.0] * n if y_weight is None else y_weight.tolist()

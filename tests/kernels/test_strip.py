@@ -1,4 +1,4 @@
-"""Each rank with its strip of the rows and all columns: the value is the whole loss, x.grad the strip's gradient, and
+"""Each rank has its strip of the rows and all columns: the value is the whole loss, x.grad the strip's gradient, and
 the ranks' y.grad, scale.grad and bias.grad add up to the whole's."""
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if os.environ.get("TRITON_INTERPRET") == "1" and find_spec("triton"):
 
 
 def cases(world: int, seed: int):
-    """Losses of rows and columns, or of rows alone, with and without self pairs and weights, on strips of unequal
+    """Yields losses of rows and columns, or of rows alone, with and without self pairs and weights, on strips of unequal
     length, one of them empty: every case on two processes, a fresh third of them on four."""
     lengths = [[12, 7], [19, 0], [8, 11]] if world == 2 else [[3, 9, 0, 7]]
     combinations = list(itertools.product(LOSSES, [False, True], [False, True], BACKENDS))
@@ -57,7 +57,7 @@ def options_of(loss, exclude_self, weighted, backend, draw):
 
 
 def strip_of(p, options, rows):
-    """One rank's arguments."""
+    """Cuts one rank's arguments out of the whole."""
     cut = {k: v[rows] if k == "x_weight" else v for k, v in options.items()}
     return replace(p, x=p.x[rows], x_ids=p.x_ids[rows], options={**cut, "x_offset": rows.start})
 
@@ -94,7 +94,7 @@ def worker(rank, world, port, seed, folder):
 
 
 def run_lse(p, start, group=True):
-    """sum_i f_i row_i + sum_j g_j column_j, f cut like the rows."""
+    """Differentiates sum_i f_i row_i + sum_j g_j column_j, with f cut like the rows."""
     x, y, scale = (v.detach().requires_grad_() for v in (p.x, p.y, p.scale))
     group = dist.group.WORLD if group else None
     row, column = kernels.contrast_lse(x, y, scale, x_ids=p.x_ids, y_ids=p.y_ids, group=group, **p.options)

@@ -1,4 +1,4 @@
-"""What the tests of the benchmark share: a clock of ours, a remote that is no process, a plan of a few turns."""
+"""The tests of the benchmark share a clock that they set, a remote without a process, and a plan of a few turns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Clock:
 
 
 class Here:
-    """A remote that is no process."""
+    """Stands for a remote, without a process."""
 
     def __init__(self, overrides=None):
         self.runner, self.overrides, self.closed = Runner("cpu"), overrides or {}, False

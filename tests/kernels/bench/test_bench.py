@@ -1,4 +1,4 @@
-"""The benchmark: that it measures what it says and compares like with like, on tiny workloads."""
+"""The benchmark measures what it says and compares like with like, on tiny workloads."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ AGREEING = [
 
 @pytest.mark.parametrize(("name", "loss", "positives"), AGREEING)
 def test_providers_agree_on_value_and_gradients(name, loss, positives):
-    """All are asked for the same number: an unlike one would be compared unfairly."""
+    """All providers are asked for the same number, as an unlike one would be compared unfairly."""
     provider, workload = PROVIDERS[name], Workload(loss, 24, 10, positives)
     if name.startswith("pml"):
         pytest.importorskip("pytorch_metric_learning")
@@ -55,7 +55,7 @@ def test_providers_agree_on_value_and_gradients(name, loss, positives):
 
 
 def test_peers_are_asked_for_the_textbook_gradient(monkeypatch):
-    """memeff and inf-cl need CUDA; what they are called with does not."""
+    """memeff and inf-cl need CUDA to run, so only what they are called with is looked at."""
     asked = {}
 
     def clip(temperature, **options):
@@ -198,7 +198,7 @@ def test_comparison_has_rows_and_reasons(tmp_path):
 
 
 class Timed:
-    """A remote on a clock of ours. Ceilings rise while it is measured, as when another load ends."""
+    """Stands for a remote, on a clock that the test sets. Ceilings rise while it measures, as when another load ends."""
 
     def __init__(self, clock, order):
         self.clock, self.order, self.name = clock, order, "ceilings"
@@ -272,7 +272,7 @@ def test_plot_draws_nothing_from_nothing(tmp_path):
 
 @pytest.mark.slow
 def test_the_command(tmp_path):
-    """End to end, with real processes."""
+    """The command runs end to end, with real processes."""
     command = [sys.executable, "-m", "kernels.bench", "--sizes", "64", "--dim", "16", "--threads", "1"]
     command += ["--providers", "chunked,dense,open_clip chunked", "--out", str(tmp_path / "results.csv")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)

@@ -1,4 +1,4 @@
-"""A session on a GPU, played without one: it keeps to its time, tunes, stops at wrong kernels, reports."""
+"""A session for a GPU, played without one, keeps to its time, tunes, stops at wrong kernels, and reports."""
 
 from __future__ import annotations
 

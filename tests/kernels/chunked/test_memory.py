@@ -1,4 +1,4 @@
-"""Memory is linear in the number of rows: counted tensor by tensor, and once as the process sees it."""
+"""Memory is linear in the number of rows, counted tensor by tensor, and once as the process sees it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses in which only rows count, which take one pass over the logits; and how often the others form them."""
+"""Losses in which only rows count take one pass over the logits; the others form them as often as they say."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_no_row_leaves_float32(loss, scale, small_chunks):
 @pytest.mark.parametrize("loss", SOFTMAX)
 @pytest.mark.parametrize("exclude_self", [False, True])
 def test_rows_without_a_negative(loss, exclude_self):
-    """their log-sum-exp over the negatives is that of nothing"""
+    """The log-sum-exp of such a row over its negatives is that of nothing."""
     p = random_arguments(torch.seed() % 2**31, 5, 5, 3, 6.0, num_ids=2, symmetric=False, exclude_self=exclude_self)
     p = replace(p, x_ids=torch.tensor([0, 0, 0, 0, 1]), y_ids=torch.zeros(5, dtype=torch.int64))
     assert_equal(run(loss, p, backend="chunked"), run(loss, p, backend="reference"), 1e-12)
@@ -98,7 +98,7 @@ def test_how_often_logits_are_formed(loss, symmetric, few, monkeypatch):
 
 @pytest.mark.parametrize("loss", [*SOFTMAX, "sigmoid", "contrast_lse"])
 def test_gaps_between_rows_change_nothing(loss, small_chunks, monkeypatch):
-    """Widths of 1024 and its multiples have them; here 7 numbers after each row of 15."""
+    """Rows of 1024 logits and multiples have gaps between them; here 7 numbers follow each row of 15."""
     monkeypatch.setattr(kernels.chunked.logits, "ALIASING", 5)
     monkeypatch.setattr(kernels.chunked.logits, "PAD", 7)
     p = random_arguments(torch.seed() % 2**31, 31, 15, 4, 9.0, num_ids=6)

@@ -1,4 +1,4 @@
-"""The kernels compiled for GPUs that need not be here: nothing spills, shared memory suffices, tensor cores work.
+"""The kernels compile for GPUs that need not be here: nothing spills, shared memory suffices, tensor cores work.
 
 The main variants are compiled here. All of them take minutes: `just kernel-report` fails where one does not pass, and
 the table it keeps must be about the present configurations.

@@ -1,4 +1,4 @@
-"""The Triton kernels against float64: in the interpreter without a GPU, on the GPU where there is one.
+"""The Triton kernels agree with float64: in the interpreter without a GPU, on the GPU where there is one.
 
 What the interpreter cannot show: TensorFloat-32, bfloat16 products (it multiplies in float32), races, registers.
 Ahead-of-time compiles are in test_compile.py, and tests with the `gpu` marker run where there is a device.
@@ -40,7 +40,7 @@ def ieee_products():
 
 
 def compare(loss: str, p: Arguments, tolerance: float, note: object = "", **options) -> None:
-    """Triton on p against the dense float64 loss of the very same numbers."""
+    """Compares Triton on p with the dense float64 loss of the very same numbers."""
     upstream = -2.5
     got = run(loss, p.on(DEVICE), upstream, backend="triton", **options)
     want = run(loss, p.to(torch.float64), upstream, backend="reference", **options)
@@ -66,7 +66,7 @@ problems = st.fixed_dictionaries(
 @settings(max_examples=5, deadline=None)
 @given(problem=problems, weighted=st.booleans(), itself=st.booleans(), dtype=st.sampled_from(["float32", "float16"]))
 def test_equals_the_dense_loss(loss, problem, weighted, itself, dtype):
-    """Ragged shapes, any D, unsorted ids, partnerless rows, zero weights, self-exclusion, both exponential paths."""
+    """It does for ragged shapes, any D, unsorted ids, partnerless rows, zero weights, self-exclusion, both exponentials."""
     if itself:
         problem["n"] = max(problem["n"], problem["m"])
     p = random_arguments(**problem).to(torch.float32)
@@ -90,7 +90,7 @@ def test_equals_the_dense_loss(loss, problem, weighted, itself, dtype):
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("limit", [2**20, 2**30])
 def test_chunks_of_rows_are_the_whole(loss, limit, monkeypatch):
-    """Scratch for 32 rows at a time: many chunks, the last one ragged."""
+    """There is scratch for 32 rows at a time: many chunks, the last one ragged."""
     monkeypatch.setattr(scratch, "_limit", 32 * 72 * 4 if limit == 2**20 else limit)
     p = random_arguments(torch.seed() % 2**31, 90, 70, 24, 20.0, num_ids=30).to(torch.float32)
     compare(loss, p, 1e-5)
@@ -177,7 +177,7 @@ def test_every_kernel_has_a_configuration_for_every_width():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_on_the_device_no_worse_than_the_naive_loss_in_its_type(loss, dtype):
-    """Error against float64 of the same rounded features: at most the naive half-precision loss's, and a little."""
+    """The error against float64 of the same rounded features is at most the naive half-precision loss's, and a little."""
     p = random_arguments(torch.seed() % 2**31, 1500, 1337, 200, 50.0, num_ids=700).to(torch.float32).halved(dtype)
     want = run(loss, p.to(torch.float64), backend="reference")
     ours, naive = (

@@ -55,7 +55,7 @@ def test_compiled_equals_eager_and_the_reference(loss, form, dtype, seed):
 
 @pytest.mark.parametrize("loss", ["mean", "sigmoid", "contrast_lse"])
 def test_compiled_under_autocast(loss, seed):
-    """Towers give bfloat16 then; the losses' own products stay in float32, forward and backward."""
+    """Towers give bfloat16 then, while the losses' own products stay in float32, forward and backward."""
     arguments = inputs(seed, torch.float32)
     tower = torch.randn(D, 8).requires_grad_()
 
