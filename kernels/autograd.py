@@ -39,7 +39,7 @@ class Gradients(NamedTuple):
 
 
 class Context(Protocol):
-    """What torch hands a backward: the tensors that were kept for it, and which inputs need a gradient."""
+    """Holds what torch hands a backward: the tensors that were kept for it, and which inputs need a gradient."""
 
     @property
     def saved_tensors(self) -> tuple[Tensor, ...]: ...
@@ -122,6 +122,8 @@ def first_derivative_only(backward: Backward) -> Backward:
             gradients = backward(ctx, *upstream)
         if not torch.is_grad_enabled():  # no create_graph=True: nobody can differentiate these gradients
             return gradients
+        # An error now would be too early: create_graph=True is for the whole graph, and maybe only other parts of it
+        # are differentiated again
         return _Undifferentiable.apply(len(gradients), *gradients, *upstream, *ctx.saved_tensors)
 
     return checked

@@ -35,6 +35,7 @@ def lse_over(group: ProcessGroup | None, lse: Float[Tensor, " n"]) -> Float[Tens
     """Merges the ranks' log-sum-exps by their maximum and then their sum; -inf stands for a rank that has no row."""
     if group is None:
         return lse
+    # Each rank subtracts the same maximum, so that no exponential overflows and the largest rank's is not rounded away
     top = lse.clone()
     dist.all_reduce(top, dist.ReduceOp.MAX, group=group)
     top = top.masked_fill(top.isneginf(), 0.0)  # -inf - -inf would be NaN where every rank's part is empty

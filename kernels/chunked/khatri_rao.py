@@ -38,9 +38,11 @@ def khatri_rao_lse(
     """Computes the rows' log-sum-exps by blocks, on any device, in the dtype of t."""
     x, y, z = (v.to(t.dtype).contiguous() for v in (x, y, z))
     tx, row = x * t, x.new_full((len(x),), -torch.inf)
+    # A row's log-sum-exp grows from block to block; each block takes its own maximum, so that nothing overflows
     with without_autocast(x):
         for rows, ks in _split_blocks(x, y, z):
             a = tx[rows]
+            # Rows (i, k) of the product lie k by k under their i, so that all that row i sees is one contiguous row
             S = _multiply_pairs(a, z[ks]) @ y.T
             row[rows] = torch.logaddexp(row[rows], S.view(len(a), -1).logsumexp(1))
     return row

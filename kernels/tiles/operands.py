@@ -73,6 +73,7 @@ def prepare_operand(z: Float[Tensor, "n d"], precision: str) -> Float[Tensor, "n
         # To the nearest, ties to even, of the 10 bits of mantissa that TensorFloat-32 has of float32's 23
         bits = z.contiguous().view(torch.int32)
         z = ((bits + 0xFFF + ((bits >> 13) & 1)) & ~0x1FFF).view(torch.float32)
+    # A block of depth is 128 bytes, and the smallest configurations' are shorter divisors of it
     block = 128 // z.element_size()
     padding = -z.shape[1] % block
     if padding or not z.is_contiguous() or z.data_ptr() % 16:

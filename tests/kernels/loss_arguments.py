@@ -1,5 +1,5 @@
-"""The kernels' tests share random arguments, one way to see a loss's value and all its gradients, and one to see what it
-computes."""
+"""The kernels' tests share random arguments, one way to see a loss's value and all its gradients, and one to see what
+it computes."""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ if os.environ.get("TRITON_INTERPRET") == "1" and find_spec("triton"):
 
 
 def cases(world: int, seed: int):
-    """Yields losses of rows and columns, or of rows alone, with and without self pairs and weights, on strips of unequal
-    length, one of them empty: every case on two processes, a fresh third of them on four."""
+    """Yields losses of rows and columns, or of rows alone, with and without self pairs and weights, on strips of
+    unequal length, one of them empty: every case on two processes, a fresh third of them on four."""
     lengths = [[12, 7], [19, 0], [8, 11]] if world == 2 else [[3, 9, 0, 7]]
     combinations = list(itertools.product(LOSSES, [False, True], [False, True], BACKENDS))
     combinations += itertools.product(ROWS_ONLY, [False, True], [False, True], BACKENDS)

@@ -198,7 +198,7 @@ def test_comparison_has_rows_and_reasons(tmp_path):
 
 
 class Timed:
-    """Stands for a remote, on a clock that the test sets. Ceilings rise while it measures, as when another load ends."""
+    """Stands for a remote, on a clock that the test sets. Its ceilings rise, as when another load ends."""
 
     def __init__(self, clock, order):
         self.clock, self.order, self.name = clock, order, "ceilings"

@@ -25,7 +25,7 @@ fixtures_are_constant = settings(
 
 @st.composite
 def cases(draw):
-    """Draws shapes, a scale and options: absent items, other weights, self pairs anywhere in y, one direction or both."""
+    """Draws shapes, a scale and options: absent items, weights, self pairs anywhere in y, one direction or both."""
     m = draw(st.integers(1, 41), label="m")
     exclude_self = draw(st.booleans(), label="exclude_self")
     n = draw(st.integers(m if exclude_self else 1, 47), label="n")

@@ -66,7 +66,7 @@ problems = st.fixed_dictionaries(
 @settings(max_examples=5, deadline=None)
 @given(problem=problems, weighted=st.booleans(), itself=st.booleans(), dtype=st.sampled_from(["float32", "float16"]))
 def test_equals_the_dense_loss(loss, problem, weighted, itself, dtype):
-    """It does for ragged shapes, any D, unsorted ids, partnerless rows, zero weights, self-exclusion, both exponentials."""
+    """It does for ragged shapes, any D, unsorted ids, lone rows, zero weights, self-exclusion, both exponentials."""
     if itself:
         problem["n"] = max(problem["n"], problem["m"])
     p = random_arguments(**problem).to(torch.float32)
@@ -177,7 +177,7 @@ def test_every_kernel_has_a_configuration_for_every_width():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_on_the_device_no_worse_than_the_naive_loss_in_its_type(loss, dtype):
-    """The error against float64 of the same rounded features is at most the naive half-precision loss's, and a little."""
+    """The error against float64 of these rounded features is at most the naive half-precision loss's, and a little."""
     p = random_arguments(torch.seed() % 2**31, 1500, 1337, 200, 50.0, num_ids=700).to(torch.float32).halved(dtype)
     want = run(loss, p.to(torch.float64), backend="reference")
     ours, naive = (
