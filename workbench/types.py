@@ -402,7 +402,10 @@ class Objective(nn.Module):
         return next((side for side in made if side.plain), made[0] if made else Side((target,)))
 
     def optimum(self, truth: Truth) -> Optimum | None:
-        """Give the least loss that a synthetic task allows and the loss of knowing nothing, in nats; None: unknown."""
+        """Give the least loss that a synthetic task allows and the loss of knowing nothing, in nats; None: unknown.
+
+        A class that has a `forward` of its own inherits no optimum: it would be one of another loss.
+        """
         return None
 
 

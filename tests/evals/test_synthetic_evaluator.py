@@ -12,8 +12,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from synthetic.theory.optima import Optimum
+from synthetic.theory.truth import Truth
 from synthetic.xor import XOR
-from workbench.evals.synthetic import Synthetic
+from workbench.evals.synthetic import Synthetic, known_optimum
+from workbench.objectives.clip import CLIP
 from workbench.recipe.component import validate
 from workbench.scoring.verdict import verdict
 from workbench.terms import Scale, Term, Terms
@@ -113,6 +116,39 @@ def test_what_is_not_known_is_left_out():
     assert set(got) == {"accuracy", "chance", "bayes", "loss", "loss_se"}
     nothing_to_learn = OneTerm(optimum=lambda truth: (math.log(BATCH) + 3e-15, math.log(BATCH)))
     assert "recovered" not in dict(Synthetic(batches=2).run(context(XOR(), nothing_to_learn, knows=False)))
+
+
+def test_an_inherited_optimum_is_not_that_of_another_loss():
+    """The verdict of a CLIP with one more term was `partial`, at a recovered share of -1.34."""
+
+    class OneMore(CLIP):
+        def forward(self, z: Views, pool: Pool) -> Loss:
+            loss = super().forward(z, pool)
+            return Loss(loss.total + 7, loss.logs)
+
+    class SaysItself(OneMore):
+        def optimum(self, truth: Truth) -> Optimum | None:
+            best = super().optimum(truth)
+            return best and Optimum(best.value + 7, best.no_information + 7)
+
+    class Renamed(CLIP):
+        """The same loss under another name."""
+
+    class Hurried(OneTerm):
+        def forward(self, z: Views, pool: Pool) -> Loss:
+            return Loss(torch.zeros(()), {})
+
+    class Upside(OneMore):
+        def optimum(self, truth: Truth) -> Optimum | None:
+            return Optimum(3.0, 2.0)
+
+    abc, truth = ("a", "b", "c"), XOR().truth(64)
+    assert known_optimum(OneMore(abc), truth) is None
+    assert known_optimum(SaysItself(abc), truth) == pytest.approx([x + 7 for x in CLIP(abc).optimum(truth) or ()])
+    assert known_optimum(Renamed(abc), truth) == CLIP(abc).optimum(truth)
+    assert known_optimum(Hurried(), truth) is None
+    with pytest.raises(ValueError, match=r"Upside.optimum: the least loss, 3, lies above that of knowing nothing, 2"):
+        known_optimum(Upside(abc), truth)
 
 
 def test_refusals():

@@ -25,7 +25,9 @@ LN_B = math.log(256)
         (3.4795 - 0.010, 0.003, 3.4795, LN_B, 1, "below floor"),
         (LN_B - 0.019, 0.001, 3.4795, LN_B, 1, "blind"),
         (LN_B - 0.021, 0.001, 3.4795, LN_B, 1, "partial"),
-        (LN_B + 0.021, 0.001, 3.4795, LN_B, 1, "partial"),  # worse than knowing nothing is not blindness
+        (LN_B + 0.021, 0.001, 3.4795, LN_B, 1, "worse than blind"),  # neither blindness nor a part of what there is
+        (8.3821, 0.006, 8.3178, 8.3178, 2, "worse than blind"),  # hub, image-text-xor: nothing to learn, and overfitted
+        (3.4795 - 0.011, 0.003, 3.4795, LN_B, 1, "below floor"),
         (LN_B - 0.949 * (LN_B - 3.4795), 0.001, 3.4795, LN_B, 1, "partial"),
         (LN_B - 0.951 * (LN_B - 3.4795), 0.001, 3.4795, LN_B, 1, "passed"),
         (3 * LN_B - 0.059, 0.001, 3.0, 3 * LN_B, 3, "blind"),  # .02 a unit of weight

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-Verdict = Literal["passed", "blind", "partial", "below floor", "unknown"]
+Verdict = Literal["passed", "blind", "worse than blind", "partial", "below floor", "unknown"]
 
 PASSES = 0.95
 """share of the learnable nats"""
@@ -33,8 +33,9 @@ def verdict(
     no_information: float | None,
     total_weight: float,
 ) -> Verdict:
-    """Judge a loss: `passed`, `blind` to what information there is, `partial`, or `below floor`, which only a bug
-    reaches.
+    """Judge a loss: `passed`, `partial`, `blind` to what information there is, `worse than blind` where it lies above
+    the loss of knowing nothing (as of a model that has learned its training samples by heart), or `below floor`, which
+    only a bug reaches.
 
     Args:
         loss: mean on fresh validation samples, at the training batch and with sample ids
@@ -49,4 +50,6 @@ def verdict(
         return "below floor"
     if (recovered(loss, floor, no_information) or 0) >= PASSES:
         return "passed"
-    return "blind" if abs(loss - no_information) <= 0.02 * total_weight else "partial"
+    if abs(loss - no_information) <= 0.02 * total_weight:
+        return "blind"
+    return "partial" if loss < no_information else "worse than blind"

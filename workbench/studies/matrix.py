@@ -27,7 +27,7 @@ OBJECTIVES = ("clip", "hub", "symile", "gram", "triangle", "confu", "confu_subse
 
 LETTERS = {
     "passed": "P", "passed by accuracy": "P†", "blind": "F", "missed": "F", "partial": "part", "below floor": "low!",
-    "unknown": "?", "error": "error", "left out": "–",
+    "worse than blind": "worse", "unknown": "?", "error": "error", "left out": "–",
 }  # fmt: skip
 """{verdict: how the matrix writes it}"""
 
