@@ -28,8 +28,9 @@ from workbench.model import Model
 from workbench.recipe.duration import Span
 from workbench.recipe.schema import Recipe, TrainSection
 from workbench.scoring.embedding import Embedder, evaluate
+from workbench.scoring.names import refuse_unknown_metric
 from workbench.seeds import seed_torch
-from workbench.training.metrics import Metrics
+from workbench.training.metrics import Criterion, Metrics
 from workbench.training.microbatch import TrainedModel
 from workbench.training.optim import adamw, layer_lr_scales
 from workbench.training.schedule import Schedule
@@ -91,13 +92,15 @@ def build_parts(recipe: Recipe, *, pretrained: bool = True, training: bool = Tru
 
 def _check_evaluators(recipe: Recipe, objective: Objective, data: Data) -> None:
     """Raise RecipeError for an evaluator that would fail, or give a number that says nothing, after the first steps."""
-    for key, spec in recipe.eval.evaluators.items():
-        evaluator = spec.build()
+    evaluators = {key: spec.build() for key, spec in recipe.eval.evaluators.items()}
+    for key, evaluator in evaluators.items():
         if isinstance(evaluator, Checks):
             try:
                 evaluator.check(objective, data)
             except ValueError as error:
                 raise RecipeError(f"eval.{key}: {error}") from None
+    if recipe.eval.best:
+        refuse_unknown_metric(Criterion.parse(recipe.eval.best).metric, evaluators, objective)
 
 
 def build_objective(recipe: Recipe) -> Objective:

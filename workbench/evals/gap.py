@@ -67,6 +67,12 @@ class Gap:
         """Pairs among which a point has so many neighbours, and a regression something to learn."""
         return max(2, self.neighbours // 2 + 1)
 
+    def names(self, objective: Objective) -> list[str]:
+        """List the names that `run` yields."""
+        uniformity = [f"uniformity_{self.x}", f"uniformity_{self.y}"]
+        scale = [] if objective.scale() is None else ["scale"]
+        return ["l2m", "l2i", "rmg", "probe_accuracy", "alignment", *uniformity, "mixing", *scale]
+
     def run(self, context: Context) -> Iterator[tuple[str, float]]:
         x, y = (side.embed(context).z[:, 0].double() for side in self._pairs(context))
         yield "l2m", l2m(x, y)

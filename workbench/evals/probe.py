@@ -93,6 +93,11 @@ class Probe:
         for sides in self._inputs(objective).values():
             refuse_untrained(objective, *sides)
 
+    def names(self, objective: Objective) -> list[str]:
+        """List the names that `run` yields."""
+        kinds = ("accuracy", "balanced_accuracy")
+        return ["chance", "majority", *(f"{name}/{kind}" for name in self._inputs(objective) for kind in kinds)]
+
     def run(self, context: Context) -> Iterator[tuple[str, float]]:
         inputs = self._inputs(context.objective)
         sides = list(dict.fromkeys(side for of_input in inputs.values() for side in of_input))

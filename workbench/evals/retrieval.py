@@ -76,6 +76,14 @@ class Retrieval:
             if self.query and self.candidates:
                 refuse_untrained(objective, *way.sides, way.candidates)
 
+    def names(self, objective: Objective) -> list[str]:
+        """List the names that `run` yields. Raises ValueError when nothing can ask."""
+        ways = self._ways(objective)
+        facts = [*(f"r{k}" for k in self.k), "median_rank", *(f"chance_r{k}" for k in self.k)]
+        sizes = dict.fromkeys(len(way.asking) for way in ways)
+        means = [f"mean_recall_{size}_to_1" for size in sizes] if len(sizes) > 1 else []
+        return [*(f"{way.name}_{fact}" for way in ways for fact in facts), "mean_recall", *means]
+
     def run(self, context: Context) -> Iterator[tuple[str, float]]:
         split = context.data.split(self.split)
         ways = self._ways(context.objective)

@@ -58,6 +58,11 @@ class Synthetic:
     def check(self, objective: Objective, data: Data) -> None:
         _task_of(data)
 
+    def names(self, objective: Objective) -> list[str]:
+        """List the names that `run` may yield; the last three need a known optimum."""
+        measured = ["accuracy", "chance", "bayes", "loss", "loss_se"]
+        return [*measured, "floor", "no_information_loss", "recovered"]
+
     def run(self, context: Context) -> Iterator[tuple[str, float]]:
         task = _task_of(context.data)
         truth = task.truth(context.batch)

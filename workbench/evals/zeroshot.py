@@ -73,6 +73,10 @@ class ZeroShot:
         refuse_untrained(objective, *sides)
         self._modality_of(sides[1])
 
+    def names(self, objective: Objective) -> list[str]:
+        """List the names that `run` may yield; `top5` depends on the number of classes."""
+        return ["accuracy", "top5", "balanced_accuracy", "chance", "majority"]
+
     def run(self, context: Context) -> Iterator[tuple[str, float]]:
         split = context.data.split(self.split)
         image, text = compared(context.objective, self.image, self.text)
