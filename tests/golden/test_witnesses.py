@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 import workbench
+from workbench.recipe.schema import load_recipe
 from workbench.runs.inference import evaluate_run
+from workbench.runs.train import train
 
 RUNS = Path(__file__).parent / "runs"
-PROCESSES = {"one": 1, "ito": 1, "ddp2": 2, "fsdp": 2, "hybrid": 4}
+PROCESSES = {"ddp2": 2, "fsdp": 2, "hybrid": 4}
 
 
 def lines(file: Path) -> list[dict[str, Any]]:
@@ -34,20 +36,35 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return Path(shutil.copytree(RUNS / request.param, tmp_path / request.param))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("run", PROCESSES, indirect=True)
-def test_a_run_of_the_version_before_goes_on_as_it_would_have(run: Path) -> None:
-    started = max(int(path.name[5:]) for path in (run / "checkpoints").iterdir())
-    command = [sys.executable, "-m", "workbench", "pretrain", str(run / "recipe.yaml"), "--run", str(run)]
-    result = subprocess.run([*command, "--nproc", str(PROCESSES[run.name])], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert f"step-{started} (step {started}" in result.stderr
+def started_at(run: Path) -> int:
+    return max(int(path.name[5:]) for path in (run / "checkpoints").iterdir())
+
+
+def assert_it_went_on_as_then(run: Path, started: int, said: str) -> None:
+    assert f"step-{started} (step {started}" in said
     then, now = lines(RUNS / run.name / "metrics.jsonl"), lines(run / "metrics.jsonl")
     assert [line["step"] for line in now] == [line["step"] for line in then]
     for before, after in zip(then, now, strict=True):
         if before["step"] > started:  # other processors round the last digits otherwise
             then_known = {name: after[name] for name in before}  # a later version may record more
             assert without_clock(then_known) == pytest.approx(without_clock(before), rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("run", ["one", "ito"], indirect=True)
+def test_a_run_of_the_version_before_goes_on_as_it_would_have(run: Path) -> None:
+    started, said = started_at(run), list[str]()
+    assert train(load_recipe(run / "recipe.yaml"), run, say=said.append).finished
+    assert_it_went_on_as_then(run, started, "\n".join(said))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", PROCESSES, indirect=True)
+def test_a_run_of_several_processes_goes_on_as_it_would_have(run: Path) -> None:
+    started = started_at(run)
+    command = [sys.executable, "-m", "workbench", "pretrain", str(run / "recipe.yaml"), "--run", str(run)]
+    result = subprocess.run([*command, "--nproc", str(PROCESSES[run.name])], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert_it_went_on_as_then(run, started, result.stderr)
 
 
 @pytest.mark.parametrize("run", ["one", "fsdp", "hybrid"], indirect=True)
