@@ -29,6 +29,14 @@ test *ARGS:
 test-quick:
     pytest -n 2 -m "not slow"
 
+# break the code on purpose, a named defect at a time: which ones no test notices; half an hour of a core
+mutate *ARGS:
+    python tests/mutation/mutate.py {{ARGS}}
+
+# write the golden curves anew; the commit says why
+golden:
+    WB_GOLDEN=renew pytest tests/golden/test_curves.py
+
 # ViT-L/14 takes real steps, ViT-B/16 resumes, on the CPU: 8 GB of memory, 6 of disk, five minutes or more
 test-large:
     pytest -s -m large
