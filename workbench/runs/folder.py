@@ -1,6 +1,6 @@
 """The run folder: who holds it, what it trained on which machine, and whether it may be resumed.
 
-recipe.yaml environment.json metrics.jsonl skipped.jsonl checkpoints/ tensorboard/ DONE
+recipe.yaml environment.json data.json metrics.jsonl skipped.jsonl checkpoints/ tensorboard/ DONE
 
 The trap: nothing may be touched here without the lock, not even by a command that wants to begin anew: another process
 may be training in the folder, and it saves by path.
@@ -29,11 +29,15 @@ import yaml
 
 from workbench.errors import RecipeError, writing
 from workbench.recipe.schema import Recipe, load_recipe
+from workbench.runs.fingerprint import fingerprint
 from workbench.training import checkpoint
+from workbench.types import Data
 
 MAY_CHANGE = ("train.for", "train.schedule", "log", "eval", "checkpoint", "parallel", "data.max_bad")
 """what a resume may change: none of it alters a step that was already taken. A longer `train.for` stretches the
 learning rate's schedule, which is said."""
+MAY_MOVE = ("data.path", "data.validation", "data.root")
+"""what a resume may change, too, as long as the training data are the same: where they lie"""
 HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 """errors that mean that another process has the lock; any other one, that the file system has no locks"""
 
@@ -60,6 +64,7 @@ class Run:
         self.checkpoints = path / "checkpoints"
         self.tensorboard = path / "tensorboard"
         self.done = path / "DONE"
+        self.data = path / "data.json"
         self.before: Recipe | None = None
         """the recipe that a resumed run had until now"""
         self._lock: TextIOWrapper | None = None
@@ -156,23 +161,39 @@ class Run:
         except RecipeError:  # it names what there is no more: say what differs as it is written
             old = _flatten(yaml.safe_load(file.read_text(encoding="utf-8")))
         new = _flatten(recipe.as_dict())
-        changed = [
-            f"  {key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
-            for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key)
-            and not any(key == free or key.startswith(free + ".") for free in MAY_CHANGE)
-        ]
+        keys = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+        differs = {key for key in keys if not _is_in(key, MAY_CHANGE)}
+        if differs and all(_is_in(key, MAY_MOVE) for key in differs) and self._has_data_of(recipe):
+            return
+        changed = [f"  {key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}" for key in sorted(differs)]
         if not changed:
             return
         steps = [checkpoint.step_of(path) for path in checkpoint.saved(self.checkpoints)]
         if any(steps):
             raise RunError(
                 f"{self.path} was started with another recipe:\n" + "\n".join(changed) + "\n"
-                f"A resume may change only {', '.join(MAY_CHANGE)}: use another --run, or --fresh to begin again."
+                f"A resume may change only {', '.join(MAY_CHANGE)}, and {', '.join(MAY_MOVE)} where the training data "
+                "are the same: use another --run, or --fresh to begin again."
             )
         # weights before the first step, kept as the best: drawn from the other recipe, and drawn again by that
         shutil.rmtree(self.checkpoints)
         self.before = None
+
+    def _has_data_of(self, recipe: Recipe) -> bool:
+        """Whether the recipe's training data are those that the run began with, wherever they lie now."""
+        recorded = self._recorded() if self.data.exists() else None
+        return recorded is not None and recorded == fingerprint(recipe.data.build())
+
+    def _recorded(self) -> str | None:
+        return json.loads(self.data.read_text())["blake2b"]
+
+    def record_data(self, data: Data, say: Callable[[str], None]) -> None:
+        """Keep the fingerprint of the training data, or say when it is another one than the run began with."""
+        found = fingerprint(data)
+        if not self.data.exists():
+            _write(self.data, json.dumps({"blake2b": found}))
+        elif found and self._recorded() != found:
+            say(f"the training data are not those that the run began with: {len(data)} samples now, or other ones")
 
     def finish(self, step: int) -> None:
         """Mark the run as done."""
@@ -255,6 +276,11 @@ def package_version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def _is_in(key: str, sections: tuple[str, ...]) -> bool:
+    """Whether a dotted key is one of these, or below one."""
+    return any(key == section or key.startswith(section + ".") for section in sections)
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -70,6 +70,8 @@ def train(
         found = _find_checkpoint(run, parallel, say) if run else None
         # a checkpoint has all weights: the file of pretrained ones may be gone by now
         parts = prepare(build_parts(recipe, pretrained=found is None), parallel)
+        if run and lead and "path" in type(recipe.data.settings).model_fields:
+            run.record_data(parts.data, say)
         metrics = Metrics(run.metrics if run and lead else None, on_device=parallel.device.type == "cuda")
         engine = build_engine(parts, parallel, metrics)
         if found:
