@@ -46,43 +46,48 @@ def test_a_picture_is_the_same_in_whatever_form_it_comes(tmp_path: Path) -> None
     file = tmp_path / "a picture.png"
     file.write_bytes(encoded(picture))
     forms = [picture, str(file), file, encoded(picture), np.array(picture), pixels(picture)]
-    for inputs in (PICTURES.read(forms), PICTURES.read(tuple(forms)), PICTURES.read(iter(forms))):
+    for inputs in (read(PICTURES, forms), read(PICTURES, tuple(forms)), read(PICTURES, iter(forms))):
         assert len(inputs) == len(forms)
         for i in range(len(forms)):
             assert torch.equal(inputs[i], pixels(picture)), forms[i]
-    assert torch.equal(PICTURES.read(np.stack([np.array(picture)] * 2))[1], pixels(picture))
+    assert torch.equal(read(PICTURES, np.stack([np.array(picture)] * 2))[1], pixels(picture))
     gray = picture.convert("L")
-    assert torch.equal(PICTURES.read([np.array(gray)])[0], pixels(gray))
+    assert torch.equal(read(PICTURES, [np.array(gray)])[0], pixels(gray))
 
 
 def test_tensors_are_model_inputs() -> None:
     x = torch.rand(5, 3, 4, 4)
-    assert torch.equal(PICTURES.read(x), x)
-    assert PICTURES.read(x.double()).dtype == torch.float32
+    assert torch.equal(torch.stack(read(PICTURES, x)), x)
+    assert read(PICTURES, x.double())[0].dtype == torch.float32
     raw = torch.zeros(5, 3, 4, 4, dtype=torch.uint8)
-    assert PICTURES.read(raw).dtype == torch.uint8  # the encoder normalises bytes
-    assert VECTORS.read(torch.ones(2, 3, dtype=torch.int64)).dtype == torch.float32
-    assert torch.equal(VECTORS.read(np.eye(3))[1], torch.tensor([0.0, 1.0, 0.0]))
-    assert torch.equal(VECTORS.read([[1, 2, 3]])[0], torch.tensor([1.0, 2.0, 3.0]))
-    assert torch.equal(TEXTS.read(torch.tensor([[5, 6]])), torch.tensor([[5, 6]]))
+    assert read(PICTURES, raw)[0].dtype == torch.uint8  # the encoder normalises bytes
+    assert read(VECTORS, torch.ones(2, 3, dtype=torch.int64))[0].dtype == torch.float32
+    assert torch.equal(read(VECTORS, np.eye(3))[1], torch.tensor([0.0, 1.0, 0.0]))
+    assert torch.equal(read(VECTORS, [[1, 2, 3]])[0], torch.tensor([1.0, 2.0, 3.0]))
+    assert torch.equal(read(TEXTS, torch.tensor([[5, 6]]))[0], torch.tensor([5, 6]))
 
 
 def test_items_are_read_when_they_are_asked_for() -> None:
-    inputs = PICTURES.read([drawn(), "no such file.png"])
-    assert len(inputs) == 2
-    assert inputs[0].shape == (3, 4, 4)
+    good, missing = PICTURES.items([drawn(), "no such file.png"])
+    assert PICTURES.input(good).shape == (3, 4, 4)
     with pytest.raises(OSError, match=r"No such file.*no such file.png"):
-        inputs[1]
+        PICTURES.input(missing)
+
+
+def read(reader: Reader, given: Any) -> list[Tensor]:
+    """All model inputs of what is given."""
+    items = reader.items(given)
+    return list(items) if isinstance(items, Tensor) else [reader.input(item) for item in items]
 
 
 def first(reader: Reader, given: Any) -> Callable[[], Any]:
-    return lambda: reader.read(given)[0]
+    return lambda: read(reader, given)
 
 
 @pytest.mark.parametrize(
     ("attempt", "message"),
     [
-        (first(PICTURES, drawn()), r"photo: give a list of pictures, not one Image: write \[it\]"),
+        (first(PICTURES, drawn()), r"photo: give a list of pictures, not one Image: write \[picture\]"),
         (first(PICTURES, "a.png"), r"photo: give a list of pictures, not one str: write \['a.png'\]"),
         (first(PICTURES, Path("a.png")), r"not one PosixPath"),
         (first(PICTURES, np.zeros((9, 7, 3), np.uint8)), r"not one ndarray \[9, 7, 3\] of uint8"),
@@ -102,7 +107,7 @@ def first(reader: Reader, given: Any) -> Callable[[], Any]:
         (first(TEXTS, [["a", "b"]]), r"list is no text"),
         (first(TEXTS, torch.rand(2, 2)), r"of torch.int64, these are of torch.float32"),
         (first(VECTORS, [[1.0, 2.0]]), r".*\[n, 3\], this one is \[1, 2\]"),
-        (first(VECTORS, 3.0), r"sensor: give a list of vectors, not one float: write \[it\]"),
+        (first(VECTORS, 3.0), r"sensor: give a list of vectors, not one float: write \[vector\]"),
     ],
 )
 def test_what_cannot_be_read_is_said_in_one_line(attempt: Callable[[], Any], message: str) -> None:
@@ -116,4 +121,4 @@ def test_an_own_transform_that_reads_nothing_plain_is_left_alone() -> None:
         return torch.as_tensor(item["numbers"])
 
     reader = Reader("own", VECTOR, picky)
-    assert torch.equal(reader.read([{"numbers": np.arange(2)}])[0], torch.arange(2))
+    assert torch.equal(read(reader, [{"numbers": np.arange(2)}])[0], torch.arange(2))

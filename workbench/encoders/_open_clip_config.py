@@ -28,9 +28,9 @@ def tower_config(kind: Literal["image", "text"], model: str | None, config: Conf
     """
     if (model is None) == (config is None):
         if model is None:
-            raise ValueError("encoder 'open_clip' takes a model, as ViT-B-16, or a config, a block; it got neither")
+            raise ValueError("it takes a model, as ViT-B-16, or a config, a block; it got neither")
         raise ValueError(
-            f"encoder 'open_clip' takes a model or a config; it got both, model: {model} and a config. "
+            f"it takes a model or a config; it got both, model: {model} and a config. "
             "Write config: null beside the model, where the config is that of a parent recipe, or model: null"
         )
     quick_gelu = False
@@ -49,7 +49,7 @@ def tower_config(kind: Literal["image", "text"], model: str | None, config: Conf
     if trunk and not timm.is_model(str(trunk)):
         raise ValueError(no_model("timm", str(trunk), timm.list_models()))
     if reasons := list(refusals(kind, config)):
-        raise ValueError(f"encoder 'open_clip' does not do {'; nor '.join(reasons)}")
+        raise ValueError(f"it does not do {'; nor '.join(reasons)}")
     return dict(config), quick_gelu
 
 

@@ -39,7 +39,7 @@ class MLP(Encoder):
     ):
         super().__init__()
         if modality.kind != "vector":
-            raise ValueError(f"encoder 'mlp' reads vectors, not {modality.kind}: use 'open_clip'")
+            raise ValueError(f"it reads vectors, not {modality.kind}: use 'open_clip'")
         self.width = dim
         sizes = [math.prod(modality.shape), *[width] * (depth - 1)]
         hidden = [

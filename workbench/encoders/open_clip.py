@@ -70,7 +70,7 @@ class OpenCLIP(Encoder):
     ):
         super().__init__()
         if modality.kind == "vector":
-            raise ValueError("encoder 'open_clip' reads images and text, not vectors: use 'mlp'")
+            raise ValueError("it reads images and text, not vectors: use 'mlp'")
         image = modality.kind == "image"
         foreign = {"context_length": context_length} if image else {"image_size": image_size, "augment": augment}
         if wrong := [name for name, value in foreign.items() if value is not None]:

@@ -49,10 +49,8 @@ class LoadedModel:
         for kind, name in self._named.items():
             if name is not None and name not in self._of_kind(kind):
                 raise ValueError(f"{kind}={name!r}: the model has {self._of_kind(kind) or 'none'} of that kind")
-        readers = {m: Reader(m, modality, self._transforms[m]) for m, modality in self.modalities.items()}
-        self._readers = readers
-        # items are read, transformed and checked by the readers
-        self._embed = Embedder(self.model, dict.fromkeys(readers, lambda x: x), device)
+        self._readers = {m: Reader(m, modality, self._transforms[m]) for m, modality in self.modalities.items()}
+        self._embed = Embedder(self.model, {m: reader.input for m, reader in self._readers.items()}, device)
 
     @property
     def preprocess(self) -> Transform:
@@ -82,26 +80,21 @@ class LoadedModel:
             raise ValueError(f"the model has no modality {', '.join(unknown)}: it has {', '.join(self.modalities)}")
         wanted = self._sides(list(items), sides)
         members = dict.fromkeys(m for side in wanted for m in side.members)
-        inputs = {m: self._readers[m].read(items[m]) for m in members}
+        inputs = {m: self._readers[m].items(items[m]) for m in members}
         aligned = len({len(x) for x in inputs.values()}) == 1  # then a tower that several sides share runs once
         rows: dict[str, Tensor] = {}
         for group in [wanted] if aligned else [[side] for side in wanted]:
             rows |= self._rows({m: inputs[m] for side in group for m in side.members}, group)
         return rows
 
-    def _rows(self, inputs: Mapping[str, Sequence[Tensor] | Tensor], sides: Sequence[Side]) -> dict[str, Tensor]:
+    def _rows(self, inputs: Mapping[str, Sequence[object] | Tensor], sides: Sequence[Side]) -> dict[str, Tensor]:
         counts = {m: len(x) for m, x in inputs.items()}
         if len(set(counts.values())) > 1:
             raise ValueError(
                 f"side '{sides[0]}' joins item i of each member, and of these there are {counts}: "
                 "give as many of each, or name the sides that you want, as sides=['image']"
             )
-        rows = {str(side): view.z[:, 0] for side, view in self._embed(inputs, sides).items()}
-        for name, z in rows.items():
-            if not (finite := z.isfinite().all(dim=1)).all():
-                place = int((~finite).nonzero()[0])
-                raise ValueError(f"side '{name}': item {place} gives NaN: its numbers, or the weights, are not finite")
-        return rows
+        return {str(side): view.z[:, 0] for side, view in self._embed(inputs, sides).items()}
 
     def encode_image(self, images: object) -> Float[Tensor, "n d"]:
         """Embed pictures as unit rows, fp32.

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +19,6 @@ from torch import Tensor
 
 from workbench.loading.decode import decode_image
 from workbench.types import Modality, Transform
-
-LISTS = {"image": "pictures", "text": "strings", "vector": "vectors"}
 
 ARRAYS = ((np.uint8, 2), (np.uint8, 3), (np.uint16, 2))
 """(type, number of axes) of arrays that are taken for pictures: gray levels, colours [h, w, 3 or 4], 16 bits"""
@@ -49,25 +46,25 @@ class Reader:
         with suppress(Exception):  # a user's own transform need not read it: then shapes are not compared
             self.example = transform(plainest_item(modality))
 
-    def read(self, given: object) -> Sequence[Tensor] | Tensor:
-        """Give one model input for each item, read when it is asked for, or all of them where a tensor was given.
+    def items(self, given: object) -> Sequence[object] | Tensor:
+        """Return the items of a list, none of them read yet, or a tensor of model inputs.
 
-        Raises ValueError that says what is wrong and what to write: here for what is no list, later for an item.
+        Raises ValueError that says what to write for what is no list, and for a tensor of another shape.
         """
         a_picture = self.modality.kind == "image" and isinstance(given, np.ndarray | Tensor) and given.ndim < 4
         if a_picture or isinstance(given, str | bytes | Path | Image.Image) or not isinstance(given, Iterable):
-            one = repr(given) if isinstance(given, str) and len(given) < 40 else "it"
-            what = f"a list of {LISTS[self.modality.kind]}, not one {_describe(given)}"
-            raise ValueError(f"{self.name}: give {what}: write [{one}]")
+            noun = {"image": "picture", "text": "string", "vector": "vector"}[self.modality.kind]
+            one = repr(given) if isinstance(given, str) and len(given) < 40 else noun
+            raise ValueError(f"{self.name}: give a list of {noun}s, not one {_describe(given)}: write [{one}]")
         if isinstance(given, Tensor):
             return self._checked(given)
         items = given if isinstance(given, Sequence) else list(given)  # a Series is read by place, not by label
         if not len(items):
             raise ValueError(f"{self.name}: the list is empty, there is nothing to encode")
-        return _Inputs(self, items)
+        return items
 
     def input(self, item: object) -> Tensor:
-        """Turn one item into a model input [...]. Raises ValueError for what cannot be read."""
+        """Turn one item into a model input. Raises ValueError for what cannot be read."""
         if isinstance(item, Tensor) and self.modality.kind != "vector":
             return self._checked(item[None])[0]
         raw = _picture(item) if self.modality.kind == "image" else item
@@ -90,19 +87,6 @@ class Reader:
         if self.modality.kind != "vector" and inputs.is_floating_point() != dtype.is_floating_point:
             raise ValueError(f"model inputs are of {dtype}, these are of {inputs.dtype}: give raw items")
         return inputs.to(dtype)
-
-
-class _Inputs(Sequence[Tensor]):
-    """The model inputs of a list of items. What asks for one names it where it cannot be read."""
-
-    def __init__(self, reader: Reader, items: Sequence[object]) -> None:
-        self.reader, self.items = reader, items
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.reader.input(self.items[index])
 
 
 def _picture(item: object) -> Image.Image:
