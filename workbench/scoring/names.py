@@ -33,5 +33,5 @@ def refuse_unknown_metric(metric: str, evaluators: Mapping[str, Evaluator], obje
     names = [f"{key}/{name}" for name in evaluator.names(objective)]
     if metric not in names:
         close = difflib.get_close_matches(metric, names, n=1)
-        meant = f"did you mean '{close[0]}'? " if close else ""
-        raise RecipeError(f"eval.best: no metric '{metric}' ({meant}there are: {', '.join(names)})")
+        meant = f"; did you mean '{close[0]}'?" if close else ""
+        raise RecipeError(f"eval.best: no metric '{metric}' (there are: {', '.join(names)}){meant}")
