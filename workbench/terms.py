@@ -6,7 +6,6 @@ term into calls of `kernels`, which know neither views nor modalities: rows, ids
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
@@ -14,45 +13,19 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
-from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import Field, NonNegativeFloat, model_validator
 from torch import Tensor, nn
 
 from kernels import multi_positive_infonce, multi_positive_sigmoid
 from synthetic.theory.optima import Optimum
 from workbench.recipe.component import Section
+from workbench.scale import Scale
 from workbench.types import Loss, Objective, Option, Pool, Question, Side, View, Views
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
     from synthetic.theory.truth import Truth
-
-
-class Scale(Section):
-    """The factor s on cosines (one over the temperature), learned as its logarithm."""
-
-    init: PositiveFloat = Field(default=1 / 0.07, description="its initial value")
-    learn: bool = True
-    max: PositiveFloat = Field(default=100.0, description="its limit, where it is put back to after an update")
-
-    @model_validator(mode="after")
-    def _begins_below_its_limit(self) -> Scale:
-        if self.init > self.max:
-            raise ValueError(f"init ({self.init:g}) is above max ({self.max:g}): lower init, or set max={self.init:g}")
-        return self
-
-    def parameter(self) -> nn.Parameter:
-        """Make the parameter log s, of shape [1]."""
-        return nn.Parameter(torch.tensor([math.log(self.init)]), requires_grad=self.learn)
-
-    @torch.no_grad()
-    def limit_(self, log_scale: nn.Parameter) -> None:
-        """Put a parameter that an update has carried beyond the limit back to it, in place.
-
-        A clamp in the forward pass would have no gradient beyond its limit: a scale that an optimizer's momentum has
-        carried there would stay for ever. open_clip and ITO clamp the parameter, too.
-        """
-        log_scale.clamp_(max=math.log(self.max))
 
 
 class Term(Section):
@@ -93,7 +66,7 @@ class Term(Section):
 
     @property
     def sides(self) -> tuple[Side, Side]:
-        """The two sides, with this term's options."""
+        """Read the two sides, with this term's options."""
         a, b = (self._with_options(Side.parse(name)) for name in self.between)
         return a, b
 
@@ -120,22 +93,6 @@ class Contrasted(NamedTuple):
     loss: Float[Tensor, ""]
     positives: Float[Tensor, ""]
     """share of the pool's rows that have a positive: where it is 0 the loss is 0, too, and nothing is learned"""
-
-
-class ScaledObjective(Objective):
-    """An objective with one factor s on cosines, which it learns as the parameter log_scale."""
-
-    def __init__(self, scale: Scale) -> None:
-        super().__init__()
-        self.limits = scale
-        self.log_scale = scale.parameter()
-
-    def scale(self) -> Float[Tensor, 1]:
-        """Return s = exp(log_scale)."""
-        return self.log_scale.exp()
-
-    def constrain(self) -> None:
-        self.limits.limit_(self.log_scale)
 
 
 class Terms(Objective):

@@ -1,241 +1,68 @@
-"""The few types that every part of the workbench speaks. The only logic here is the reading of a side's name, and what
-an objective does unless it says otherwise.
+"""The contracts of the parts that a recipe names: what an encoder, a fusion, an objective, a data set or an evaluator
+is asked for, and what it does unless it says otherwise.
 
-Letters in shapes: n samples in a micro-batch · b rows of this rank · B rows of all ranks · k views of a sample ·
-l tokens · h width of an encoder · d width of the shared space · q queries · c candidates.
+They exchange the values of `workbench.values`, which can be had from here, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
+from workbench.values import (
+    Batch,
+    Classes,
+    Features,
+    Items,
+    Loss,
+    Modality,
+    Option,
+    Pool,
+    Question,
+    Sample,
+    Side,
+    Skipped,
+    Split,
+    Transform,
+    View,
+    Views,
+)
 
+if TYPE_CHECKING:
     from synthetic.theory.optima import Optimum
     from synthetic.theory.truth import Truth
 
-
-@dataclass(frozen=True)
-class Modality:
-    """A modality's raw samples: `vector` (float tensors of `shape`), `image` (PIL) or `text` (str)."""
-
-    kind: Literal["vector", "image", "text"]
-    shape: tuple[int, ...] = ()
-    count: int = 1
-    """items of it that a training sample has, at most"""
-
-
-@dataclass(frozen=True, slots=True)
-class Features:
-    """An encoder's output for n samples. Nothing here is normalised: only the model normalises."""
-
-    z: Float[Tensor, "n d"]
-    """the tower's own projection into the shared space"""
-    pooled: Float[Tensor, "n h"]
-    """the vector before that projection"""
-    tokens: Float[Tensor, "n l d"] | None = None
-    """every token after the final norm, projected into the shared space"""
-    positions: Float[Tensor, "l d"] | None = None
-    """the token positions as a fusion module should see them (not yet added to `tokens`)"""
-    mask: Bool[Tensor, "n l"] | None = None
-    """True where a token is real"""
-    cls: int | None = None
-    """index of the class token, where there is one"""
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """k unit embeddings of each of b samples, and which of them exist."""
-
-    z: Float[Tensor, "b k d"]
-    valid: Bool[Tensor, "b k"]
-
-
-Option = Literal["all", "tokens", "positions"]
-
-
-@dataclass(frozen=True, eq=False)
-class Side:
-    """One side of a contrast: a modality, a second head on it, or a fusion of modalities.
-
-    `image` is the modality through its head, `image@ssl` through a second one, `image+text` a fusion, and `+image` the
-    fusion of one modality alone. A fused side may have options, which its name shows after colons: `image+text:all`
-    fuses every combination of views instead of zipping them, `:tokens` and `:positions` stop the gradient there.
-
-    A side equals its name and has the name's hash, so that `views["image"]` finds the view of Side(("image",)).
-    """
-
-    members: tuple[str, ...]
-    fused: bool = False
-    head: str | None = None
-    options: frozenset[Option] = frozenset()
-
-    @staticmethod
-    @cache
-    def parse(name: str | Side) -> Side:
-        """Read the name of a side; a side is returned as it is. Raises ValueError when `name` is not a side."""
-        if isinstance(name, Side):
-            return name
-        body, *options = name.split(":")
-        body, at, head = body.partition("@")
-        members = tuple(body.removeprefix("+").split("+"))
-        fused = "+" in body
-        known: dict[str, Option] = {"all": "all", "tokens": "tokens", "positions": "positions"}
-        if (
-            not all(m.isidentifier() for m in members)
-            or len(set(members)) < len(members)
-            or not known.keys() >= set(options)
-            or (options and not fused)
-            or (fused and at)
-            or bool(at) != bool(head)
-        ):
-            raise ValueError(f"{name!r} is not a side: write 'image', 'image@head', '+image' or 'image+text'")
-        return Side(members, fused, head or None, frozenset(known[option] for option in options))
-
-    @staticmethod
-    def joining(members: Sequence[str]) -> Side:
-        """The plain side of one modality, the fusion of several."""
-        return Side(tuple(members), fused=len(members) > 1)
-
-    @property
-    def plain(self) -> bool:
-        """Whether it is a modality through its own head."""
-        return not self.fused and self.head is None
-
-    @cached_property
-    def _name(self) -> str:
-        body = "+".join(self.members)
-        body = f"+{body}" if self.fused and len(self.members) == 1 else body
-        return ":".join([body + (f"@{self.head}" if self.head else ""), *sorted(self.options)])
-
-    def __str__(self) -> str:
-        return self._name
-
-    def __eq__(self, other: object) -> bool:
-        return self._name == str(other) if isinstance(other, (Side, str)) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self._name)
-
-
-Views = dict[Side, View]
-
-
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """All ranks' rows: what this rank's rows are contrasted with."""
-
-    views: Views
-    ids: Int64[Tensor, " B"]
-    offset: int = 0
-    """where this rank's rows begin"""
-    group: ProcessGroup | None = None
-    """the ranks' process group, for a kernel that sums over them; None when there is one process"""
-    step: int = 0
-    seed: int = 0
-    world: int = 1
-    """number of ranks"""
-
-
-class Skipped(NamedTuple):
-    """A bad sample that was left out or replaced: the name that a person finds it by, and what is wrong with it."""
-
-    name: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.reason})"
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """One step's samples on one rank. Every leaf has leading dimension b; inputs are [b, k, ...]."""
-
-    inputs: dict[str, Tensor]
-    valid: dict[str, Bool[Tensor, "b k"]]
-    ids: Int64[Tensor, " b"]
-    targets: dict[str, Tensor] = field(default_factory=dict)
-    skipped: tuple[Skipped, ...] = ()
-    """bad samples that others of this batch stand in for"""
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def pin_memory(self) -> Batch:
-        """Copy every tensor into pinned memory, from which a GPU copies while it computes: torch's loader calls it."""
-
-        def pin(tree: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {name: x.pin_memory() for name, x in tree.items()}
-
-        return Batch(pin(self.inputs), pin(self.valid), self.ids.pin_memory(), pin(self.targets), self.skipped)
-
-    def to(self, device: torch.device) -> Batch:
-        """Copy every tensor to the device, without waiting for it where the batch is pinned."""
-
-        def move(tree: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {name: x.to(device, non_blocking=True) for name, x in tree.items()}
-
-        ids = self.ids.to(device, non_blocking=True)
-        return Batch(move(self.inputs), move(self.valid), ids, move(self.targets), self.skipped)
-
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """An objective's value on a batch: `total` is optimised; `logs`, scalars by name, are only shown."""
-
-    total: Float[Tensor, ""]
-    logs: dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One raw training sample: k raw items of each modality (fewer where some are missing)."""
-
-    inputs: dict[str, list[Any]]
-    id: int
-    targets: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Items:
-    """n raw examples of one modality; items of two modalities match when their ids are equal."""
-
-    raw: Sequence[Any]
-    ids: Int64[Tensor, " n"]
-    targets: dict[str, Int64[Tensor, " n"]] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
-@dataclass(frozen=True)
-class Classes:
-    """Zero-shot classes of a target: their names, and for each the texts whose mean embedding stands for it."""
-
-    names: tuple[str, ...]
-    prompts: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True)
-class Split:
-    """An evaluation set: independent lists of items a modality, linked by ids. With `paired`, row i of every
-    modality belongs to the same sample; else a fused side joins items by their ids."""
-
-    items: dict[str, Items]
-    classes: dict[str, Classes] = field(default_factory=dict)
-    paired: bool = False
-
-
-Transform = Callable[[Any], Tensor]
-"""raw item -> model input; a random one draws from torch's global generator, which the feed seeds per item"""
+__all__ = [
+    "Batch",
+    "Checks",
+    "Classes",
+    "Context",
+    "Data",
+    "Embed",
+    "Encoder",
+    "Evaluator",
+    "Features",
+    "Fusion",
+    "Items",
+    "Loss",
+    "Modality",
+    "Objective",
+    "Option",
+    "Pool",
+    "Question",
+    "Sample",
+    "Side",
+    "Skipped",
+    "Split",
+    "Transform",
+    "View",
+    "Views",
+]
 
 
 class Encoder(nn.Module):
@@ -312,23 +139,16 @@ class Data(Protocol):
     def modalities(self) -> Mapping[str, Modality]: ...
 
     def __len__(self) -> int:
-        """samples in an epoch"""
+        """Count the samples of an epoch."""
         ...
 
     def batches(self, start: int, feed: Any) -> Iterator[Batch]:
-        """Endless and replayable: `start` optimizer steps are already consumed. `feed` is a loading.feed.Feed."""
+        """Yield batches without end, as if `start` optimizer steps were consumed; `feed` is a loading.feed.Feed."""
         ...
 
     def split(self, name: str) -> Split:
-        """Raises ValueError naming the splits there are."""
+        """Find an evaluation set. Raises ValueError naming those there are."""
         ...
-
-
-class Question(NamedTuple):
-    """A way to find one modality from others: the sides that ask, and the side that is searched."""
-
-    query: tuple[Side, ...]
-    candidates: Side
 
 
 class Objective(nn.Module):

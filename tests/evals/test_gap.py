@@ -12,8 +12,8 @@ import torch.nn.functional as F
 
 from workbench.evals import gap
 from workbench.evals.gap import Gap
+from workbench.scale import Scale, ScaledObjective
 from workbench.seeds import generator
-from workbench.terms import Scale, ScaledObjective
 from workbench.types import Side
 
 

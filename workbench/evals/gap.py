@@ -64,7 +64,7 @@ class Gap:
 
     @property
     def _needed(self) -> int:
-        """Pairs among which a point has so many neighbours, and a regression something to learn."""
+        """Count the pairs among which a point has so many neighbours, and a regression something to learn."""
         return max(2, self.neighbours // 2 + 1)
 
     def names(self, objective: Objective) -> list[str]:

@@ -41,7 +41,7 @@ class Samples(NamedTuple):
     z: dict[Side, Float64[np.ndarray, "n d"]]
     labels: Int64[np.ndarray, " n"]
 
-    def of(self, sides: Sequence[Side]) -> Float64[np.ndarray, "n h"]:
+    def features(self, sides: Sequence[Side]) -> Float64[np.ndarray, "n h"]:
         """Concatenate the embeddings of these sides."""
         return np.concatenate([self.z[side] for side in sides], axis=1)
 
@@ -100,15 +100,16 @@ class Probe:
 
     def run(self, context: Context) -> Iterator[tuple[str, float]]:
         inputs = self._inputs(context.objective)
-        sides = list(dict.fromkeys(side for of_input in inputs.values() for side in of_input))
+        sides = list(dict.fromkeys(side for concatenated in inputs.values() for side in concatenated))
         train, validation, test = (self._samples(context, s, sides) for s in (self.train, self.validation, self.split))
         classes, counts = np.unique(train.labels), np.unique(test.labels, return_counts=True)[1]
         if len(classes) < 2:
             raise ValueError(f"probe: split '{self.train}' has one class of '{self.label}', two are needed")
         yield "chance", 1 / len(classes)
         yield "majority", counts.max() / counts.sum()
-        for name, of_input in inputs.items():
-            hits = self._fit(context.seed, of_input, train, validation).predict(test.of(of_input)) == test.labels
+        for name, concatenated in inputs.items():
+            classifier = self._fit(context.seed, concatenated, train, validation)
+            hits = classifier.predict(test.features(concatenated)) == test.labels
             yield f"{name}/accuracy", float(hits.mean())
             yield f"{name}/balanced_accuracy", float(np.mean([hits[test.labels == c].mean() for c in set(test.labels)]))
 
@@ -138,8 +139,8 @@ class Probe:
         members = dict.fromkeys(m for side in sides for m in side.members)
         examples = Examples.of(context.data.split(split), Side.joining(tuple(members)))
         if self.label not in examples.targets:
-            of, have = next(iter(members)), ", ".join(examples.targets) or "none"
-            raise ValueError(f"probe: split '{split}' has no label '{self.label}' of {of}: it has {have}")
+            first, have = next(iter(members)), ", ".join(examples.targets) or "none"
+            raise ValueError(f"probe: split '{split}' has no label '{self.label}' of {first}: it has {have}")
         labels = examples.targets[self.label]
         rows = torch.randperm(len(labels), generator=generator(context.seed, "probe", split))
         rows = rows[labels[rows] >= 0]
@@ -154,7 +155,7 @@ class Probe:
         return Samples({side: view.z[:, 0].double().numpy() for side, view in views.items()}, labels[rows].numpy())
 
     def _fit(self, seed: int, sides: tuple[Side, ...], train: Samples, validation: Samples) -> Pipeline:
-        x, x_new = train.of(sides), validation.of(sides)
+        x, x_new = train.features(sides), validation.features(sides)
         candidates = [(strength, self._classifier(strength, seed)) for strength in STRENGTHS[self.kind]]
         with warnings.catch_warnings():
             # a weak penalty on separable data may not converge: it competes as it stands
@@ -178,6 +179,6 @@ def _merit(classifier: Pipeline, x: Float64[np.ndarray, "n h"], labels: Int64[np
     """Rate a classifier by its accuracy, then by its mean log-likelihood of the classes it knows: of two equally right
     ones, that with the stronger penalty is right by a hair's breadth, and wrong after the second fit."""
     p, known = classifier.predict_proba(x), np.isin(labels, classifier.classes_)
-    of_label = p[known, np.searchsorted(classifier.classes_, labels[known])]
-    likelihood = np.log(of_label + np.finfo(float).tiny).mean() if known.any() else 0.0
+    right = p[known, np.searchsorted(classifier.classes_, labels[known])]
+    likelihood = np.log(right + np.finfo(float).tiny).mean() if known.any() else 0.0
     return float(classifier.score(x, labels)), float(likelihood)

@@ -102,10 +102,10 @@ class Retrieval:
             for name, value in facts.items():
                 yield f"{way.name}_{name}", value
             recalls.setdefault(len(way.asking), []).extend(facts[f"r{k}"] for k in set(self.k))
-        yield "mean_recall", float(np.mean([recall for of_size in recalls.values() for recall in of_size]))
+        yield "mean_recall", float(np.mean([recall for found in recalls.values() for recall in found]))
         if len(recalls) > 1:
-            for size, of_size in recalls.items():
-                yield f"mean_recall_{size}_to_1", float(np.mean(of_size))
+            for size, found in recalls.items():
+                yield f"mean_recall_{size}_to_1", float(np.mean(found))
 
     def _ways(self, objective: Objective) -> list[Way]:
         if self.query and self.candidates:  # the sides as they are written

@@ -110,9 +110,9 @@ class ZeroShot:
         for name, written in zip(classes.names, prompts, strict=True):
             if not written:
                 raise ValueError(f"class '{name}' of '{self.target}' has no prompt: give it one, as its name")
-        texts = [prompt for of_class in prompts for prompt in of_class]
+        texts = [prompt for written in prompts for prompt in written]
         z: Tensor = context.embed({modality: texts}, [text])[text].z[:, 0]
-        means = torch.stack([rows.mean(0) for rows in z.split([len(of_class) for of_class in prompts])])
+        means = torch.stack([rows.mean(0) for rows in z.split([len(written) for written in prompts])])
         return View(F.normalize(means, dim=1)[:, None], torch.ones(len(means), 1, dtype=torch.bool))
 
     def _modality_of(self, text: Side) -> str:

@@ -1,17 +1,13 @@
-"""How a run's numbers are laid out in TensorBoard's custom scalars: what belongs together is one chart."""
+"""The layout of a run's numbers in TensorBoard's custom scalars: what belongs together is one chart."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
 
 
-def layout(names: Iterable[str]) -> dict[str, dict[str, list[Any]]]:
-    """Dashboards of TensorBoard's custom scalars for a run whose evaluations have these names.
-
-    {category: {chart: ["Multiline", [patterns of tags]]}}
-    """
+def layout(names: Iterable[str]) -> dict[str, dict[str, list[str | list[str]]]]:
+    """Lay out dashboards for a run whose evaluations have these names: {board: {chart: [kind, patterns of tags]}}."""
     names = [name for name in names if name.startswith("eval/")]
     boards: dict[str, dict[str, str]] = {
         "loss": {

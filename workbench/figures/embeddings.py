@@ -34,7 +34,7 @@ class Answer(NamedTuple):
 
 
 def heat_map(scores: Float[np.ndarray, "q c"], rows: Sequence[str], columns: Sequence[str], title: str) -> Figure:
-    """Scores of queries (rows) with candidates (columns), with a colour bar."""
+    """Draw the scores of queries (rows) with candidates (columns), with a colour bar."""
     rows, columns = ([short(label, 26) for label in labels] for labels in (rows, columns))
     size = float(np.clip(520 / max(1, len(rows)), 6, 11))
     # plain texts and computed margins: ticks, and a layout solved around them, take three times as long
@@ -57,7 +57,7 @@ def heat_map(scores: Float[np.ndarray, "q c"], rows: Sequence[str], columns: Seq
 
 
 def retrieved_texts(queries: Sequence[tuple[Any, str]], answers: Sequence[Sequence[Answer]], title: str) -> Figure:
-    """A card for each query image: the image with its name, its best texts below, right ones in green."""
+    """Draw a card for each query image: the image with its name, its best texts below, right ones in green."""
     columns, lines = min(3, len(queries)), -(-len(queries) // 3)
     width, line = 3.7, 0.24
     height = 2.75 + line * max(map(len, answers))
@@ -75,7 +75,7 @@ def retrieved_texts(queries: Sequence[tuple[Any, str]], answers: Sequence[Sequen
 
 
 def retrieved_images(queries: Sequence[str], answers: Sequence[Sequence[Answer]], title: str) -> Figure:
-    """A row for each query text: its best images, right ones in a green frame."""
+    """Draw a row for each query text: its best images, right ones in a green frame."""
     left, side, step = 2.3, 1.3, 1.6
     figure, axes = _sheet(left + step * max(map(len, answers)), 0.5 + step * len(queries), title)
     for row, (query, found) in enumerate(zip(queries, answers, strict=True)):
@@ -101,7 +101,7 @@ def retrieved_images(queries: Sequence[str], answers: Sequence[Sequence[Answer]]
 
 
 def contact_sheet(cards: Sequence[tuple[Image.Image, str, Sequence[str]]], title: str) -> Figure:
-    """A card for each image: the image, a line on it, then its captions; all cards of a row are as high."""
+    """Draw a card for each image: the image, a line on it, then its captions; all cards of a row are as high."""
     across, width, line = min(6, len(cards)), 2.5, 0.19
     said = [[row for text in texts for row in textwrap.wrap(short(text, 90), 29)[:3]][:7] for _, _, texts in cards]
     rows = [range(begin, min(begin + across, len(cards))) for begin in range(0, len(cards), across)]
@@ -121,12 +121,14 @@ def contact_sheet(cards: Sequence[tuple[Image.Image, str, Sequence[str]]], title
 
 
 def _text(axes: Axes, x: float, y: float, text: str, **look: Any) -> None:
-    """As it is: two dollar signs in a caption would make a formula of what lies between, and an error of most."""
+    """Write a text as it is."""
+    # two dollar signs in a caption would make a formula of what lies between, and an error of most
     axes.text(x, y, text, parse_math=False, **look)
 
 
 def _sheet(width: float, height: float, title: str) -> tuple[Figure, Axes]:
-    """An empty page measured in inches from its upper left corner: many small axes would take ten times as long."""
+    """Make an empty page, measured in inches from its upper left corner."""
+    # one pair of axes for all: many small ones take ten times as long
     figure = Figure(figsize=(width, height), dpi=DPI)
     axes = figure.add_axes((0, 0, 1, 1), frameon=False)
     axes.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
@@ -135,7 +137,7 @@ def _sheet(width: float, height: float, title: str) -> tuple[Figure, Axes]:
 
 
 def _place(axes: Axes, image: Any, x: float, y: float, side: float) -> None:
-    """An image in the middle of a square whose upper left corner is (x, y)."""
+    """Draw an image in the middle of a square whose upper left corner is (x, y)."""
     w, h = (side * length / max(image.size) for length in image.size)
     x, y = x + (side - w) / 2, y + (side - h) / 2
     axes.imshow(np.asarray(image.convert("RGB")), extent=(x, x + w, y + h, y), aspect="auto")
@@ -151,7 +153,7 @@ def pixels(figure: Figure) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def thumbnail(item: Any, size: int) -> Float[np.ndarray, "3 s s"]:
-    """A square of an image, or of a text on white; values in [0, 1]."""
+    """Draw a square of an image, or of a text on white; values in [0, 1]."""
     tile = Image.new("RGB", (size, size), "white")
     if isinstance(item, Image.Image):
         picture = item.convert("RGB")
@@ -166,12 +168,12 @@ def thumbnail(item: Any, size: int) -> Float[np.ndarray, "3 s s"]:
 
 
 def short(text: str, length: int) -> str:
-    """At most so many letters, on one line."""
+    """Cut a text to at most so many letters, on one line."""
     line = " ".join(str(text).split())
     return line if len(line) <= length else line[: length - 1] + "…"
 
 
 def spread(items: Sequence[T], room: int) -> list[T]:
-    """At most `room` of them, evenly spaced, in their order."""
+    """Choose at most `room` of them, evenly spaced, in their order."""
     count = min(room, len(items))
     return [items[i * len(items) // count] for i in range(count)]

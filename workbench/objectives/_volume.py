@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from synthetic.theory.optima import Optimum
-from workbench.terms import Scale, ScaledObjective
+from workbench.scale import Scale, ScaledObjective
 from workbench.types import Loss, Pool, Side, Views
 
 if TYPE_CHECKING:

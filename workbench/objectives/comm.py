@@ -12,7 +12,8 @@ import torch
 
 from kernels import multi_positive_infonce
 from workbench.objectives._subset import some_member
-from workbench.terms import Contrasted, Scale, ScaledObjective, all_rows, scale_gradient, shown
+from workbench.scale import Scale, ScaledObjective
+from workbench.terms import Contrasted, all_rows, scale_gradient, shown
 from workbench.types import Loss, Pool, Side, View, Views
 
 __all__ = ["CoMM"]

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from kernels import contrast_lse, khatri_rao_lse
+from workbench.scale import Scale, ScaledObjective
 from workbench.seeds import seed_for
-from workbench.terms import Scale, ScaledObjective
 from workbench.types import Loss, Pool, Side, Views
 
 if TYPE_CHECKING:

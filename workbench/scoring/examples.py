@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -26,7 +26,11 @@ class Subset(Sequence[Any]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, at: Any) -> Any:
+    @overload
+    def __getitem__(self, at: int) -> Any: ...
+    @overload
+    def __getitem__(self, at: slice) -> Subset: ...
+    def __getitem__(self, at: int | slice) -> Any:
         return Subset(self.raw, self.rows[at]) if isinstance(at, slice) else self.raw[self.rows[at]]
 
 

@@ -1,4 +1,4 @@
-"""Has a run on a synthetic task learned what there is to learn? Judged by the loss, never by the accuracy.
+"""Has a run on a synthetic task learned what there is to learn? The loss is judged, never the accuracy.
 
 The trap: blind by loss is not chance by accuracy. A sum of pair scores that knows nothing of the joint can still
 be right well above chance, so only the loss against its exact optimum says what was learned. Losses are in nats.
