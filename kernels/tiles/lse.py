@@ -107,8 +107,7 @@ def lse_tiles(
                 y_span = find_span(ky)
                 s = dots[strip] * scale
                 near = spans_meet(x_span, y_span)
-                # In this order: positives are summed before anything is made -inf, and absent pairs, which match
-                # nothing, are masked only where there are any
+                # Step 6, from the very logits that are summed below
                 if PULL:
                     if near:
                         weight = tl.load(x_pull + i, i < stop, 0.0)[:, None] + tl.load(y_pull + j, j < N, 0.0)[None, :]
@@ -136,7 +135,7 @@ def lse_tiles(
                     highest = tl.maximum(tl.max(s, 0), -1e30)
                     column = highest + tl.log2(tl.sum(tl.exp2(s - highest[None, :]), 0))
                 tl.store(column_parts + tile_row.to(tl.int64) * N + j, column, j < N)
-            # int64: a row of parts times the length of a row passes 2^31 where batches are large
+            # int64: the number of a part times its length passes 2^31 where batches are large
             row = total if SHIFTED else top + tl.log2(total)
             tl.store(row_parts + tile_column.to(tl.int64) * (stop - start) + (i - start), row, i < stop)
             if PULL:
