@@ -6,12 +6,13 @@ import importlib
 import importlib.util
 import os
 import re
-import sys
 import threading
 import traceback
 from pathlib import Path
 
 import click
+
+from workbench.cli._printing import allow_any_letter
 
 VERBS = {
     "synth": "Train a line-up of objectives on a synthetic task and compare them with its exact truth.",
@@ -49,7 +50,7 @@ class Verbs(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except Exception as error:
             ctx.exit(report(error))
@@ -131,8 +132,5 @@ def main() -> None:
     if "RANK" in os.environ:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     threading.excepthook = leave_it_to_the_main_thread
-    try:
-        cli.main(prog_name="wb", standalone_mode=True)
-    except BrokenPipeError:  # `wb ls task | head`
-        sys.stderr.close()
-        sys.exit(1)
+    allow_any_letter()
+    cli.main(prog_name="wb", standalone_mode=True)  # click ends quietly where a reader has gone: `wb ls task | head`

@@ -14,7 +14,7 @@ import click
 if TYPE_CHECKING:
     import torch
 
-    from kernels.dispatch import Backend
+    from kernels.dispatch import BackendName
 
 TOLERANCE = 1e-4
 """largest error of the self-check: rounding of fp32 kernels against the float64 reference is below 1e-5"""
@@ -87,7 +87,9 @@ def _kernels(cuda: bool) -> Kernels:
     from kernels import dispatch
 
     auto = dispatch.backend_for(torch.empty(0, device="cuda" if cuda else "cpu"))
-    here: list[Backend] = [name for name in ("reference", "chunked", "triton") if name != "triton" or auto == "triton"]
+    here: list[BackendName] = [
+        name for name in ("reference", "chunked", "triton") if name != "triton" or auto == "triton"
+    ]
     errors = {name: self_check(name) for name in here if name != "reference"}
     return {
         "available": [*here],
@@ -97,7 +99,7 @@ def _kernels(cuda: bool) -> Kernels:
     }
 
 
-def self_check(backend: Backend) -> float:
+def self_check(backend: BackendName) -> float:
     """Return the largest error of a backend in fp32, in loss and gradients, against the reference in float64."""
     import torch
 
@@ -108,7 +110,7 @@ def self_check(backend: Backend) -> float:
     x, y = (torch.nn.functional.normalize(torch.randn(n, 4, generator=draw), dim=1) for n in (7, 5))
     x_ids, y_ids = torch.tensor([0, 1, 1, 2, 3, 4, 9]), torch.tensor([1, 0, 3, 1, 2])
 
-    def losses(backend: Backend, dtype: torch.dtype) -> list[torch.Tensor]:
+    def losses(backend: BackendName, dtype: torch.dtype) -> list[torch.Tensor]:
         inputs = [t.detach().to(device, dtype).requires_grad_() for t in (x, y, torch.tensor([14.0]))]
         a, b, scale = inputs
         loss = multi_positive_infonce(a, b, scale, x_ids.to(device), y_ids.to(device), backend=backend)

@@ -29,18 +29,17 @@ def eval_(run: Path, suites: tuple[str, ...], which: str, overrides: tuple[str, 
 
     Example: wb eval runs/emoji-ito --checkpoint best --set eval.retrieval.split=test
     """
+    from workbench.cli._printing import print_evaluations
+    from workbench.runs.folder import read_recipe
     from workbench.runs.inference import evaluate_run
 
+    if not read_recipe(run, overrides).eval.evaluators:
+        raise ValueError(
+            f"{run}: its recipe names no evaluator, so there is nothing to print: "
+            "add one, as --set 'eval.retrieval={name: retrieval, split: validation}'"
+        )
     step, metrics = evaluate_run(run, which, suites, overrides)
     if as_json:
         click.echo(json.dumps({"run": str(run), "step": step, "metrics": metrics}))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"{run}, step {step}")
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    for name, value in metrics.items():
-        table.add_row(name, f"{value:.4g}")
-    Console().print(table)
+    print_evaluations({"value": metrics}, title=f"{run}, step {step}")

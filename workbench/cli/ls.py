@@ -101,15 +101,17 @@ def _runs(folder: Path) -> list[Tree]:
 
 
 def _print_table(rows: Sequence[Tree]) -> None:
-    from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
+
+    from workbench.cli._printing import print_table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in rows[0]:
-        table.add_column(column, no_wrap=column == "name")
+        table.add_column(column, no_wrap=column != "summary")
     for row in rows:
-        table.add_row(*map(_cell, row.values()))
-    Console().print(table, highlight=False)
+        table.add_row(*(escape(_cell(value)) for value in row.values()))
+    print_table(table)
 
 
 def _cell(value: object) -> str:

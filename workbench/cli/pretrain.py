@@ -6,12 +6,13 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
     from workbench.recipe.schema import Recipe
+    from workbench.recipe.yaml_file import Tree
     from workbench.runs.train import Outcome
 
 
@@ -58,17 +59,30 @@ def pretrain_(
 
     if dry and profile:
         raise click.UsageError("--profile times a training, and --dry trains nothing: leave one out")
-    if nproc > 1 and not dry and "RANK" not in os.environ:
+    loaded = load_recipe(recipe, overrides)
+    run = folder or Path("runs") / loaded.name
+    if dry:
+        return _print_cost(loaded, nproc, as_json)
+    if "RANK" not in os.environ:  # what can be known is said once, before any process or model is made
+        _refuse_hopeless(loaded, nproc, run)
+    if nproc > 1 and "RANK" not in os.environ:
         from workbench.distributed.launch import launch
 
         raise SystemExit(launch(sys.argv[1:], nproc))
-    loaded = load_recipe(recipe, overrides)
-    if dry:
-        return _print_cost(loaded, nproc, as_json)
-    outcome = _train(loaded, folder or Path("runs") / loaded.name, fresh, profile)
+    outcome = _train(loaded, run, fresh, profile)
     if int(os.environ.get("RANK", 0)) == 0:
         _print_outcome(outcome, as_json)
     return None
+
+
+def _refuse_hopeless(recipe: Recipe, processes: int, run: Path) -> None:
+    """Raises RecipeError where so many processes cannot share a batch, ValueError where the data is not there."""
+    from workbench.runs.cost import missing_data, refuse_uneven_batch
+
+    refuse_uneven_batch(recipe, processes)
+    missing = None if (run / "DONE").exists() else missing_data(recipe)
+    if missing:
+        raise ValueError(missing)
 
 
 def _train(recipe: Recipe, folder: Path, fresh: bool, profile: bool) -> Outcome:
@@ -79,23 +93,31 @@ def _train(recipe: Recipe, folder: Path, fresh: bool, profile: bool) -> Outcome:
     def say(line: str) -> None:
         click.echo(line, err=True)
 
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    if int(os.environ.get("RANK", 0)) == 0:
+        what = f"{world} processes" if world > 1 else "one process"
+        say(f"{recipe.name}: run folder {folder}, on {device()}, {what}")
     if device().type == "cpu":
         keep_memory()
     return train(recipe, folder, fresh=fresh, say=say, console=True, profile=profile)
 
 
 def _print_outcome(outcome: Outcome, as_json: bool) -> None:
-    from workbench.runs.report import evaluations, print_evaluations
+    from workbench.cli._printing import print_evaluations
+    from workbench.runs.report import compare_evaluations, evaluations
 
     if as_json:
-        facts: dict[str, Any] = {"run": str(outcome.run), "step": outcome.step, "finished": outcome.finished}
+        facts: Tree = {"run": str(outcome.run), "step": outcome.step, "finished": outcome.finished}
         click.echo(json.dumps(facts | {"metrics": (evaluations(outcome.records) or [{}])[-1]}))
         return
     if outcome.already:
         click.echo(f"{outcome.run} is finished (step {outcome.step}); --fresh starts anew, a longer train.for goes on")
     elif not outcome.finished:
-        click.echo(f"stopped at step {outcome.step} of {outcome.steps}, saved; the same command goes on from there")
-    print_evaluations(outcome.records, outcome.best)
+        kept = "saved; the same command goes on from there" if outcome.step else "so nothing is saved"
+        click.echo(f"stopped at step {outcome.step} of {outcome.steps}, {kept}")
+    best = outcome.best.metric if outcome.best else None
+    print_evaluations(compare_evaluations(outcome.records, outcome.best), best)
+    click.echo(f"run folder: {outcome.run}")
 
 
 def _print_cost(recipe: Recipe, processes: int, as_json: bool) -> None:

@@ -93,9 +93,10 @@ def _print_component(found: Documentation) -> None:
 
 
 def _print_keywords(block: Block) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from workbench.cli._printing import print_table
 
     if not block.keywords:
         return
@@ -105,7 +106,7 @@ def _print_keywords(block: Block) -> None:
     for k in block.keywords:
         table.add_row(k.name, escape(k.type), escape(_inline(round_numbers(k.default))), escape(k.description))
     click.echo()
-    Console(highlight=False).print(table)
+    print_table(table, wrap=True)
 
 
 def _show_recipe(name: str, overrides: tuple[str, ...], as_json: bool) -> None:
@@ -146,7 +147,8 @@ def expand(recipe: Recipe) -> Tree | None:
 def _show_run(path: Path, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from workbench.runs.report import print_evaluations, read_report
+    from workbench.cli._printing import print_evaluations
+    from workbench.runs.report import compare_evaluations, read_report
 
     report = read_report(path)
     if as_json:
@@ -157,7 +159,7 @@ def _show_run(path: Path, as_json: bool) -> None:
     state = "finished" if report.finished else "not finished; the same wb pretrain goes on"
     click.echo(f"{path}: recipe {report.recipe}, step {report.step}, {state}")
     if report.evaluations:
-        print_evaluations(report.evaluations, report.best)
+        print_evaluations(compare_evaluations(report.evaluations, report.best), report.metric)
     else:
         click.echo("no evaluation yet")
 

@@ -143,21 +143,22 @@ def _print_table(task: str, truth: Truth, results: list[Result]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from workbench.cli._printing import print_table
+
     title = f"{task}: total correlation {_number(truth.total_correlation)} nats, batch {truth.batch}"
     table = Table(title=title, box=None, padding=(0, 1, 0, 0), header_style="bold underline")  # fits 80 columns
     numbers = ("accuracy±s.e.", "chance", "Bayes", "loss", "floor", "no info", "recovered")
-    table.add_column("objective")
+    table.add_column("objective", no_wrap=True)
     for column in numbers:
-        table.add_column(column, justify="right")
-    table.add_column("verdict")
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
     for name in dict.fromkeys(r.objective for r in results):
         table.add_row(*_row([r for r in results if r.objective == name]))
-    console = Console()
-    console.print(table)
-    console.print(
+    print_table(table)
+    Console().print(
         "Losses in nats on fresh samples at the training batch. floor: the exact optimum of that loss at this batch. "
         "no info: its value for a model that knows nothing. recovered: the share of the nats between the two. "
-        "passed: at least 0.95 of them. blind: none.",
+        "passed: at least 0.95 of them. blind: none. unknown: no exact optimum of this loss is known.",
         style="dim",
     )
 
@@ -181,9 +182,9 @@ def _row(runs: list[Result]) -> list[str]:
 
 
 def _list_tasks(as_json: bool) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from workbench.cli._printing import print_table
     from workbench.recipe.component import load, names
 
     truths: dict[str, Truth] = {name: load("task", name)().truth() for name in names("task")}
@@ -192,14 +193,14 @@ def _list_tasks(as_json: bool) -> None:
         return
     table = Table(title="synthetic tasks, at their default options", box=None, header_style="bold underline")
     for column in ("task", "pairwise information", "total correlation", "Bayes", "best single", "chance"):
-        table.add_column(column, no_wrap=column in ("task", "pairwise information"))
+        table.add_column(column, no_wrap=True)
     for name, truth in truths.items():
         nats = {pair: _number(value) for pair, value in truth.pairwise_information.items()}
         alike = len(set(nats.values())) == 1
         pairs = f"each {next(iter(nats.values()))}" if alike else "\n".join(f"{p} {value}" for p, value in nats.items())
         numbers = (truth.total_correlation, truth.bayes_accuracy, truth.best_single_accuracy, truth.chance)
         table.add_row(name, pairs, *map(_number, numbers))
-    Console().print(table)
+    print_table(table)
 
 
 def _number(value: float | None) -> str:

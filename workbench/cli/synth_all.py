@@ -88,11 +88,11 @@ def _measure(found: Matrix, jobs: int) -> None:
 def _print(found: Matrix, title: str) -> None:
     from rich.console import Console
 
+    from workbench.cli._printing import print_table
     from workbench.studies import matrix_report
 
-    # a file or a pipe has no width, and a table of nine objectives is wider than the 80 columns it would get
-    console = Console() if sys.stdout.isatty() else Console(width=160)
-    console.print(matrix_report.table(found.cells, title))
+    console = Console()
+    print_table(matrix_report.table(found.cells, title))
     for reason, mark in matrix_report.notes(found.cells.values()).items():
         console.print(f"{mark} {reason}", markup=False, highlight=False)
     console.print(matrix_report.LEGEND, style="dim", markup=False, highlight=False)

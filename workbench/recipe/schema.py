@@ -83,6 +83,13 @@ class ScheduleSection(Section):
     )
 
 
+def _with_others(batch: int) -> int:
+    """Return the batch. Raises ValueError where a sample has none to be compared with: its loss would always be 0."""
+    if batch < 2:
+        raise ValueError("a sample is contrasted with the others of its batch: write 2 or more")
+    return batch
+
+
 class TrainSection(Section):
     """One optimizer, one schedule: AdamW with a linear warm-up, then a cosine down to 0."""
 
@@ -98,7 +105,9 @@ class TrainSection(Section):
     }
 
     for_: Duration = Field(description="the length of training, as '30 epochs'")
-    batch: Count = Field(description="contrastive batch: samples per optimizer step over all processes")
+    batch: Annotated[Count, AfterValidator(_with_others)] = Field(
+        description="contrastive batch: samples per optimizer step over all processes"
+    )
     microbatch: Count | None = Field(default=None, description="samples encoded at once; gradients stay exact")
     lr: PositiveFloat = Field(default=1e-3, description="peak learning rate")
     warmup: Duration = Field(default=parse("0 steps"), description="time in which the learning rate rises to its peak")

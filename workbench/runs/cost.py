@@ -22,6 +22,7 @@ from torch.nn.functional import normalize
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from workbench.build import Parts, build_objective, build_optimizer, build_parts
+from workbench.errors import RecipeError
 from workbench.loading.bad_samples import MayBeMissing
 from workbench.recipe.schema import Recipe
 from workbench.runs.items import plainest_item
@@ -117,6 +118,7 @@ def cost(recipe: Recipe, processes: int = 1) -> Cost:
 
     Raises ValueError where the parts do not fit each other, or where the objective refuses what it is given.
     """
+    refuse_uneven_batch(recipe, processes)
     parts = assemble(recipe)
     step = _step(parts)
     parameters, frozen = _parameters(parts), _parameters(parts, frozen=True)
@@ -192,6 +194,19 @@ def _contrast(parts: Parts, views: Views) -> tuple[dict[Side, Tensor | None], li
     }
     objective(real, Pool(real, torch.arange(PROBE), seed=recipe.seed)).total.backward()
     return {side: view.z.grad for side, view in real.items()}, [p.grad for p in objective.parameters()]
+
+
+def refuse_uneven_batch(recipe: Recipe, processes: int) -> None:
+    """Raises RecipeError where so many processes cannot share the batch evenly, or the copies of the model."""
+    batch, copies = recipe.train.batch, recipe.parallel.copies
+    if batch % processes:
+        near = max(batch // processes, 1) * processes
+        raise RecipeError(
+            f"train.batch ({batch}) must be a multiple of the number of processes ({processes}): "
+            f"set train.batch={near}, or take another number"
+        )
+    if recipe.parallel.strategy == "fsdp" and processes % copies:
+        raise RecipeError(f"parallel.copies ({copies}) must divide the number of processes ({processes})")
 
 
 def missing_data(recipe: Recipe) -> str | None:

@@ -17,29 +17,19 @@ def evaluations(records: list[Record]) -> list[Record]:
     return [record for record in records if any(name.startswith("eval/") for name in record)]
 
 
-def print_evaluations(records: list[Record], best: Best | None) -> None:
-    """Print a table of metrics x (before, best, last)."""
-    from rich.console import Console
-    from rich.table import Table
-
+def compare_evaluations(records: list[Record], best: Best | None) -> dict[str, dict[str, float]]:
+    """Choose the evaluations that people compare: {before training, best, last: {metric: value}}, each step once."""
     found = evaluations(records)
     if not found:
-        return
-    columns: dict[str, dict[str, Any]] = {f"step {found[0]['step']}": found[0]}
+        return {}
+    steps = {found[0]["step"]: "", found[-1]["step"]: "last, "}
     if best:
-        at_best = next((r for r in found if r["step"] == best.step), None)
-        if at_best:
-            columns[f"best, step {best.step}"] = at_best
-    columns[f"last, step {found[-1]['step']}"] = found[-1]
-    table = Table(title=f"best by {best.metric}" if best else None)
-    table.add_column("metric")
-    for title in columns:
-        table.add_column(title, justify="right")
-    for name in found[-1]:
-        if name.startswith("eval/"):
-            values = (column.get(name) for column in columns.values())
-            table.add_row(name.removeprefix("eval/"), *("-" if v is None else f"{v:.4g}" for v in values))
-    Console().print(table)
+        steps[best.step] = "best and last, " if best.step == found[-1]["step"] else "best, "
+    chosen = {record["step"]: record for record in found if record["step"] in steps}
+    return {
+        f"{steps[step]}step {step}": {n.removeprefix("eval/"): v for n, v in record.items() if n.startswith("eval/")}
+        for step, record in sorted(chosen.items())
+    }
 
 
 @dataclass(frozen=True)
