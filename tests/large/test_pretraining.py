@@ -42,7 +42,8 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def start(recipe: str, run: Path, tars: Path, *settings: str) -> subprocess.Popen[bytes]:
-    settings = (f"data.path={tars}/train-*.tar", "parallel.workers=1", "log.tensorboard=false", *settings)
+    without = ("eval.best=null", "eval.retrieval=null", "data.validation=null")
+    settings = (f"data.path={tars}/train-*.tar", *without, "parallel.workers=1", "log.tensorboard=false", *settings)
     command = [sys.executable, "-m", "workbench", "pretrain", f"recipes/{recipe}.yaml", "--run", str(run)]
     return subprocess.Popen([*command, *(part for setting in settings for part in ("--set", setting))])
 
