@@ -200,7 +200,13 @@ class Terms(Objective):
 
     def ask(self, others: Sequence[str], target: str) -> Question | None:
         """Ask by what terms have trained; where they never contrast the others with the target, by each of them alone,
-        if all are trained and the target is: what they tell of it is then emergent."""
+        if all are trained and the target is: what they tell of it is then emergent.
+
+        A subclass that says itself which sides ask, or which is searched, is believed.
+        """
+        own = type(self)
+        if own.query_sides is not Terms.query_sides or own.candidate_side is not Objective.candidate_side:
+            return super().ask(others, target)
         alone = {m: Side((m,)) for m in (*others, target)}
         if question := self._trained(others, target):
             return question

@@ -52,6 +52,20 @@ def test_query_and_candidates_come_from_one_term(
     assert (list(asked.query), asked.candidates) == (query, candidates)
 
 
+def test_a_subclass_that_says_what_asks_is_believed() -> None:
+    class Asks(Terms):
+        def query_sides(self, others: Any, target: str) -> list[Side]:
+            return [Side.parse("a+b")]
+
+    class Answers(Terms):
+        def candidate_side(self, target: str) -> Side:
+            return Side.parse(f"+{target}")
+
+    pairs = [Term(between=("a", "c")), Term(between=("b", "c"))]
+    assert Asks(("a", "b", "c"), terms=pairs).ask(("a", "b"), "c") == (("a+b",), "c")
+    assert Answers(("a", "b", "c"), terms=pairs).ask(("a", "b"), "c") == (("a", "b"), "+c")
+
+
 def test_terms_between_second_heads_are_evaluated_on_them() -> None:
     """On plain sides these heads were at chance, whatever they had learned."""
     found = []

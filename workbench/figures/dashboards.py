@@ -13,6 +13,7 @@ def layout(names: Iterable[str]) -> dict[str, dict[str, list[str | list[str]]]]:
         "loss": {
             "loss": "train/loss$",
             "terms of the loss, unweighted": "train/loss/.*",
+            "rows that have a positive": "train/positives/.*",
             "gradient norm": "train/grad_norm$",
             "learning rate": "train/lr$",
         }
