@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-LIMIT = 0.175
+LIMIT = 0.06
 """the largest share of functions that may say `Any`"""
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("workbench", "kernels", "synthetic")

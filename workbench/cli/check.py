@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from workbench.recipe.schema import Recipe
 
 
+UNSEEN = (
+    "not looked at: the samples (wb data inspect), the memory and time of a step (wb pretrain --dry), "
+    "gradients and several processes (wb check --deep), weights that a run or a file would give"
+)
+
+
 @click.command()
 @click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, as train.lr=1e-3.")
@@ -31,11 +37,13 @@ def check_(recipes: tuple[str, ...], overrides: tuple[str, ...], deep: bool, as_
     from workbench.runs.cost import assemble
 
     found: dict[str, str | None] = {}
+    notes: list[str] = []
     for recipe in recipes:
         try:
             loaded = load_recipe(recipe, overrides)
             assemble(loaded)
             found[recipe] = _deeply(recipe, loaded) if deep else None
+            notes += _notes(recipe, loaded)
         except RecipeError as error:
             found[recipe] = str(error)
         except ValueError as error:  # the keys are right, the parts do not fit each other
@@ -45,11 +53,24 @@ def check_(recipes: tuple[str, ...], overrides: tuple[str, ...], deep: bool, as_
     else:
         for recipe, problem in found.items():
             click.echo(problem or f"{recipe}: ok", err=problem is not None)
+        for note in [*notes, *([] if deep else [UNSEEN])]:
+            click.echo(note, err=True)
     raise SystemExit(2 if any(found.values()) else 0)
 
 
+def _notes(name: str, recipe: Recipe) -> list[str]:
+    """Say what is no mistake of a recipe, and stops or disappoints a training all the same: a line each."""
+    from workbench.runs.cost import missing_data
+
+    missing = missing_data(recipe)
+    lines = [f"{name}: a training would stop at once: {missing}"] if missing else []
+    if not recipe.eval.evaluators:
+        lines.append(f"{name}: no evaluator: the loss is all that a training would say of the model")
+    return lines
+
+
 def _deeply(name: str, recipe: Recipe) -> str | None:
-    """What a deep check complains of, None where it does not; what it did is told on stderr."""
+    """Return what a deep check complains of, None where it does not; what it did is told on stderr."""
     from workbench.runs.deep_check import TOLERANCE, check_deeply
 
     findings = check_deeply(recipe)

@@ -175,6 +175,16 @@ class EvalSection(Section):
             raise ValidationError.from_exception_data("EvalSection", errors)
         return handler({**own, "evaluators": evaluators})
 
+    @model_validator(mode="after")
+    def _best_is_measured(self) -> EvalSection:
+        """Refuse a best metric of an evaluator that there is not: it would end the run at its first evaluation."""
+        evaluator = self.best.rpartition(" ")[2].partition("/")[0] if self.best else None
+        if evaluator and self.evaluators and evaluator not in self.evaluators:
+            raise ValueError(
+                f"best '{self.best}': no evaluator '{evaluator}'{did_you_mean(evaluator, self.evaluators)}"
+            )
+        return self
+
 
 def _is_collected(value: dict[str, object]) -> bool:
     """Tell a section, which has its evaluators together, from a recipe, whose evaluators stand beside the other

@@ -1,0 +1,49 @@
+"""`wb check` says what a training would stumble over, and what it did not look at."""
+
+import pytest
+from click.testing import CliRunner, Result
+
+from workbench.cli import cli
+
+
+def check(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["check", *arguments])
+
+
+def test_a_sound_recipe_is_ok_and_what_was_not_looked_at_is_named() -> None:
+    done = check("synth/clip", "synth/confu")
+    assert done.exit_code == 0
+    assert done.stdout.splitlines() == ["synth/clip: ok", "synth/confu: ok"]
+    assert [line.partition(":")[0] for line in done.stderr.splitlines()] == ["not looked at"]
+
+
+def test_missing_data_and_missing_evaluators_are_told_without_being_mistakes() -> None:
+    done = check("ito_b16_cc12m", "--set", "eval.retrieval=null", "--set", "eval.best=null")
+    assert done.exit_code == 0
+    assert "a training would stop at once: no tar matches 'data/cc12m/*.tar'" in done.stderr
+    assert "no evaluator: the loss is all" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("best", "words"),
+    [
+        ("syntetic/accuracy", "no evaluator 'syntetic'; did you mean 'synthetic'?"),
+        ("min loss/total", "no evaluator 'loss'"),
+        ("accuracy", "no evaluator 'accuracy'"),
+    ],
+)
+def test_a_best_metric_of_no_evaluator_is_refused(best: str, words: str) -> None:
+    done = check("synth/clip", "--set", f"eval.best={best}")
+    assert done.exit_code == 2
+    assert words in done.stderr
+
+
+def test_a_best_metric_of_an_evaluator_is_taken() -> None:
+    for best in ("synthetic/accuracy", "min synthetic/loss"):
+        assert check("synth/clip", "--set", f"eval.best={best}").exit_code == 0
+
+
+def test_a_batch_of_one_is_refused_with_the_reason() -> None:
+    done = check("synth/clip", "--set", "train.batch=1")
+    assert done.exit_code == 2
+    assert "train.batch: a sample is contrasted with the others of its batch: write 2 or more (got 1)" in done.stderr
