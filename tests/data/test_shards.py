@@ -13,7 +13,7 @@ from small_pairs import picture
 from workbench.data.shards import Shards
 from workbench.errors import BadSample, DataLost
 from workbench.loading.feed import Feed
-from workbench.loading.tar_index import list_pairs
+from workbench.loading.tar_index import list_members
 
 
 def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
@@ -85,4 +85,4 @@ def test_missing_and_broken_tars_are_named(tmp_path: Path) -> None:
         data.sample(0, np.random.default_rng(0))
     (tmp_path / "broken.tar").write_bytes(b"not a tar at all" * 100)
     with pytest.raises(ValueError, match=r"broken.tar is not a readable tar"):
-        list_pairs(tmp_path / "broken.tar")
+        list_members(tmp_path / "broken.tar")

@@ -177,3 +177,15 @@ def test_is_fast() -> None:
     fast, slow = map(min, zip(*[(microseconds(mine), microseconds(theirs)) for _ in range(5)], strict=True))
     print(f"ito at 64 pixels: {fast:.0f} us an image; torchvision {slow:.0f} us")
     assert fast < 0.7 * slow
+
+
+@pytest.mark.parametrize("shape", [(1, 20_000), (20_000, 2)])
+def test_a_line_is_not_blown_up(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its shorter side becomes 32 pixels: of the longer one, 16 times as much is kept, whatever it was."""
+    sizes: list[tuple[int, int]] = []
+    real = Image.Image.resize
+    monkeypatch.setattr(
+        Image.Image, "resize", lambda self, size, *a, **k: sizes.append(size) or real(self, size, *a, **k)
+    )
+    assert Augment(crop=None).compose((32, 32))(photo(*shape)).shape == (3, 32, 32)
+    assert max(max(size) for size in sizes) <= 17 * 32

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from workbench.loading.decode import decode_image
 from workbench.loading.paths import MAX_BYTES, read_bytes
@@ -147,3 +147,60 @@ def test_a_file_is_read_in_part_and_never_without_measure(tmp_path: Any) -> None
         read_bytes(path, 0, MAX_BYTES + 1)
     with pytest.raises(FileNotFoundError):
         read_bytes(tmp_path / "none")
+
+
+TURNS = {
+    1: lambda x: x,
+    2: lambda x: x[:, ::-1],
+    3: lambda x: x[::-1, ::-1],
+    4: lambda x: x[::-1],
+    5: lambda x: x.transpose(1, 0, 2),
+    6: lambda x: np.rot90(x, -1),
+    7: lambda x: x.transpose(1, 0, 2)[::-1, ::-1],
+    8: lambda x: np.rot90(x),
+}
+"""{orientation: how a reader has to turn the rows of pixels that lie in the file}, from the EXIF standard's table"""
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_pictures_are_turned_upright(form: str, orientation: int) -> None:
+    blocks = np.kron(noise(2, 3, 3), np.ones((16, 16, 1), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 100} | (
+        {"lossless": True} if form == "WEBP" else {"subsampling": 0} if form == "JPEG" else {}
+    )
+    encoded = encode(Image.fromarray(blocks), form, exif=exif, **options)
+    found, expected = pixels(encoded), TURNS[orientation](blocks.astype(int))
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= 12
+
+
+def test_an_orientation_that_is_none_changes_nothing() -> None:
+    picture = noise(8, 16, 3)
+    for orientation in (0, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        assert (pixels(encode(Image.fromarray(picture), exif=exif)) == picture).all()
+    assert (pixels(encode(Image.fromarray(picture), exif=b"Exif\0\0garbage")) == picture).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0", r"14 bytes of HEIC, which is not read here: convert it"),
+        (b"\n<!DOCTYPE html><p>gone", "a page of HTML"),
+        (b"https://a.b/c.jpg", "the address of a picture"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS"),
+    ],
+)
+def test_what_people_take_for_pictures_is_named(content: bytes, said: str) -> None:
+    with pytest.raises(ValueError, match=f"not a picture that can be read .*{said}"):
+        decode_image(content)
+
+
+def test_avif_is_read_where_pillow_has_it() -> None:
+    if not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    assert np.abs(pixels(encode(Image.new("RGB", (16, 16), (200, 30, 40)), "AVIF")) - [200, 30, 40]).max() < 12

@@ -1,6 +1,6 @@
 """What all sources of pairs share: which captions are shown, what is a bad pair, the held-out split; file patterns."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,10 @@ SAID = ["one", "two two", "three three three", "four"]
 
 class Lists:
     """A table in memory."""
+
+    beside: Mapping[str, int] = {}
+    mixed: str | None = None
+    files = None
 
     def __init__(self, pairs: list[tuple[bytes, list[Any]]], left_out: Sequence[Skipped] = ()) -> None:
         self.pairs, self.left_out = pairs, left_out

@@ -14,6 +14,7 @@ from small_pairs import picture, write
 from workbench.data.shards import Shards
 from workbench.errors import BadSample, DataLost
 from workbench.loading import tar_index
+from workbench.loading.grouping import AT, OFFSET
 
 
 def pairs(*numbers: int) -> dict[str, bytes]:
@@ -56,15 +57,18 @@ def test_members_are_those_that_tarfile_finds(tmp_path: Path, form: int) -> None
             tar.addfile(info, io.BytesIO(rng.bytes(info.size)))
     with tarfile.open(path) as tar:
         expected = [(m.name, m.offset_data, m.size) for m in tar if m.isfile()]
-    assert list(tar_index.members(path)) == expected
+    found = list(tar_index.members(path))
+    assert [member[:3] for member in found] == expected
+    with tarfile.open(path) as tar:  # the header of each, with all that belongs to a long name, begins where it says
+        assert [tar_index.read_header(tar, member.at).name for member in found] == names
     assert len(expected) == len(names)
 
 
 def test_a_tar_is_listed_once_and_again_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tar = write(tmp_path / "a.tar", pairs(1, 2))
     listed: list[Path] = []
-    real = tar_index.list_pairs
-    monkeypatch.setattr(tar_index, "list_pairs", lambda path: listed.append(path) or real(path))
+    real = tar_index.list_members
+    monkeypatch.setattr(tar_index, "list_members", lambda path: listed.append(path) or real(path))
     assert levels(Shards(path=str(tar))) == levels(Shards(path=str(tar))) == [1, 2]
     assert listed == [tar]
     write(tar, pairs(3, 4))  # the same size
@@ -83,12 +87,12 @@ def test_where_the_folder_cannot_be_written_the_index_goes_to_the_cache(
 ) -> None:
     tar = write(tmp_path / "a.tar", pairs(1, 2))
     save = tar_index._save
-    monkeypatch.setattr(tar_index, "_save", lambda file, table: file.parent != tmp_path and save(file, table))
+    monkeypatch.setattr(tar_index, "_save", lambda file, *more: file.parent != tmp_path and save(file, *more))
     assert levels(Shards(path=str(tar))) == [1, 2]
     assert not list(tmp_path.glob("*.npy"))
     (kept,) = cache.rglob("*.npy")
     before = kept.stat().st_mtime_ns
-    monkeypatch.setattr(tar_index, "list_pairs", None)  # a second listing would fail
+    monkeypatch.setattr(tar_index, "list_members", None)  # a second listing would fail
     assert levels(Shards(path=str(tar))) == [1, 2]
     assert kept.stat().st_mtime_ns == before
 
@@ -132,7 +136,10 @@ def test_images_without_captions_are_counted_with_their_names(tmp_path: Path) ->
     tar = write(tmp_path / "a.tar", pairs(1, 2) | {"lonely.jpg": picture(3), "text.txt": b"no image"})
     data = Shards(path=str(tar))
     assert len(data) == 2
-    assert data.skipped == [(f"{tar}: lonely.jpg", "no .txt of the same name")]
+    assert data.skipped == [
+        (f"{tar}: lonely.jpg", "no .txt of the same name"),
+        (f"{tar}: text.txt", "no picture of the same name"),
+    ]
     many = pairs(1) | {f"{i}.png": picture(i) for i in range(50, 70)}
     with pytest.raises(ValueError, match=r"20 bad samples among 21 .*a.tar: 50.png \(no .txt of the same name\)"):
         len(Shards(path=str(write(tar, many))))
@@ -141,8 +148,8 @@ def test_images_without_captions_are_counted_with_their_names(tmp_path: Path) ->
 def test_a_cut_tar_is_used_up_to_the_cut(tmp_path: Path) -> None:
     tar = write(tmp_path / "a.tar", pairs(1, 2, 3))
     whole = tar.read_bytes()
-    last = tar_index.list_pairs(tar).rows[2]
-    tar.write_bytes(whole[: last[0] + 9])  # inside the third picture
+    picture, text = tar_index.list_members(tar).rows[4:, OFFSET].tolist()
+    tar.write_bytes(whole[: picture + 9])  # inside the third picture
     data = Shards(path=str(tar))
     assert levels(data) == [1, 2]
     assert data.skipped == [(str(tar), "the tar is damaged or cut off; what lies before is used")]
@@ -150,14 +157,14 @@ def test_a_cut_tar_is_used_up_to_the_cut(tmp_path: Path) -> None:
     assert len(again) == 2
     assert again.skipped == data.skipped  # remembered with the index
     tar.write_bytes(whole)
-    os.truncate(tar, last[2] + 3)  # inside the caption: the picture alone is no pair
+    os.truncate(tar, text + 3)  # inside the caption: the picture alone is no pair
     assert levels(Shards(path=str(tar))) == [1, 2]
 
 
 def test_a_damaged_header_does_not_pass_for_the_end(tmp_path: Path) -> None:
     tar = write(tmp_path / "a.tar", pairs(1, 2, 3))
     content = bytearray(tar.read_bytes())
-    third = tar_index.list_pairs(tar).rows[2][0] - tar_index.BLOCK
+    third = tar_index.list_members(tar).rows[4, AT]
     content[third : third + 8] = b"garbage!"
     tar.write_bytes(content)
     data = Shards(path=str(tar))
@@ -169,7 +176,7 @@ def test_a_damaged_header_does_not_pass_for_the_end(tmp_path: Path) -> None:
 def test_a_negative_size_does_not_lead_in_circles(tmp_path: Path, kind: bytes) -> None:
     tar = write(tmp_path / "a.tar", pairs(1, 2, 3))
     content = bytearray(tar.read_bytes())
-    third = int(tar_index.list_pairs(tar).rows[2][0]) - tar_index.BLOCK
+    third = int(tar_index.list_members(tar).rows[4, AT])
     header = content[third : third + tar_index.BLOCK]
     header[124:136] = b"-0000002000\0"
     header[156:157] = kind
@@ -186,7 +193,7 @@ def test_a_tar_cut_after_it_was_listed_has_lost_data_and_no_bad_sample(tmp_path:
     tar = write(tmp_path / "a.tar", pairs(1, 2))
     data = Shards(path=str(tar))
     assert len(data) == 2
-    os.truncate(tar, int(tar_index.list_pairs(tar).rows[1][0]) + 20)
+    os.truncate(tar, int(tar_index.list_members(tar).rows[2, OFFSET]) + 20)
     with pytest.raises(DataLost, match=r"a.tar has become shorter"):
         data.sample(1, np.random.default_rng(0))
     tar.unlink()

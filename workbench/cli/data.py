@@ -63,7 +63,7 @@ def build(name: str, out: Path | None, sources: Path | None, as_json: bool) -> N
 
 @data_.command()
 @click.argument("path")
-@click.option("--source", help="What lies there, if it should not be told from it: shards, csv, parquet, folder or hf.")
+@click.option("--source", help="What lies there, if that cannot be told: shards, csv, json, parquet, folder or hf.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A key of the source: caption_key=caption.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Inspect N random pairs, the same every time.")
 @click.option(
@@ -92,7 +92,7 @@ def inspect(
     """
     from workbench.errors import did_you_mean
     from workbench.inspection.look import chosen, listing
-    from workbench.inspection.open_data import SOURCES, open_data
+    from workbench.inspection.open_data import SOURCES, note_of, open_data
     from workbench.inspection.report import draw
 
     if source and source not in SOURCES:
@@ -101,6 +101,8 @@ def inspect(
         raise click.UsageError(f"--sheet {sheet}: draws .png, .pdf or .svg")
     name, data = open_data(path, source, settings)
     listed = listing(data)
+    for note in filter(None, (note_of(path, source), listed.mixed)):
+        click.echo(f"note: {note}", err=True)
     if not len(listed) and not listed.left_out:
         raise ValueError(f"{path} ({name}) has no sample: take another split with --set split=NAME, or another PATH")
     for file in filter(None, (sheet, bad)):

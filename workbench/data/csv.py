@@ -1,37 +1,41 @@
 """CSV and TSV files: a picture's path and its caption in each row, under the column names that open_clip uses.
 
-Rows with the same picture are one sample with several captions. A row with too many or too few fields is left out and
-counted.
+Rows with the same picture are one sample with several captions. A row that is none is left out and counted: one with
+too many or too few fields, one that a quotation mark swallows.
 """
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pyarrow import csv as arrow_csv
+import pyarrow.compute as pc
 
-from workbench.loading.pairs import Keys, Pairs
-from workbench.loading.pairs_in_lists import ListedPairs, require_columns
-from workbench.loading.paths import Paths, as_tuple, expand, missing
-from workbench.types import Skipped
+from workbench.loading.lists import ListPairs, Where, texts
+from workbench.loading.pairs import Keys
+from workbench.loading.pairs_in_lists import Listed, mixed_rows, require_columns, split_column
+from workbench.loading.paths import Paths, as_tuple
+from workbench.loading.separated import read_columns, tell_dialect
 
 __all__ = ["CSV"]
 
 
-class CSV(Pairs[Paths]):
+class CSV(ListPairs):
     """Image-text pairs listed in CSV files with a header.
 
     Args:
         path: the training lists: a file, a glob, braces, or a list of them.
-        validation: held-out lists for evaluation, likewise.
-        root: folder that relative image paths start from; null: the folder of the first list.
-        sep: what separates fields; null: a tab where the header has one, else a comma.
+        validation: held-out lists for evaluation, likewise; null: those of `path`, where `validation_where` is given.
+        root: folder that relative image paths start from; null: the folder of each list.
+        sep: what separates fields; null: that of tab, comma, semicolon and bar with which the columns are there.
+        quote: what a field with a separator in it stands in; null: nothing does; auto: `"`, but nothing in a TSV.
         img_key: the column of image paths.
         caption_key: the column of captions, or a list of columns.
     """
+
+    kind = "CSV file"
+    example = "(columns filepath and title) with --set data.path=/where/train.csv"
 
     def __init__(
         self,
@@ -40,61 +44,32 @@ class CSV(Pairs[Paths]):
         validation: Paths | None = None,
         root: Path | None = None,
         sep: str | None = None,
+        quote: str | None = "auto",
         img_key: str = "filepath",
         caption_key: Keys = "title",
         **more: Any,
     ) -> None:
-        super().__init__(path, validation, **more)
-        self.root, self.sep, self.img_key, self.caption_keys = root, sep, img_key, as_tuple(caption_key)
+        super().__init__(path=path, validation=validation, root=root, **more)
+        if quote not in (None, "auto") and (len(quote) != 1 or quote in "\r\n"):
+            raise ValueError(f"quote={quote!r}: one character, as '\"', or null for a file without quotation marks")
+        self.sep, self.quote = sep, quote
+        self.img_key, self.caption_keys = img_key.strip(), tuple(key.strip() for key in as_tuple(caption_key))
 
-    def missing(self) -> str | None:
-        """One line on what to point where, when lists are not there."""
-        return _missing(self.path)
-
-    def table(self, source: Paths) -> ListedPairs:
-        if complaint := _missing(source):
-            raise ValueError(complaint)
-        files, _ = expand(source)
-        left_out: list[Skipped] = []
-        rows = pa.concat_tables([self._read(file, left_out) for file in files])
-        if not len(rows):
-            raise ValueError(f"{files[0]} has a header, and no row below it")
-        captions = [rows[key] for key in self.caption_keys]
-        return ListedPairs(self.root or Path(files[0]).parent, rows[self.img_key], captions, left_out)
-
-    def _read(self, file: str, left_out: list[Skipped]) -> pa.Table:
-        """Its columns of paths and captions, as text whatever they look like."""
+    def read(self, file: str, where: Where | None) -> Listed:
         wanted = [self.img_key, *self.caption_keys]
-        sep, header = _header(file, self.sep)
-        require_columns(wanted, header, f"{file} (fields separated by {sep!r})")
-
-        def leave_out(row: arrow_csv.InvalidRow) -> str:
-            reason = f"{row.actual_columns} fields instead of {row.expected_columns}"
-            left_out.append(Skipped(f"{file}: row {row.number}", reason))
-            return "skip"
-
-        try:
-            return arrow_csv.read_csv(
-                file,
-                arrow_csv.ReadOptions(use_threads=False),  # only then a bad row knows its number
-                arrow_csv.ParseOptions(delimiter=sep, newlines_in_values=True, invalid_row_handler=leave_out),
-                arrow_csv.ConvertOptions(
-                    include_columns=wanted,
-                    column_types=dict.fromkeys(wanted, pa.large_string()),
-                    check_utf8=False,  # a caption that is not UTF-8 is a bad sample, not a bad file
-                ),
-            )
-        except pa.ArrowException as error:
-            raise ValueError(f"{file} cannot be read: {error}; is data.sep={sep!r} right?") from None
-
-
-def _header(file: str, sep: str | None) -> tuple[str, list[str]]:
-    """(the separator, the names of the columns)."""
-    with Path(file).open(encoding="utf-8-sig", errors="replace", newline="") as lines:
-        line = lines.readline()
-    sep = sep or ("\t" if "\t" in line else ",")
-    return sep, next(csv.reader([line], delimiter=sep), [])
-
-
-def _missing(source: Paths) -> str | None:
-    return missing(source, "CSV file", "(columns filepath and title) with --set data.path=/where/train.csv")
+        dialect = tell_dialect(file, wanted, self.sep, self.quote)
+        require_columns([*wanted, *(where or {})], dialect.header, f"{file} (fields separated by {dialect.sep!r})")
+        told = split_column(dialect.header)
+        further = [name for name in {*(where or {}), *([told] if told else [])} if name not in wanted]
+        rows = read_columns(file, [*dict.fromkeys(wanted), *further], self.img_key, dialect, self.quote == "auto")
+        table = pa.table(rows.columns)
+        mixed = None
+        if told and told not in (where or {}):
+            counts = pc.value_counts(table[told]).to_pylist()  # type: ignore[attr-defined]
+            mixed = mixed_rows(file, told, {count["values"]: count["counts"] for count in counts})
+        every = len(table)
+        for column, values in texts(where or {}).items():
+            table = table.filter(pc.is_in(table[column], pa.array(values, pa.large_string())))  # type: ignore[attr-defined]
+        captions = [table[key] for key in self.caption_keys]
+        beside = {f"rows other than {where}": every - len(table)} if where else {}
+        return Listed(self.root or Path(file).parent, table[self.img_key], captions, rows.left_out, beside, mixed)

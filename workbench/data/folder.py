@@ -1,45 +1,51 @@
-"""A folder of pictures with a metadata.jsonl, as Hugging Face's imagefolder has it: {"file_name": ..., "text": ...}.
+"""A folder of pictures with their captions: in a metadata.jsonl or metadata.csv, or in a .txt beside each picture.
 
-Paths start from the folder of their metadata.jsonl, of which there may be several, in subfolders. `text` may be a list
-of captions; lines with the same picture are one sample with several captions.
+Hugging Face's imagefolder has metadata files, {"file_name": ..., "text": ...} in each line, in any of its folders;
+paths start from there. `text` may be a list of captions; lines with the same picture are one sample with several
+captions. Without any such file, `a.jpg` goes with the lines of `a.txt`, as img2dataset's format `files` has it.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from workbench.loading.captions import flat
+from workbench.loading.captions import CaptionReader
+from workbench.loading.choosing import PICTURES, Wanted
+from workbench.loading.json_lists import Row, listed, read_lines
 from workbench.loading.pairs import Keys, Pairs
-from workbench.loading.pairs_in_lists import ListedPairs, require_columns
-from workbench.loading.paths import as_tuple
+from workbench.loading.pairs_in_files import FilePairs
+from workbench.loading.pairs_in_lists import Listed, ListedPairs, require_columns
+from workbench.loading.paths import Paths, as_tuple, by_split, describe, expand, walk
+from workbench.loading.separated import read_columns, tell_dialect
+from workbench.loading.table import Table
 from workbench.types import Skipped
 
 __all__ = ["Folder"]
 
-METADATA = "metadata.jsonl"
+METADATA = ("metadata.jsonl", "metadata.csv")
 
 
-class Folder(Pairs[Path]):
-    """Image-text pairs of a folder; pictures that no metadata.jsonl names are not looked for.
+class Folder(Pairs[Paths]):
+    """Image-text pairs of a folder; where it has metadata files, pictures that none of them names are only counted.
 
     Args:
-        path: the folder of the training pairs.
-        validation: a folder of held-out pairs for evaluation.
+        path: the folder of the training pairs, or a list of folders.
+        validation: a folder of held-out pairs for evaluation, likewise.
         image_key: the key of a picture's path in metadata.jsonl.
-        caption_key: the key of a caption or of a list of them, or a list of keys.
+        caption_key: the key of a caption or of a list of them, or a list of keys; `.cap` takes the files of that ending
+            beside the pictures instead of `.txt`, `.json:caption` what theirs hold under a key.
     """
 
     def __init__(
         self,
         *,
-        path: Path,
-        validation: Path | None = None,
+        path: Paths,
+        validation: Paths | None = None,
         image_key: str = "file_name",
         caption_key: Keys = "text",
         **more: Any,
@@ -48,52 +54,122 @@ class Folder(Pairs[Path]):
         self.image_key, self.caption_keys = image_key, as_tuple(caption_key)
 
     def missing(self) -> str | None:
-        """One line on what to point where, when the folder is not there."""
+        """Say in one line what to point where, when a folder is not there."""
         return _missing(self.path)
 
-    def table(self, source: Path) -> ListedPairs:
+    def table(self, source: Paths) -> Table:
         if complaint := _missing(source):
             raise ValueError(complaint)
-        root = source.expanduser()
-        images: list[str] = []
-        captions: list[list[str]] = []
-        left_out: list[Skipped] = []
+        folders = [Path(folder) for folder in expand(source)[0]]
+        lists = [(folder, file) for folder in folders for file in walk(folder) if file.name in METADATA]
+        wanted = self._wanted()
+        if lists and not wanted:
+            return self._listed_by(folders, [file for _, file in lists], describe(source))
+        if len(folders) > 1:
+            raise ValueError(f"none of {describe(source)} has a {METADATA[0]}: without one, data.path is one folder")
+        pairs = FilePairs(folders[0], wanted or Wanted(), CaptionReader((wanted or Wanted()).key))
+        pairs.mixed = mixed_folders(folders, {Path(pairs.name(index)).parent for index in range(len(pairs))})
+        if not len(pairs):
+            raise ValueError(
+                f"{folders[0]} has no {METADATA[0]}: write one with a line a picture, "
+                '{"file_name": "a.jpg", "text": "a caption"}; "text" may be a list. '
+                f"Nor has it a picture with a .{(wanted or Wanted()).text} beside it" + _what_else(folders[0])
+            )
+        return pairs
+
+    def _wanted(self) -> Wanted | None:
+        """The ending of captions beside pictures, where the recipe names one."""
+        key = self.caption_keys[0]
+        return Wanted.parse(None, key) if len(self.caption_keys) == 1 and key.startswith(".") else None
+
+    def _listed_by(self, folders: list[Path], files: list[Path], where: str) -> Table:
         keys: dict[str, None] = {}
-        for name, folder, row in _rows(root):
-            keys |= dict.fromkeys(row)
-            if isinstance(row.get(self.image_key), str):
-                images.append(os.path.join(folder, row[self.image_key]))  # noqa: PTH118  # ten times as fast as a Path
-                captions.append([text for text in flat(map(row.get, self.caption_keys)) if isinstance(text, str)])
+        lists = [self._read(file, keys) for file in files]
+        if not any(len(each.images) or each.left_out for each in lists):
+            raise ValueError(f"the metadata of {where} has no line: write one a picture")
+        require_columns([self.image_key, *self.caption_keys], list(keys), f"the metadata of {where}")
+        return FolderPairs(lists, folders, mixed_folders(folders, {file.parent for file in files}))
+
+    def _read(self, file: Path, keys: dict[str, None]) -> Listed:
+        """Read the rows of a metadata file; `keys` collects what is in them."""
+        rows: list[Row] = []
+        left_out: list[Skipped] = []
+        if file.suffix == ".csv":
+            wanted = [self.image_key, *self.caption_keys]
+            dialect = tell_dialect(str(file), wanted, None, "auto")
+            require_columns(wanted, dialect.header, str(file))
+            keys |= dict.fromkeys(dialect.header)
+            found = read_columns(str(file), list(dict.fromkeys(wanted)), self.image_key, dialect, auto=True)
+            captions = [found.columns[key] for key in self.caption_keys]
+            return Listed(file.parent, found.columns[self.image_key], captions, found.left_out)
+        for row in read_lines(str(file), file.read_bytes()):
+            if isinstance(row, Row):
+                keys |= dict.fromkeys(row.fields)
+                path = _normal(row.fields.get(self.image_key), self.image_key)
+                rows.append(Row(row.name, {**row.fields, **path}))
             else:
-                left_out.append(Skipped(name, f"not a line with '{self.image_key}'"))
-        if not images and not left_out:
-            raise ValueError(f"the {METADATA} of {root} has no line: write one a picture")
-        require_columns([self.image_key, *self.caption_keys], list(keys), f"the {METADATA} of {root}")
-        said = pa.chunked_array([captions], pa.list_(pa.large_string()))
-        return ListedPairs(root, pa.chunked_array([images], pa.large_string()), [said], left_out)
+                left_out.append(row)
+        return listed(file.parent, rows, self.image_key, self.caption_keys, left_out)
 
 
-def _rows(root: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """(where it stands, its folder from the root, a line) of every metadata.jsonl; a broken line is empty."""
-    files = [root / METADATA] if (root / METADATA).exists() else sorted(root.rglob(METADATA))
-    if not files:
-        raise ValueError(
-            f"{root} has no {METADATA}: write one with a line a picture, "
-            '{"file_name": "a.jpg", "text": "a caption"}; "text" may be a list'
-        )
-    for file in files:
-        folder = os.path.relpath(file.parent, root)
-        with file.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    row = None
-                if line.strip():
-                    yield f"{file}: line {number}", folder, row if isinstance(row, dict) else {}
+class FolderPairs(ListedPairs):
+    """The pairs that metadata files name; how many other pictures there are is counted when somebody asks."""
+
+    def __init__(self, lists: list[Listed], folders: list[Path], mixed: str | None) -> None:
+        super().__init__(lists, mixed)
+        self._folders = folders
+
+    @property
+    def beside(self) -> Mapping[str, int]:
+        named = {_spelled(self.name(index)) for index in range(len(self))}
+        others = (_spelled(file) for folder in self._folders for file in walk(folder) if is_picture(file))
+        return Counter({"pictures that no metadata names": sum(1 for file in others if file not in named)})
 
 
-def _missing(source: Path) -> str | None:
-    if source.expanduser().is_dir():
+def _spelled(file: str | Path) -> str:
+    """One spelling of a path for all: no dots, accents in one form."""
+    return unicodedata.normalize("NFC", os.path.abspath(file))  # noqa: PTH100
+
+
+def is_picture(file: Path) -> bool:
+    """Say whether a file ends as a picture that can be read."""
+    return file.suffix[1:].lower() in PICTURES
+
+
+def mixed_folders(folders: list[Path], parents: set[Path]) -> str | None:
+    """Say that one of the folders holds several splits, each in a folder of its own."""
+    for folder in folders:
+        groups = by_split([parent / "x" for parent in sorted(parents) if folder == parent or folder in parent.parents])
+        if len(groups) > 1 and {"validation", "test"} & groups.keys():
+            some = ", ".join(f"{split or 'others'} ({Path(found[0]).parent})" for split, found in groups.items())
+            return (
+                f"'{folder}' mixes splits: {some}: point data.path and data.validation to one of them each, or to a "
+                "list of folders to train on all of them"
+            )
+    return None
+
+
+def _normal(path: object, key: str) -> dict[str, object]:
+    """A path as the system writes it, so that './a.jpg' and 'a.jpg' are one picture."""
+    return {key: os.path.normpath(path)} if isinstance(path, str) and path else {}
+
+
+def _what_else(folder: Path) -> str:
+    """Say what there is instead, where pictures lie in folders that may be classes."""
+    classes = sorted({file.parent.name for file in walk(folder) if is_picture(file) and file.parent != folder})
+    if len(classes) < 2:
+        return ""
+    names = ", ".join(classes[:3])
+    return (
+        f"; its pictures lie in {len(classes)} folders ({names}, ...): to take their names as captions, use "
+        "--source hf with caption_key=label"
+    )
+
+
+def _missing(source: Paths) -> str | None:
+    found, absent = expand(source)
+    absent += [path for path in found if not Path(path).is_dir()]
+    if found and not absent:
         return None
-    return f"no folder '{source}': point to yours (pictures and {METADATA}) with --set data.path=/where"
+    where = f"'{absent[0]}'" if absent else describe(source)
+    return f"no folder {where}: point to yours (pictures and {METADATA[0]}) with --set data.path=/where"

@@ -16,7 +16,7 @@ import datasets
 
 from workbench.errors import BadSample, did_you_mean
 from workbench.loading.pairs import Keys, StreamedPairs
-from workbench.loading.pairs_in_arrow import ArrowPairs, load, read_part, undecoded
+from workbench.loading.pairs_in_arrow import ArrowPairs, Columns, load, read_part, undecoded
 from workbench.loading.paths import as_tuple
 from workbench.loading.table import Raw
 
@@ -56,30 +56,29 @@ class HF(StreamedPairs[str]):
         return super().__len__()
 
     def missing(self) -> str | None:
-        """One line when there is no such folder. An id on the hub is looked up when training starts."""
+        """Say in one line that there is no such folder. An id on the hub is looked up when training starts."""
         if self.folder.exists() or _is_hub_id(self.source):
             return None
         return f"no folder '{self.source}': point to yours, or to an id on the hub, with --set data.path=..."
 
     def table(self, source: str) -> ArrowPairs:
-        return ArrowPairs(
-            self._load(source), self.image_key, self.caption_keys, f"{self.source}[{source}]", self.folder
-        )
+        return ArrowPairs(self._load(source), self._columns(source), [(0, self.folder)])
 
     def parts(self) -> int:
         return self._streamed.num_shards
 
     def read(self, part: int) -> Iterator[Raw | BadSample]:
-        label = f"{self.source}[{self.path}]"
-        return read_part(self._streamed, part, self.image_key, self.caption_keys, label, self.folder)
+        return read_part(self._streamed, part, self._columns(self.path), self.folder)
+
+    def _columns(self, split: str) -> Columns:
+        return Columns(self.image_key, self.caption_keys, f"{self.source}[{split}]")
 
     @cached_property
     def _streamed(self) -> Any:
-        data = self._load(self.path, streaming=True)
-        return undecoded(data, self.image_key, self.caption_keys, f"{self.source}[{self.path}]")
+        return undecoded(self._load(self.path, streaming=True), self._columns(self.path))
 
     def _load(self, split: str, streaming: bool = False) -> Any:
-        """A split, as a Dataset or an IterableDataset. Raises ValueError with the remedy."""
+        """Load a split, as a Dataset or an IterableDataset. Raises ValueError with the remedy."""
         if complaint := self.missing():
             raise ValueError(complaint)
         try:
@@ -92,18 +91,35 @@ class HF(StreamedPairs[str]):
             raise ValueError(f"data.path={self.source}{where}, split '{split}': {error}") from None
 
     def _saved(self, split: str, streaming: bool) -> Any:
-        """What `save_to_disk` wrote: one split, or several by name."""
+        """Load what `save_to_disk` wrote: one split, several by name, or a part of one."""
         try:
             data = datasets.load_from_disk(str(self.folder))
         except Exception as error:  # anything at all: an IndexError, for one, where no row was saved
             raise ValueError(f"cannot be read ({type(error).__name__}: {error}), or was saved without a row") from None
         splits = data if isinstance(data, datasets.DatasetDict) else {str(data.split or "train"): data}
-        if split not in splits:
-            raise ValueError(f"there is no such split{did_you_mean(split, map(str, splits))}")
-        found = splits[split]
+        found = _slice({str(name): rows for name, rows in splits.items()}, split)
         return found.to_iterable_dataset(num_shards=max(1, len(found.cache_files))) if streaming else found
 
 
+def _slice(splits: dict[str, datasets.Dataset], wanted: str) -> datasets.Dataset:
+    """Cut `train`, `train[:1000]`, `train[10%:]+test` out of what was saved, as load_dataset reads those words.
+
+    Raises ValueError naming the splits there are.
+    """
+    if wanted in splits:
+        return splits[wanted]
+    for part in wanted.split("+"):
+        if (name := part.partition("[")[0].strip()) not in splits:
+            raise ValueError(f"there is no such split{did_you_mean(name, splits)}")
+    lengths = {name: len(rows) for name, rows in splits.items()}
+    try:
+        parts = datasets.ReadInstruction.from_spec(wanted).to_absolute(lengths)
+    except (ValueError, AssertionError) as error:
+        raise ValueError(f"{error}; a part is written as train[:1000], train[50%:] or train+test") from None
+    rows = [splits[part.splitname].select(range(part.from_, max(part.from_, part.to))) for part in parts]
+    return datasets.concatenate_datasets(rows)
+
+
 def _is_hub_id(path: str) -> bool:
-    """'name' and 'owner/name' may be on the hub; './name', '/a/b' and 'a/b/c' cannot."""
+    """Say whether a path may be an id on the hub: 'name' and 'owner/name', not './name', '/a/b' or 'a/b/c'."""
     return path.count("/") <= 1 and path[:1] not in "./~"

@@ -6,16 +6,18 @@ in the cache of `datasets` (HF_DATASETS_CACHE), which costs their size on the di
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from workbench.loading.pairs import Keys, Pairs
-from workbench.loading.pairs_in_arrow import ArrowPairs, load
+from workbench.loading.pairs_in_arrow import ArrowPairs, Columns, load
 from workbench.loading.pairs_in_lists import require_columns
-from workbench.loading.paths import Paths, as_tuple, describe, expand, missing
+from workbench.loading.paths import Paths, as_tuple, describe, expand, missing, mixed
 
 __all__ = ["Parquet"]
 
@@ -26,7 +28,7 @@ class Parquet(Pairs[Paths]):
     Args:
         path: the training files: a glob, braces, or a list of them.
         validation: held-out files for evaluation, likewise.
-        root: folder that relative image paths start from; null: the folder of the first file.
+        root: folder that relative image paths start from; null: the folder of each file.
         image_key: the column of pictures.
         caption_key: the column of captions (a text or a list of them in each row), or a list of columns.
     """
@@ -45,7 +47,7 @@ class Parquet(Pairs[Paths]):
         self.root, self.image_key, self.caption_keys = root, image_key, as_tuple(caption_key)
 
     def missing(self) -> str | None:
-        """One line on what to point where, when files are not there."""
+        """Say in one line what to point where, when files are not there."""
         return _missing(self.path)
 
     def table(self, source: Paths) -> ArrowPairs:
@@ -53,18 +55,68 @@ class Parquet(Pairs[Paths]):
             raise ValueError(complaint)
         files, _ = expand(source)
         columns = [self.image_key, *self.caption_keys]
+        schemas: dict[str, pa.Schema] = {}
+        begins: list[tuple[int, Path]] = []
         rows = 0
         for file in files:
             try:
                 about = pq.read_metadata(file)
+                schemas[file] = about.schema.to_arrow_schema()
             except (pa.ArrowException, OSError) as error:
                 raise ValueError(f"{file} is no readable parquet file: {error}; remove it or fetch it again") from None
-            require_columns(columns, about.schema.to_arrow_schema().names, file)
+            require_columns(columns, schemas[file].names, _about(file, schemas[file].names))
+            begins.append((rows, self.root or Path(file).parent))
             rows += about.num_rows
         if not rows:
             raise ValueError(f"there is no row in {describe(source)}: point data.path to files that have some")
-        data = load("parquet", data_files=files, split="train", columns=columns)
-        return ArrowPairs(data, self.image_key, self.caption_keys, describe(source), self.root or Path(files[0]).parent)
+        features = common_features(schemas, columns)
+        data = load("parquet", data_files=files, split="train", columns=columns, features=features)
+        pairs = ArrowPairs(data, Columns(self.image_key, self.caption_keys, describe(source)), begins, len(files))
+        pairs.mixed = mixed(source)
+        return pairs
+
+
+def common_features(schemas: Mapping[str, pa.Schema], columns: Sequence[str]) -> datasets.Features | None:
+    """Find the types that all files agree on, or None where they are those of the first file.
+
+    A column that holds nothing agrees with any other.
+
+    `datasets` takes those of the first file, and fails at the next with neither its name nor the column's.
+
+    Raises ValueError naming file, column and both types.
+    """
+    chosen: dict[str, str] = {}
+    for column in columns:
+        for file, schema in schemas.items():
+            now = schema.field(column).type
+            first = chosen.setdefault(column, file)
+            before = schemas[first].field(column).type
+            if pa.types.is_null(before):
+                chosen[column] = file
+            elif not pa.types.is_null(now) and _kind(now) != _kind(before):
+                raise ValueError(
+                    f"column '{column}' is {now} in {file}, and {before} in {first}: write all files with one type, or "
+                    "name only those that agree in data.path"
+                )
+    if {*chosen.values()} == {next(iter(schemas))}:
+        return None
+    features = {column: datasets.Features.from_arrow_schema(schemas[chosen[column]])[column] for column in columns}
+    return datasets.Features(features)
+
+
+def _kind(type_: pa.DataType) -> str:
+    """A type without what Arrow casts by itself: the width of offsets, dictionaries."""
+    if pa.types.is_dictionary(type_):
+        return _kind(type_.value_type)
+    if pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_list_view(type_):
+        return f"list<{_kind(type_.value_type)}>"
+    return str(type_).removeprefix("large_").removesuffix("_view")
+
+
+def _about(file: str, columns: Sequence[str]) -> str:
+    """Name a file, and what img2dataset's logs are, which lie beside its pictures."""
+    log = {"url", "key", "status"} <= {*columns}
+    return f"{file} is img2dataset's log of what it fetched, not the pictures: it" if log else file
 
 
 def _missing(source: Paths) -> str | None:

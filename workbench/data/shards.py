@@ -10,24 +10,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from workbench.errors import BadSample
-from workbench.loading.pairs import StreamedPairs
+from workbench.loading.captions import CaptionReader, decode_text
+from workbench.loading.choosing import Wanted
+from workbench.loading.pairs import Keys, StreamedPairs
 from workbench.loading.pairs_in_tars import TarPairs, read_tar
-from workbench.loading.paths import Paths, describe, expand, missing
+from workbench.loading.paths import Paths, describe, expand, missing, mixed
 from workbench.loading.table import Raw
 
 __all__ = ["Shards"]
 
+CLASSES = "classnames.txt"
+"""as CLIP_benchmark calls it, beside the tars or one folder above"""
+
 
 class Shards(StreamedPairs[Paths]):
-    """Image-text pairs in tars: an image and a `.txt` with a caption a line, under one basename.
+    """Image-text pairs in tars: an image and a `.txt` with a caption a line, under one key.
 
     Args:
         path: the training tars: a glob, braces or a list of them: 'cc12m/*.tar', 'cc12m/{0000..1242}.tar'.
         validation: held-out tars for evaluation, likewise.
-        caption_key: key of the `.json` that holds a caption or a list of them; null takes the lines of the `.txt`.
+        image_key: the ending of the pictures, as jpg, or a list of which the first that a sample has is taken; null:
+            any ending of a picture, and a sample with two of them is left out.
+        caption_key: key of the `.json` that holds a caption or a list of them; null takes the lines of the `.txt`,
+            `.cap` those of another ending, `.syn.json:caption` a key of another one's JSON.
+        classes: file with the name of a class in each line, where captions are numbers of classes (`.cls`); null:
+            classnames.txt beside the tars, or above.
     """
 
     def __init__(
@@ -35,32 +46,57 @@ class Shards(StreamedPairs[Paths]):
         *,
         path: Paths,
         validation: Paths | None = None,
+        image_key: Keys | None = None,
         caption_key: str | None = None,
+        classes: Path | None = None,
         **more: Any,
     ) -> None:
         super().__init__(path, validation, **more)
-        self.caption_key = caption_key
+        self.wanted, self.classes = Wanted.parse(image_key, caption_key), classes
 
     def missing(self) -> str | None:
-        """One line on what to point where, when tars are not there."""
+        """Say in one line what to point where, when tars are not there."""
         return _missing(self.path)
 
     def table(self, source: Paths) -> TarPairs:
-        tars = TarPairs(_files(source), self.caption_key)
-        if not len(tars):
-            partner = ".json" if self.caption_key else ".txt"
-            hint = "" if self.caption_key else "; if captions are in a .json, set data.caption_key"
-            raise ValueError(f"the tars of {describe(source)} hold no image with a {partner} of the same name{hint}")
-        return tars
+        files = _files(source)
+        pairs = TarPairs(files, self.wanted, self._reader(files))
+        pairs.mixed = mixed(source)
+        if len(pairs):
+            return pairs
+        if pairs.left_out and pairs.left_out[0].reason.startswith("is not a readable tar"):
+            raise ValueError(" ".join(pairs.left_out[0]))
+        said = f"the tars of {describe(source)} hold no image with a .{self.wanted.text} of the same name"
+        hint = "" if self.wanted.key else "; if captions are in a .json, set data.caption_key"
+        if there := ", ".join(f"{number:,} {what}" for what, number in pairs.beside.most_common(5)):
+            hint += f"; there are {there}: data.image_key=jpg and data.caption_key=.cls, say, name other endings"
+        first = f"; the first that is none is {pairs.left_out[0]}" if pairs.left_out else ""
+        raise ValueError(said + hint + first)
 
     def parts(self) -> int:
         return len(self._tars)
 
     def read(self, part: int) -> Iterator[Raw | BadSample]:
-        return read_tar(self._tars[part], self.caption_key)
+        return read_tar(self._tars[part], self.wanted, self._reader(self._tars))
+
+    def _reader(self, tars: list[str]) -> CaptionReader:
+        """Raises ValueError when there is no file with the names of the classes."""
+        classes = self.classes
+        if classes is None and self.wanted.text == "cls":
+            folder = Path(tars[0]).parent
+            classes = next((f for f in (folder / CLASSES, folder.parent / CLASSES) if f.is_file()), None)
+            if classes is None:
+                return CaptionReader(classes=())
+        if classes is None:
+            return CaptionReader(self.wanted.key)
+        names = [line.strip() for line in decode_text(classes.expanduser().read_bytes()).split("\n")]
+        return CaptionReader(classes=names if names[-1] else names[:-1])
 
     @cached_property
     def _tars(self) -> list[str]:
+        """The tars to stream. Raises ValueError when they are of several splits."""
+        if complaint := mixed(self.path):
+            raise ValueError(complaint)
         return _files(self.path)
 
 

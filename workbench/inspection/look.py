@@ -10,7 +10,7 @@ import io
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -19,11 +19,10 @@ import numpy as np
 from open_clip import SimpleTokenizer
 from PIL import Image
 
-from workbench.errors import BadSample, DataLost
+from workbench.errors import BadSample, DataLost, failure, shorten
 from workbench.loading.captions import clean
-from workbench.loading.decode import FORMATS, decode_image
+from workbench.loading.decode import FORMATS, decode_image, is_turned
 from workbench.loading.pairs import Pairs
-from workbench.loading.paths import expand
 from workbench.loading.table import Table
 from workbench.seeds import seed_for
 from workbench.types import Skipped, Split
@@ -43,6 +42,8 @@ class Seen(NamedTuple):
     format: str | None = None
     mode: str | None = None
     animated: bool = False
+    turned: bool = False
+    """the camera was held upright, say, and the file says so"""
 
 
 class Listing(Protocol):
@@ -50,6 +51,12 @@ class Listing(Protocol):
 
     @property
     def left_out(self) -> Sequence[Skipped]: ...
+
+    @property
+    def beside(self) -> Mapping[str, int]: ...
+
+    @property
+    def mixed(self) -> str | None: ...
 
     @property
     def files(self) -> int | None: ...
@@ -65,12 +72,10 @@ class _OfPairs:
     """The pairs of a source, as they are stored."""
 
     def __init__(self, data: Pairs) -> None:
-        self.table: Table = data.table(
-            data.path
-        )  # not `data.train`, which refuses many bad ones instead of naming them
-        self.left_out, self.max_pixels = self.table.left_out, data.max_pixels
-        listed = isinstance(data.path, str | tuple) and expand(data.path)[0]
-        self.files = len(listed) if listed else None
+        # not `data.train`, which refuses many bad ones instead of naming them
+        self.table: Table = data.table(data.path)
+        self.left_out, self.beside, self.files = self.table.left_out, self.table.beside, self.table.files
+        self.mixed, self.max_pixels = self.table.mixed, data.max_pixels
 
     def __len__(self) -> int:
         return len(self.table)
@@ -82,18 +87,20 @@ class _OfPairs:
         except DataLost as error:
             raise ValueError(str(error)) from None
         except (OSError, ValueError) as error:
-            raise BadSample(self.table.name(index), str(error)) from None
+            raise BadSample(self.table.name(index), shorten(str(error))) from None
         header = Image.open(io.BytesIO(encoded), formats=FORMATS)
         animated = False
         with suppress(Exception):  # the first frame is sound: whatever is wrong with the second one is nobody's concern
-            animated = bool(getattr(header, "is_animated", False))
-        return Seen(image, captions, index, len(encoded), header.format, header.mode, animated)
+            animated = bool(getattr(header, "is_animated", False)) and header.format != "MPO"  # a phone's is no film
+        return Seen(image, captions, index, len(encoded), header.format, header.mode, animated, is_turned(header))
 
 
 class _OfSplit:
     """A data set of another kind, by its training split: images and texts that ids link."""
 
     left_out: Sequence[Skipped] = ()
+    beside: Mapping[str, int] = {}
+    mixed: str | None = None
     files = None
 
     def __init__(self, split: Split) -> None:
@@ -130,6 +137,8 @@ class Inspection:
     images: dict[str, Any]
     captions: dict[str, Any]
     bad: list[Skipped]
+    beside: dict[str, int]
+    """{what lies there and is no part of a pair: how many}"""
     images_per_second: float
     """read and decoded, by one process"""
     good: array[int] = field(repr=False)
@@ -161,14 +170,17 @@ def inspect(data: Listing, indices: Sequence[int], progress: Callable[[int], Non
         except BadSample as error:
             bad.append(Skipped(error.name, error.reason))
             continue
+        except BaseException as error:  # whatever a data set of one's own may raise
+            raise failure(f"sample {index}", error, "") from None
         finally:
             seconds += time.perf_counter() - start
             progress(number)
         images.add(seen)
         captions.add(seen)
         good.append(index)
+    beside = {what: number for what, number in data.beside.items() if number}
     return Inspection(
-        len(data), data.files, len(indices), len(good), images.facts(), captions.facts(), bad,
+        len(data), data.files, len(indices), len(good), images.facts(), captions.facts(), bad, beside,
         len(indices) / seconds if seconds else 0.0, good,
     )  # fmt: skip
 
@@ -180,7 +192,7 @@ class Images:
         self.widths, self.heights, self.bytes = array("i"), array("i"), array("q")
         self.formats: Counter[str] = Counter()
         self.modes: Counter[str] = Counter()
-        self.animated = 0
+        self.animated = self.turned = 0
 
     def add(self, seen: Seen) -> None:
         self.widths.append(seen.image.width)
@@ -190,6 +202,7 @@ class Images:
             self.formats[seen.format or "?"] += 1
             self.modes[seen.mode or "?"] += 1
         self.animated += seen.animated
+        self.turned += seen.turned
 
     def facts(self) -> dict[str, Any]:
         pixels = np.array(self.widths, np.int64) * np.array(self.heights, np.int64)
@@ -201,6 +214,7 @@ class Images:
             "formats": dict(self.formats.most_common()),
             "modes": dict(self.modes.most_common()),
             "animated": self.animated,
+            "turned": self.turned,
         }
 
 

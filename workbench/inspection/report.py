@@ -31,6 +31,7 @@ def describe(found: Inspection) -> Iterator[tuple[str, str]]:
     images, captions = found.images, found.captions
     if not found.usable:
         yield "bad", f"{len(found.bad):,}"
+        yield from _beside(found)
         return
     yield "images", _three([f"{w} x {h}" for w, h in images["sizes"]])
     if images["bytes"]:
@@ -39,13 +40,24 @@ def describe(found: Inspection) -> Iterator[tuple[str, str]]:
         yield "modes", _shares(images["modes"])
     if images["animated"]:
         yield "animated", f"{images['animated']:,}, of which the first frame is used"
+    if images["turned"]:
+        yield "turned", f"{images['turned']:,} as their EXIF orientation says"
     yield "captions", f"{captions['number']:,}, an image has {_three(captions['per_image'])}"
     if len(captions["histogram"]) > 1:
         yield "", "images with " + ", ".join(f"{k}: {n:,}" for k, n in _binned(captions["histogram"]).items())
     yield "tokens", f"{_three(captions['tokens'])}; {captions['cut']:.2%} are cut at {CONTEXT}"
     yield "shared", f"{captions['shared']:.2%} of the captions are those of another image, too"
     yield "bad", f"{len(found.bad):,}"
+    yield from _beside(found)
     yield "speed", f"{found.images_per_second:,.0f} images a second read and decoded, by one process"
+
+
+def _beside(found: Inspection) -> Iterator[tuple[str, str]]:
+    """What was not asked for, the most frequent first."""
+    if found.beside:
+        most = sorted(found.beside.items(), key=lambda item: -item[1])
+        shown = ", ".join(f"{number:,} {what}" for what, number in most[:5])
+        yield "beside", shown + (f", and {len(most) - 5} kinds more" if len(most) > 5 else "")
 
 
 def _three(numbers: Sequence[Any]) -> str:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from workbench.errors import did_you_mean
-from workbench.loading.crop import RandomCrop
+from workbench.loading.crop import RandomCrop, crop_ends
 from workbench.recipe.section import Section, make_error_at
 from workbench.types import Transform
 
@@ -94,11 +94,22 @@ class Augment(Section):
         steps: list[nn.Module] = (  # the crop first: the rest then works on few pixels
             [RandomCrop(size, self.crop, as_image=bool(colours))]
             if self.crop
-            else [v2.Resize(min(size), v2.InterpolationMode.BICUBIC), v2.CenterCrop(size)]
+            else [CropEnds(size), v2.Resize(min(size), v2.InterpolationMode.BICUBIC), v2.CenterCrop(size)]
         )
         if self.flip:
             steps.append(v2.RandomHorizontalFlip(self.flip))
         return v2.Compose([*steps, *colours, v2.PILToTensor()])  # which leaves a tensor alone
+
+
+class CropEnds(nn.Module):
+    """Cuts off the ends of a very long picture, of which the resizing would make gigabytes."""
+
+    def __init__(self, size: Sequence[int]) -> None:
+        super().__init__()
+        self.size = tuple(size)
+
+    def forward(self, image: Image.Image) -> Image.Image:
+        return crop_ends(image, self.size)
 
 
 class ColorJitter(nn.Module):

@@ -1,20 +1,141 @@
 """Captions as they lie in files, and what of them can be learnt from.
 
-The trap: whatever is turned into a text is trained on, without a word, so what cannot be read for certain is refused.
+The trap: whatever becomes a text is trained on, without a word; so what cannot be read for certain is refused, and
+nothing is replaced: no question marks for bytes of another encoding, no line breaks that an editor would not show.
 """
 
 from __future__ import annotations
 
+import ast
+import codecs
+import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from workbench.errors import shorten
+
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins as UTF-16's does
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+"""(mark at the beginning of a file, its encoding)"""
+
+
+def decode_text(content: bytes) -> str:
+    """Decode the text of a file: UTF-8, or what its mark says. Raises ValueError where the encoding is not certain."""
+    for mark, encoding in MARKS:
+        if content.startswith(mark):
+            return content[len(mark) :].decode(encoding)
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        byte = content[error.start]
+        raise ValueError(f"not UTF-8 (byte 0x{byte:02x} at {error.start}): save it as UTF-8") from None
+
+
+def load_json(content: bytes) -> object:
+    """Parse JSON. Raises ValueError."""
+    try:
+        return json.loads(decode_text(content))
+    except RecursionError:
+        raise ValueError("JSON that is nested too deeply") from None
+
+
+@dataclass(frozen=True)
+class CaptionReader:
+    """Reads the captions in the content of a file.
+
+    Args:
+        key: where they stand, if it is JSON; None: a caption a line.
+        classes: names of the classes whose numbers it holds; none where nobody knows them; None: it holds captions.
+    """
+
+    key: str | None = None
+    classes: Sequence[str] | None = None
+
+    def __call__(self, content: bytes) -> Sequence[object]:
+        """Read them. Raises ValueError."""
+        return parse_captions(content, self.key) if self.classes is None else [self._name(content)]
+
+    def _name(self, content: bytes) -> str:
+        assert self.classes is not None
+        text = decode_text(content).strip()
+        if not text.isdecimal():  # some tars have the name itself
+            return text
+        if not self.classes:
+            raise ValueError(f"it is the number of a class ({text}): set data.classes to a file, a name a line")
+        if int(text) >= len(self.classes):
+            raise ValueError(f"class {text} is none of the {len(self.classes)} that have a name, from 0 on")
+        return self.classes[int(text)]
+
+
+def parse_captions(content: bytes, key: str | None) -> Sequence[object]:
+    """Read the lines of a text, or what a .json holds under `key`: a text or a list. Raises ValueError.
+
+    A line ends at a line feed alone: other separators of Unicode stand within a sentence.
+    """
+    if key is None:
+        return decode_text(content).split("\n")
+    found = load_json(content)
+    if not isinstance(found, dict) or key not in found:
+        keys = shorten(", ".join(map(str, found))) if isinstance(found, dict) else "no keys"
+        raise ValueError(f"its .json has no '{key}' (it has: {keys})")
+    return found[key] if isinstance(found[key], list) else [found[key]]
 
 
 def clean(captions: Sequence[object]) -> list[str]:
-    """Keep the captions that say something. Raises ValueError when none does."""
-    texts = [text.strip() for text in captions if isinstance(text, str)]
-    texts = [text for text in texts if text]
+    """Keep the captions that say something. Raises ValueError when none does, or when one is mangled."""
+    texts: list[str] = []
+    for text in captions:
+        if isinstance(text, str):
+            texts += (said for item in unlist(text) if (said := item.strip()))
+    for text in texts:
+        if "\0" in text:
+            raise ValueError("a caption holds NUL characters, as UTF-16 without its mark does: save it as UTF-8")
+        if not whole(text):
+            raise ValueError("a caption holds half a character (a lone surrogate): write it anew")
     if not texts:
-        raise ValueError("no caption")
+        others = [type(text).__name__ for text in captions if text is not None and not isinstance(text, str)]
+        raise ValueError("no caption" + (f", but {others[0]} {shorten(repr(captions[0]), 60)}" if others else ""))
     return texts
+
+
+def whole(text: str) -> bool:
+    """Say whether a text has no half characters: JSON may spell one, and no file can hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def unlist(text: str) -> list[str]:
+    """Read a list of texts that is written as one text, as JSON or as Python; any other text is itself.
+
+    Raises ValueError for what looks like such a list and is neither.
+    """
+    text = text.strip()
+    if text[:2] not in ('["', "['") or text[-2:] not in ('"]', "']"):
+        return [text]
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = _literal(text)
+    if isinstance(found, list) and all(isinstance(item, str) for item in found):
+        return found
+    raise ValueError(f"a caption looks like a list, and is neither JSON's nor Python's: {shorten(text, 60)}")
+
+
+def _literal(text: str) -> object:
+    try:
+        found = ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
+    # as Python writes it, to the letter: it joins texts that stand side by side, as in numpy's way to print an array
+    return found if repr(found) == text else None
 
 
 def flat(cells: Iterable[object]) -> list[object]:

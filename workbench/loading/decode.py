@@ -1,7 +1,7 @@
 """Encoded pictures from anywhere to RGB: every mode and format becomes three honest channels, or a reason why not.
 
 The trap: Pillow converts anything to RGB without complaint, and wrongly: 16 bits saturate to white, transparent pixels
-show whatever colour lies beneath them.
+show whatever colour lies beneath them, and a picture that a phone took upright lies on its side.
 """
 
 from __future__ import annotations
@@ -11,11 +11,29 @@ import warnings
 from typing import Annotated
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps, features
 from pydantic import Field
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "PPM")
 """pictures only: Pillow would also hand PostScript to Ghostscript"""
+FORMATS += ("AVIF",) if features.check("avif") else ()
+OTHERS = {
+    b"<!doctype html": "a page of HTML",
+    b"<html": "a page of HTML",
+    b"<?xml": "a page of XML",
+    b"<svg": "an SVG drawing",
+    b"%pdf": "a PDF",
+    b"%!ps": "PostScript",
+    b"http://": "the address of a picture",
+    b"https://": "the address of a picture",
+    b"\x1f\x8b": "a gzip file",
+    b"pk\x03\x04": "a zip file",
+    b"id3": "a sound",
+    b"flac": "a sound",
+    b"oggs": "a sound",
+    b"version https://git-lfs": "a pointer of Git LFS, not the file itself",
+}
+"""{how it begins, in small letters: what it is} of what people take for pictures"""
 MAX_PIXELS = 89_478_485
 """Pillow's own limit, a quarter of a gigabyte in RGB"""
 
@@ -23,7 +41,7 @@ PixelLimit = Annotated[int, Field(gt=0, le=MAX_PIXELS)]
 
 
 def decode_image(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The first frame as mode RGB; what is transparent lies on white.
+    """Decode the first frame to mode RGB, upright; what is transparent lies on white.
 
     Raises ValueError with the reason when the picture is corrupt, truncated, of an unknown format or mode, or has more
     than `max_pixels`.
@@ -39,7 +57,7 @@ def decode_image(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
             image.load()
             return to_rgb(image)
         except Image.UnidentifiedImageError:
-            raise ValueError(f"not a picture that can be read ({len(encoded)} bytes)") from None
+            raise ValueError(f"not a picture that can be read ({_kind(encoded)})") from None
         except (ValueError, OSError) as error:
             raise ValueError(str(error)) from None
         except Exception as error:  # corrupt bytes raise anything, from SyntaxError to struct.error
@@ -47,7 +65,9 @@ def decode_image(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode as RGB. Raises ValueError where a mode has no range to map to 0..255."""
+    """Turn a picture of any mode upright and to RGB. Raises ValueError where a mode has no range to map to 0..255."""
+    if is_turned(image):
+        image = ImageOps.exif_transpose(image)
     if image.mode == "I" or image.mode.startswith("I;16"):
         image = _from_16_bits(image)
     if image.mode == "F":
@@ -58,8 +78,27 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
 
 
+def is_turned(image: Image.Image) -> bool:
+    """Say whether the EXIF block tells to turn or mirror the picture; one that cannot be read tells nothing."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+    except Exception:  # corrupt bytes raise anything
+        return False
+
+
+def _kind(encoded: bytes) -> str:
+    """Say what is there instead of a picture."""
+    start = encoded[:200].lstrip().lower()
+    if encoded[4:8] == b"ftyp" and encoded[8:12] in (b"heic", b"heix", b"heif", b"mif1", b"msf1", b"avif"):
+        return f"{len(encoded)} bytes of {encoded[8:12].decode().upper()}, which is not read here: convert it to JPEG"
+    if start.startswith(b"riff") and encoded[8:12] == b"WAVE":
+        return f"{len(encoded)} bytes, a sound"
+    known = next((kind for prefix, kind in OTHERS.items() if start.startswith(prefix)), None)
+    return f"{len(encoded)} bytes" + (f", {known}" if known else "")
+
+
 def _from_16_bits(image: Image.Image) -> Image.Image:
-    """Grey levels 0..65535 to 0..255; older versions of Pillow hold them in 32 bits."""
+    """Map grey levels 0..65535 to 0..255; older versions of Pillow hold them in 32 bits."""
     levels = np.asarray(image).astype(np.int64)
     low, high = int(levels.min()), int(levels.max())
     if low < 0 or high > 65535:

@@ -132,6 +132,8 @@ class Pairs(ABC, Generic[Source]):
 
     def _listed(self, source: Source) -> Table:
         table = self.table(source)
+        if table.mixed:
+            raise ValueError(table.mixed)
         refuse_too_many(table.left_out, len(table) + len(table.left_out), self.max_bad)
         self.skipped += table.left_out
         return table

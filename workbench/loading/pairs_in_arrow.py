@@ -6,21 +6,35 @@ The trap: an iterable data set splits its parts among torch's workers by itself,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 
-from workbench.errors import BadSample
+from workbench.errors import BadSample, shorten
 from workbench.loading.captions import flat
 from workbench.loading.pairs_in_lists import require_columns
-from workbench.loading.paths import read_bytes
+from workbench.loading.pictures import read_picture
 from workbench.loading.table import Raw
 from workbench.types import Skipped
 
 READ_AHEAD = 16
 """rows that are read at once when streaming"""
+TEXTS = ("string", "large_string", "string_view", "null")
+"""Arrow's types of texts"""
+
+
+class Columns(NamedTuple):
+    """Where the pairs stand in a row."""
+
+    image: str
+    """the column of pictures"""
+    captions: tuple[str, ...]
+    """the columns of captions; a cell may be a list of them"""
+    label: str
+    """what a row's name begins with"""
 
 
 class ArrowPairs:
@@ -28,80 +42,116 @@ class ArrowPairs:
 
     Args:
         data: the table.
-        image_key: the column of pictures.
-        caption_keys: the columns of captions; a cell may be a list of them.
-        label: what a row's name begins with.
-        root: where relative paths start from.
+        columns: those of the pairs.
+        roots: where relative paths start from, from which row on, in their order.
+        files: how many files it was read from, where that says something.
 
-    Raises ValueError when it lacks a column.
+    Raises ValueError when it lacks a column, or when one holds what is no picture or caption.
     """
 
     left_out: Sequence[Skipped] = ()
+    beside: Mapping[str, int] = {}
+    mixed: str | None = None
 
     def __init__(
-        self, data: datasets.Dataset, image_key: str, caption_keys: Sequence[str], label: str, root: Path
+        self,
+        data: datasets.Dataset,
+        columns: Columns,
+        roots: Sequence[tuple[int, Path]],
+        files: int | None = None,
     ) -> None:
-        data = undecoded(data, image_key, caption_keys, label)
-        self.image_key, self.caption_keys, self.label, self.root = image_key, tuple(caption_keys), label, root
-        self._images = data.select_columns([image_key])
-        self._captions = data.select_columns(list(caption_keys))  # apart, or a look at captions would read the picture
+        data = undecoded(data, columns)
+        self.columns, self.roots, self.files = columns, roots, files
+        self._names = class_names(data.features, columns)
+        self._images = data.select_columns([columns.image])
+        self._captions = data.select_columns(list(columns.captions))  # apart, or captions would cost the picture, too
 
     def __len__(self) -> int:
         return len(self._images)
 
     def name(self, index: int) -> str:
-        return f"{self.label}: row {index}"
+        return f"{self.columns.label}: row {index}"
 
     def image(self, index: int) -> bytes:
-        return picture(self._images[index][self.image_key], self.root)
+        _, root = self.roots[bisect_right(self.roots, index, key=lambda begin: begin[0]) - 1]
+        return read_picture(self._images[index][self.columns.image], root)
 
-    def captions(self, index: int) -> list[Any]:
+    def captions(self, index: int) -> list[object]:
         row = self._captions[index]
-        return flat(row[key] for key in self.caption_keys)
+        return flat(named(row[key], self._names.get(key)) for key in self.columns.captions)
 
 
 def load(path: str, *args: Any, **options: Any) -> Any:
-    """datasets.load_dataset; what goes wrong with the hub, the network, a format is a ValueError with its cause."""
+    """Call datasets.load_dataset. Whatever goes wrong with the hub, the network, a format is a ValueError."""
     try:
         return datasets.load_dataset(path, *args, **options)
     except Exception as error:  # anything at all
-        raise ValueError(f"{type(error).__name__}: {error.__cause__ or error}") from None
+        raise ValueError(f"{type(error).__name__}: {shorten(str(error.__cause__ or error), 1000)}") from None
 
 
-def undecoded(data: Any, image_key: str, caption_keys: Sequence[str], label: str) -> Any:
-    """The columns of pairs, with pictures left as bytes: they are decoded here, with limits."""
-    columns = data.column_names  # None where nothing says so before the first row
-    if columns is not None:
-        require_columns([image_key, *caption_keys], columns, label)
-        data = data.select_columns([image_key, *caption_keys])
-    if isinstance((data.features or {}).get(image_key), datasets.Image):
-        data = data.cast_column(image_key, datasets.Image(decode=False))
+def undecoded(data: Any, columns: Columns) -> Any:
+    """Select the columns of pairs, with pictures left as bytes: they are decoded here, with limits."""
+    there = data.column_names  # None where nothing says so before the first row
+    if there is not None:
+        require_columns([columns.image, *columns.captions], there, columns.label)
+        data = data.select_columns(list(dict.fromkeys([columns.image, *columns.captions])))
+    features = data.features or {}
+    if isinstance(features.get(columns.image), datasets.Image):
+        data = data.cast_column(columns.image, datasets.Image(decode=False))
+    _refuse_types(features, columns)
     return data
 
 
-def picture(cell: Any, root: Path) -> bytes:
-    """The encoded picture in a cell: bytes, {bytes, path}, or a path. Raises OSError and ValueError."""
-    if isinstance(cell, dict):
-        cell = cell.get("bytes") or cell.get("path")
-    if isinstance(cell, str):
-        return read_bytes(root / cell)
-    if not isinstance(cell, bytes):
-        raise ValueError(f"no picture, but {type(cell).__name__}")
-    return cell
+def _refuse_types(features: Mapping[str, object], columns: Columns) -> None:
+    """Raises ValueError for a column of numbers, say: one message, not one for each row."""
+    for key in columns.captions:
+        feature = _inside(features.get(key))
+        held = f"blocks ({', '.join(feature)})" if isinstance(feature, dict) else _held(feature, TEXTS)
+        if held:
+            raise ValueError(f"column '{key}' of {columns.label} holds {held}, and captions are texts")
+    if held := _held(features.get(columns.image), (*TEXTS, "binary", "large_binary", "binary_view")):
+        raise ValueError(f"column '{columns.image}' of {columns.label} holds {held}; pictures are bytes, paths, Image")
 
 
-def read_part(
-    data: datasets.IterableDataset, part: int, image_key: str, caption_keys: Sequence[str], label: str, root: Path
-) -> Iterator[Raw | BadSample]:
-    """The pairs of one of a streamed data set's parts (its files, mostly)."""
+def _held(feature: object, allowed: Sequence[str]) -> str | None:
+    """Name the type of a column that is not among the allowed ones."""
+    if isinstance(feature, datasets.List | datasets.LargeList):
+        return "lists"
+    return feature.dtype if isinstance(feature, datasets.Value) and feature.dtype not in allowed else None
+
+
+def class_names(features: Mapping[str, object] | None, columns: Columns) -> dict[str, list[str]]:
+    """List the names of the classes in each column of captions that holds the numbers of classes."""
+    inside = {key: _inside((features or {}).get(key)) for key in columns.captions}
+    return {key: list(feature.names) for key, feature in inside.items() if isinstance(feature, datasets.ClassLabel)}
+
+
+def _inside(feature: object) -> object:
+    """The type of what a list holds, or of a column that holds no list."""
+    return feature.feature if isinstance(feature, datasets.List | datasets.LargeList) else feature
+
+
+def named(cell: object, names: Sequence[str] | None) -> object:
+    """Replace the numbers of classes by their names, which are what can be learnt from; -1 has none."""
+    if names is None:
+        return cell
+    if isinstance(cell, list):
+        return [named(item, names) for item in cell]
+    return names[cell] if isinstance(cell, int) and 0 <= cell < len(names) else None
+
+
+def read_part(data: datasets.IterableDataset, part: int, columns: Columns, root: Path) -> Iterator[Raw | BadSample]:
+    """Read the pairs of one of a streamed data set's parts (its files, mostly)."""
     shard = data.shard(num_shards=data.num_shards, index=part)
+    names = class_names(data.features, columns)
     number = 0
     for rows in shard.iter(batch_size=READ_AHEAD):
-        require_columns([image_key, *caption_keys], list(rows), label)
-        for place, cell in enumerate(rows[image_key]):
-            name = f"{label}: part {part}, row {number}"
+        require_columns([columns.image, *columns.captions], list(rows), columns.label)
+        for place, cell in enumerate(rows[columns.image]):
+            name = f"{columns.label}: part {part}, row {number}"
             number += 1
             try:
-                yield Raw(name, picture(cell, root), flat(rows[key][place] for key in caption_keys))
+                said = flat(named(rows[key][place], names.get(key)) for key in columns.captions)
+                yield Raw(name, read_picture(cell, root), said)
             except (OSError, ValueError) as error:
-                yield BadSample(name, str(error))
+                yield BadSample(name, shorten(str(error)))

@@ -1,61 +1,115 @@
-"""Pairs that a list names: a picture's path and its captions in each row, as a CSV file or a metadata.jsonl has them.
+"""Pairs that lists name: a picture's path and its captions in each row, as a CSV file or a metadata.jsonl has them.
 
 Rows with the same picture are one pair with several captions: as pairs of their own they would be each other's false
-negatives. The list is held in Arrow's memory, which worker processes share, not in millions of Python strings.
+negatives. The list is held in Arrow's memory, which worker processes share, not in millions of Python's texts.
+
+The trap: each list has a folder of its own that its paths start from; a `0.jpg` of one is not that of another.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from workbench.errors import did_you_mean
+from workbench.errors import did_you_mean, shorten
 from workbench.loading.captions import flat
-from workbench.loading.paths import read_bytes
+from workbench.loading.paths import SPLITS
+from workbench.loading.pictures import ADDRESS, from_base64, read_picture
 from workbench.types import Skipped
+
+LONG = 300
+"""characters of a path behind which it is none, or is not shown whole"""
+
+
+@dataclass
+class Listed:
+    """The rows of one list."""
+
+    root: Path
+    """where relative paths start from"""
+    images: pa.ChunkedArray
+    """the path of each row's picture"""
+    captions: Sequence[pa.ChunkedArray]
+    """columns of captions; a cell may be a list of them"""
+    left_out: Sequence[Skipped] = ()
+    """rows that could not be read"""
+    beside: Mapping[str, int] = field(default_factory=dict)
+    """{rows that were not asked for: how many}"""
+    mixed: str | None = None
+    """that they are of several splits"""
 
 
 class ListedPairs:
-    """Pairs in the order in which their pictures first come up.
+    """The pairs of some lists, in the order in which their pictures first come up."""
 
-    Args:
-        root: where relative paths start from.
-        images: the path of each row's picture.
-        captions: columns of captions; a cell may be a list of them.
-        left_out: rows that could not be read.
-    """
-
-    def __init__(
-        self, root: Path, images: pa.ChunkedArray, captions: Sequence[pa.ChunkedArray], left_out: Sequence[Skipped]
-    ) -> None:
-        self.root, self.columns, self.left_out = root, captions, left_out
-        coded = images.cast(pa.large_string()).fill_null("").combine_chunks().dictionary_encode()
+    def __init__(self, lists: Sequence[Listed], mixed: str | None = None) -> None:
+        self.mixed = mixed or next((each.mixed for each in lists if each.mixed), None)
+        self.left_out = [skipped for each in lists for skipped in each.left_out]
+        self._beside = sum((Counter(each.beside) for each in lists), Counter())
+        self.files = len(lists)
+        self.root = common_folder([str(each.root) for each in lists])
+        images = [chunk for each in lists for chunk in _below(each.images, str(each.root), self.root).chunks]
+        columns = zip(*(each.captions for each in lists), strict=True)
+        self.columns = [pa.chunked_array([k for c in column for k in c.chunks], column[0].type) for column in columns]
+        coded = pa.chunked_array(images, pa.large_string()).combine_chunks().dictionary_encode()
         codes = coded.indices.to_numpy()
         self.paths = coded.dictionary
         self.rows = np.argsort(codes, kind="stable")
         self.begins = np.searchsorted(codes[self.rows], np.arange(len(self.paths) + 1))
 
+    @property
+    def beside(self) -> Mapping[str, int]:
+        return self._beside
+
     def __len__(self) -> int:
         return len(self.paths)
 
     def name(self, index: int) -> str:
-        return str(self._path(index))
+        cell = self._cell(index)
+        if len(cell) <= LONG:
+            return cell if ADDRESS.match(cell) else str(Path(self.root, cell))
+        kind = "in base64" if from_base64(cell) is not None else f"'{shorten(cell, 40)}'"
+        return f"{self.root}: picture {index}, {kind}"
 
     def image(self, index: int) -> bytes:
-        return read_bytes(self._path(index))
+        return read_picture(self._cell(index), self.root)
 
-    def captions(self, index: int) -> list[Any]:
+    def captions(self, index: int) -> list[object]:
         rows = self.rows[self.begins[index] : self.begins[index + 1]].tolist()
         return flat(column[row].as_py() for row in rows for column in self.columns)
 
-    def _path(self, index: int) -> Path:
+    def _cell(self, index: int) -> str:
         """Bytes that are not UTF-8 reach the file system as they are."""
-        return self.root / os.fsdecode(self.paths[index].as_buffer().to_pybytes())
+        return os.fsdecode(self.paths[index].as_buffer().to_pybytes())
+
+
+def common_folder(folders: Sequence[str]) -> str:
+    """Name the folder that all of them are in."""
+    if len({os.path.isabs(folder) for folder in folders}) > 1:  # noqa: PTH117
+        folders = [os.path.abspath(folder) for folder in folders]  # noqa: PTH100
+    return os.path.commonpath([os.path.normpath(folder) for folder in folders]) or "."
+
+
+def _below(images: pa.ChunkedArray, root: str, common: str) -> pa.ChunkedArray:
+    """Paths from the folder that all lists share."""
+    images = images.cast(pa.large_string()).fill_null("")
+    prefix = os.path.relpath(root, common)
+    if prefix == ".":
+        return images
+    raw = images.cast(pa.large_binary())
+    relative = pc.invert(pc.match_substring_regex(raw, rb"^(/|\w+://|data:)"))  # type: ignore[attr-defined]
+    relative = pc.and_(relative, pc.less_equal(pc.binary_length(raw), LONG))  # type: ignore[attr-defined]
+    head, slash = (pa.scalar(os.fsencode(part), pa.large_binary()) for part in (prefix, "/"))
+    joined = pc.binary_join_element_wise(head, raw, slash)  # type: ignore[attr-defined]
+    chunks = pc.if_else(relative, joined, raw).chunks  # type: ignore[attr-defined]
+    return pa.chunked_array([chunk.view(pa.large_string()) for chunk in chunks], pa.large_string())
 
 
 def require_columns(wanted: Sequence[str], there: Sequence[str], where: str) -> None:
@@ -63,3 +117,24 @@ def require_columns(wanted: Sequence[str], there: Sequence[str], where: str) -> 
     for column in wanted:
         if column not in there:
             raise ValueError(f"{where} has no column '{column}'{did_you_mean(column, there)}")
+        if list(there).count(column) > 1:
+            raise ValueError(f"{where} has {list(there).count(column)} columns '{column}': rename all but one")
+
+
+def split_column(columns: Sequence[str]) -> str | None:
+    """Name the column that tells the split of each row, if there is one."""
+    return next((name for name in columns if name.lower() in ("split", "splits", "subset", "partition")), None)
+
+
+def mixed_rows(file: str, column: str, values: Mapping[str, int]) -> str | None:
+    """Say that rows of several splits would be trained on together."""
+    words = {word: split for split, words in SPLITS.items() for word in words}
+    splits = {words.get(str(value).strip().lower()) for value in values} - {None}
+    if len(splits) < 2:
+        return None
+    there = ", ".join(f"{value} ({number:,})" for value, number in values.items())
+    first, every = next(iter(values)), ", ".join(map(str, values))
+    return (
+        f"{file} mixes splits, its column '{column}' has {there}: choose rows by data.where={{{column}: {first}}}, "
+        f"others by data.validation_where, or all of them by {{{column}: [{every}]}}"
+    )

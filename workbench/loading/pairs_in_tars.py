@@ -1,150 +1,217 @@
-"""Where the members of webdataset tars lie: listed once, remembered beside the tars, read by offset.
+"""Pairs in webdataset tars: read by the offsets that an index remembers, or from front to back.
 
-The trap: a compressed tar has no offsets to read from, and is refused.
+Nothing is ever unpacked: a member's name is a label, never a path.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import tarfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import overload
 
 import numpy as np
+from jaxtyping import Int64
 from numpy import ndarray
 
 from workbench.errors import BadSample, DataLost
-from workbench.loading.paths import MAX_BYTES, read_bytes
+from workbench.loading.captions import CaptionReader
+from workbench.loading.choosing import TWICE, Chosen, Wanted, choose
+from workbench.loading.grouping import AT, OFFSET, SIZE, Grouping, Index, split_name
+from workbench.loading.paths import MAX_BYTES, is_hidden, read_bytes
 from workbench.loading.table import Raw
-from workbench.loading.tar_index import BLOCK, COLUMN, index, members, stem_and_kind
+from workbench.loading.tar_index import DAMAGED, Fault, Member, NextArchive, index, members, read_header
 from workbench.types import Skipped
 
-DAMAGED = "the tar is damaged or cut off; what lies before is used"
+APART = "of the same name"
+BESIDE = (
+    "beside it: streaming needs the members of a sample side by side (tar --sort=name); data.streaming=false does not"
+)
+"""what stands for APART in a reason, when a tar is read from front to back"""
 
 
 class TarPairs:
-    """The pairs of many tars as arrays: 36 bytes a pair, which worker processes share.
+    """The pairs of many tars as arrays: 44 bytes a pair, which worker processes share.
 
     Args:
         files: the tars, in the order of their pairs.
-        caption_key: key of the .json; None: the lines of the .txt.
+        wanted: which members are pictures and which captions.
+        read_captions: what the content of such a member says.
 
-    Raises ValueError when one of them is not a tar.
+    A tar that cannot be read is left out, as is what a damaged one holds behind the damage.
     """
 
-    def __init__(self, files: Sequence[str], caption_key: str | None) -> None:
-        self.files, self.caption_key = list(files), caption_key
+    mixed: str | None = None
+
+    def __init__(self, files: Sequence[str], wanted: Wanted, read_captions: CaptionReader) -> None:
+        self.tars, self.files, self._read_captions = list(files), len(files), read_captions
         with ThreadPoolExecutor(8) as pool:  # most of the time goes into waiting for the disk
-            indices = list(pool.map(index, map(Path, files)))
-        column = COLUMN["json" if caption_key else "txt"]
-        rows = np.concatenate([i.rows for i in indices])
-        tar = np.repeat(np.arange(len(indices), dtype=np.int32), [len(i.rows) for i in indices])
-        complete = rows[:, column] >= 0
-        self.rows, self.tar = rows[complete][:, [0, 1, column, column + 1]], tar[complete]
-        damaged = [file for file, i in zip(files, indices, strict=True) if i.cut]
-        self.left_out: Sequence[Skipped] = _LeftOut(self, damaged, tar[~complete], rows[~complete, 0])
+            found = list(pool.map(lambda file: _list(file, wanted), files))
+        pairs = [len(chosen.images) for chosen, _, _ in found]
+        self.tar = np.repeat(np.arange(len(found), dtype=np.int32), pairs)
+        places = [rows[chosen.images][:, [AT, OFFSET, SIZE]] for chosen, rows, _ in found]
+        texts = [rows[chosen.texts][:, [OFFSET, SIZE]] for chosen, rows, _ in found]
+        self.rows = np.concatenate([np.concatenate(places), np.concatenate(texts)], axis=1)
+        self.left_out = _LeftOut(
+            [Skipped(file, fault) for file, (_, _, faults) in zip(self.tars, found, strict=True) for fault in faults],
+            self.tars,
+            np.repeat(np.arange(len(found)), [len(chosen.left_out) for chosen, _, _ in found]),
+            np.concatenate([rows[chosen.left_out, AT] for chosen, rows, _ in found]),
+            [reason for chosen, _, _ in found for reason in chosen.reasons],
+        )
+        self.beside = sum((chosen.beside for chosen, _, _ in found), Counter())
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def name(self, index: int) -> str:
-        return self.member(int(self.tar[index]), int(self.rows[index, 0]))
+        return member_name(self.tars[self.tar[index]], int(self.rows[index, 0]))
 
     def image(self, index: int) -> bytes:
-        return self._read(index, 0)
+        return self._read(index, 1)
 
-    def captions(self, index: int) -> list[Any]:
-        return parse_captions(self._read(index, 2), self.caption_key)
+    def captions(self, index: int) -> Sequence[object]:
+        return self._read_captions(self._read(index, 3))
 
     def _read(self, index: int, column: int) -> bytes:
         offset, size = self.rows[index, column : column + 2].tolist()
-        file = self.files[self.tar[index]]
+        file = self.tars[self.tar[index]]
         try:
             return read_bytes(file, offset, size)
-        except OSError as error:
+        except OSError as error:  # of a whole tar, not of this sample
             raise DataLost(f"{file} was listed, and now cannot be read there: {error}") from None
 
-    def member(self, tar: int, offset: int) -> str:
-        """The name of the member whose content is at `offset`: it stands in the block before."""
-        file = self.files[tar]
-        try:
-            header = read_bytes(file, offset - BLOCK, BLOCK)
-            return f"{file}: {tarfile.TarInfo.frombuf(header, 'utf-8', 'surrogateescape').name}"
-        except (OSError, tarfile.TarError):
-            return f"{file}: at byte {offset}"
+
+def _list(file: str, wanted: Wanted) -> tuple[Chosen, Int64[ndarray, "n 5"], list[str]]:
+    try:
+        found = index(Path(file))
+    except (OSError, ValueError) as error:
+        found = Index(np.empty((0, 5), np.int64), [], [str(error).removeprefix(f"{file} ")])
+    return choose(found, wanted), found.rows, found.faults
+
+
+def member_name(file: str, at: int) -> str:
+    """Read the whole name of the member whose header begins at `at`."""
+    try:
+        with tarfile.open(file, "r:") as archive:
+            return f"{file}: {read_header(archive, at).name}"
+    except (OSError, tarfile.TarError):
+        return f"{file}: at byte {at}"
 
 
 @dataclass(frozen=True)
 class _LeftOut(Sequence[Skipped]):
-    """Damaged tars, and pictures without a caption: their names are read when asked for, as there may be millions."""
+    """Faults of tars, and what is no pair: names are read when they are asked for, as there may be millions."""
 
-    tars: TarPairs
-    damaged: list[str]
-    tar: ndarray
-    offset: ndarray
+    faults: list[Skipped]
+    files: list[str]
+    tar: Int64[ndarray, " n"]
+    at: Int64[ndarray, " n"]
+    reasons: list[str]
 
     def __len__(self) -> int:
-        return len(self.damaged) + len(self.offset)
+        return len(self.faults) + len(self.at)
 
-    def __getitem__(self, at: Any) -> Any:
+    @overload
+    def __getitem__(self, at: int) -> Skipped: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Skipped]: ...
+    def __getitem__(self, at: int | slice) -> Skipped | list[Skipped]:
         if isinstance(at, slice):
             return [self[i] for i in range(*at.indices(len(self)))]
-        if at < len(self.damaged):
-            return Skipped(self.damaged[at], DAMAGED)
-        at -= len(self.damaged)
-        name = self.tars.member(int(self.tar[at]), int(self.offset[at]))  # an IndexError ends an iteration
-        return Skipped(name, f"no .{'json' if self.tars.caption_key else 'txt'} of the same name")
+        if at < len(self.faults):
+            return self.faults[at]
+        at -= len(self.faults)
+        where, reason = int(self.at[at]), self.reasons[at]  # an IndexError ends an iteration
+        name = member_name(self.files[self.tar[at]], where)
+        return Skipped(_apart(name, where, reason), reason)
 
 
-def read_tar(tar: str, caption_key: str | None) -> Iterator[Raw | BadSample]:
-    """The pairs of a tar from front to back; the members of a pair must lie side by side."""
-    text = "json" if caption_key else "txt"
-    for stem, contents in _stems(tar):
-        if isinstance(contents, BadSample):
-            yield contents
-        elif "image" in contents:
-            name = f"{tar}: {stem}"
-            if text not in contents:
-                yield BadSample(name, f"no .{text} of the same name")
-                continue
-            try:
-                yield Raw(name, contents["image"], parse_captions(contents[text], caption_key))
-            except ValueError as error:
-                yield BadSample(name, str(error))
+def _apart(name: str, at: int, reason: str) -> str:
+    """Tell what is there twice apart: bad samples are counted by their names."""
+    return f"{name} (at byte {at})" if TWICE in reason else name
 
 
-def _stems(tar: str) -> Iterator[tuple[str, dict[str, bytes] | BadSample]]:
-    """(what the members of a sample share, {kind: content})."""
-    current, contents = "", {}
+def read_tar(tar: str, wanted: Wanted, read_captions: CaptionReader) -> Iterator[Raw | BadSample]:
+    """Read the pairs of a tar from front to back; the members of a pair must lie side by side."""
     try:
         with Path(tar).open("rb", buffering=0) as file:  # one handle: the system reads ahead of it
-            end = os.fstat(file.fileno()).st_size
-            for member in members(Path(tar)):
-                if member is None or member.offset + member.size > end:
-                    yield "", BadSample(tar, DAMAGED)
-                    break
-                stem, kind = stem_and_kind(member.name)
-                if stem != current:
-                    yield current, contents
-                    current, contents = stem, {}
-                if kind and member.size <= MAX_BYTES:
-                    contents[kind] = os.pread(file.fileno(), member.size, member.offset)
-        yield current, contents
+            for group in _groups(tar, os.fstat(file.fileno()).st_size):
+                if isinstance(group, BadSample):
+                    yield group
+                elif group:
+                    yield from _pairs(tar, group, wanted, read_captions, file.fileno())
     except (OSError, ValueError) as error:
-        yield "", BadSample(tar, str(error))
+        yield BadSample(tar, str(error))
 
 
-def parse_captions(content: bytes, key: str | None) -> list[Any]:
-    """The lines of a .txt, or what a .json holds under `key`: a text or a list. Raises ValueError."""
-    text = content.decode("utf-8", "replace")
-    if key is None:
-        return text.splitlines()
-    found = json.loads(text)
-    if not isinstance(found, dict) or key not in found:
-        keys = ", ".join(found) if isinstance(found, dict) else "no keys"
-        raise ValueError(f"its .json has no '{key}' (it has: {keys})")
-    return found[key] if isinstance(found[key], list) else [found[key]]
+def _groups(tar: str, end: int) -> Iterator[list[Member] | BadSample]:
+    """Collect the members that lie side by side and have one key; one that comes again later is a bad sample."""
+    current, group = "", []
+    seen: set[str] = set()
+    for found in members(Path(tar)):
+        if isinstance(found, NextArchive):
+            seen.clear()
+            continue
+        if isinstance(found, Fault) or found.offset + found.size > end:
+            yield group
+            yield BadSample(tar, found.reason if isinstance(found, Fault) else DAMAGED)
+            return
+        if is_hidden(found.name):  # macOS's twins would stand between a picture and its caption
+            continue
+        key, _ = split_name(found.name)
+        if key != current:
+            yield group
+            seen.add(current)
+            current, group = key, []
+            if key in seen:
+                yield BadSample(f"{tar}: {found.name}", f"not {BESIDE}")
+        if key not in seen:
+            group.append(found)
+    yield group
+
+
+def _pairs(
+    tar: str, group: list[Member], wanted: Wanted, read_captions: CaptionReader, handle: int
+) -> Iterator[Raw | BadSample]:
+    """Read the pairs among the members of one key, of which there are several where dots belong to the names."""
+    pairs = _plain_pair(group, wanted)
+    if pairs is None:
+        grouping = Grouping()
+        for place, member in enumerate(group):
+            grouping.add(member.name, place, member.offset, member.size)
+        found = grouping.index()
+        chosen = choose(found, wanted)
+        for row, reason in zip(chosen.left_out.tolist(), chosen.reasons, strict=True):
+            member = group[found.rows[row, AT]]
+            yield BadSample(_apart(f"{tar}: {member.name}", member.at, reason), reason.replace(APART, BESIDE))
+        at = found.rows[:, AT]
+        pairs = [(group[at[i]], group[at[t]]) for i, t in zip(chosen.images, chosen.texts, strict=True)]
+    for image, text in pairs:
+        name = f"{tar}: {image.name}"
+        try:
+            yield Raw(name, _content(handle, image), read_captions(_content(handle, text)))
+        except ValueError as error:
+            yield BadSample(name, str(error))
+
+
+def _plain_pair(group: list[Member], wanted: Wanted) -> list[tuple[Member, Member]] | None:
+    """The pair of a group that is one, without a doubt; None where `choose` has to look."""
+    images, texts = [], []
+    for member in group:
+        _, ending = split_name(member.name)
+        if "." in ending or member.size < 0:
+            return None
+        images += [member] if ending in wanted.images else []
+        texts += [member] if ending == wanted.text else []
+    return [(images[0], texts[0])] if len(images) == len(texts) == 1 else None
+
+
+def _content(handle: int, member: Member) -> bytes:
+    if member.size > MAX_BYTES:
+        raise ValueError(f"{member.size} bytes are more than the {MAX_BYTES} that a sample may have")
+    return os.pread(handle, member.size, member.offset)

@@ -1,39 +1,76 @@
-"""Files from patterns: globs, braces and lists of them.
+"""Files from patterns: globs, braces and lists of them; the files of a folder; splits that names tell apart.
 
-The trap: a glob that matches less than it should says nothing; braces name every file, so those that are not there
-can be named, too.
+The trap: a glob that matches less than it should says nothing, and one that matches more mixes test data into training
+data; braces name every file, so those that are not there can be named, too.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from glob import glob, has_magic
-from itertools import chain
+from collections.abc import Iterator, Sequence
+from glob import escape, glob, has_magic
 from pathlib import Path
 
 MAX_BYTES = 2**28
 """of an encoded picture or a text; what claims more is a corrupt size, which must not fill the memory"""
+MOST_NAMES = 10**6
+"""that the braces of a pattern may stand for"""
 
 Paths = str | tuple[str, ...]
 """a pattern, or a list of them: 'cc12m/{0000..1242}.tar', 'cc3m/*.tar'"""
 
+SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+"""{split: what files and folders of it are called}, as Hugging Face's `datasets` reads names"""
+_SPLIT = re.compile(r"(?<![a-z])(" + "|".join(word for words in SPLITS.values() for word in words) + r")(?![a-z])")
+
 
 def expand(patterns: Paths) -> tuple[list[str], list[str]]:
-    """(the files there are, what was named and is not there). Globs in sorted order, none twice."""
+    """List (the files there are, what was named and is not there). Globs in sorted order, none twice.
+
+    What is there under the very name is taken, whatever brackets and braces that has. Raises ValueError for braces that
+    stand for too many names.
+    """
     found: list[str] = []
     absent: list[str] = []
-    for name in chain.from_iterable(map(braces, as_tuple(patterns))):
-        name = str(Path(name).expanduser())
-        matches = sorted(glob(name)) if has_magic(name) else [name] * Path(name).exists()
-        found += matches
-        absent += [] if matches else [name]
+    for pattern in as_tuple(patterns):
+        there, rest = _existing(str(_home(pattern)))
+        for name in braces(rest) if rest else [""]:
+            matches = _matches(os.path.join(there, name) if name else there)  # noqa: PTH118  # it may be a pattern
+            found += matches
+            absent += [] if matches else [os.path.join(there, name)]  # noqa: PTH118
     return list(dict.fromkeys(found)), absent
 
 
+def _home(pattern: str) -> Path:
+    try:
+        return Path(pattern).expanduser()
+    except RuntimeError:  # '~nobody'
+        return Path(pattern)
+
+
+def _existing(pattern: str) -> tuple[str, str]:
+    """Split a pattern into the folders, or the file, that are there by name, and the rest."""
+    there, rest = "", Path(pattern).parts
+    while rest and os.path.lexists(os.path.join(there, rest[0])):  # noqa: PTH118
+        there, rest = os.path.join(there, rest[0]), rest[1:]  # noqa: PTH118
+    return there, "/".join(rest)
+
+
+def _matches(name: str) -> list[str]:
+    there, rest = _existing(name)
+    if not rest:
+        return [there] if Path(there).exists() else []  # a link may lead nowhere
+    pattern = os.path.join(escape(there), rest)  # noqa: PTH118
+    return sorted(glob(pattern)) if has_magic(rest) else []
+
+
 def missing(patterns: Paths, what: str, example: str) -> str | None:
-    """One line when a named file is not there, or nothing is: which, and how to point to others; else None."""
+    """Say in one line which file is not there, or that nothing is, and how to point to others; None if all are."""
     found, absent = expand(patterns)
     if not found:
         return f"no {what} matches {describe(patterns)}: point to yours {example}"
@@ -42,33 +79,136 @@ def missing(patterns: Paths, what: str, example: str) -> str | None:
     return None
 
 
-def as_tuple(one_or_many: str | Sequence[str]) -> tuple[str, ...]:
-    """A word, or words."""
-    return (one_or_many,) if isinstance(one_or_many, str) else tuple(one_or_many)
+def as_tuple(one_or_many: str | Path | Sequence[str]) -> tuple[str, ...]:
+    """Make a tuple of a word, or of words."""
+    return (str(one_or_many),) if isinstance(one_or_many, str | Path) else tuple(one_or_many)
 
 
 def braces(pattern: str) -> list[str]:
-    """'{00..02}.tar' -> 00.tar, 01.tar, 02.tar; '{a,b}.tar' -> a.tar, b.tar; any number of them in a pattern."""
-    match = re.search(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}", pattern)
-    if not match:
-        return [pattern]
-    first, last, words = match.groups()
-    choices = words.split(",") if words else [f"{n:0{len(first)}d}" for n in range(int(first), int(last) + 1)]
-    tails = braces(pattern[match.end() :])
-    return [pattern[: match.start()] + choice + tail for choice in choices for tail in tails]
+    """Expand braces as shells and webdataset do: {00..02}, {3..0}, {0..10..5}, {a..c}, {a,b{1,2}}, any number of them.
+
+    A number begins with zeros where one of the two ends does. Raises ValueError for more than MOST_NAMES names.
+    """
+    begin = pattern.find("{")
+    while begin >= 0:
+        end = _closing(pattern, begin)
+        choices = _choices(pattern[begin + 1 : end]) if end else None
+        if choices is not None and end:
+            tails = braces(pattern[end + 1 :])
+            if len(choices) * len(tails) > MOST_NAMES:
+                raise ValueError(f"'{pattern}' stands for more than {MOST_NAMES:,} names")
+            return [pattern[:begin] + choice + tail for choice in choices for tail in tails]
+        begin = pattern.find("{", begin + 1)
+    return [pattern]
+
+
+def _closing(pattern: str, begin: int) -> int | None:
+    """Find the brace that closes the one at `begin`."""
+    depth = 0
+    for at in range(begin, len(pattern)):
+        depth += {"{": 1, "}": -1}.get(pattern[at], 0)
+        if not depth:
+            return at
+    return None
+
+
+def _choices(inside: str) -> list[str] | None:
+    """List what the inside of a pair of braces stands for; None where it is only text."""
+    parts, depth = [""], 0
+    for letter in inside:
+        depth += {"{": 1, "}": -1}.get(letter, 0)
+        if letter == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    if len(parts) > 1:
+        return [choice for part in parts for choice in braces(part)]
+    numbers = re.fullmatch(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?", inside)
+    letters = re.fullmatch(r"([a-zA-Z])\.\.([a-zA-Z])(?:\.\.(-?\d+))?", inside)
+    if numbers:
+        first, last, step = numbers.groups()
+        padded = any(re.match(r"-?0\d", end) for end in (first, last))
+        width = max(len(first), len(last)) if padded else 0
+        return [f"{n:0{width}d}" for n in _steps(int(first), int(last), step)]
+    if letters:
+        first, last, step = letters.groups()
+        return [chr(n) for n in _steps(ord(first), ord(last), step)]
+    return None
+
+
+def _steps(first: int, last: int, step: str | None) -> range:
+    stride = abs(int(step or 1)) or 1
+    steps = range(first, last + 1, stride) if first <= last else range(first, last - 1, -stride)
+    if abs(last - first) // stride > MOST_NAMES:
+        raise ValueError(f"'{{{first}..{last}}}' stands for more than {MOST_NAMES:,} names")
+    return steps
 
 
 def describe(patterns: Paths) -> str:
-    """As a person wrote them."""
+    """Quote patterns as a person wrote them."""
     return ", ".join(f"'{p}'" for p in as_tuple(patterns))
 
 
+def is_hidden(name: str) -> bool:
+    """Say whether a path is one that no person put there: macOS's twins (`._a.jpg`, `__MACOSX/`), `.DS_Store`."""
+    *folders, base = name.split("/")
+    return base.startswith(".") or "__MACOSX" in folders or base == "__MACOSX"
+
+
+def walk(folder: Path, hidden: bool = False) -> Iterator[Path]:
+    """List the files below a folder in sorted order, those behind links to folders too; `hidden` files if asked for.
+
+    Raises OSError for a folder that cannot be read.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    seen: set[str] = set()
+    for here, folders, files in os.walk(folder, onerror=fail, followlinks=True):
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        if (real := os.path.realpath(here)) in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(here, name) for name in sorted(files) if hidden or not is_hidden(name))
+
+
+def by_split(files: Sequence[str | Path]) -> dict[str, list[str]]:
+    """Group files by the split that their names, or those of their folders, tell; "" is the group of all others.
+
+    Names above the folder that all of them share tell nothing.
+    """
+    names = [str(file) for file in files]
+    common = os.path.commonpath([os.path.dirname(name) for name in names]) if names else ""  # noqa: PTH120
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        word = _SPLIT.search(os.path.relpath(name, common or ".").lower())
+        split = next((split for split, words in SPLITS.items() if word and word[1] in words), "")
+        groups.setdefault(split, []).append(name)
+    return groups
+
+
+def mixed(patterns: Paths) -> str | None:
+    """Say that the files of a glob are of several splits: test data would be trained on, without a word."""
+    for pattern in as_tuple(patterns):
+        found, _ = expand(pattern)
+        groups = by_split(found)
+        if len(groups) > 1 and {"validation", "test"} & groups.keys():
+            some = ", ".join(f"{split or 'others'} ({files[0]})" for split, files in groups.items())
+            return (
+                f"'{pattern}' mixes splits: {some}: name the files of one split, as data.path and data.validation, or "
+                "each of these patterns in a list to train on all of them"
+            )
+    return None
+
+
 def read_bytes(path: str | os.PathLike[str], offset: int = 0, size: int | None = None) -> bytes:
-    """A file, or a part of it. Raises OSError, and ValueError when it is larger than MAX_BYTES.
+    """Read a file, or a part of it. Raises OSError, and ValueError when it is larger than MAX_BYTES.
 
     It is opened each time: a handle that worker processes share would share its position, too.
     """
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for a writer
     try:
         size = os.fstat(handle).st_size if size is None else size
         if size > MAX_BYTES:

@@ -6,13 +6,13 @@ position.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, overload
 
 from PIL import Image
 
-from workbench.errors import BadSample
+from workbench.errors import BadSample, shorten
 from workbench.loading.captions import clean
 from workbench.loading.decode import decode_image
 from workbench.types import Skipped
@@ -32,6 +32,21 @@ class Table(Protocol):
     @property
     def left_out(self) -> Sequence[Skipped]:
         """what was found not to be a pair while listing"""
+        ...
+
+    @property
+    def beside(self) -> Mapping[str, int]:
+        """{what lies there and was not asked for: how many}"""
+        ...
+
+    @property
+    def mixed(self) -> str | None:
+        """what to do where pairs of several splits are listed together: nobody trains on test data by a glob"""
+        ...
+
+    @property
+    def files(self) -> int | None:
+        """how many files the pairs lie in, where that says something"""
         ...
 
     def __len__(self) -> int: ...
@@ -54,7 +69,7 @@ def read_pair(table: Table, index: int, max_pixels: int) -> tuple[Image.Image, l
     try:
         return decode_image(table.image(index), max_pixels), clean(table.captions(index))
     except (OSError, ValueError) as error:
-        raise BadSample(table.name(index), str(error)) from None  # the name only now: it may have to be read, too
+        raise BadSample(table.name(index), shorten(str(error))) from None  # the name only now: it has to be read, too
 
 
 @dataclass(frozen=True)

@@ -1,76 +1,72 @@
 """Where the members of webdataset tars lie: listed once, remembered beside the tars.
 
-The trap: a compressed tar has no offsets to read from, and is refused.
+The trap: a compressed tar has no offsets to read from, and is refused; a tar behind a tar (`cat a.tar b.tar`) is not
+seen by those who stop at the first end mark.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import posixpath
 import tarfile
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from jaxtyping import Int64
-from numpy import ndarray
 
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-KINDS = {"image": IMAGES, "txt": (".txt",), "json": (".json",)}
-EXTENSIONS = {extension: kind for kind, extensions in KINDS.items() for extension in extensions}
-COLUMN = {kind: 2 * place for place, kind in enumerate(KINDS)}
-"""column of a kind's offset in an index; the size is the next one"""
-FORMAT = 1
+from workbench.loading.grouping import LINK, SPARSE, SPECIAL, Grouping, Index
+
+FORMAT = 2
 """of the index files: another number, and they are written anew"""
 BLOCK = 512
-
-
-def stem_and_kind(name: str) -> tuple[str, str | None]:
-    """What joins the members of a sample, and what a member is; None when it is neither picture nor caption."""
-    stem, extension = posixpath.splitext(name)  # ten times as fast as a path's suffix
-    return stem, EXTENSIONS.get(extension.lower())
-
-
-@dataclass(frozen=True)
-class Index:
-    """(offset, size) of the picture, the .txt and the .json of every sample with a picture; -1 where there is none."""
-
-    rows: Int64[ndarray, "n 6"]
-    cut: bool = False
-    """the tar is damaged; what lies before is listed"""
+DAMAGED = "the tar is damaged or cut off; what lies before is used"
 
 
 class Member(NamedTuple):
-    """A regular file in a tar."""
+    """A file in a tar."""
 
     name: str
     offset: int
+    """of its content"""
     size: int
+    """of its content, or LINK, SPARSE, SPECIAL where that is not there as it is"""
+    at: int
+    """where its header begins, with all that belongs to a long name"""
 
 
-def list_pairs(tar: Path) -> Index:
-    """The samples of a tar, in its order, up to where it is damaged. Raises ValueError when it is not a tar."""
+class Fault(NamedTuple):
+    """What is wrong at a place of a tar, other than with one member: nothing is read behind it."""
+
+    reason: str
+
+
+class NextArchive(NamedTuple):
+    """Another tar begins behind the end mark of the one before."""
+
+
+def list_members(tar: Path) -> Index:
+    """Group the members of a tar, up to where it is damaged. Raises ValueError when it is not a tar."""
     end = tar.stat().st_size
-    found: dict[str, list[int]] = {}
-    cut = False
-    for member in members(tar):
-        if member is None or member.offset + member.size > end:
-            cut = True
+    grouping = Grouping()
+    faults: list[str] = []
+    for found in members(tar):
+        if isinstance(found, Fault):
+            faults.append(found.reason)
+        elif isinstance(found, NextArchive):
+            grouping.close()
+        elif found.offset + found.size > end:
+            faults.append(DAMAGED)
             break
-        stem, kind = stem_and_kind(member.name)
-        if kind:
-            place = found.setdefault(stem, [-1] * 2 * len(KINDS))
-            place[COLUMN[kind] : COLUMN[kind] + 2] = member[1:]
-    rows = [place for place in found.values() if place[COLUMN["image"]] >= 0]
-    return Index(np.array(rows, dtype=np.int64).reshape(-1, 2 * len(KINDS)), cut)
+        else:
+            grouping.add(found.name, found.at, found.offset, found.size)
+    return grouping.index(faults)
 
 
-def members(tar: Path) -> Iterator[Member | None]:
-    """Regular files in the order of the tar; None, at the end, when a header is damaged or cut off.
+def members(tar: Path) -> Iterator[Member | Fault | NextArchive]:
+    """List the files in the order of the tar; folders are none.
 
     Plain headers are read here, in less than half the time; all others (long names, links) by tarfile. Raises
     ValueError when it is not a tar.
@@ -78,24 +74,53 @@ def members(tar: Path) -> Iterator[Member | None]:
     try:
         with tarfile.open(tar, "r:") as archive, tar.open("rb", buffering=0) as file:
             at = 0
-            while (header := os.pread(file.fileno(), BLOCK, at)).strip(b"\0"):
+            while header := os.pread(file.fileno(), BLOCK, at):
+                if not header.strip(b"\0"):
+                    found = _behind_the_end(file, at)
+                    if found is None:
+                        return
+                    at = found
+                    header = os.pread(file.fileno(), BLOCK, at)
+                    if not _is_header(header):
+                        yield Fault(f"{os.fstat(file.fileno()).st_size - at} bytes behind its end are no tar")
+                        return
+                    yield NextArchive()
                 member, after = plain_member(header, at) or _special_member(archive, at)
                 if after <= at:  # a negative size would lead in circles
-                    yield None
+                    yield Fault(DAMAGED)
                     return
                 if member:
                     yield member
                 at = after
+            yield Fault("the tar has no end mark: it was cut off, or is still being written")
     except tarfile.HeaderError:
-        yield None
+        yield Fault(DAMAGED)
     except (tarfile.TarError, EOFError) as error:
         raise ValueError(
             f"{tar} is not a readable tar: {error}; remove it, build it again, or unpack it where it is compressed"
         ) from None
 
 
+def _behind_the_end(file: BinaryIO, at: int, chunk: int = 2**20) -> int | None:
+    """Find the first block that is not zero, from `at` on: tars are padded, and some stand behind one another."""
+    while content := os.pread(file.fileno(), chunk, at):
+        rest = content.lstrip(b"\0")
+        if rest:
+            return at + (len(content) - len(rest)) // BLOCK * BLOCK
+        at += len(content)
+    return None
+
+
+def _is_header(header: bytes) -> bool:
+    try:
+        tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
+
+
 def plain_member(header: bytes, at: int) -> tuple[Member, int] | None:
-    """(a regular file, where the next header is) from a sound ustar header at `at`; None for anything else."""
+    """Read (a regular file, where the next header is) from a sound ustar header at `at`; None for anything else."""
     if len(header) < BLOCK or header[156:157] not in (b"0", b"\0"):
         return None
     try:
@@ -105,22 +130,36 @@ def plain_member(header: bytes, at: int) -> tuple[Member, int] | None:
     if checksum != sum(header) - sum(header[148:156]) + 8 * ord(" "):
         return None
     name, prefix = (field.partition(b"\0")[0] for field in (header[:100], header[345:500]))
+    if name.endswith(b"/"):  # how tars before POSIX said that it is a folder
+        return None
     name = prefix + b"/" + name if prefix and header[257:263] == b"ustar\0" else name
-    member = Member(name.decode("utf-8", "surrogateescape"), at + BLOCK, size)
+    member = Member(name.decode("utf-8", "surrogateescape"), at + BLOCK, size, at)
     return member, member.offset + -(-size // BLOCK) * BLOCK
 
 
 def _special_member(archive: tarfile.TarFile, at: int) -> tuple[Member | None, int]:
-    """The same by tarfile; None where it is no regular file. Raises tarfile.HeaderError."""
+    """Read the same by tarfile; None for a folder. Raises tarfile.HeaderError."""
+    info = read_header(archive, at)
+    size = info.size
+    if info.issym() or info.islnk():
+        size = LINK
+    elif info.issparse():
+        size = SPARSE
+    elif not info.isfile():
+        size = SPECIAL
+    return None if info.isdir() else Member(info.name, info.offset_data, size, at), archive.offset
+
+
+def read_header(archive: tarfile.TarFile, at: int) -> tarfile.TarInfo:
+    """Read the header at `at`, with whatever of a long name stands before it. Raises tarfile.HeaderError."""
     assert archive.fileobj is not None
     archive.fileobj.seek(at)
     archive.offset = at
-    info = tarfile.TarInfo.fromtarfile(archive)
-    return Member(info.name, info.offset_data, info.size) if info.isfile() else None, archive.offset
+    return tarfile.TarInfo.fromtarfile(archive)
 
 
 def index(tar: Path) -> Index:
-    """`list_pairs`, remembered as TAR.index.npy, or in the user's cache where that cannot be written.
+    """List the members of a tar once: TAR.index.npy, or a file in the user's cache, remembers them.
 
     A tar of another size or time of change is listed again.
     """
@@ -128,36 +167,55 @@ def index(tar: Path) -> Index:
     stamp = [FORMAT, status.st_size, status.st_mtime_ns]
     files = (tar.with_name(f"{tar.name}.index.npy"), cache_folder() / f"{_digest(tar)}.npy")
     for file in files:
-        try:
-            table = np.load(file, allow_pickle=False)
-            if table.dtype == np.int64 and table.shape[1:] == (2 * len(KINDS),) and table[0, :3].tolist() == stamp:
-                return Index(table[1:], bool(table[0, 3]))
-        except (OSError, ValueError, EOFError, IndexError):  # not there, or damaged
-            continue
-    listed = list_pairs(tar)
-    head = np.zeros((1, 2 * len(KINDS)), np.int64)
-    head[0, :4] = [*stamp, listed.cut]
+        if found := _load(file, stamp):
+            return found
+    listed = list_members(tar)
     for file in files:
-        if _save(file, np.concatenate([head, listed.rows])):
+        if _save(file, stamp, listed):
             break
     return listed
 
 
 def cache_folder() -> Path:
+    """Name the folder for indices of tars in folders that cannot be written."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "multimodal-workbench" / "tars"
 
 
 def _digest(tar: Path) -> str:
-    return blake2b(str(tar.resolve()).encode(), digest_size=16).hexdigest()
+    # of the place, not of the content: a tar is a gigabyte, and the stamp inside tells whether it is the same one
+    return blake2b(str(tar.resolve()).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
-def _save(file: Path, table: Int64[ndarray, "n 6"]) -> bool:
-    """Whole or not at all, as other processes may read and write it at the same time. False where it cannot be."""
+def _load(file: Path, stamp: list[int]) -> Index | None:
+    """Read what `_save` wrote; None where it is not there, damaged, or of another tar."""
+    try:
+        with file.open("rb") as source:
+            head, words, small, large = (np.load(source, allow_pickle=False) for _ in range(4))
+        endings, faults, beside = json.loads(bytes(words))
+        if head.tolist() != stamp or small.shape[1] != 3 or large.shape != (len(small), 2):
+            return None
+        if len(small) and not (small[:, 1].min() >= 0 and small[:, 1].max() < len(endings)):
+            return None
+        rows = np.column_stack([small[:, :2], large[:, 0] - small[:, 2], large]).astype(np.int64)
+        return Index(rows, endings, faults, beside)
+    except (OSError, ValueError, EOFError, IndexError):
+        return None
+
+
+def _save(file: Path, stamp: list[int], listed: Index) -> bool:
+    """Write an index whole or not at all, as other processes may read and write it at the same time.
+
+    The arrays stand one behind the other in one file, offsets in 64 bits, all else in 32. False where it cannot be.
+    """
+    words = np.frombuffer(json.dumps([listed.endings, listed.faults, listed.beside]).encode(), np.uint8)
+    rows = listed.rows
+    small = np.column_stack([rows[:, :2], rows[:, 3] - rows[:, 2]]).astype(np.int32)
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as out:
-            np.save(out, table)
+            for array in (np.array(stamp), words, small, rows[:, 3:]):
+                np.save(out, array, allow_pickle=False)
         os.replace(temporary, file)
     except OSError:
         with suppress(OSError):

@@ -1,0 +1,129 @@
+"""JSON and JSON Lines that name pictures: COCO's captions, Karpathy's splits, lists of rows.
+
+The trap: COCO and Karpathy name a picture without the folder it is in, which `data.root` says.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from workbench.errors import did_you_mean
+from workbench.loading.captions import flat, load_json, whole
+from workbench.loading.pairs_in_lists import Listed
+from workbench.types import Skipped
+
+IMAGES = ("file_name", "image", "filename", "filepath", "image_path", "img", "img_path", "path")
+CAPTIONS = ("text", "caption", "captions", "title", "sentences", "sentence", "raw")
+"""what a list calls its pictures and captions, mostly"""
+
+
+class Row(NamedTuple):
+    """What a list says of a picture."""
+
+    name: str
+    """where it stands"""
+    fields: Mapping[str, object]
+
+
+def read_rows(file: str) -> Iterator[Row | Skipped]:
+    """Read the rows of a list, whatever its layout. Raises ValueError when it has none that is known."""
+    content = Path(file).read_bytes()
+    if file.lower().endswith((".jsonl", ".ndjson")):
+        yield from read_lines(file, content)
+        return
+    try:
+        found = load_json(content)
+    except ValueError as error:
+        raise ValueError(f"{file} is no JSON: {error}") from None
+    if isinstance(found, dict) and isinstance(found.get("images"), list):
+        coco = isinstance(found.get("annotations"), list)
+        yield from _coco(file, found) if coco else _karpathy(file, found["images"])
+    elif isinstance(found, list):
+        for number, item in enumerate(found):
+            yield Row(f"{file}: item {number}", item) if isinstance(item, dict) else _no_row(f"{file}: item {number}")
+    elif isinstance(found, dict) and found and all(isinstance(said, str | list) for said in found.values()):
+        yield from (Row(f"{file}: '{name}'", {"image": name, "caption": said}) for name, said in found.items())
+    else:
+        raise ValueError(
+            f"{file} is neither COCO's JSON (images and annotations), nor Karpathy's (images with sentences), nor a "
+            'list of rows as {"image": "a.jpg", "caption": "a bird"}'
+        )
+
+
+def read_lines(file: str, content: bytes) -> Iterator[Row | Skipped]:
+    """Read JSON Lines; a line that is no row is one that was left out."""
+    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        if not line.strip():
+            continue
+        name = f"{file}: line {number}"
+        try:
+            found = load_json(line)
+        except ValueError as error:
+            yield Skipped(name, f"no JSON: {error}")
+            continue
+        yield Row(name, found) if isinstance(found, dict) else _no_row(name)
+
+
+def _no_row(name: str) -> Skipped:
+    return Skipped(name, "no row: a row is {key: value}")
+
+
+def _coco(file: str, found: Mapping[str, list]) -> Iterator[Row | Skipped]:
+    """Join annotations to images by the id of the image."""
+    said: dict[object, list[object]] = {}
+    images = {image.get("id"): image for image in found["images"] if isinstance(image, dict)}
+    for number, annotation in enumerate(found["annotations"]):
+        of_image = annotation.get("image_id") if isinstance(annotation, dict) else None
+        if of_image not in images or "caption" not in annotation:
+            yield Skipped(f"{file}: annotation {number}", "of no image, or without a caption")
+        else:
+            said.setdefault(of_image, []).append(annotation["caption"])
+    for key, image in images.items():
+        if key in said:
+            yield Row(f"{file}: image {key}", {"file_name": image.get("file_name"), "caption": said[key]})
+        else:
+            yield Skipped(f"{file}: image {key} ({image.get('file_name')})", "no annotation")
+
+
+def _karpathy(file: str, images: list[object]) -> Iterator[Row | Skipped]:
+    """Read dataset_coco.json, dataset_flickr30k.json and the like: a picture, its sentences, its split."""
+    for number, image in enumerate(images):
+        name = f"{file}: image {number}"
+        sentences = image.get("sentences") if isinstance(image, dict) else None
+        if not isinstance(image, dict) or not isinstance(sentences, list):
+            yield Skipped(name, "no sentences")
+            continue
+        path = os.path.join(str(image.get("filepath") or ""), str(image.get("filename") or ""))  # noqa: PTH118
+        said = [each.get("raw") if isinstance(each, dict) else each for each in sentences]
+        yield Row(name, {"filename": path, "caption": said, "split": image.get("split")})
+
+
+def find_keys(fields: Mapping[str, object], known: tuple[str, ...], what: str, where: str) -> str:
+    """Find what a list calls its pictures or captions. Raises ValueError naming the keys there are."""
+    key = next((key for key in known if key in fields), None)
+    if key is None:
+        raise ValueError(f"{where} has no key of {what}{did_you_mean(known[0], list(map(str, fields)))}")
+    return key
+
+
+def listed(root: Path, rows: list[Row], image: str, captions: tuple[str, ...], left_out: list[Skipped]) -> Listed:
+    """Put rows into Arrow's memory, and those that name no picture, or hold half a character, beside them."""
+    images: list[str] = []
+    said: list[list[str]] = []
+    for row in rows:
+        path = row.fields.get(image)
+        texts = [text for text in flat(map(row.fields.get, captions)) if isinstance(text, str)]
+        if not isinstance(path, str) or not path:
+            left_out.append(Skipped(row.name, f"names no picture: '{image}' is {'empty' if path == '' else path!r}"))
+        elif not all(map(whole, (path, *texts))):
+            left_out.append(Skipped(row.name, "holds half a character (a lone surrogate): write it anew"))
+        else:
+            images.append(path)
+            said.append(texts)
+    columns = [pa.chunked_array([said], pa.list_(pa.large_string()))]
+    return Listed(root, pa.chunked_array([images], pa.large_string()), columns, left_out)

@@ -1,0 +1,88 @@
+"""Pictures as cells of tables hold them: bytes, base64, a path, or something that is none of these.
+
+The trap: a path that a person sees and a path that the system knows differ by a backslash from Windows, or by how an
+accent is written; both are found.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import re
+import unicodedata
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from workbench.errors import shorten
+from workbench.loading.paths import read_bytes
+
+ADDRESS = re.compile(r"(https?|s3|gs|ftp|hdfs)://")
+BASE64 = re.compile(r"(?:data:image/[\w.+-]+;base64,)?\s*([A-Za-z0-9+/_\s-]{40,}={0,2})\s*")
+BEGINNINGS = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"\0\0\0")
+"""how encoded pictures begin: nobody's path does, in base64"""
+
+
+def read_picture(cell: object, root: str | Path) -> bytes:
+    """Read the encoded picture of a cell: bytes, {bytes, path}, base64, or a path. Raises OSError and ValueError."""
+    if isinstance(cell, dict):
+        cell = cell.get("bytes") or cell.get("path")
+    if isinstance(cell, bytes):
+        return cell
+    if not isinstance(cell, str):
+        raise ValueError(f"no picture, but {type(cell).__name__}")
+    if not cell.strip():
+        raise ValueError("no picture: its cell is empty")
+    if (decoded := from_base64(cell)) is not None:
+        return decoded
+    if ADDRESS.match(cell):
+        raise ValueError(f"{shorten(cell, 80)} is an address: fetch the pictures first, as with img2dataset")
+    return _read_file(cell, root)
+
+
+def from_base64(text: str) -> bytes | None:
+    """Decode base64 if it holds a picture; None for a path."""
+    found = BASE64.fullmatch(text) if len(text) > 40 else None
+    if not found:
+        return None
+    try:
+        content = base64.b64decode(re.sub(r"\s", "", found[1]).replace("-", "+").replace("_", "/") + "==")
+    except binascii.Error:
+        return None
+    return content if content.startswith(BEGINNINGS) else None
+
+
+def _read_file(path: str, root: str | Path) -> bytes:
+    try:
+        return read_bytes(os.path.join(root, path))  # noqa: PTH118  # a cell may hold what is no path
+    except FileNotFoundError:
+        for other in _spellings(path):
+            if os.path.exists(found := os.path.join(root, other)):  # noqa: PTH110, PTH118
+                return read_bytes(found)
+        if (below := _one_level_below(path, root)) is not None:
+            # as the system's own words begin; another split may have a file of this name, so it is not taken
+            said = f"[Errno 2] No such file or directory: '{path}'"
+            raise FileNotFoundError(f"{said}; there is one in '{below}': is that data.root?") from None
+        raise
+
+
+def _spellings(path: str) -> Iterator[str]:
+    if "\\" in path:
+        yield path.replace("\\", "/")
+    for form in ("NFC", "NFD"):
+        if (other := unicodedata.normalize(form, path)) != path:
+            yield other
+
+
+def _one_level_below(path: str, root: str | Path) -> str | None:
+    """Name a folder beside the list that has such a file: a hint, as another split may have one of this name, too."""
+    return next((folder for folder in _folders(str(root)) if os.path.exists(os.path.join(folder, path))), None)  # noqa: PTH110, PTH118
+
+
+@cache
+def _folders(root: str) -> list[str]:
+    try:
+        return sorted(entry.path for entry in os.scandir(root or ".") if entry.is_dir())
+    except OSError:
+        return []
