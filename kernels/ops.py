@@ -70,6 +70,7 @@ def pack(problem: Problem) -> tuple[tuple[Tensor | None, ...], Options]:
     """Takes a problem apart into the arguments of an operator."""
     tensors = tuple(getattr(problem, name) for name in TENSORS)
     options = {name: getattr(problem, name) for name in OPTIONS}
+    # Operators take no Python objects: a process group travels by its name, which every rank resolves for itself
     group = None if problem.group is None else problem.group.group_name
     return tensors, options | {"group": group, "wanted": list(problem.wanted)}
 
@@ -121,6 +122,7 @@ class _Loss(Protocol):
 
 def _complete(problem: Problem, loss: _Loss) -> tuple[Tensor, ...]:
     """Computes a loss, with its weights checked and its gradients in the form that an operator owes."""
+    # Found before the loss: on a GPU nothing is read back here, and results become NaN in the place of an error
     wrong = _find_wrong_weights(problem)
     value, gradients = loss(problem)
     results = value, *fill_results((problem.x, problem.y, problem.scale, problem.bias), gradients)

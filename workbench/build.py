@@ -39,7 +39,7 @@ from workbench.types import Checks, Context, Data, Encoder, Fusion, Objective, S
 
 @dataclass
 class Parts:
-    """What a recipe describes, before anything is trained."""
+    """The parts that a recipe describes, before anything is trained."""
 
     recipe: Recipe
     data: Any

@@ -86,6 +86,7 @@ class Engine:
 
     def fit(self) -> None:
         """Train until `steps`, or until a stop is requested; then the current step is finished first."""
+        # an evaluation puts the mode back itself, so that this is the only place that sets it
         self.model.train()
         with self._exits():
             for callback in self._in_turn():
@@ -121,6 +122,7 @@ class Engine:
     def train_step(self, batch: Batch) -> Logs:
         """Make one optimizer update. Raises what a callback raises at on_gradients, with the weights as they were."""
         self.evaluated.release()  # the memory of what an evaluation has gathered
+        # the rate is a function of the step alone: a resume has nothing of it to restore
         lr = self.schedule.rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]

@@ -41,6 +41,7 @@ def infonce(problem: Problem) -> tuple[Float[Tensor, ""], Gradients]:
         logits = Logits(rows.z, columns.z, problem.scale, self_column=itself)
         P = find_positives(rows.ids, columns.ids, itself)
         means = softmax.weigh(P, rows, columns, problem.symmetric, problem.group)
+        # Where only rows count, a chunk's gradient needs no other chunk: one pass over S in the place of two
         solve = softmax.solve if problem.symmetric else rows_only.solve
         operands = _choose_operands(logits, problem.wanted)
         value, products = solve(problem.positives, logits, P, means, operands, problem.group)

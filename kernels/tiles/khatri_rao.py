@@ -75,6 +75,7 @@ def khatri_rao_lse_tiles(
         tile_row, k, tile_column = index % num_row_tiles, start + part // num_column_tiles, part % num_column_tiles
         i, j = tile_row * BM + tl.arange(0, BM), tile_column * BN + tl.arange(0, BN)
         s = _multiply(x, y, z, tile_row * BM, tile_column * BN, k, D, BM, BN, BK, PRECISION, UPCAST) * scale
+        # Columns past the end come as zeros from the loads, and a logit of 0 would count: -inf does not
         s = tl.where((j < N)[None, :], s, float("-inf"))
         top = tl.max(s, 1)
         row = top + tl.log2(tl.sum(tl.exp2(s - top[:, None]), 1))

@@ -120,7 +120,7 @@ class Profile(Callback):
         return table
 
     def _by_operation(self, count: int, letters: int) -> Table:
-        """By the time in an operation itself, without those that it calls; on CUDA by kernel."""
+        """Rank operations by the time in each itself, without those that it calls; on CUDA rank kernels."""
         assert self.clock
         device = DeviceType.CUDA if self.clock.on_cuda else DeviceType.CPU
         name = "self_device_time_total" if self.clock.on_cuda else "self_cpu_time_total"  # microseconds

@@ -69,7 +69,7 @@ class Synthetic:
         return Split({m: Items(self.observe(m, codes[m]), ids) for m in self.modalities}, paired=True)
 
     def observe(self, modality: str, codes: Tensor) -> Any:
-        """What these codes look like: a tensor of vectors, or a list of PIL images or texts."""
+        """Show these codes as samples: a tensor of vectors, or a list of PIL images or texts."""
         seen = self.task.observe(modality, codes)
         if self.modalities[modality].kind != "image":
             return seen

@@ -175,6 +175,7 @@ def _wait(ranks: list[Rank], signals: list[int]) -> None:
     while left := [rank for rank in ranks if rank.process.poll() is None]:
         _note_ends(ranks)
         at_once = signals.count(signal.SIGINT) > 1
+        # the others get time to report what they saw: the first failure seen here need not be the first there was
         if deadline == float("inf") and (any(r.failed for r in ranks) or at_once):
             deadline, latest = time.monotonic() + GRACE, time.monotonic() + PATIENCE
         is_saving = any(rank.is_saving for rank in left) and not at_once
@@ -185,6 +186,7 @@ def _wait(ranks: list[Rank], signals: list[int]) -> None:
                 rank.abandoned = _state(rank.process.pid)
                 rank.process.kill()
             deadline = latest = time.monotonic() + GRACE
+        # polled, not waited for: any rank may end first, and signals have to be answered meanwhile
         time.sleep(0.02)
     _note_ends(ranks)
 

@@ -44,7 +44,7 @@ TRANSFORMERS = (  # applied in order to every name of a CLIPModel
 
 
 class Checkpoint(NamedTuple):
-    """What a file holds."""
+    """The content of a checkpoint file."""
 
     weights: dict[str, Tensor]
     """`visual.*`, `text.*`, `logit_scale`, `logit_bias`, and whatever else there is under its own name"""

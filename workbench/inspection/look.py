@@ -128,7 +128,7 @@ def listing(data: Any) -> Listing:
 
 @dataclass
 class Inspection:
-    """What was found. Where three numbers stand together, they are the smallest, the median and the largest."""
+    """The facts found about a data set. Of three numbers, one is the smallest, one the median, one the largest."""
 
     pairs: int
     files: int | None

@@ -53,7 +53,7 @@ def describe(found: Inspection) -> Iterator[tuple[str, str]]:
 
 
 def _beside(found: Inspection) -> Iterator[tuple[str, str]]:
-    """What was not asked for, the most frequent first."""
+    """List what was not asked for, the most frequent first."""
     if found.beside:
         most = sorted(found.beside.items(), key=lambda item: -item[1])
         shown = ", ".join(f"{number:,} {what}" for what, number in most[:5])

@@ -44,7 +44,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Augment(Section):
-    """What happens to a training image: these keys, or a preset by its name (`none`, `clip`, `ito`), or keys upon one.
+    """The augmentation of training images: keys, or a preset by its name (`none`, `clip`, `ito`), or keys upon one.
 
     `ito` is short for `{name: ito}`, and `{name: ito, blur: 0.1}` is that preset with less blur. Without a name a block
     starts from `clip`. A resolved recipe has the keys that come of it, and no name.

@@ -40,7 +40,7 @@ class MapStyle(Protocol):
 
 @dataclass(frozen=True)
 class Feed:
-    """What the build tells a data set about a run: which samples a process reads, in which order, by whom."""
+    """A run as a data set needs to know it: which samples this process reads, in which order, by how many workers."""
 
     transforms: Mapping[str, Transform]
     batch: int

@@ -23,7 +23,7 @@ CAPTIONS = ("text", "caption", "captions", "title", "sentences", "sentence", "ra
 
 
 class Row(NamedTuple):
-    """What a list says of a picture."""
+    """A picture and its captions, as a list has them."""
 
     name: str
     """where it stands"""

@@ -38,7 +38,7 @@ class Member(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """What is wrong at a place of a tar, other than with one member: nothing is read behind it."""
+    """A fault at a place of a tar that ends the reading of it: nothing behind it is read."""
 
     reason: str
 

@@ -43,7 +43,7 @@ PEAK, UTILISATION = 989e12, 0.4
 
 @dataclass(frozen=True)
 class Cost:
-    """What a recipe costs. The loss is not in it: 8 M N D FLOPs for a contrast of M with N rows, and linear memory."""
+    """The cost of a recipe. The loss is not in it: 8 M N D FLOPs for a contrast of M with N rows, and linear memory."""
 
     parameters: dict[str, int]
     """{part: numbers}; `fusion` may exist only while training"""
@@ -140,7 +140,7 @@ def cost(recipe: Recipe, processes: int = 1) -> Cost:
 
 
 class _Step(NamedTuple):
-    """What the fake step took, for PROBE samples."""
+    """The work of the fake step, for PROBE samples."""
 
     views: Views
     forward: float

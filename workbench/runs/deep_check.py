@@ -61,7 +61,7 @@ class Gradients(NamedTuple):
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found."""
+    """The outcome of one comparison."""
 
     name: str
     difference: float | None
@@ -231,7 +231,7 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 
 
 def _one_of_two(rank: int, port: int, tree: dict[str, Any], batch: Batch, evaluating: bool, answers: Any) -> None:
-    """What each of the two processes does; the first answers with the gradient, or the first to fail with its error."""
+    """Be one of the two processes: the first answers with the gradient, and whichever fails answers with its error."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
     warnings.simplefilter("ignore")

@@ -51,7 +51,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass
 class State:
-    """What a run needs besides weights and optimizer."""
+    """The progress of a run, which it needs besides weights and optimizer."""
 
     step: int = 0
     best: Best | None = None
@@ -128,6 +128,7 @@ def amend(path: Path, state: State) -> None:
 
 def _begin(draft: Path, *folders: str) -> None:
     """Make an empty draft, and remove those that killed processes have left."""
+    # the run folder is locked, so that no other process can be writing one of these
     for stale in draft.parent.glob(".draft-*"):
         shutil.rmtree(stale, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -239,6 +240,7 @@ def verify(path: Path) -> None:
         raise DamagedCheckpoint(f"{path}: no readable {MANIFEST}: it was not finished") from None
     for name, facts in manifest.items():
         file = path / name
+        # sizes first: a file that was cut off is told without reading gigabytes
         size = file.stat().st_size if file.exists() else 0
         if size != facts["bytes"]:
             raise DamagedCheckpoint(f"{path}: {name} has {size} bytes instead of {facts['bytes']}")

@@ -50,12 +50,14 @@ class TrainedModel(nn.Module):
         self, inputs: dict[str, Tensor], valid: dict[str, Tensor], sides: Sequence[Side], place: tuple[int, ...]
     ) -> Embedded:
         """Embed rows; what each part draws is a function of `place` = (seed, step, rank, first row) and the part."""
+        # every part is seeded by itself, so that a locked tower that is not run again shifts nobody else's draws
         views = self.model(inputs, valid, sides, lambda part: seed_torch(*place, part))
         return {side: (view.z, view.valid) for side, view in views.items()}
 
 
 def split(batch: Batch, size: int | None) -> list[Slice]:
     """Cut a batch into micro-batches of at most `size` rows; None gives one of all rows."""
+    # slices are views of the batch's memory: nothing is copied, and `at` finds the rows again among the gradients
     size = size or len(batch)
     slices = [slice(begin, begin + size) for begin in range(0, len(batch), size)]
     return [Slice(at, _take(batch.inputs, at), _take(batch.valid, at)) for at in slices]

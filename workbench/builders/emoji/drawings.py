@@ -56,8 +56,8 @@ def match(names: Iterable[str], tiers: Iterable[Names]) -> Names:
 
 
 def _tiers(concepts: list[Concept], sets: dict[str, IconSet]) -> list[Names]:
-    """What icon names mean, surest first: sets that map code points, CLDR names, shortcodes, Unicode names; then the
-    same with hyphens left out (FxEmojis writes `fishingpoleandfish`)."""
+    """Read icon names, surest first: sets that map code points, CLDR names, shortcodes, Unicode names; then the same
+    with hyphens left out (FxEmojis writes `fishingpoleandfish`)."""
     known = {concept.key for concept in concepts}
     exact = [
         unambiguous((name, key_of(code)) for code, name in icons.characters.items() if key_of(code) in known)
