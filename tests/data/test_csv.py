@@ -57,6 +57,24 @@ def test_columns_and_rows_of_one_picture_are_its_captions(folder: Path, look: An
     assert split.items["text"].ids.tolist() == [0, 0, 0, 0, 1]
 
 
+@pytest.mark.parametrize(("ending", "sep"), [("csv", ","), ("tsv", "\t")])
+def test_rows_with_other_numbers_of_fields_are_left_out_by_their_numbers(folder: Path, ending: str, sep: str) -> None:
+    rows = [
+        ["filepath", "title"],
+        ["images/1.png", "a"],
+        ["images/2.png"],
+        ["images/3.png", "c", "d"],
+        ["images/4.png", "e"],
+    ]
+    file = write(folder / f"a.{ending}", *map(sep.join, rows))
+    data = CSV(path=file, max_bad=2)
+    assert len(data) == 2
+    assert data.skipped == [
+        (f"{file}: row 3", "1 fields instead of 2"),
+        (f"{file}: row 4", "3 fields instead of 2"),
+    ]
+
+
 def test_many_rows_keep_their_order(folder: Path) -> None:
     seed = int(np.random.default_rng().integers(2**31))
     numbers = np.random.default_rng(seed).integers(0, 40, size=300)
