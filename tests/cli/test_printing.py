@@ -71,7 +71,7 @@ def test_a_narrow_terminal_cuts_no_number_and_no_name(columns: str) -> None:
     done = wb("synth", "--task", "xor", "--objective", "clip", "--seeds", "2", *options, COLUMNS=columns)
     assert "…" not in done.stdout
     row = next(line.split() for line in done.stdout.splitlines() if line.startswith("clip"))
-    assert len(row) == 9
+    assert len(row) >= 9  # more where the seeds have different verdicts
     assert all(len(cell.partition("±")[0]) >= 5 or cell == "-" for cell in row[1:7])
     listed = wb("synth", "--list", COLUMNS=columns)
     assert "…" not in listed.stdout
