@@ -154,7 +154,9 @@ def _groups(tar: str, end: int) -> Iterator[list[Member] | BadSample]:
     current, group = "", []
     seen: set[str] = set()
     for found in members(Path(tar)):
-        if isinstance(found, NextArchive):
+        if isinstance(found, NextArchive):  # its keys have nothing to do with those before
+            yield group
+            current, group = "", []
             seen.clear()
             continue
         if isinstance(found, Fault) or found.offset + found.size > end:
