@@ -9,6 +9,7 @@ The trap: each list has a folder of its own that its paths start from; a `0.jpg`
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -98,18 +99,19 @@ def common_folder(folders: Sequence[str]) -> str:
 
 
 def _below(images: pa.ChunkedArray, root: str, common: str) -> pa.ChunkedArray:
-    """Paths from the folder that all lists share."""
-    images = images.cast(pa.large_string()).fill_null("")
-    prefix = os.path.relpath(root, common)
-    if prefix == ".":
-        return images
-    raw = images.cast(pa.large_binary())
-    relative = pc.invert(pc.match_substring_regex(raw, rb"^(/|\w+://|data:)"))  # type: ignore[attr-defined]
-    relative = pc.and_(relative, pc.less_equal(pc.binary_length(raw), LONG))  # type: ignore[attr-defined]
-    head, slash = (pa.scalar(os.fsencode(part), pa.large_binary()) for part in (prefix, "/"))
-    joined = pc.binary_join_element_wise(head, raw, slash)  # type: ignore[attr-defined]
-    chunks = pc.if_else(relative, joined, raw).chunks  # type: ignore[attr-defined]
-    return pa.chunked_array([chunk.view(pa.large_string()) for chunk in chunks], pa.large_string())
+    """Write paths as they are from the folder that all lists share, so that a picture has one name."""
+    raw = images.cast(pa.large_string()).fill_null("").cast(pa.large_binary())
+    whole = os.fsencode(os.path.join(os.path.abspath(common), ""))  # noqa: PTH100, PTH118
+    inside = pc.starts_with(raw, pattern=whole)  # type: ignore[attr-defined]
+    raw = pc.replace_substring_regex(raw, b"^" + re.escape(whole), b"")  # type: ignore[attr-defined]
+    if (prefix := os.path.relpath(root, common)) != ".":
+        elsewhere = pc.match_substring_regex(raw, rb"^(/|\w+://|data:)")  # type: ignore[attr-defined]
+        coded = pc.greater(pc.binary_length(raw), LONG)  # type: ignore[attr-defined]
+        head, slash = (pa.scalar(os.fsencode(part), pa.large_binary()) for part in (prefix, "/"))
+        joined = pc.binary_join_element_wise(head, raw, slash)  # type: ignore[attr-defined]
+        kept = pc.or_(pc.or_(elsewhere, coded), inside)  # type: ignore[attr-defined]
+        raw = pc.if_else(kept, raw, joined)  # type: ignore[attr-defined]
+    return pa.chunked_array([chunk.view(pa.large_string()) for chunk in raw.chunks], pa.large_string())
 
 
 def require_columns(wanted: Sequence[str], there: Sequence[str], where: str) -> None:

@@ -156,7 +156,8 @@ def _unquote(cells: pa.ChunkedArray) -> pa.ChunkedArray:
     quoted = pc.match_substring_regex(raw, rb'^"(?:[^"]|"")*""(?:[^"]|"")*"$')  # type: ignore[attr-defined]
     if not pc.any(quoted).as_py():  # type: ignore[attr-defined]
         return cells
-    inner = pc.replace_substring(pc.binary_slice(raw, 1, -1), b'""', b'"')  # type: ignore[attr-defined]
+    inner = pc.replace_substring_regex(raw, b'^"|"$', b"")  # type: ignore[attr-defined]
+    inner = pc.replace_substring(inner, b'""', b'"')  # type: ignore[attr-defined]
     return as_texts(pc.if_else(quoted, inner, raw))  # type: ignore[attr-defined]
 
 
