@@ -12,6 +12,7 @@ import pytest
 
 from workbench.recipe.schema import Recipe, RecipeError, load_recipe
 from workbench.recipe.yaml_file import recipe_names, shipped_recipes
+from workbench.runs.cost import assemble
 
 GOOD = """\
 name: small
@@ -176,6 +177,27 @@ def test_names_of_folders_are_names(tmp_path: Path, name: str) -> None:
 def test_a_micro_batch_of_any_size_is_answered_at_once(tmp_path: Path, batch: int, microbatch: object) -> None:
     said = said_of(write(tmp_path, GOOD), f"train.batch={batch}", f"train.microbatch={microbatch}")
     assert "train.microbatch=" in said if microbatch != "1e10" else "less than or equal to" in said
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("model.encoders.a={name: mlp, depth: 2000000000}", "more than 4,096 depth"),
+        ("model.fusion={name: transformer, layers: 1e18}", "more than 4,096 layers"),
+        ("model.fusion={name: transformer, heads: 99999}", "more than 4,096 heads"),
+        (
+            "model.encoders.a={name: open_clip, config: {width: 8, layers: 300000000}}",
+            "more than 4,096 layers",
+        ),
+        ("model.dim=2000000000", "more bytes than can be counted"),
+        ("model.encoders.a={name: mlp, width: 9e17, depth: 3}", "more bytes than can be counted"),
+    ],
+)
+def test_sizes_without_end_are_refused_at_once(tmp_path: Path, override: str, words: str) -> None:
+    path = write(tmp_path, GOOD)
+    with pytest.raises(RecipeError) as caught:
+        assemble(load_recipe(path, ("model.encoders.b={name: mlp, width: 2000000000, depth: 2}", override)))
+    assert words in str(caught.value)
 
 
 # parents

@@ -6,7 +6,7 @@ where a person wants to read which key is wrong and what to write there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
@@ -14,6 +14,8 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from workbench.errors import did_you_mean
 
+COUNTED, MOST = {"layers", "depth", "heads", "blocks"}, 4096
+"""keys of which as many modules are made one after the other, and the largest number of them"""
 BLOCK = "expected a block of keys"
 WORDS = {
     "model_type": BLOCK,
@@ -52,6 +54,8 @@ class Section(BaseModel):
             raise ValidationError.from_exception_data(cls.__name__, reraise_below(error, cls)) from None
         if isinstance(value, Mapping):
             cls._refuse_booleans(value, section)
+        if lines := list(_uncountable(value)):
+            raise ValidationError.from_exception_data(cls.__name__, lines)
         return section
 
     @classmethod
@@ -64,6 +68,21 @@ class Section(BaseModel):
                 lines.append(InitErrorDetails(type=make_error("expected a number"), loc=(key,), input=value[key]))
         if lines:
             raise ValidationError.from_exception_data(cls.__name__, lines)
+
+
+def _uncountable(value: object, at: tuple[str | int, ...] = ()) -> Iterator[InitErrorDetails]:
+    """Find numbers of layers and the like that a build would count up to for hours, at any depth of a block."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            number = isinstance(item, int | float) and not isinstance(item, bool)
+            if key in COUNTED and number and item > MOST:
+                said = f"more than {MOST:,} {key}: no model has so many"
+                yield InitErrorDetails(type=make_error(said), loc=(*at, str(key)), input=item)
+            else:
+                yield from _uncountable(item, (*at, str(key)))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _uncountable(item, (*at, index))
 
 
 def _boolean_became_number(given: object, read: object) -> bool:

@@ -109,8 +109,13 @@ def assemble(recipe: Recipe) -> Parts:
     Raises RecipeError where the parts do not fit each other.
     """
     # not under fake tensors from the start: some trunks read small numbers of their own while they are built
-    with torch.device("meta"):
-        return build_parts(recipe)
+    try:
+        with torch.device("meta"):
+            return build_parts(recipe)
+    except RuntimeError as error:  # torch's word for a tensor of more than 2^63 bytes, which any size here can lead to
+        if "overflow" not in str(error):
+            raise
+        raise RecipeError("a tensor of this model would have more bytes than can be counted: lower its sizes") from None
 
 
 def cost(recipe: Recipe, processes: int = 1) -> Cost:
