@@ -172,6 +172,16 @@ def test_nan_stops_before_the_update_and_names_step_and_parameter(poison: str) -
     assert all(torch.equal(before[name].nan_to_num(), after[name].nan_to_num()) for name in after)
 
 
+def test_a_gradient_that_is_no_number_stops_a_run_whose_loss_is_one() -> None:
+    parts, engine = built()
+    engine.callbacks.append(NaNGuard())
+    weight = next(parts.model.encoders["b"].parameters())
+    weight.register_hook(lambda gradient: gradient / 0 if engine.step == 2 else gradient)
+    with pytest.raises(NotFinite, match=r"step 3: loss \d.*first non-finite gradient: encoders.b"):
+        engine.fit()
+    assert engine.step == 2
+
+
 def test_metrics_of_every_step_hold_loss_terms_scale_rate_and_clock() -> None:
     _, engine = built()
     engine.fit()

@@ -16,7 +16,7 @@ from workbench.engine import Callback, Engine, Logs
 from workbench.recipe.schema import RecipeError, parse_recipe
 from workbench.runs.train import train
 from workbench.training import checkpoint
-from workbench.training.metrics import Metrics
+from workbench.training.metrics import Metrics, read
 
 
 def tree(**more: Any) -> dict[str, Any]:
@@ -51,6 +51,24 @@ def test_the_newest_and_those_of_every_so_many_steps_are_kept(
     built(tmp_path, **settings, background=background).fit()
     assert steps(tmp_path) == kept
     assert checkpoint.newest(tmp_path) == (tmp_path / "step-12", [])
+
+
+def test_metrics_are_on_the_disk_before_the_checkpoint_of_their_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU they wait in memory; a run that is killed behind its save would resume with a gap in them."""
+    engine = built(tmp_path, every=3, keep=9)
+    engine.metrics = Metrics(tmp_path / "metrics.jsonl", on_device=True)
+    engine.metrics.open(0)
+    found, write = [], checkpoint.write
+
+    def look_and_write(folder: Path, taken: checkpoint.Snapshot, *more: Any) -> Path:
+        found.append((taken.state.step, [record["step"] for record in read(tmp_path / "metrics.jsonl")]))
+        return write(folder, taken, *more)
+
+    monkeypatch.setattr(checkpoint, "write", look_and_write)
+    engine.fit()
+    assert found == [(step, list(range(1, step + 1))) for step in (3, 6, 9, 12)]
 
 
 def test_the_recipe_says_so(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import ast
 import importlib
 import os
 import re
+import resource
 import shutil
 import sys
 import tempfile
@@ -42,6 +43,8 @@ COPIED = ("workbench", "kernels", "synthetic", "recipes", "tests", "pyproject.to
 SLOW_TO_IMPORT = ("torch", "torchvision.transforms.v2", "pyarrow.parquet", "sklearn.linear_model", "open_clip")
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "--timeout=120")
 """of pytest; a defect may make a test wait for ever, which counts as noticed"""
+MEMORY = 8 * 2**30
+"""bytes that a process may have: a defect may also fill the memory, of a machine that others use"""
 
 Verdict = Literal["noticed", "SURVIVED", "STALE", "BROKEN"]
 
@@ -125,6 +128,7 @@ def broken_by(defect: Defect, tree: Path) -> Iterator[None]:
 
 def run_tests(tree: Path, tests: Iterable[str], slow: bool, output: Path, keep_bytecode: bool = False) -> None:
     """Run tests of a tree against its own code until one fails, and leave this process with pytest's exit status."""
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     os.chdir(tree)
     sys.path.insert(0, str(tree))
     os.environ["PYTHONPATH"] = str(tree)  # for the processes that tests start
