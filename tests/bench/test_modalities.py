@@ -22,6 +22,7 @@ def test_terms_are_those_of_the_objectives(m: int) -> None:
     assert modalities.TERMS["confu_chain"](m) == len(chain.chain(0))
 
 
+@pytest.mark.slow
 def test_the_command_measures_what_its_file_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "m.csv"
     old = [modalities.Measured(o, 3, 0, t, 5.0, 2.0) for o, t in (("symile", 3), ("confu_subsets", 6))]

@@ -38,6 +38,7 @@ def trained(run: Path, *overrides: str, profiled: bool) -> tuple[list[dict[str, 
     return facts, load_file(run / f"checkpoints/step-{outcome.step}" / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_a_profile_changes_no_number_and_a_resume_may_have_one_or_not(tmp_path: Path) -> None:
     facts, weights = trained(tmp_path / "plain", profiled=False)
     for name, first, then in (("a", True, False), ("b", False, True)):
@@ -117,6 +118,7 @@ def test_other_processes_are_left_alone(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_command_prints_it_on_stderr(tmp_path: Path) -> None:
     overrides = [word for value in (*SHORT, "train.for=20 steps") for word in ("--set", value)]
     run = str(tmp_path / "run")

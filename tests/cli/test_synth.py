@@ -37,6 +37,7 @@ def test_the_default_line_up_on_xor() -> None:
     assert by_objective["symile"][0]["floor"] == pytest.approx(3.4795, abs=5e-5)
 
 
+@pytest.mark.slow
 def test_list_prints_every_task_with_its_truth() -> None:
     done = wb("synth", "--list", "--json")
     truths = json.loads(done.stdout)

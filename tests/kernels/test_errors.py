@@ -122,6 +122,7 @@ def test_not_a_number_is_not_hidden(function):
         assert function(x=x, backend=backend).isnan()
 
 
+@pytest.mark.slow
 def test_the_package_is_ours_and_stands_alone():
     """It imports and computes with torch and nothing else: no other dependency of the program, no other package of it.
 
