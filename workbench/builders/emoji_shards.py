@@ -41,7 +41,7 @@ def build(out: Path, *, shard: int = SHARD, texts_each: int | None = None) -> di
 
 
 def write(path: Path, first: int, pairs: Sequence[tuple[bytes, Sequence[str]]], extension: str = "webp") -> None:
-    """A tar of encoded images and their captions, numbered from `first` on."""
+    """Write a tar of encoded images and their captions, numbered from `first` on."""
     with tarfile.open(path, "w") as tar:
         for index, (image, texts) in enumerate(pairs, first):
             for suffix, content in ((extension, image), ("txt", "\n".join(texts).encode())):

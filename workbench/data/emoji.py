@@ -87,11 +87,11 @@ class Emoji:
             self._siblings.setdefault(concept, []).append(drawing)
 
     def __len__(self) -> int:
-        """Training drawings: each is the anchor of one sample an epoch."""
+        """Count the training drawings: each is the anchor of one sample an epoch."""
         return len(self._images)
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
-        """The sample of training drawing `index`, a pure function of both arguments.
+        """Give the sample of training drawing `index`, a pure function of both arguments.
 
         Whole orders are drawn, whatever is used of them: arms with other numbers of views or captions see the same
         first ones.
@@ -115,11 +115,12 @@ class Emoji:
         )
 
     def batches(self, start: int, feed: Feed) -> Iterator[Batch]:
-        """Endless batches from optimizer step `start` on."""
+        """Give endless batches from optimizer step `start` on."""
         return feed.load(self, start)
 
     def split(self, name: str) -> Split:
-        """All drawings of a split, and all texts of its concepts, each concept's name first; in other languages names.
+        """Give all drawings of a split and all texts of its concepts, each concept's name first; other languages have
+        names only.
 
         `validation` and `test` are concepts that training never sees, `style_a` and `style_b` training concepts in the
         styles of vendors that training never sees. Raises ValueError naming the splits for any other name.
@@ -148,7 +149,7 @@ class Emoji:
         return {target: values[ids] for target, values in self._targets.items()}
 
     def _load(self, split: str) -> tuple[Drawings, list[int]]:
-        """The drawings of a split and the concept of each."""
+        """Load the drawings of a split and the concept of each."""
         path = self.path / FILES[split]
         rows = _read(path, ["image", "concept"])
         unknown = set(rows["concept"]) - set(self._index)
@@ -174,7 +175,7 @@ class Drawings(Sequence[Image.Image]):
     @overload
     def __getitem__(self, index: slice) -> Drawings: ...
     def __getitem__(self, index: int | slice) -> Image.Image | Drawings:
-        """One picture (RGB), or the pictures of a slice, still encoded."""
+        """Decode one picture to RGB, or give the pictures of a slice, still encoded."""
         if isinstance(index, slice):
             return Drawings(self._encoded[index])
         # naming the format saves trying the decoders of all others: 0.23 ms instead of 0.4
@@ -182,7 +183,7 @@ class Drawings(Sequence[Image.Image]):
 
 
 def _read(path: Path, columns: list[str]) -> dict[str, list]:
-    """Columns of a parquet file, checked against its checksums. Raises ValueError with the path and the remedy."""
+    """Read columns of a parquet file, checked against its checksums. Raises ValueError with the path and the remedy."""
     try:
         return pq.read_table(path, columns=columns, page_checksum_verification=True).select(columns).to_pydict()
     except (OSError, KeyError, pa.ArrowException) as error:
@@ -193,7 +194,7 @@ def _read(path: Path, columns: list[str]) -> dict[str, list]:
 
 
 def _groups(concepts: dict[str, list]) -> Classes:
-    """Each group in words, prompted by its own name and those of its subgroups ("animal mammal", "food fruit")."""
+    """Name each group in words, prompted by its own name and its subgroups' ("animal mammal", "food fruit")."""
     members: dict[str, set[str]] = {}
     for group, subgroup in zip(concepts["group"], concepts["subgroup"], strict=True):
         members.setdefault(group, set()).add(subgroup)

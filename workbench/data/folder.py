@@ -78,7 +78,7 @@ class Folder(Pairs[Paths]):
         return pairs
 
     def _wanted(self) -> Wanted | None:
-        """The ending of captions beside pictures, where the recipe names one."""
+        """Read the ending of captions beside pictures, where the recipe names one."""
         key = self.caption_keys[0]
         return Wanted.parse(None, key) if len(self.caption_keys) == 1 and key.startswith(".") else None
 
@@ -87,6 +87,9 @@ class Folder(Pairs[Paths]):
         lists = [self._read(file, keys) for file in files]
         if not any(len(each.images) or each.left_out for each in lists):
             raise ValueError(f"the metadata of {where} has no line: write one a picture")
+        if not keys:
+            first = next(skipped for each in lists for skipped in each.left_out)
+            raise ValueError(f"the metadata of {where} has no line that is a row; the first is {first}")
         require_columns([self.image_key, *self.caption_keys], list(keys), f"the metadata of {where}")
         return FolderPairs(lists, folders, mixed_folders(folders, {file.parent for file in files}))
 
@@ -127,7 +130,7 @@ class FolderPairs(ListedPairs):
 
 
 def _spelled(file: str | Path) -> str:
-    """One spelling of a path for all: no dots, accents in one form."""
+    """Spell a path in one way: absolute, accents in one form."""
     return unicodedata.normalize("NFC", os.path.abspath(file))  # noqa: PTH100
 
 
@@ -150,7 +153,7 @@ def mixed_folders(folders: list[Path], parents: set[Path]) -> str | None:
 
 
 def _normal(path: object, key: str) -> dict[str, object]:
-    """A path as the system writes it, so that './a.jpg' and 'a.jpg' are one picture."""
+    """Write a path as the system does, so that './a.jpg' and 'a.jpg' are one picture."""
     return {key: os.path.normpath(path)} if isinstance(path, str) and path else {}
 
 

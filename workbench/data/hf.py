@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
+from glob import has_magic
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,13 @@ class HF(StreamedPairs[str]):
             return load(path, self.config, split=split, streaming=streaming)
         except ValueError as error:
             where = "" if self.folder.exists() else " (no folder here, so looked up on the hub)"
-            raise ValueError(f"data.path={self.source}{where}, split '{split}': {error}") from None
+            hint = (
+                "; `datasets` reads brackets in its name as a pattern: link to it by another" if self._is_odd() else ""
+            )
+            raise ValueError(f"data.path={self.source}{where}, split '{split}': {error}{hint}") from None
+
+    def _is_odd(self) -> bool:
+        return has_magic(str(self.folder)) and self.folder.exists()
 
     def _saved(self, split: str, streaming: bool) -> Any:
         """Load what `save_to_disk` wrote: one split, several by name, or a part of one."""

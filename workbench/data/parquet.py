@@ -7,6 +7,7 @@ in the cache of `datasets` (HF_DATASETS_CACHE), which costs their size on the di
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ class Parquet(Pairs[Paths]):
         if not rows:
             raise ValueError(f"there is no row in {describe(source)}: point data.path to files that have some")
         features = common_features(schemas, columns)
-        data = load("parquet", data_files=files, split="train", columns=columns, features=features)
+        named = [escape(file) for file in files]  # `datasets` would take brackets for a pattern
+        data = load("parquet", data_files=named, split="train", columns=columns, features=features)
         pairs = ArrowPairs(data, Columns(self.image_key, self.caption_keys, describe(source)), begins, len(files))
         pairs.mixed = mixed(source)
         return pairs
@@ -105,7 +107,7 @@ def common_features(schemas: Mapping[str, pa.Schema], columns: Sequence[str]) ->
 
 
 def _kind(type_: pa.DataType) -> str:
-    """A type without what Arrow casts by itself: the width of offsets, dictionaries."""
+    """Spell a type without what Arrow casts by itself: the width of offsets, dictionaries."""
     if pa.types.is_dictionary(type_):
         return _kind(type_.value_type)
     if pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_list_view(type_):

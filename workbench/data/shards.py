@@ -94,7 +94,7 @@ class Shards(StreamedPairs[Paths]):
 
     @cached_property
     def _tars(self) -> list[str]:
-        """The tars to stream. Raises ValueError when they are of several splits."""
+        """List the tars to stream. Raises ValueError when they are of several splits."""
         if complaint := mixed(self.path):
             raise ValueError(complaint)
         return _files(self.path)

@@ -77,7 +77,7 @@ class Synthetic:
         return [Image.fromarray(x) for x in seen.numpy()]
 
     def _of_vectors(self, raw: dict[str, Any], valid: dict[str, Tensor], start: int, feed: Feed) -> Iterator[Batch]:
-        """Rows of tensors that are there already: no worker, no copy of one sample at a time."""
+        """Batch rows of tensors that are there already: no worker, no copy of one sample at a time."""
         inputs = {m: torch.where(valid[m].view(-1, *[1] * (x.ndim - 1)), x, 0)[:, None] for m, x in raw.items()}
         for _, indices in feed.rows(start, self.samples):
             rows = torch.from_numpy(indices)

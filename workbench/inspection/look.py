@@ -145,14 +145,14 @@ class Inspection:
     """indices of usable samples"""
 
     def as_dict(self, shown: int = 10) -> dict[str, Any]:
-        """Plain values, with the first bad samples."""
+        """Give plain values, with the first bad samples."""
         whole = {key: value for key, value in vars(self).items() if key != "good"}
         first = [bad._asdict() for bad in self.bad[:shown]]
         return whole | {"bad": {"number": len(self.bad), "first": first}}
 
 
 def chosen(count: int, limit: int | None) -> list[int]:
-    """All indices, or `limit` random ones, the same every time, in the order in which they are stored."""
+    """Choose all indices, or `limit` random ones, the same every time, in the order of their storage."""
     if limit is None or limit >= count:
         return list(range(count))
     rng = np.random.default_rng(seed_for("inspect", count))
@@ -249,6 +249,6 @@ class Captions:
 
 
 def three(numbers: Sequence[int]) -> list[int]:
-    """Smallest, median (the lower one) and largest; nothing of nothing."""
+    """Find the smallest, the median (the lower one) and the largest; nothing of nothing."""
     ordered = np.sort(np.asarray(numbers))
     return [int(ordered[0]), int(ordered[(len(ordered) - 1) // 2]), int(ordered[-1])] if len(ordered) else []

@@ -140,7 +140,7 @@ def _beside(folder: Path, chosen: str, groups: dict[str, list[str]]) -> str:
 
 
 def _with_texts(files: list[Path]) -> list[Path]:
-    """The folders in which a picture has a .txt beside it."""
+    """List the folders in which a picture has a .txt beside it."""
     texts = {file.with_suffix("") for file in files if file.suffix.lower() == ".txt"}
     return [f.parent for f in files if f.suffix[1:].lower() in PICTURES and f.with_suffix("") in texts]
 

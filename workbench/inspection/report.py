@@ -14,7 +14,7 @@ SHOWN = 24
 
 
 def draw(data: Listing, found: Inspection, title: str, file: Path) -> None:
-    """A sheet of usable samples, evenly spread, with their captions."""
+    """Draw a sheet of usable samples, evenly spread, with their captions."""
     cards = []
     for index in spread(found.good, SHOWN):
         image, captions, *_ = data.see(index)
@@ -25,7 +25,7 @@ def draw(data: Listing, found: Inspection, title: str, file: Path) -> None:
 
 
 def describe(found: Inspection) -> Iterator[tuple[str, str]]:
-    """(what, its numbers as people read them), a line each."""
+    """Write (what, its numbers as people read them), a line each."""
     of = "" if found.inspected == found.pairs else f", {found.inspected:,} of them inspected"
     yield "pairs", f"{found.pairs:,}" + (f" in {found.files:,} files" if found.files else "") + of
     images, captions = found.images, found.captions

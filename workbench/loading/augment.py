@@ -83,7 +83,7 @@ class Augment(Section):
         return self
 
     def compose(self, size: Sequence[int]) -> Transform:
-        """An RGB image of any size -> [3, *size] uint8."""
+        """Build the map of an RGB image of any size to bytes [3, *size]."""
         colours: list[nn.Module] = []
         if self.jitter:
             colours.append(v2.RandomApply([ColorJitter(*self.jitter)], self.jitter_p))
@@ -132,8 +132,8 @@ class ColorJitter(nn.Module):
 
 
 def color_matrix(mean: Float[ndarray, " 3"], change: list[float], order: list[int]) -> Float[ndarray, "3 4"]:
-    """The map [A | b], x -> A x + b on colours 0..255, of the changes `order` = 0 brightness, 1 contrast (towards the
-    luma of the `mean` colour), 2 saturation, 3 hue."""
+    """Compose the map [A | b], x -> A x + b on colours 0..255, of the changes in `order`: 0 brightness, 1 contrast
+    (towards the luma of the `mean` colour), 2 saturation, 3 hue."""
     matrix = np.eye(3, 4)
     for kind in order:
         factor = 1 + change[kind]

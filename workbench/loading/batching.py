@@ -131,7 +131,7 @@ class Collate:
 
     @staticmethod
     def _template(name: str, samples: Sequence[Ready]) -> Tensor:
-        """The first item there is. Raises ValueError when there is none, or when another one has another shape."""
+        """Find the first item there is. Raises ValueError when there is none, or when another has another shape."""
         first: tuple[int, Tensor] | None = None
         for sample in samples:
             for x in sample.inputs.get(name, ()):

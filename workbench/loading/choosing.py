@@ -137,7 +137,7 @@ class _Fields:
         return np.bincount(self.sample[mask], minlength=self.samples)
 
     def rows_of(self, mask: Bool[ndarray, " n"]) -> Int64[ndarray, " p"]:
-        """The row of this kind of each good sample."""
+        """Find the row of this kind of each good sample."""
         row = np.zeros(self.samples, np.int64)
         row[self.sample[mask]] = np.flatnonzero(mask)
         return row[self.good]

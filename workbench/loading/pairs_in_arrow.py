@@ -127,7 +127,7 @@ def class_names(features: Mapping[str, object] | None, columns: Columns) -> dict
 
 
 def _inside(feature: object) -> object:
-    """The type of what a list holds, or of a column that holds no list."""
+    """Tell the type of what a list holds, or of a column that holds no list."""
     return feature.feature if isinstance(feature, datasets.List | datasets.LargeList) else feature
 
 

@@ -87,7 +87,7 @@ class ListedPairs:
         return flat(column[row].as_py() for row in rows for column in self.columns)
 
     def _cell(self, index: int) -> str:
-        """Bytes that are not UTF-8 reach the file system as they are."""
+        """Spell a path so that bytes that are not UTF-8 reach the file system as they are."""
         return os.fsdecode(self.paths[index].as_buffer().to_pybytes())
 
 

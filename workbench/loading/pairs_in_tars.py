@@ -202,7 +202,7 @@ def _pairs(
 
 
 def _plain_pair(group: list[Member], wanted: Wanted) -> list[tuple[Member, Member]] | None:
-    """The pair of a group that is one, without a doubt; None where `choose` has to look."""
+    """Find the pair of a group that is one without a doubt; None where `choose` has to look."""
     images, texts = [], []
     for member in group:
         _, ending = split_name(member.name)

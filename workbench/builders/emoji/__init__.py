@@ -62,7 +62,7 @@ def _render_all(sources: list[str | Path], size: int, workers: int) -> list[Pict
 def _assign(
     artworks: list[Artwork], pictures: list[Picture | None], split_of: dict[str, str]
 ) -> tuple[dict[str, list[Drawing]], dict[str, int]]:
-    """Drawings by file, and how many were left out for what reason."""
+    """Assign drawings to files, and count how many were left out for what reason."""
     seen = [(artwork, picture) for artwork, picture in zip(artworks, pictures, strict=True) if picture]
     keep = distinguishable([(artwork.concept, picture.pixels) for artwork, picture in seen])
     drawings: dict[str, list[Drawing]] = {name: [] for name in FILES}

@@ -30,7 +30,7 @@ Names = dict[str, str]
 
 
 def unambiguous(pairs: Iterable[tuple[str, str]]) -> Names:
-    """{name: concept} of the names that stand for one concept only."""
+    """Give {name: concept} for the names that stand for one concept only."""
     owners: dict[str, set[str]] = {}
     for name, concept in pairs:
         owners.setdefault(name, set()).add(concept)
@@ -38,7 +38,7 @@ def unambiguous(pairs: Iterable[tuple[str, str]]) -> Names:
 
 
 def match(names: Iterable[str], tiers: Iterable[Names]) -> Names:
-    """{concept: icon name}: a name goes to the concept of the first tier that knows it, the surest name wins.
+    """Give {concept: icon name}: a name goes to the concept of the first tier that knows it, the surest name wins.
 
     Flags may also be spelt `flag-for-x` for CLDR's `flag-x`.
     """
@@ -71,7 +71,7 @@ def _tiers(concepts: list[Concept], sets: dict[str, IconSet]) -> list[Names]:
 
 
 def collect(modules: Path, concepts: list[Concept]) -> list[Artwork]:
-    """Every drawing of every concept, ordered by concept, then by style as in STYLES."""
+    """Collect every drawing of every concept, by concept, then by style as in STYLES."""
     iconify = {style.name: IconSet(modules, style) for style in STYLES if style.package.startswith("@iconify-json/")}
     tiers = _tiers(concepts, iconify)
     found = {style.name: _find(modules, style, iconify.get(style.name), tiers) for style in STYLES}
@@ -84,7 +84,7 @@ def collect(modules: Path, concepts: list[Concept]) -> list[Artwork]:
 
 
 def _find(modules: Path, style: Style, icons: IconSet | None, tiers: list[Names]) -> dict[str, str | Path]:
-    """{concept: artwork} of one style."""
+    """Find {concept: artwork} in one style."""
     if style.name == "fluent-emoji-3d":
         return {key_of(file.stem): file for file in sorted((modules / style.package / "assets").glob("*.webp"))}
     if style.name == "openmoji-black":

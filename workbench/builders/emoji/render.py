@@ -27,7 +27,7 @@ class Picture(NamedTuple):
 
 
 def frame(drawing: Image.Image, size: int) -> Image.Image:
-    """RGBA drawing, cropped to its alpha box -> RGB square of `size` pixels on white."""
+    """Frame an RGBA drawing, cropped to its alpha box, as an RGB square of `size` pixels on white."""
     drawing = drawing.convert("RGBA")
     box = drawing.getchannel("A").getbbox()
     drawing = drawing.crop(box) if box else drawing
@@ -40,7 +40,7 @@ def frame(drawing: Image.Image, size: int) -> Image.Image:
 
 
 def rasterise(svg: str, size: int) -> Image.Image:
-    """An SVG document at `size` pixels on its longer side."""
+    """Draw an SVG document at `size` pixels on its longer side."""
     import resvg_py  # pyright: ignore[reportMissingImports]  # of the extra `data`: only this line needs it
 
     box = re.search(r'viewBox="\S+ \S+ (\S+) (\S+)"', svg)
@@ -52,7 +52,7 @@ def rasterise(svg: str, size: int) -> Image.Image:
 
 
 def render(source: str | Path, size: int) -> Picture | None:
-    """An SVG document or a bitmap file -> a WebP picture of `size` pixels; None when nothing can be seen on white."""
+    """Turn an SVG document or a bitmap file into a WebP of `size` pixels; None when nothing shows on white."""
     drawing = Image.open(source) if isinstance(source, Path) else rasterise(source, 2 * size)
     square = frame(drawing, size)
     if ImageStat.Stat(square.convert("L")).stddev[0] < BLANK:

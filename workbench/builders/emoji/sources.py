@@ -163,7 +163,7 @@ class IconSet:
         yield from self._set.get("aliases", {})
 
     def svg(self, name: str) -> str:
-        """A whole SVG document of the icon called `name`; monochrome icons are drawn near black."""
+        """Write a whole SVG document of the icon called `name`; monochrome icons are drawn near black."""
         aliases = self._set.get("aliases", {})
         while name in aliases:
             name = aliases[name]["parent"]

@@ -59,7 +59,7 @@ FAMILY = {member: family for family, members in VARIANTS.items() for member in m
 
 
 def family_of(key: str) -> str:
-    """The family of a concept: its code points without gender, skin and direction, or the name in VARIANTS."""
+    """Name the family of a concept: its code points without gender, skin and direction, or the name in VARIANTS."""
     points = [MAN_WOMAN_BOY_GIRL.get(p, p) for p in key.split("-") if not MODIFIER.fullmatch(p)] or [key]
     if len(points) > 2 and set(points) <= {"1f9d1", "1f9d2"}:
         return "family"
@@ -68,7 +68,7 @@ def family_of(key: str) -> str:
 
 
 def split_of(family: str, group: str) -> str:
-    """`train`, `validation` or `test`. Flags stay in train: nobody can guess an unseen flag."""
+    """Name the split: train, validation or test. Flags stay in train: nobody can guess an unseen flag."""
     digest = hashlib.sha1(f"emoji-split-1{family}".encode()).hexdigest()
     share = int(digest[:12], 16) / 16**12
     if group == "flags" or share >= TEST + VALIDATION:
@@ -77,7 +77,7 @@ def split_of(family: str, group: str) -> str:
 
 
 def distinguishable(drawings: Sequence[tuple[str, Hashable]]) -> list[bool]:
-    """Which of the drawings, (concept, picture) each, to keep.
+    """Say which of the drawings, (concept, picture) each, to keep.
 
     A picture that stands for two concepts (hearts of any colour in a monochrome style) is dropped everywhere; a picture
     that one concept has twice is kept once.

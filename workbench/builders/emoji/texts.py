@@ -37,18 +37,18 @@ class Concept:
 
 
 def key_of(hexcode: str) -> str:
-    """Lower-case code points without the emoji presentation selector, on which vendors disagree."""
+    """Spell lower-case code points without the emoji presentation selector, on which vendors disagree."""
     return "-".join(point for point in hexcode.lower().split("-") if point != "fe0f")
 
 
 def slug(text: str) -> str:
-    """The spelling of icon names: ASCII words joined by hyphens."""
+    """Spell a text as icon names are: ASCII words joined by hyphens."""
     ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", ascii_text.replace("&", " and ").replace("'", "")).strip("-")
 
 
 def distinct_texts(candidates: Iterable[str]) -> tuple[str, ...]:
-    """The candidates in order, without repeats (case aside), emoticons, single letters and bare numbers."""
+    """Keep the candidates in order, less repeats (case aside), emoticons, single letters and numbers."""
     texts: dict[str, str] = {}
     for candidate in candidates:
         text = " ".join(candidate.replace("_", " ").split()).strip("“”")
@@ -58,7 +58,7 @@ def distinct_texts(candidates: Iterable[str]) -> tuple[str, ...]:
 
 
 def load_concepts(modules: Path) -> list[Concept]:
-    """Every emoji of emojibase but skin tones and letters, ordered by key. `modules` is a node_modules folder."""
+    """Load every emoji of emojibase but skin tones and letters, by key. `modules` is a node_modules folder."""
     emojibase = modules / "emojibase-data"
     records = _records(emojibase, "en")
     labels = {language: _records(emojibase, language) for language in LANGUAGES}

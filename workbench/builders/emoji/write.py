@@ -65,7 +65,7 @@ def _write(table: pa.Table, path: Path) -> None:
 
 
 def write_notices(out: Path) -> None:
-    """ATTRIBUTION.md and the licence texts."""
+    """Write ATTRIBUTION.md and the licence texts."""
     licences = Path(__file__).parent / "licences"
     for name, folder in (("MIT.txt", out), ("Unicode-3.0.txt", out), ("CC-BY-SA-4.0.txt", out / "share_alike")):
         shutil.copyfile(licences / name, folder / name)
