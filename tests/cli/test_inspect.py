@@ -213,3 +213,76 @@ def test_nothing_usable_is_a_failure_that_still_reports(tmp_path: Path) -> None:
     assert json.loads(result.stdout)["bad"]["number"] == 1
     assert "holds no usable pair; the first is" in result.stderr
     assert not (tmp_path / "sheet.png").exists()
+
+
+def split_folders(at: Path, make: Callable[[Path], Path]) -> Path:
+    for name in ("train", "validation", "test"):
+        (at / name).mkdir(parents=True)
+        make(at / name)
+    return at
+
+
+@pytest.mark.parametrize("make", [folder, tar, parquet], ids=["folder", "tar", "parquet"])
+def test_splits_below_one_folder_are_told_apart(make: Callable[[Path], Path], tmp_path: Path) -> None:
+    (tmp_path / "alone").mkdir()
+    alone = make(tmp_path / "alone")
+    result = run(split_folders(tmp_path / "all", make), "--json")
+    facts = json.loads(result.stdout)
+    assert facts["pairs"] == found(alone)["pairs"]
+    assert "this is train, and not part of it are" in result.stderr
+    assert "validation" in result.stderr
+
+
+def test_a_glob_of_several_splits_is_looked_at_and_said(tmp_path: Path) -> None:
+    split_folders(tmp_path, parquet)
+    result = run(tmp_path / "*" / "*.parquet", "--json")
+    assert json.loads(result.stdout)["pairs"] == 12
+    assert "mixes splits" in result.stderr
+
+
+def test_layouts_that_people_have_are_told(tmp_path: Path) -> None:
+    for n in range(2):
+        (tmp_path / "files" / "00000").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "files" / "00000" / f"{n}.jpg").write_bytes(PICTURES["a"])
+        (tmp_path / "files" / "00000" / f"{n}.txt").write_text("said")
+        (tmp_path / "classes" / f"class {n}").mkdir(parents=True)
+        (tmp_path / "classes" / f"class {n}" / "0.jpg").write_bytes(PICTURES["a"])
+    log = pa.table({"url": ["a"], "key": ["0"], "status": ["success"]})
+    pq.write_table(log, tmp_path / "files" / "00000.parquet")  # img2dataset's
+    facts = found(tmp_path / "files")
+    assert (facts["source"], facts["pairs"]) == ("folder", 2)
+    assert facts["beside"] == {".parquet": 1}
+    assert "img2dataset's log" in run(tmp_path / "files" / "00000.parquet").stderr
+    said = run(tmp_path / "classes").stderr
+    assert "its pictures lie in 2 folders (class 0, class 1, ...)" in said
+    assert "--source hf --set caption_key=label" in said
+    rows = [{"image": f"files/00000/{n}.jpg", "caption": "said"} for n in range(2)]
+    (tmp_path / "list.json").write_text(json.dumps(rows))
+    assert found(tmp_path / "list.json")["pairs"] == 2
+
+
+def test_turned_pictures_and_what_lies_beside_are_counted(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "a.jpg").write_bytes(picture(30, 20, kind="JPEG", exif=exif))
+    (tmp_path / "a.txt").write_text("said")
+    (tmp_path / "a.npy").touch()
+    (tmp_path / "._a.jpg").touch()
+    facts = found(tmp_path)
+    assert facts["images"]["sizes"] == [[20, 30]] * 3
+    assert facts["images"]["turned"] == 1
+    assert facts["beside"] == {".npy": 1, "hidden files": 1}
+    assert "1 .npy" in run(tmp_path).stdout
+
+
+def test_a_name_that_is_no_utf_8_can_be_printed(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "0.tar", "w") as out:
+        members = {"bad\udcff.jpg": b"junk", "bad\udcff.txt": b"a", "1.png": PICTURES["a"], "1.txt": b"a"}
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            out.addfile(info, io.BytesIO(content))
+    for options in ([], ["--json"], ["--bad", tmp_path / "bad.jsonl"]):
+        result = run(tmp_path / "0.tar", *options)
+        assert result.exit_code == 0, result.output
+        assert "not a picture" in result.stdout

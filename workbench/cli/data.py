@@ -138,15 +138,15 @@ def _print_findings(title: str, found: Inspection, file: Path | None, shown: int
     from rich.markup import escape
     from rich.table import Table
 
-    from workbench.inspection.report import describe
+    from workbench.inspection.report import describe, printable
 
     table = Table(box=None, pad_edge=False, show_header=False)
     for what, numbers in describe(found):
-        table.add_row(f"[bold]{what}", escape(numbers))
+        table.add_row(f"[bold]{what}", escape(printable(numbers)))
     console = Console(highlight=False)
-    console.print(escape(title))
+    console.print(escape(printable(title)))
     console.print(table)
     for sample in found.bad[:shown]:
-        click.echo(f"  {sample.name}: {sample.reason}")
+        click.echo(printable(f"  {sample.name}: {sample.reason}"))
     if len(found.bad) > shown:
         click.echo(f"  and {len(found.bad) - shown:,} others, {f'all in {file}' if file else 'which --bad FILE names'}")

@@ -52,6 +52,11 @@ def describe(found: Inspection) -> Iterator[tuple[str, str]]:
     yield "speed", f"{found.images_per_second:,.0f} images a second read and decoded, by one process"
 
 
+def printable(text: str) -> str:
+    """Spell out what no terminal can show: names of files need not be UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _beside(found: Inspection) -> Iterator[tuple[str, str]]:
     """List what was not asked for, the most frequent first."""
     if found.beside:
