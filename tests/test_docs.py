@@ -26,4 +26,4 @@ def test_the_encoder_shown_is_an_encoder() -> None:
 
 
 def test_every_source_of_pairs_is_shown() -> None:
-    assert {block["name"] for block in BLOCKS} == {"shards", "folder", "csv", "parquet", "hf"}
+    assert {block["name"] for block in BLOCKS} == {"shards", "folder", "csv", "json", "parquet", "hf"}
