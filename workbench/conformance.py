@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from workbench.data.emoji import Emoji
     from workbench.data.folder import Folder
     from workbench.data.hf import HF
+    from workbench.data.json import JSON
     from workbench.data.parquet import Parquet
     from workbench.data.shards import Shards
     from workbench.data.synthetic import Synthetic as SyntheticData
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
     ]
     encoders: list[type[Encoder]] = [MLPEncoder, OpenCLIP]
     fusions: list[type[Fusion]] = [DeepSet, MLPFusion, Transformer]
-    data_sets: list[type[Data]] = [CSV, Emoji, Folder, HF, Parquet, Shards, SyntheticData]
+    data_sets: list[type[Data]] = [CSV, Emoji, Folder, HF, JSON, Parquet, Shards, SyntheticData]
     evaluators: list[type[Evaluator]] = [Gap, Probe, Retrieval, SyntheticEvaluator, ZeroShot]
     tasks: list[type[Task]] = [
         And,
