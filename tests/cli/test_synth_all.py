@@ -57,7 +57,7 @@ def test_a_small_matrix_with_cells_that_fail(tmp_path: Path) -> None:
     done = wb(tmp_path / "r", *chosen, *broken, *out, "--jobs", "2", settings=settings)
     assert done.exit_code == 1, done.output
     assert "4 cells, 4 runs" in done.stderr
-    assert "seed 0: ArithmeticError: the loss went astray\n" in done.stdout
+    assert "seed 0: ArithmeticError: the loss went astray\n" in done.stdout, done.stderr
     with (tmp_path / "m.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert [line["verdict"] == "error" for line in lines] == [False, True, False, True]

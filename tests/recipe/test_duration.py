@@ -4,11 +4,9 @@ import math
 
 import pytest
 
-from workbench.build import build_engine, build_parts
-from workbench.distributed.processes import Parallel
 from workbench.recipe.duration import NEVER, Span, parse, parse_clock, parse_interval
 from workbench.recipe.schema import load_recipe
-from workbench.training.metrics import Metrics
+from workbench.runs.train import train
 
 
 @pytest.mark.parametrize(
@@ -47,9 +45,8 @@ def test_an_interval_of_nothing_is_never_and_a_tiny_one_every_step() -> None:
 def test_never_leaves_the_first_and_the_last_evaluation(every: str, evaluated: list[int]) -> None:
     small = ("data.samples=64", "data.held_out=16", "train.batch=32", "train.for=6 steps", "eval.start=true")
     recipe = load_recipe("synth/clip.yaml", (*small, "eval.synthetic.batches=2", f"eval.every={every}"))
-    metrics = Metrics(None)
-    build_engine(build_parts(recipe), Parallel(), metrics).fit()
-    assert [r["step"] for r in metrics.records if any(name.startswith("eval/") for name in r)] == evaluated
+    records = train(recipe).records
+    assert [r["step"] for r in records if any(name.startswith("eval/") for name in r)] == evaluated
 
 
 @pytest.mark.parametrize(

@@ -56,8 +56,8 @@ def test_of_pictures_and_texts(evaluators: dict[str, Any]) -> None:
     [
         ("synthetic/acuracy", r"did you mean 'synthetic/accuracy'\?"),
         ("min synthetic/los", r"no metric 'synthetic/los' .*did you mean 'synthetic/loss'"),
-        ("retrieval/mean_recall", r"there are: synthetic/\.\.\."),
-        ("accuracy", r"there are: synthetic/\.\.\."),
+        ("retrieval/mean_recall", r"no evaluator 'retrieval' \(known: synthetic\)"),
+        ("accuracy", r"no evaluator 'accuracy' \(known: synthetic\)"),
     ],
 )
 def test_a_misspelt_one_is_refused_by_the_check(best: str, words: str) -> None:

@@ -175,3 +175,8 @@ def test_numbers_are_short() -> None:
         ".95", "1.00", "1.00", ".00", "-.26", "-",
     ]  # fmt: skip
     assert set(LETTERS) >= {"passed", "blind", "partial", "below floor", "unknown"}
+
+
+def test_every_verdict_can_be_drawn() -> None:
+    """A verdict without a style was an error after the whole matrix had been trained."""
+    assert {letter[0] for letter in LETTERS.values()} <= matrix_report.STYLES.keys()

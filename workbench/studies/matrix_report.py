@@ -22,12 +22,13 @@ from workbench.figures.embeddings import INK
 from workbench.studies.matrix import Cell, way_to_bayes
 
 LEGEND = (
-    "P passed: at least .95 of the learnable nats recovered · F blind: none · part: between · low!: below the optimum, "
-    "a bug · P†: no exact optimum is known, the accuracy shows it (?: it does not). In rows by accuracy, P is nine "
-    "tenths of the way from chance to Bayes, F within a quarter. (In brackets): predicted, * not asserted · ≠ differs. "
-    "Below: share recovered (- where there is nothing to recover, or no optimum), accuracy ± s.e."
+    "P passed: at least .95 of the learnable nats recovered · F blind: none · part: between · worse: above knowing "
+    "nothing · low!: below the optimum, a bug · P†: no exact optimum is known, the accuracy shows it (?: it does not). "
+    "In rows by accuracy, P is nine tenths of the way from chance to Bayes, F within a quarter. (In brackets): "
+    "predicted, * not asserted · ≠ differs. Below: share recovered (- where there is nothing to recover, or no "
+    "optimum), accuracy ± s.e."
 )
-STYLES = {"P": "green", "F": "red", "p": "yellow", "l": "bold red", "e": "bold red", "?": "dim", "–": "dim"}
+STYLES = {"P": "green", "F": "red", "p": "yellow", "l": "bold red", "w": "red", "e": "bold red", "?": "dim", "–": "dim"}
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 COLOURS = LinearSegmentedColormap.from_list("recovered", ["#fbf3e6", "#d9e8d2", "#8cc7b0", "#2f8f83", "#0b5f63"])
@@ -157,7 +158,7 @@ def _key(axes: Axes, x: float, y: float, footnotes: dict[str, str]) -> None:
     axes.text(x + 2.05, y + 0.27, "1", fontsize=8.5, color=QUIET, ha="right", va="center")
     axes.text(x + 1.05, y + 0.27, "recovered", fontsize=8.5, color=QUIET, ha="center", va="center")
     lines = [
-        "tile: verdict (predicted), share recovered, accuracy ± s.e. · P passed · F blind · part: between",
+        "tile: verdict (predicted), share recovered, accuracy ± s.e. · P passed · F blind · part: between · worse",
         "framed: differs from the prediction · † by accuracy, no optimum is known, ? not shown · (*) not asserted",
         *(f"{mark} {reason}" for reason, mark in footnotes.items()),
     ]
