@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_engines import TOWERS, built, losses, weights
+from small_engines import MODEL, TOWERS, built, losses, weights
 
 from workbench.build import build_engine, build_parts, compile_blocks
 from workbench.callbacks.nan_guard import NaNGuard, NotFinite
@@ -247,3 +247,14 @@ def test_synthetic_batches_are_the_same_from_any_start() -> None:
     whole = list(islice(engine.batches(0), 9))
     later = list(islice(engine.batches(5), 4))
     assert all(torch.equal(a.inputs["a"], b.inputs["a"]) for a, b in zip(whole[5:], later, strict=True))
+
+
+def test_noise_of_an_encoder_reaches_the_vectors_of_a_task() -> None:
+    def last_loss(noise: float) -> float:
+        encoders = {m: {"name": "mlp", "noise": noise} for m in "abc"}
+        _, engine = built(model=MODEL | {"encoders": encoders})
+        engine.steps = 2
+        engine.fit()
+        return losses(engine)[-1]
+
+    assert last_loss(0.0) != last_loss(1.0) == last_loss(1.0)

@@ -155,4 +155,9 @@ def _noise(modality: Modality) -> list[object]:
     if modality.kind == "image":
         levels = torch.randint(256, (5, 64, 64, 3), dtype=torch.uint8).numpy()
         return [Image.fromarray(x) for x in levels]
+    if modality.kind == "audio":
+        return [(torch.randn(length), modality.rate or 16_000) for length in (9_001, 4_000, 16_000, 1, 7_777)]
+    if modality.kind == "sequence":
+        frames, width = modality.shape or (5, 1)
+        return [torch.randn(1 + i % frames, width) for i in range(5)]
     return list(torch.randn(5, *modality.shape))

@@ -6,7 +6,7 @@ They exchange the values of `workbench.values`, which can be had from here, too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -19,6 +19,7 @@ from workbench.values import (
     Classes,
     Features,
     Items,
+    Kind,
     Loss,
     Modality,
     Option,
@@ -48,7 +49,9 @@ __all__ = [
     "Evaluator",
     "Features",
     "Fusion",
+    "HasItems",
     "Items",
+    "Kind",
     "Loss",
     "Modality",
     "Objective",
@@ -77,6 +80,8 @@ class Encoder(nn.Module):
     """whether `forward(x, tokens=True)` gives `Features.tokens`"""
     has_class_token: bool = False
     """whether it then gives `Features.cls`, too"""
+    needs_items: bool = False
+    """whether `measure` has to see items of the training split before the first step"""
     context_length: int | None = None
     """token ids of a text that it reads, after which it cuts; None where it reads no text, or all of it"""
 
@@ -92,6 +97,13 @@ class Encoder(nn.Module):
 
     def load_pretrained(self) -> None:
         """Replace the drawn weights by published ones. `build` calls it, unless a checkpoint's weights follow."""
+
+    def measure(self, items: Iterable[Any]) -> None:
+        """Fit what no gradient does, as means and spreads of numbers, to raw items of the training split.
+
+        A training calls it before its first step, where the encoder `needs_items`, and copies the buffers to all
+        processes; later a checkpoint has them. Raises ValueError for items that cannot be measured.
+        """
 
     def repeated(self) -> Sequence[nn.Module]:
         """List the layers that are alike: each is compiled, and divided over processes, by itself."""
@@ -148,6 +160,15 @@ class Data(Protocol):
 
     def split(self, name: str) -> Split:
         """Find an evaluation set. Raises ValueError naming those there are."""
+        ...
+
+
+@runtime_checkable
+class HasItems(Protocol):
+    """A data set that can read the training items of one modality by themselves, without the rest of their samples."""
+
+    def raw_items(self, modality: str, at_most: int) -> Iterator[Any]:
+        """Yield up to so many raw items, in the order of the table; missing and bad ones are left out."""
         ...
 
 

@@ -19,14 +19,29 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 
+Kind = Literal["vector", "image", "text", "audio", "sequence"]
+
+
 @dataclass(frozen=True)
 class Modality:
-    """A modality's raw samples: `vector` (float tensors of `shape`), `image` (PIL) or `text` (str)."""
+    """A modality's raw samples, which are of one of these kinds:
 
-    kind: Literal["vector", "image", "text"]
+    - `image`: an RGB picture of PIL
+    - `text`: a str
+    - `audio`: (waveform, rate), one channel of float32 [n], n >= 1, and its samples a second, as the file has it
+    - `vector`: a float32 tensor of `shape`
+    - `sequence`: a float32 tensor of frames [l, d], l >= 1
+    """
+
+    kind: Kind
     shape: tuple[int, ...] = ()
+    """of a vector its own; of audio (samples,) at `rate`, of a sequence (frames, d): the most that an encoder reads"""
     count: int = 1
     """items of it that a training sample has, at most"""
+    rate: int = 0
+    """samples a second that an encoder of audio reads, whatever the files have"""
+    measured: bool = False
+    """whether its numbers are readings in units of their own, which encoders standardise by the training split"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from synthetic.theory.presence import draw, seen_of
 from synthetic.theory.task import Task
+from workbench.loading.batching import to_float32
 from workbench.loading.feed import Feed
 from workbench.recipe.component import Component, Spec
 from workbench.seeds import generator
@@ -56,7 +57,9 @@ class Synthetic:
         codes = self.task.sample(self.samples, generator(feed.seed, "train"))
         valid = draw(seen_of(self.task), self.task.modalities, self.samples, generator(feed.seed, "seen"))
         raw = {m: self.observe(m, codes[m]) for m in self.modalities}
-        if all(isinstance(x, Tensor) for x in raw.values()):
+        # a transform that does anything has to be called for each sample
+        plain = all(feed.transforms.get(m, to_float32) is to_float32 for m in self.modalities)
+        if plain and all(isinstance(x, Tensor) for x in raw.values()):
             yield from self._of_vectors(raw, valid, start, feed)
         else:
             yield from feed.load(_Samples(self.modalities, raw, valid), start)

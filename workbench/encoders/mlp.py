@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from functools import partial
+from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
+from workbench.encoders._kinds import require_kind
+from workbench.encoders._standardise import Standardise
+from workbench.loading.batching import to_float32
 from workbench.types import Encoder, Features, Modality, Transform
 
 __all__ = ["MLP"]
@@ -24,6 +28,9 @@ class MLP(Encoder):
         width: units of each hidden layer
         depth: linear layers; 1 is a linear encoder without hidden layers
         dropout: probability that a hidden unit is left out in training
+        standardise: subtract the mean of the training split and divide by its standard deviation, number by number;
+            null does so for readings from files, not for the symbols of synthetic tasks
+        noise: standard deviation of what is added to each number in training, after the standardisation
 
     Raises ValueError for a modality that is not made of vectors.
     """
@@ -36,11 +43,14 @@ class MLP(Encoder):
         width: PositiveInt = 64,
         depth: PositiveInt = 1,
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        standardise: bool | None = None,
+        noise: NonNegativeFloat = 0.0,
     ):
         super().__init__()
-        if modality.kind != "vector":
-            raise ValueError(f"it reads vectors, not {modality.kind}: use 'open_clip'")
-        self.width = dim
+        require_kind(modality, ["vector"])
+        self.width, self.shape, self.noise = dim, tuple(modality.shape), noise
+        self.needs_items = modality.measured if standardise is None else standardise
+        self.standardise = Standardise(self.shape) if self.needs_items else nn.Identity()
         sizes = [math.prod(modality.shape), *[width] * (depth - 1)]
         hidden = [
             layer
@@ -50,12 +60,24 @@ class MLP(Encoder):
         self.layers = nn.Sequential(*hidden, nn.Linear(sizes[-1], dim))
 
     def forward(self, x: Float[Tensor, "n ..."], tokens: bool = False) -> Features:
-        """Encode vectors. Raises ValueError when they hold another number of numbers than the data declares."""
-        x, size = x.reshape(len(x), -1), self.layers[0].in_features
-        if x.shape[1] != size:
-            raise ValueError(f"a vector holds {x.shape[1]} numbers, where the data declares {size} (Modality.shape)")
-        z = self.layers(x)
+        """Encode vectors [n, *shape], or [n, 2, *shape] with the noise that is added to each.
+
+        Raises ValueError when they hold another number of numbers than the data declares.
+        """
+        if self.noise and x.shape[1:] == (2, *self.shape):
+            x = self.standardise(x[:, 0]) + x[:, 1]
+        else:
+            held, declared = math.prod(x.shape[1:]), math.prod(self.shape)
+            if held != declared:
+                raise ValueError(f"a vector holds {held} numbers, where the data declares {declared} (Modality.shape)")
+            x = self.standardise(x.reshape(-1, *self.shape))
+        z = self.layers(x.reshape(len(x), -1))
         return Features(z=z, pooled=z)
+
+    def measure(self, items: Iterable[Any]) -> None:
+        """Fit the standardisation to vectors. Raises ValueError where there is none."""
+        assert isinstance(self.standardise, Standardise)
+        self.standardise.measure(to_float32(item) for item in items)
 
     def depths(self) -> dict[str, int]:
         """Give the linear layer of each parameter, from 0 up to the last."""
@@ -63,5 +85,19 @@ class MLP(Encoder):
         return {f"layers.{i}.{name}": depth for depth, i in enumerate(linear) for name in ("weight", "bias")}
 
     def transform(self, train: bool) -> Transform:
-        """Give the map of anything array-like to float32, in training and evaluation alike."""
-        return partial(torch.as_tensor, dtype=torch.float32)
+        """Give the map of anything array-like to float32; training vectors may have a row of noise behind them."""
+        return WithNoise(self.noise) if train and self.noise else to_float32
+
+
+@dataclass(frozen=True)
+class WithNoise:
+    """Puts a vector and the noise for it one behind the other, [2, *shape].
+
+    The noise is drawn here, where each sample has a seed of its own, and added where the numbers are standardised.
+    """
+
+    noise: float
+
+    def __call__(self, raw: Any) -> Float[Tensor, "2 ..."]:
+        x = to_float32(raw)
+        return torch.stack([x, self.noise * torch.randn_like(x)])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -22,6 +22,7 @@ from timm.layers import freeze_batch_norm_2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from workbench.encoders._kinds import require_kind
 from workbench.encoders._open_clip_config import finish_trunk, tower_config
 from workbench.encoders._open_clip_weights import Part, Pretrained, load_tower, resize_positions, tower_depths
 from workbench.loading.augment import Augment, Normalise
@@ -69,13 +70,13 @@ class OpenCLIP(Encoder):
         lock: NonNegativeInt | None = None,
     ):
         super().__init__()
-        if modality.kind == "vector":
-            raise ValueError("it reads images and text, not vectors: use 'mlp'")
+        require_kind(modality, ["image", "text"])
         image = modality.kind == "image"
+        kind: Literal["image", "text"] = "image" if image else "text"
         foreign = {"context_length": context_length} if image else {"image_size": image_size, "augment": augment}
         if wrong := [name for name, value in foreign.items() if value is not None]:
             raise ValueError(f"{', '.join(wrong)}: no option of a tower for {modality.kind}, remove it")
-        self.config, self.quick_gelu = tower_config(modality.kind, model, config)
+        self.config, self.quick_gelu = tower_config(kind, model, config)
         self.config |= {"image_size": image_size} if image_size else {}
         self.config |= {"context_length": context_length} if context_length else {}
         self.pretrained = Pretrained(pretrained, model, self.quick_gelu) if pretrained else None

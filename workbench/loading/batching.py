@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import index
-from typing import NamedTuple, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 import torch
@@ -51,21 +51,48 @@ def prepare(
         inputs[modality] = []
         for k, raw in enumerate(items):
             seed_torch(seed, "augment", modality, epoch, index, k)  # torchvision draws from the global generator
-            x = transforms[modality](raw)
-            if reason := unfit(raw, x, modalities[modality]):
+            if reason := unfit(raw, modalities[modality]):
                 raise BadSample(name, f"its {modality} {reason}")
+            x = transforms[modality](raw)
+            if isinstance(x, Tensor) and x.is_floating_point() and not x.isfinite().all():
+                raise BadSample(name, f"its {modality} holds {x[~x.isfinite()][0].item()}")
             inputs[modality].append(x.detach() if isinstance(x, Tensor) else x)
     return inputs
 
 
-def unfit(raw: object, x: Tensor, modality: Modality) -> str | None:
-    """Say why an item cannot be learnt from: its shape is not the declared one, or it holds NaN or infinity."""
-    declared = modality.shape if modality.kind == "vector" else ()
-    if declared and isinstance(raw, Tensor | np.ndarray) and tuple(raw.shape) != tuple(declared):
+def unfit(raw: object, modality: Modality) -> str | None:
+    """Say why a raw item is not what its modality declares: another shape, no frame, no sample of sound."""
+    declared = tuple(modality.shape)
+    if modality.kind == "audio":
+        return unfit_sound(raw)
+    if not declared or not isinstance(raw, Tensor | np.ndarray):
+        return None
+    if modality.kind == "vector" and tuple(raw.shape) != declared:
         return f"is {spell(raw.shape)}, where the data declares {spell(declared)}: pad or cut it"
-    if isinstance(x, Tensor) and x.is_floating_point() and not x.isfinite().all():
-        return f"holds {x[~x.isfinite()][0].item()}"
+    if modality.kind == "sequence" and (raw.ndim != 2 or not len(raw) or raw.shape[1] != declared[1]):
+        return f"is {spell(raw.shape)}, where the data declares frames x {declared[1]}, of any number of frames but 0"
     return None
+
+
+def unfit_sound(raw: object) -> str | None:
+    """Say why an item is no sound: it has to be (samples of one channel, samples a second)."""
+    if not isinstance(raw, tuple) or len(raw) != 2 or not isinstance(raw[0], Tensor):
+        return f"is {type(raw).__name__}, and not a pair (waveform, rate)"
+    waveform, rate = raw
+    if waveform.ndim != 1 or not waveform.is_floating_point():
+        kind = str(waveform.dtype).removeprefix("torch.")
+        return f"is {spell(waveform.shape)} of {kind}: a waveform is one channel of floats"
+    if not len(waveform):
+        return "is 0 samples long"
+    if isinstance(rate, bool) or not isinstance(rate, int) or rate < 1:
+        return f"has a rate of {rate!r} samples a second"
+    bad = waveform[~waveform.isfinite()]  # of all of it: a crop may miss the place
+    return f"holds {bad[0].item()}" if len(bad) else None
+
+
+def to_float32(raw: Any) -> Tensor:
+    """Turn anything array-like into float32: the transform of an encoder of vectors that changes nothing."""
+    return torch.as_tensor(raw, dtype=torch.float32)
 
 
 def spell(shape: Sequence[int]) -> str:

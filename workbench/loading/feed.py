@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ TRIES = 20
 """bad samples in a row after which the data set itself must be wrong: by chance only where nearly all are"""
 
 
+@runtime_checkable
 class MapStyle(Protocol):
     """A data set with random access: what `Feed.load` can batch."""
 

@@ -28,6 +28,10 @@ def plainest_item(modality: Modality) -> object:
     """Make a raw item of a modality that any encoder of its kind reads, to see what a model input looks like."""
     if modality.kind == "image":
         return Image.new("RGB", (8, 8))
+    if modality.kind == "audio":
+        return torch.zeros(100), modality.rate or 16_000
+    if modality.kind == "sequence":
+        return torch.zeros(1, *modality.shape[1:])
     return "a" if modality.kind == "text" else torch.zeros(modality.shape)
 
 

@@ -14,6 +14,7 @@ from workbench.recipe.schema import Recipe
 from workbench.runs.callbacks import list_callbacks
 from workbench.runs.folder import Run, RunError
 from workbench.runs.initial_weights import initialise
+from workbench.runs.measuring import measure
 from workbench.runs.process import explained, polite_stop, settle
 from workbench.training import checkpoint
 from workbench.training.metrics import Metrics, Record, read
@@ -69,7 +70,11 @@ def train(
         parallel.barrier("the opening of the run folder")
         found = _find_checkpoint(run, parallel, say) if run else None
         # a checkpoint has all weights: the file of pretrained ones may be gone by now
-        parts = prepare(build_parts(recipe, pretrained=found is None), parallel)
+        parts = build_parts(recipe, pretrained=found is None)
+        if not found:  # it has what was measured; and weights of `model.init` come later, with what they learned by
+            for line in measure(parts, parallel):
+                say(line)
+        parts = prepare(parts, parallel)
         if run and lead and "path" in type(recipe.data.settings).model_fields:
             run.record_data(parts.data, say)
         metrics = Metrics(run.metrics if run and lead else None, on_device=parallel.device.type == "cuda")

@@ -1,0 +1,54 @@
+"""Standardisation by the training split: numbers in units of their own become numbers around 0 with spread 1.
+
+The trap: a channel that never varies has the spread 0. It is divided by 1, so that it stays a constant and no infinity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+GROUP = 1024
+"""rows that are summed at once"""
+
+
+class Standardise(nn.Module):
+    """Subtracts a mean and divides by a spread, channel by channel. Both are buffers: a checkpoint has them."""
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("spread", torch.ones(shape))
+
+    def forward(self, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+        return (x - self.mean) / self.spread
+
+    @torch.no_grad()
+    def measure(self, rows: Iterable[Tensor]) -> None:
+        """Set mean and spread (the standard deviation) to those of all rows. Raises ValueError where there is none.
+
+        Groups are joined one by one in float64 (Chan, Golub and LeVeque 1979, equation 2.1): a sum of squares would
+        lose all digits of a spread that is small beside its mean.
+        """
+        source, count = iter(rows), 0
+        mean = squares = torch.zeros(self.mean.shape, dtype=torch.float64)
+        while group := list(islice(source, GROUP)):
+            chunk = torch.stack(group).double()
+            more, total = len(chunk), count + len(chunk)
+            apart = chunk.mean(0) - mean
+            squares = squares + (chunk - chunk.mean(0)).square().sum(0) + apart.square() * (count * more / total)
+            mean, count = mean + apart * (more / total), total
+        if not count:
+            raise ValueError("the training split has no item to standardise by: set standardise to false")
+        spread = (squares / count).sqrt()
+        # a constant is no exact 0 after the rounding of its mean
+        spread[spread <= 1e-7 * mean.abs()] = 1
+        self.mean.copy_(mean)
+        self.spread.copy_(spread)
