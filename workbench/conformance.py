@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from workbench.data.synthetic import Synthetic as SyntheticData
     from workbench.encoders.mlp import MLP as MLPEncoder  # noqa: N811
     from workbench.encoders.open_clip import OpenCLIP
+    from workbench.encoders.sequence import FrameTransformer
     from workbench.evals.gap import Gap
     from workbench.evals.probe import Probe
     from workbench.evals.retrieval import Retrieval
@@ -72,7 +73,7 @@ if TYPE_CHECKING:
         Terms,
         TRIANGLE,
     ]
-    encoders: list[type[Encoder]] = [MLPEncoder, OpenCLIP]
+    encoders: list[type[Encoder]] = [FrameTransformer, MLPEncoder, OpenCLIP]
     fusions: list[type[Fusion]] = [DeepSet, MLPFusion, Transformer]
     data_sets: list[type[Data]] = [CSV, Emoji, Folder, HF, JSON, Parquet, Shards, SyntheticData]
     evaluators: list[type[Evaluator]] = [Gap, Probe, Retrieval, SyntheticEvaluator, ZeroShot]

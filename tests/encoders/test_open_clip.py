@@ -11,7 +11,8 @@ from open_clip_towers import DIM, IMAGE, TEXT, TOWER, TRUNKS, VIT, clip, ids, ma
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from workbench.encoders.open_clip import OpenCLIP, grid_positions, sincos
+from workbench.encoders._positions import grid_positions, sincos
+from workbench.encoders.open_clip import OpenCLIP
 from workbench.types import Features
 
 pytestmark = pytest.mark.slow

@@ -14,7 +14,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from workbench.encoders._kinds import require_kind
-from workbench.encoders._standardise import Standardise
+from workbench.encoders._standardise import Standardise, in_groups
 from workbench.loading.batching import to_float32
 from workbench.types import Encoder, Features, Modality, Transform
 
@@ -77,7 +77,7 @@ class MLP(Encoder):
     def measure(self, items: Iterable[Any]) -> None:
         """Fit the standardisation to vectors. Raises ValueError where there is none."""
         assert isinstance(self.standardise, Standardise)
-        self.standardise.measure(to_float32(item) for item in items)
+        self.standardise.measure(in_groups(map(to_float32, items)))
 
     def depths(self) -> dict[str, int]:
         """Give the linear layer of each parameter, from 0 up to the last."""

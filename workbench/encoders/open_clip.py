@@ -6,7 +6,7 @@ locked; trunks with LayerNorm are safe: any ViT, convnext_atto, edgenext_xx_smal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -20,11 +20,11 @@ from PIL import Image
 from pydantic import NonNegativeInt, PositiveInt
 from timm.layers import freeze_batch_norm_2d
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from workbench.encoders._kinds import require_kind
 from workbench.encoders._open_clip_config import finish_trunk, tower_config
 from workbench.encoders._open_clip_weights import Part, Pretrained, load_tower, resize_positions, tower_depths
+from workbench.encoders._positions import grid_positions, line_positions
 from workbench.loading.augment import Augment, Normalise
 from workbench.loading.crop import crop_ends
 from workbench.loading.decode import to_rgb
@@ -210,7 +210,7 @@ class OpenCLIP(Encoder):
         if tower.width == self.dim:
             positions = tower.positional_embedding.clone()  # fully sharded training cannot return a parameter
         else:
-            positions = F.pad(sincos(places, self.dim // 2), (0, self.dim % 2))
+            positions = line_positions(ids.shape[1], self.dim, ids.device)
         return Features(project(pooled), pooled, project(h), positions, places <= ids.argmax(dim=1, keepdim=True))
 
     def _timm(self, images: Float[Tensor, "n 3 h w"], tokens: bool) -> Features:
@@ -277,20 +277,3 @@ def checkpoint_gradients(tower: Any) -> None:
         tower.set_grad_checkpointing(True)
     except AssertionError:
         raise ValueError("this timm trunk cannot recompute its blocks: remove grad_checkpointing") from None
-
-
-def sincos(places: Int64[Tensor, " l"], frequencies: int) -> Float[Tensor, "l c"]:
-    """Compute sine and cosine of each place, at frequencies 1 ... 1/10000 (Vaswani et al. 2017, section 3.5)."""
-    angles = places[:, None] * 10_000 ** -(torch.arange(frequencies, device=places.device) / frequencies)
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
-
-
-def grid_positions(grid: Sequence[int], dim: int, prefix: int, device: torch.device) -> Float[Tensor, "l d"]:
-    """Compute positions of which half of the channels tell a patch's column, and half its row.
-
-    They are zero for the `prefix` tokens before the patches, and in channels left over when 4 does not divide `dim`.
-    """
-    rows, columns = (torch.arange(size, device=device) for size in grid)
-    column, row = columns.repeat(len(rows)), rows.repeat_interleave(len(columns))
-    positions = torch.cat([sincos(column, dim // 4), sincos(row, dim // 4)], dim=1)
-    return F.pad(positions, (0, dim % 4, prefix, 0))

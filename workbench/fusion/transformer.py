@@ -1,8 +1,7 @@
 """ITO's fusion (arXiv 2603.02767): a small transformer reads the tokens of all members; it exists only in training.
 
 The trap is the mask. A token that is not real (padding, an absent modality) must not reach the read-out through a key
-or a query, nor as NaN. So its vector is set to zero, its key gets a float -inf, and a row without any real token
-attends to its zeros. A bool mask would mean "attend" to one attention of torch and "ignore" to the other.
+or a query, nor as NaN. So its vector is set to zero, and `workbench.attention` masks its key.
 """
 
 from __future__ import annotations
@@ -11,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from workbench.attention import Block, mask_of, mean_of_real
 from workbench.types import Features, Fusion, Side
 
 __all__ = ["Transformer"]
@@ -84,13 +83,12 @@ class Transformer(Fusion):
             )
         x, real = self._tokens({m: features[m] for m in members}, present or {})
         rows = self._rows(side, [features[m] for m in members])
-        readable = real | ~real.any(dim=1, keepdim=True)  # a softmax over nothing would be NaN
-        mask = torch.zeros_like(x[..., 0]).masked_fill(~readable, float("-inf"))
+        mask = mask_of(real, x)
         for block in self.blocks[:-1]:
             x = block(x, mask)
         x = self.blocks[-1](x, mask, rows)  # the last block is only computed where it is read
         if self.readout == "mean":
-            x = x.where(real[..., None], 0).sum(dim=1, keepdim=True) / real.sum(dim=1).clamp(min=1)[:, None, None]
+            return self.norm(mean_of_real(x, real))
         return self.norm(x.squeeze(1))
 
     def _tokens(
@@ -123,35 +121,3 @@ class Transformer(Fusion):
                 return slice(start + f.cls, start + f.cls + 1)
             start += f.tokens.shape[1]
         raise ValueError(f"no member of side '{side}' has a class token: set readout to 'mean' or 'token'")
-
-
-class Block(nn.Module):
-    """Adds attention and an MLP to the residual stream, each behind a LayerNorm.
-
-    Weights are drawn as in CLIP's text transformer (Radford et al. 2021): the more layers add to the stream, the
-    smaller is what each adds.
-    """
-
-    def __init__(self, dim: int, heads: int, mlp_ratio: float, dropout: float, layers: int):
-        super().__init__()
-        hidden = round(mlp_ratio * dim)
-        self.heads = heads
-        self.attention_norm, self.mlp_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-        self.up, self.down = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
-        self.dropout = nn.Dropout(dropout)
-        added = dim**-0.5 * (2 * layers) ** -0.5
-        for linear, std in (self.qkv, dim**-0.5), (self.out, added), (self.up, (2 * dim) ** -0.5), (self.down, added):
-            nn.init.normal_(linear.weight, std=std)
-            nn.init.zeros_(linear.bias)
-
-    def forward(
-        self, x: Float[Tensor, "n l d"], mask: Float[Tensor, "n l"], rows: slice = slice(None)
-    ) -> Float[Tensor, "n rows d"]:
-        """Let the tokens at `rows` attend to all; returns those. `mask` is 0, or -inf at a token that is not real."""
-        qkv = self.qkv(self.attention_norm(x))
-        q, k, v = rearrange(qkv, "n l (three h c) -> three n h l c", three=3, h=self.heads)
-        bias = mask[:, None, None].to(q.dtype)
-        attended = F.scaled_dot_product_attention(q[:, :, rows], k, v, attn_mask=bias)
-        x = x[:, rows] + self.dropout(self.out(rearrange(attended, "n h l c -> n l (h c)")))
-        return x + self.dropout(self.down(F.gelu(self.up(self.mlp_norm(x)))))
