@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import ast
 import codecs
+import io
 import json
+import re
+import tokenize
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -22,13 +26,24 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 """(mark at the beginning of a file, its encoding)"""
+LINE_END = re.compile(r"\r\n|\r|\n")
+"""what editors show as the end of a line; other separators of Unicode stand within a sentence"""
+ESCAPES = re.compile("[\x0e\x0f\x1b]")
+"""what ISO-2022 switches alphabets by, in bytes that are UTF-8 all the same"""
+LIST = re.compile(
+    r"""\[\s*(["']|(nan|None|null)\s*,).*(["']|,\s*(nan|None|null)),?\s*\]|\[\s*(["'])[^\]]*\5\s*,[^\]]*""", re.S | re.I
+)
+"""what looks like a list of texts, whole or cut off"""
 
 
 def decode_text(content: bytes) -> str:
     """Decode the text of a file: UTF-8, or what its mark says. Raises ValueError where the encoding is not certain."""
     for mark, encoding in MARKS:
         if content.startswith(mark):
-            return content[len(mark) :].decode(encoding)
+            try:
+                return content[len(mark) :].decode(encoding)
+            except UnicodeDecodeError as error:
+                raise ValueError(f"not {encoding}, as its mark says ({error.reason} at {error.start})") from None
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -73,12 +88,9 @@ class CaptionReader:
 
 
 def parse_captions(content: bytes, key: str | None) -> Sequence[object]:
-    """Read the lines of a text, or what a .json holds under `key`: a text or a list. Raises ValueError.
-
-    A line ends at a line feed alone: other separators of Unicode stand within a sentence.
-    """
+    """Read the lines of a text, or what a .json holds under `key`: a text or a list. Raises ValueError."""
     if key is None:
-        return decode_text(content).split("\n")
+        return LINE_END.split(decode_text(content))
     found = load_json(content)
     if not isinstance(found, dict) or key not in found:
         keys = shorten(", ".join(map(str, found))) if isinstance(found, dict) else "no keys"
@@ -95,6 +107,8 @@ def clean(captions: Sequence[object]) -> list[str]:
     for text in texts:
         if "\0" in text:
             raise ValueError("a caption holds NUL characters, as UTF-16 without its mark does: save it as UTF-8")
+        if found := ESCAPES.search(text):
+            raise ValueError(f"a caption holds {found[0]!r}, as ISO-2022-JP does: save it as UTF-8")
         if not whole(text):
             raise ValueError("a caption holds half a character (a lone surrogate): write it anew")
     if not texts:
@@ -115,27 +129,45 @@ def whole(text: str) -> bool:
 def unlist(text: str) -> list[str]:
     """Read a list of texts that is written as one text, as JSON or as Python; any other text is itself.
 
-    Raises ValueError for what looks like such a list and is neither.
+    Raises ValueError for a list or a block that holds anything else, and for what looks like a list and is none.
     """
     text = text.strip()
-    if text[:2] not in ('["', "['") or text[-2:] not in ('"]', "']"):
+    if text[:1] + text[-1:] not in ("[]", "()", "{}") and not LIST.fullmatch(text):
         return [text]
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
         found = _literal(text)
-    if isinstance(found, list) and all(isinstance(item, str) for item in found):
-        return found
-    raise ValueError(f"a caption looks like a list, and is neither JSON's nor Python's: {shorten(text, 60)}")
+    if isinstance(found, list):
+        items = [item for item in found if item is not None]
+        if all(isinstance(item, str) for item in items):
+            return items
+        if len(found) > 1 or not isinstance(found[0], int | float):  # '[2026]' is a text
+            other = next(type(item).__name__ for item in items if not isinstance(item, str))
+            raise ValueError(f"a caption looks like a list of texts, and holds {other}: {shorten(text, 60)}")
+    if isinstance(found, dict) and found:
+        raise ValueError(f"a caption is a block of JSON, not a text: {shorten(text, 60)}: write the text alone")
+    if LIST.fullmatch(text):
+        raise ValueError(f"a caption looks like a list, and is neither JSON's nor Python's: {shorten(text, 60)}")
+    return [text]
 
 
 def _literal(text: str) -> object:
+    """Read a list, a tuple of several or a block as Python writes them; None for anything else."""
     try:
-        found = ast.literal_eval(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        with warnings.catch_warnings(action="ignore"):  # of a backslash before any letter
+            found = ast.literal_eval(text)
+            words = sum(t.type == tokenize.STRING for t in tokenize.generate_tokens(io.StringIO(text).readline))
+    except (ValueError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
         return None
-    # as Python writes it, to the letter: it joins texts that stand side by side, as in numpy's way to print an array
-    return found if repr(found) == text else None
+    if isinstance(found, set) and all(isinstance(item, str) for item in found):
+        found = sorted(found)
+    if isinstance(found, dict):
+        return found
+    if not isinstance(found, list | tuple) or (isinstance(found, tuple) and len(found) < 2):
+        return None
+    # Python joins texts that stand side by side, as in numpy's way to print an array
+    return list(found) if words == sum(isinstance(item, str) for item in found) else None
 
 
 def flat(cells: Iterable[object]) -> list[object]:

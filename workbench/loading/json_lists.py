@@ -6,6 +6,7 @@ The trap: COCO and Karpathy name a picture without the folder it is in, which `d
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from workbench.errors import did_you_mean
-from workbench.loading.captions import flat, load_json, whole
+from workbench.loading.captions import MARKS, decode_text, flat, load_json, whole
 from workbench.loading.pairs_in_lists import Listed
 from workbench.types import Skipped
 
@@ -57,7 +58,12 @@ def read_rows(file: str) -> Iterator[Row | Skipped]:
 
 def read_lines(file: str, content: bytes) -> Iterator[Row | Skipped]:
     """Read JSON Lines; a line that is no row is one that was left out."""
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+    if any(content.startswith(mark) for mark, _ in MARKS):
+        try:
+            content = decode_text(content).encode()
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from None
+    for number, line in enumerate(re.split(rb"\r\n|\r|\n", content), 1):  # none of which JSON allows within a text
         if not line.strip():
             continue
         name = f"{file}: line {number}"

@@ -29,6 +29,10 @@ SPLITS = {
 _SPLIT = re.compile(r"(?<![a-z])(" + "|".join(word for words in SPLITS.values() for word in words) + r")(?![a-z])")
 
 
+UNSEEN = ("__MACOSX", "@eaDir")
+"""folders that macOS and network drives make beside what people put there"""
+
+
 def expand(patterns: Paths) -> tuple[list[str], list[str]]:
     """List (the files there are, what was named and is not there). Globs in sorted order, none twice.
 
@@ -150,9 +154,12 @@ def describe(patterns: Paths) -> str:
 
 
 def is_hidden(name: str) -> bool:
-    """Say whether a path is one that no person put there: macOS's twins (`._a.jpg`, `__MACOSX/`), `.DS_Store`."""
-    *folders, base = name.split("/")
-    return base.startswith(".") or "__MACOSX" in folders or base == "__MACOSX"
+    """Say whether a path is one that no person put there: macOS's twins (`._a.jpg`, `__MACOSX/`), `.ipynb_checkpoints/`.
+
+    A folder hides whatever is in it.
+    """
+    parts = name.split("/")
+    return any(part in UNSEEN or part.startswith(".") and part.strip(".") != "" for part in parts)
 
 
 def walk(folder: Path, hidden: bool = False) -> Iterator[Path]:
@@ -166,7 +173,7 @@ def walk(folder: Path, hidden: bool = False) -> Iterator[Path]:
 
     seen: set[str] = set()
     for here, folders, files in os.walk(folder, onerror=fail, followlinks=True):
-        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        folders[:] = sorted(name for name in folders if hidden or not is_hidden(name))
         if (real := os.path.realpath(here)) in seen:  # a link to a folder above
             folders.clear()
             continue
