@@ -33,8 +33,9 @@ class BadSample(ValueError):
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The tail of a message about a wrong word, as "; did you mean 'width'? (known: width, depth)"."""
     known = list(known)
-    close = difflib.get_close_matches(word, known, n=1)
-    return (f"; did you mean '{close[0]}'?" if close else "") + f" (known: {shorten(', '.join(known), 2000) or 'none'})"
+    small = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), small, n=1)
+    return (f"; did you mean '{small[close[0]]}'?" if close else "") + f" (known: {shorten(', '.join(known), 2000) or 'none'})"
 
 
 def shorten(text: str, most: int = 300) -> str:

@@ -22,6 +22,7 @@ def test_the_report() -> None:
     assert found["kernels"]["auto"] == ("triton" if cuda else "chunked")
     assert ("triton" in found["kernels"]["available"]) == cuda
     assert 0 <= found["kernels"]["errors"]["chunked"] < 1e-4
+    assert found["data"].keys() == {"emoji"}
     assert found["data"]["emoji"]["train"] > 9000
     assert found["memory_bytes"] > 2**28
 

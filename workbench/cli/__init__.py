@@ -100,8 +100,8 @@ def cli() -> None:
     """Multimodal contrastive learning, from a half-minute XOR to image-text pretraining, through one engine.
 
     \b
-    wb synth --task xor                     three objectives on XOR, judged against exact theory
-    wb pretrain recipes/emoji_ito.yaml      ITO on real images and texts, on a laptop
+    wb synth --task xor            three objectives on XOR, beside exact theory
+    wb pretrain emoji_ito.yaml     ITO on real images and texts, on a laptop
     """
     refuse_foreign_kernels()
 

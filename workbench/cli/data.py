@@ -14,7 +14,12 @@ import click
 if TYPE_CHECKING:
     from workbench.inspection.look import Inspection, Listing
 
-BUILDERS = ("emoji", "emoji-shards")
+BUILDERS = {
+    "emoji": "drawings with their names, from the packages that their makers publish. The packaged copy serves every "
+    "recipe; this repeats how it was made. Needs npm, and resvg-py (pip install 'multimodal-workbench[data]')",
+    "emoji-shards": "the packaged copy as webdataset tars, for `data: {name: shards}` and other trainers. Needs nothing",
+}
+"""{data set: what it is}"""
 
 
 @click.group()
@@ -25,7 +30,23 @@ def data_() -> None:
     """
 
 
-@data_.command()
+class Build(click.Command):
+    """Prints the help of one data set where its name stands before --help."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta["builder"] = next((name for name in args if name in BUILDERS), None)
+        return super().parse_args(ctx, args)
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if name := ctx.meta.get("builder"):
+            formatter.write_paragraph()
+            with formatter.indentation():
+                formatter.write_text(f"Build the data set {name}: {BUILDERS[name]}.")
+        else:
+            super().format_help_text(ctx, formatter)
+
+
+@data_.command(cls=Build)
 @click.argument("name")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write; default: data/NAME.")
 @click.option(
@@ -36,9 +57,10 @@ def build(name: str, out: Path | None, sources: Path | None, as_json: bool) -> N
     """Build the data set NAME and print what it holds.
 
     \b
-    emoji         from the packages its makers publish. The packaged copy serves every recipe; this repeats
-                  how it was made. Needs npm, and resvg-py (pip install 'multimodal-workbench[data]').
-    emoji-shards  the packaged copy as webdataset tars, for `data: {name: shards}` and other trainers
+    emoji         drawings with their names, from the packages of their makers
+    emoji-shards  the packaged copy of them as webdataset tars
+
+    `wb data build NAME --help` says what each needs.
 
     Example: wb data build emoji-shards --out data/emoji-shards
     """
@@ -61,9 +83,9 @@ def build(name: str, out: Path | None, sources: Path | None, as_json: bool) -> N
         click.echo(f"  {what}: {parts}")
 
 
-@data_.command()
+@data_.command(short_help="Look at image-text pairs before training on them.")
 @click.argument("path")
-@click.option("--source", help="What lies there, if that cannot be told: shards, csv, json, parquet, folder or hf.")
+@click.option("--source", help="What lies there, where that cannot be told: shards, csv, json, parquet, folder or hf.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A key of the source: caption_key=caption.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Inspect N random pairs, the same every time.")
 @click.option(
@@ -80,14 +102,15 @@ def inspect(
     bad: Path | None,
     as_json: bool,
 ) -> None:
-    """Decode the image-text pairs of PATH and print what they are: sizes, captions, bad samples, speed.
+    """Decode image-text pairs and print their sizes, captions, bad samples.
 
-    PATH is what a recipe's `data.path` may be (tars, CSV, TSV or parquet files; a glob or braces), a folder of such
-    files, of images with a metadata.jsonl or of `datasets`' save_to_disk, or a recipe, whose data is inspected.
+    PATH is what a recipe's `data.path` may be (tars, CSV, TSV, JSON or parquet files; a glob or braces), a folder of
+    such files, of images with a metadata.jsonl or a .txt beside each, or of `datasets`' save_to_disk; or a recipe,
+    whose data is inspected.
 
     \b
-    Examples: wb data inspect 'cc12m/*.tar' --limit 10000 --sheet sheet.png --bad bad.jsonl
-              wb data inspect pairs.tsv --set img_key=image --set caption_key=caption
+    Examples: wb data inspect 'cc12m/*.tar' --limit 10000 --sheet sheet.png
+              wb data inspect pairs.tsv --set img_key=image
               wb data inspect emoji_ito.yaml
     """
     from workbench.errors import did_you_mean

@@ -127,7 +127,7 @@ def _packaged_data() -> dict[str, dict[str, int]]:
 
     import workbench
 
-    sets = sorted((Path(workbench.__file__).parent / "assets").iterdir())
+    sets = sorted(folder for folder in (Path(workbench.__file__).parent / "assets").iterdir() if folder.is_dir())
     return {s.name: {f.stem: pq.read_metadata(f).num_rows for f in sorted(s.rglob("*.parquet"))} for s in sets}
 
 

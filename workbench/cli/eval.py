@@ -27,7 +27,7 @@ import click
 def eval_(run: Path, suites: tuple[str, ...], which: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Evaluate RUN: zero-shot, retrieval, gap, or whatever its recipe names.
 
-    Example: wb eval runs/emoji-ito --checkpoint best --set eval.retrieval.split=test
+    Example: wb eval runs/emoji-ito --checkpoint best --suite concepts
     """
     from workbench.cli._printing import print_evaluations
     from workbench.runs.folder import read_recipe

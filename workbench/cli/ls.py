@@ -20,9 +20,14 @@ KINDS = {
     "data": "data sets",
     "eval": "evaluators",
     "task": "synthetic tasks with exact truths",
-    "recipe": "recipes that come with the program",
+    "recipe": "YAML files, each a whole experiment: its data, model, objective and training; those that come with the program",
     "run": "runs below a folder",
 }
+
+ABOUT_RECIPES = (
+    "A recipe is a whole experiment. wb show recipe NAME prints one with all its keys; "
+    "`extends: NAME` in a file of your own takes it over but for what you write."
+)
 
 
 @click.command()
@@ -49,6 +54,8 @@ def ls_(kind: str | None, folder: Path, as_json: bool) -> None:
         click.echo(json.dumps(rows))
     elif rows:
         _print_table(rows)
+        if kind == "recipe":
+            click.echo(ABOUT_RECIPES, err=True)
     else:
         click.echo(f"no runs in {folder}: wb pretrain RECIPE makes one", err=True)
 
@@ -75,7 +82,8 @@ def _recipes() -> list[Tree]:
 
     def summary(name: str) -> str:
         first = (shipped_recipes() / name).read_text(encoding="utf-8").partition("\n")[0]
-        return " ".join(first.removeprefix("#").split()) if first.startswith("#") else ""
+        command, _, outcome = first.removeprefix("#").strip().partition("  ")
+        return f"{command}: {outcome.strip()}" if first.startswith("#") else ""
 
     return [{"name": name, "summary": summary(name)} for name in recipe_names()]
 
