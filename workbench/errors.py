@@ -35,7 +35,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     known = list(known)
     small = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), small, n=1)
-    return (f"; did you mean '{small[close[0]]}'?" if close else "") + f" (known: {shorten(', '.join(known), 2000) or 'none'})"
+    return (
+        f"; did you mean '{small[close[0]]}'?" if close else ""
+    ) + f" (known: {shorten(', '.join(known), 2000) or 'none'})"
 
 
 def shorten(text: str, most: int = 300) -> str:

@@ -96,6 +96,7 @@ def test_json_lines_that_belie_their_mark_are_refused_by_name() -> None:
         (".AppleDouble/0.jpg", True),
         ("./a/.ipynb_checkpoints/0-checkpoint.jpg", True),
         ("@eaDir/0.jpg/SYNOPHOTO_THUMB_M.jpg", True),
+        ("a/~$list.csv", True),
     ],
 )
 def test_a_folder_hides_what_is_in_it(name: str, hidden: bool) -> None:

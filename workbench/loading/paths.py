@@ -154,12 +154,12 @@ def describe(patterns: Paths) -> str:
 
 
 def is_hidden(name: str) -> bool:
-    """Say whether a path is one that no person put there: macOS's twins (`._a.jpg`, `__MACOSX/`), `.ipynb_checkpoints/`.
+    """Say whether a path is one that no person put there: macOS's twins (`._a.jpg`), Office's (`~$a.csv`), `.git/`.
 
     A folder hides whatever is in it.
     """
     parts = name.split("/")
-    return any(part in UNSEEN or part.startswith(".") and part.strip(".") != "" for part in parts)
+    return any(part in UNSEEN or (part.startswith((".", "~$")) and part.strip(".") != "") for part in parts)
 
 
 def walk(folder: Path, hidden: bool = False) -> Iterator[Path]:
