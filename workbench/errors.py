@@ -35,9 +35,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     known = list(known)
     small = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), small, n=1)
-    return (
-        f"; did you mean '{small[close[0]]}'?" if close else ""
-    ) + f" (known: {shorten(', '.join(known), 2000) or 'none'})"
+    guess = f"; did you mean '{small[close[0]]}'?" if close else ""
+    return f"{guess} (known: {shorten(', '.join(known), 2000) or 'none'})"
 
 
 def shorten(text: str, most: int = 300) -> str:

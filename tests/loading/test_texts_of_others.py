@@ -79,7 +79,7 @@ def test_json_lines_in_any_encoding_with_a_mark(encoding: str, end: str) -> None
 
 
 def test_json_lines_that_belie_their_mark_are_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="x.jsonl: not utf-16-le, as its mark says"):
+    with pytest.raises(ValueError, match=r"x\.jsonl: not utf-16-le, as its mark says"):
         list(read_lines("x.jsonl", b"\xff\xfe{\0}\0\n"))
 
 

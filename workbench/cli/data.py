@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 BUILDERS = {
     "emoji": "drawings with their names, from the packages that their makers publish. The packaged copy serves every "
     "recipe; this repeats how it was made. Needs npm, and resvg-py (pip install 'multimodal-workbench[data]')",
-    "emoji-shards": "the packaged copy as webdataset tars, for `data: {name: shards}` and other trainers. Needs nothing",
+    "emoji-shards": "the packaged copy as webdataset tars, for `data: {name: shards}` and other trainers",
 }
 """{data set: what it is}"""
 

@@ -20,7 +20,7 @@ KINDS = {
     "data": "data sets",
     "eval": "evaluators",
     "task": "synthetic tasks with exact truths",
-    "recipe": "YAML files, each a whole experiment: its data, model, objective and training; those that come with the program",
+    "recipe": "whole experiments as YAML files, those that come with the program",
     "run": "runs below a folder",
 }
 
