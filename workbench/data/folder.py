@@ -63,8 +63,13 @@ class Folder(Pairs[Paths]):
         folders = [Path(folder) for folder in expand(source)[0]]
         lists = [(folder, file) for folder in folders for file in walk(folder) if file.name in METADATA]
         wanted = self._wanted()
+        files = [file for _, file in lists]
+        if twice := next(
+            (file for file in files if file.with_suffix(".jsonl") in files and file.suffix == ".csv"), None
+        ):
+            raise ValueError(f"{twice.parent} has metadata.jsonl and metadata.csv: remove or rename one of them")
         if lists and not wanted:
-            return self._listed_by(folders, [file for _, file in lists], describe(source))
+            return self._listed_by(folders, files, describe(source))
         if len(folders) > 1:
             raise ValueError(f"none of {describe(source)} has a {METADATA[0]}: without one, data.path is one folder")
         pairs = FilePairs(folders[0], wanted or Wanted(), CaptionReader((wanted or Wanted()).key))

@@ -52,11 +52,20 @@ def decode_text(content: bytes) -> str:
 
 
 def load_json(content: bytes) -> object:
-    """Parse JSON. Raises ValueError."""
+    """Parse JSON. Raises ValueError, for a key that is there twice, too: of its two values one would vanish."""
     try:
-        return json.loads(decode_text(content))
+        return json.loads(decode_text(content), object_pairs_hook=_once)
     except RecursionError:
         raise ValueError("JSON that is nested too deeply") from None
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key '{shorten(twice, 80)}' is there twice: give one key a list of both values")
+    return found
 
 
 @dataclass(frozen=True)

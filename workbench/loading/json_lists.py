@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from workbench.errors import did_you_mean
 from workbench.loading.captions import MARKS, decode_text, flat, load_json, whole
+from workbench.loading.choosing import PICTURES
 from workbench.loading.pairs_in_lists import Listed
 from workbench.types import Skipped
 
@@ -40,20 +41,38 @@ def read_rows(file: str) -> Iterator[Row | Skipped]:
     try:
         found = load_json(content)
     except ValueError as error:
-        raise ValueError(f"{file} is no JSON: {error}") from None
+        raise ValueError(f"{file} is no JSON that can be read: {error}") from None
+    found = _unwrap(found)
     if isinstance(found, dict) and isinstance(found.get("images"), list):
         coco = isinstance(found.get("annotations"), list)
         yield from _coco(file, found) if coco else _karpathy(file, found["images"])
     elif isinstance(found, list):
         for number, item in enumerate(found):
             yield Row(f"{file}: item {number}", item) if isinstance(item, dict) else _no_row(f"{file}: item {number}")
-    elif isinstance(found, dict) and found and all(isinstance(said, str | list) for said in found.values()):
+    elif isinstance(found, dict) and found and _is_picture(next(iter(found))):
         yield from (Row(f"{file}: '{name}'", {"image": name, "caption": said}) for name, said in found.items())
     else:
         raise ValueError(
             f"{file} is neither COCO's JSON (images and annotations), nor Karpathy's (images with sentences), nor a "
             'list of rows as {"image": "a.jpg", "caption": "a bird"}'
         )
+
+
+def _unwrap(found: object) -> object:
+    """Take the rows out of a block that holds nothing else: `{"data": [{...}]}`, `{"0": {...}}`, or one row."""
+    if not isinstance(found, dict) or not found or "images" in found:
+        return found
+    if {*IMAGES} & {*found} and {*CAPTIONS} & {*found}:
+        return [found]
+    values = list(found.values())
+    if len(values) == 1 and isinstance(values[0], list) and values[0] and isinstance(values[0][0], dict):
+        return values[0]
+    rows = all(isinstance(value, dict) and {*IMAGES} & {*value} for value in values)
+    return values if rows else found
+
+
+def _is_picture(name: str) -> bool:
+    return Path(name).suffix[1:].lower() in PICTURES
 
 
 def read_lines(file: str, content: bytes) -> Iterator[Row | Skipped]:
@@ -81,16 +100,27 @@ def _no_row(name: str) -> Skipped:
 
 def _coco(file: str, found: Mapping[str, list]) -> Iterator[Row | Skipped]:
     """Join annotations to images by the id of the image."""
-    said: dict[object, list[object]] = {}
-    images = {image.get("id"): image for image in found["images"] if isinstance(image, dict)}
+    said: dict[str, list[object]] = {}
+    images: dict[str, dict] = {}
+    names: dict[str, list[object]] = {}
+    for number, image in enumerate(found["images"]):
+        key, name = (image.get("id"), image.get("file_name")) if isinstance(image, dict) else (None, None)
+        if key is None:
+            yield Skipped(f"{file}: image {number}", "no image: it has no id")
+            continue
+        images.setdefault(str(key), image)  # some files write the same id as a number and as a text
+        names.setdefault(str(key), []).append(name)
     for number, annotation in enumerate(found["annotations"]):
-        of_image = annotation.get("image_id") if isinstance(annotation, dict) else None
-        if of_image not in images or "caption" not in annotation:
+        key = annotation.get("image_id") if isinstance(annotation, dict) else None
+        if key is None or str(key) not in images or "caption" not in annotation:
             yield Skipped(f"{file}: annotation {number}", "of no image, or without a caption")
         else:
-            said.setdefault(of_image, []).append(annotation["caption"])
+            said.setdefault(str(key), []).append(annotation["caption"])
     for key, image in images.items():
-        if key in said:
+        if len(set(map(str, names[key]))) > 1:
+            for name in names[key]:
+                yield Skipped(f"{file}: image {key} ({name})", "its id is that of another image, too: whose captions?")
+        elif key in said:
             yield Row(f"{file}: image {key}", {"file_name": image.get("file_name"), "caption": said[key]})
         else:
             yield Skipped(f"{file}: image {key} ({image.get('file_name')})", "no annotation")

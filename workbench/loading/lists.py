@@ -68,7 +68,8 @@ class ListPairs(Pairs[Choice]):
             left_out = [skipped for each in lists for skipped in each.left_out]
             why = f"; the first one is {left_out[0]}" if left_out else ""
             rows = "no row that is a pair" if left_out else f"no row where {source.where}" if source.where else "no row"
-            raise ValueError(f"{describe(source.paths)} has a header, and {rows} below it{why}")
+            said = f"a header, and {rows} below it" if self.kind == "CSV file" else rows
+            raise ValueError(f"{describe(source.paths)} has {said}{why}")
         return ListedPairs(lists, mixed(source.paths))
 
     def _missing(self, paths: Paths) -> str | None:

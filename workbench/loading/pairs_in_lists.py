@@ -58,7 +58,7 @@ class ListedPairs:
         self.root = common_folder([str(each.root) for each in lists])
         images = [chunk for each in lists for chunk in _below(each.images, str(each.root), self.root).chunks]
         columns = zip(*(each.captions for each in lists), strict=True)
-        self.columns = [pa.chunked_array([k for c in column for k in c.chunks], column[0].type) for column in columns]
+        self.columns = [_of_one_type(column) for column in columns]
         coded = pa.chunked_array(images, pa.large_string()).combine_chunks().dictionary_encode()
         codes = coded.indices.to_numpy()
         self.paths = coded.dictionary
@@ -89,6 +89,20 @@ class ListedPairs:
     def _cell(self, index: int) -> str:
         """Spell a path so that bytes that are not UTF-8 reach the file system as they are."""
         return os.fsdecode(self.paths[index].as_buffer().to_pybytes())
+
+
+def _of_one_type(columns: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
+    """Put the same column of all lists behind one another; a text is a list of one where other lists have lists."""
+    types = {column.type for column in columns}
+    lists = pa.list_(pa.large_string())
+    if len(types) > 1:
+        columns = [column if column.type == lists else _as_lists(column) for column in columns]
+    return pa.chunked_array([chunk for column in columns for chunk in column.chunks], columns[0].type)
+
+
+def _as_lists(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    lists = [pa.ListArray.from_arrays(pa.array(range(len(c) + 1), pa.int32()), c) for c in texts.chunks]
+    return pa.chunked_array(lists, pa.list_(pa.large_string()))
 
 
 def common_folder(folders: Sequence[str]) -> str:
