@@ -9,7 +9,9 @@ import torch.nn.functional as F
 import yaml
 from click.testing import CliRunner
 
+from workbench.build import build_parts
 from workbench.cli import cli
+from workbench.errors import RecipeError
 from workbench.evals.gap import Gap
 from workbench.evals.probe import Probe
 from workbench.evals.retrieval import Retrieval
@@ -161,3 +163,21 @@ def test_what_would_end_a_run_after_its_first_epoch_is_found_by_check(
     result = CliRunner().invoke(cli, ["check", str(tmp_path / "r.yaml")])
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+def test_a_target_that_no_term_predicts_is_refused_before_training() -> None:
+    """It was found at the first evaluation, behind the first epoch."""
+    between = [{"between": ["a", "b"]}, {"between": ["b", "a"], "loss": "sigmoid"}]
+    recipe = {
+        "name": "r",
+        "data": {"name": "synthetic", "task": "xor", "samples": 64},
+        "model": {"dim": 8, "encoders": dict.fromkeys("abc", "mlp")},
+        "objective": {"name": "terms", "terms": between},
+        "train": {"for": "1 steps", "batch": 8},
+        "eval": {"synthetic": {}},
+    }
+    with pytest.raises(RecipeError, match=r"eval\.synthetic: no term .* contrasts 'c' with a, b: nothing predicts it"):
+        build_parts(parse_recipe(recipe))
+    given = {"synthetic": {"given": ["a"]}}
+    with pytest.raises(RecipeError, match=r"contrasts 'c' with a: "):
+        build_parts(parse_recipe(recipe | {"eval": given}))

@@ -43,7 +43,7 @@ class Memory(Pairs):
     def table(self, source: Lists) -> Lists:
         return source
 
-    def missing(self) -> None:
+    def absent(self, source: Lists) -> None:
         return None
 
 

@@ -35,7 +35,8 @@ class CSV(ListPairs):
     """
 
     kind = "CSV file"
-    example = "(columns filepath and title) with --set data.path=/where/train.csv"
+    columns = "(columns filepath and title)"
+    example = "/where/list.csv"
 
     def __init__(
         self,

@@ -125,8 +125,7 @@ class Emoji:
         `validation` and `test` are concepts that training never sees, `style_a` and `style_b` training concepts in the
         styles of vendors that training never sees. Raises ValueError naming the splits for any other name.
         """
-        if name not in FILES:
-            raise ValueError(f"the emoji data has no split '{name}' (known: {', '.join(FILES)})")
+        self.check_split(name)
         images, concepts = self._load(name)
         ids = torch.tensor(concepts)
         present = sorted(set(concepts))
@@ -144,6 +143,10 @@ class Emoji:
             },
             self.classes,
         )
+
+    def check_split(self, name: str) -> None:
+        if name not in FILES:
+            raise ValueError(f"the emoji data has no split '{name}' (known: {', '.join(FILES)})")
 
     def _targets_of(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
         return {target: values[ids] for target, values in self._targets.items()}

@@ -53,12 +53,16 @@ class Folder(Pairs[Paths]):
         super().__init__(path, validation, **more)
         self.image_key, self.caption_keys = image_key, as_tuple(caption_key)
 
-    def missing(self) -> str | None:
-        """Say in one line what to point where, when a folder is not there."""
-        return _missing(self.path)
+    def absent(self, source: Paths) -> str | None:
+        found, absent = expand(source)
+        absent += [path for path in found if not Path(path).is_dir()]
+        if found and not absent:
+            return None
+        where = f"'{absent[0]}'" if absent else describe(source)
+        return f"no folder {where}: point to yours (pictures and {METADATA[0]}) with --set {self.key_of(source)}=/where"
 
     def table(self, source: Paths) -> Table:
-        if complaint := _missing(source):
+        if complaint := self.absent(source):
             raise ValueError(complaint)
         folders = [Path(folder) for folder in expand(source)[0]]
         lists = [(folder, file) for folder in folders for file in walk(folder) if file.name in METADATA]
@@ -172,12 +176,3 @@ def _what_else(folder: Path) -> str:
         f"; its pictures lie in {len(classes)} folders ({names}, ...): to take their names as captions, use "
         "--source hf with caption_key=label"
     )
-
-
-def _missing(source: Paths) -> str | None:
-    found, absent = expand(source)
-    absent += [path for path in found if not Path(path).is_dir()]
-    if found and not absent:
-        return None
-    where = f"'{absent[0]}'" if absent else describe(source)
-    return f"no folder {where}: point to yours (pictures and {METADATA[0]}) with --set data.path=/where"

@@ -56,8 +56,8 @@ class HF(StreamedPairs[str]):
             return self.samples  # a plan does not fetch anything from the hub
         return super().__len__()
 
-    def missing(self) -> str | None:
-        """Say in one line that there is no such folder. An id on the hub is looked up when training starts."""
+    def absent(self, source: str) -> str | None:
+        # all splits lie in one folder; an id on the hub is looked up when training starts
         if self.folder.exists() or _is_hub_id(self.source):
             return None
         return f"no folder '{self.source}': point to yours, or to an id on the hub, with --set data.path=..."
@@ -80,7 +80,7 @@ class HF(StreamedPairs[str]):
 
     def _load(self, split: str, streaming: bool = False) -> Any:
         """Load a split, as a Dataset or an IterableDataset. Raises ValueError with the remedy."""
-        if complaint := self.missing():
+        if complaint := self.absent(split):
             raise ValueError(complaint)
         try:
             if any((self.folder / name).exists() for name in ("dataset_dict.json", "state.json")):

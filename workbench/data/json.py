@@ -33,7 +33,8 @@ class JSON(ListPairs):
     """
 
     kind = "JSON file"
-    example = "(COCO's, Karpathy's, or a list of rows) with --set data.path=/where/captions.json"
+    columns = "(COCO's, Karpathy's, or a list of rows)"
+    example = "/where/captions.json"
 
     def __init__(
         self,

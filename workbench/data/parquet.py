@@ -47,12 +47,11 @@ class Parquet(Pairs[Paths]):
         super().__init__(path, validation, **more)
         self.root, self.image_key, self.caption_keys = root, image_key, as_tuple(caption_key)
 
-    def missing(self) -> str | None:
-        """Say in one line what to point where, when files are not there."""
-        return _missing(self.path)
+    def absent(self, source: Paths) -> str | None:
+        return missing(source, "parquet file", "(columns image and caption)", self.key_of(source), "/where/*.parquet")
 
     def table(self, source: Paths) -> ArrowPairs:
-        if complaint := _missing(source):
+        if complaint := self.absent(source):
             raise ValueError(complaint)
         files, _ = expand(source)
         columns = [self.image_key, *self.caption_keys]
@@ -119,7 +118,3 @@ def _about(file: str, columns: Sequence[str]) -> str:
     """Name a file, and what img2dataset's logs are, which lie beside its pictures."""
     log = {"url", "key", "status"} <= {*columns}
     return f"{file} is img2dataset's log of what it fetched, not the pictures: it" if log else file
-
-
-def _missing(source: Paths) -> str | None:
-    return missing(source, "parquet file", "(columns image and caption) with --set data.path='/where/*.parquet'")

@@ -54,12 +54,11 @@ class Shards(StreamedPairs[Paths]):
         super().__init__(path, validation, **more)
         self.wanted, self.classes = Wanted.parse(image_key, caption_key), classes
 
-    def missing(self) -> str | None:
-        """Say in one line what to point where, when tars are not there."""
-        return _missing(self.path)
+    def absent(self, source: Paths) -> str | None:
+        return missing(source, "tar", "(jpg + txt pairs)", self.key_of(source), "/where/*.tar")
 
     def table(self, source: Paths) -> TarPairs:
-        files = _files(source)
+        files = self._files(source)
         pairs = TarPairs(files, self.wanted, self._reader(files))
         pairs.mixed = mixed(source)
         if len(pairs):
@@ -97,14 +96,9 @@ class Shards(StreamedPairs[Paths]):
         """List the tars to stream. Raises ValueError when they are of several splits."""
         if complaint := mixed(self.path):
             raise ValueError(complaint)
-        return _files(self.path)
+        return self._files(self.path)
 
-
-def _files(source: Paths) -> list[str]:
-    if complaint := _missing(source):
-        raise ValueError(complaint)
-    return expand(source)[0]
-
-
-def _missing(source: Paths) -> str | None:
-    return missing(source, "tar", "(jpg + txt pairs) with --set data.path='/where/*.tar'")
+    def _files(self, source: Paths) -> list[str]:
+        if complaint := self.absent(source):
+            raise ValueError(complaint)
+        return expand(source)[0]

@@ -65,11 +65,14 @@ class Synthetic:
             yield from feed.load(_Samples(self.modalities, raw, valid), start)
 
     def split(self, name: str) -> Split:
-        if name not in ("validation", "test"):
-            raise ValueError(f"data synthetic has no split '{name}' (there are: validation, test)")
+        self.check_split(name)
         codes = self.task.sample(self.held_out, generator(name))
         ids = torch.arange(self.held_out)
         return Split({m: Items(self.observe(m, codes[m]), ids) for m in self.modalities}, paired=True)
+
+    def check_split(self, name: str) -> None:
+        if name not in ("validation", "test"):
+            raise ValueError(f"data synthetic has no split '{name}' (there are: validation, test)")
 
     def observe(self, modality: str, codes: Tensor) -> Any:
         """Show these codes as samples: a tensor of vectors, or a list of PIL images or texts."""

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from workbench.scoring.examples import Examples
 from workbench.scoring.sides import compared, refuse_untrained
+from workbench.scoring.splits import refuse_missing_splits
 from workbench.seeds import generator
 from workbench.types import Context, Data, Objective
 
@@ -57,6 +58,7 @@ class Gap:
     def check(self, objective: Objective, data: Data) -> None:
         sides = compared(objective, self.x, self.y)
         refuse_untrained(objective, *sides)
+        refuse_missing_splits(data, self.split)
         if sides[0] == sides[1]:
             raise ValueError(f"x and y are both '{self.x}', which has no gap to itself: name another side")
         if self.max_pairs < self._needed:

@@ -24,6 +24,7 @@ from sklearn.preprocessing import StandardScaler
 
 from workbench.scoring.examples import Examples
 from workbench.scoring.sides import refuse_untrained
+from workbench.scoring.splits import refuse_missing_splits
 from workbench.seeds import generator, seed_for
 from workbench.types import Context, Data, Objective, Side
 
@@ -92,6 +93,7 @@ class Probe:
     def check(self, objective: Objective, data: Data) -> None:
         for sides in self._inputs(objective).values():
             refuse_untrained(objective, *sides)
+        refuse_missing_splits(data, self.train, self.validation, self.split)
 
     def names(self, objective: Objective) -> list[str]:
         """List the names that `run` yields."""

@@ -20,6 +20,7 @@ from torch import Tensor
 from workbench.scoring.examples import Examples
 from workbench.scoring.ranking import best_ranks, chance_recall, num_positives, take
 from workbench.scoring.sides import compared, refuse_untrained
+from workbench.scoring.splits import refuse_missing_splits
 from workbench.types import Context, Data, Objective, Side, Split, Views
 
 __all__ = ["Retrieval"]
@@ -75,6 +76,7 @@ class Retrieval:
         for way in self._ways(objective):
             if self.query and self.candidates:
                 refuse_untrained(objective, *way.sides, way.candidates)
+        refuse_missing_splits(data, self.split)
 
     def names(self, objective: Objective) -> list[str]:
         """List the names that `run` yields. Raises ValueError when nothing can ask."""

@@ -25,7 +25,7 @@ from synthetic.theory.truth import Truth
 from workbench.scoring.ranking import best_ranks
 from workbench.scoring.verdict import recovered
 from workbench.seeds import generator
-from workbench.types import Context, Data, Objective, Pool, Side, Views
+from workbench.types import Context, Data, Objective, Pool, Question, Side, Views
 
 __all__ = ["Synthetic"]
 
@@ -56,7 +56,10 @@ class Synthetic:
     given: tuple[str, ...] | None = None
 
     def check(self, objective: Objective, data: Data) -> None:
-        _task_of(data)
+        task = _task_of(data)
+        given = self.given or getattr(task, "given", None) or tuple(m for m in task.modalities if m != task.target)
+        if task.target in task.modalities:
+            _ask(objective, given, task.target)
 
     def names(self, objective: Objective) -> list[str]:
         """List the names that `run` may yield; the last three need a known optimum."""
@@ -93,9 +96,7 @@ class Synthetic:
         """Compute the share of the samples whose target, of all its codes, is the one that scores best."""
         objective, codes = context.objective, task.sample(self.samples, fresh)
         alphabet = torch.arange(task.codes[task.target])
-        asked = objective.ask(given, task.target)
-        if asked is None:
-            raise ValueError(f"no term of the objective contrasts '{task.target}' with {given}: nothing predicts it")
+        asked = _ask(objective, given, task.target)
         query = _embed(context, {m: codes[m] for m in given}, asked.query)
         candidates = _embed(context, {task.target: alphabet}, [asked.candidates])
         # a code may carry more than its symbol, as how it is drawn: symbols are equal modulo the alphabet
@@ -152,6 +153,17 @@ def _task_of(data: Data) -> Task:
     if task is None:
         raise ValueError("evaluator 'synthetic' needs a synthetic task: set data.name=synthetic or leave it out")
     return task
+
+
+def _ask(objective: Objective, given: tuple[str, ...], target: str) -> Question:
+    """Ask how the target is found. Raises ValueError where nothing that is trained finds it."""
+    asked = objective.ask(given, target)
+    if asked is None:
+        raise ValueError(
+            f"no term of the objective contrasts '{target}' with {', '.join(given)}: nothing predicts it, so add such "
+            "a term, or say by `given` what it is predicted from"
+        )
+    return asked
 
 
 def _embed(

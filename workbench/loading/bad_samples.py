@@ -37,6 +37,15 @@ class MayBeMissing(Protocol):
         ...
 
 
+@runtime_checkable
+class HoldsOut(Protocol):
+    """A data set of files whose held-out part need not be there either."""
+
+    def missing_held_out(self) -> str | None:
+        """Say in one line what to point where, when there is to be held-out data, and it is not there."""
+        ...
+
+
 def refuse_too_many(bad: Sequence[Skipped], of: int, max_bad: float, remedy: str = "") -> None:
     """Raises ValueError that names some of them when `bad` among `of` samples are more than `max_bad` allows."""
     allowed = max_bad if max_bad >= 1 else max(ALWAYS, max_bad * of) if max_bad else 0

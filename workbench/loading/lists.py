@@ -34,8 +34,11 @@ class ListPairs(Pairs[Choice]):
     """
 
     kind: str
-    """what such a list is called, and how to point to one"""
+    """what such a list is called"""
+    columns: str
+    """what has to be in one, in brackets"""
     example: str
+    """where one may lie"""
 
     def __init__(
         self,
@@ -55,12 +58,11 @@ class ListPairs(Pairs[Choice]):
     def read(self, file: str, where: Where | None) -> Listed:
         """Read the rows of a list. Raises ValueError with the remedy when it cannot be read."""
 
-    def missing(self) -> str | None:
-        """Say in one line what to point where, when lists are not there."""
-        return self._missing(self.path.paths)
+    def absent(self, source: Choice) -> str | None:
+        return missing(source.paths, self.kind, self.columns, self.key_of(source), self.example)
 
     def table(self, source: Choice) -> ListedPairs:
-        if complaint := self._missing(source.paths):
+        if complaint := self.absent(source):
             raise ValueError(complaint)
         files, _ = expand(source.paths)
         lists = [self.read(file, source.where) for file in files]
@@ -71,9 +73,6 @@ class ListPairs(Pairs[Choice]):
             said = f"a header, and {rows} below it" if self.kind == "CSV file" else rows
             raise ValueError(f"{describe(source.paths)} has {said}{why}")
         return ListedPairs(lists, mixed(source.paths))
-
-    def _missing(self, paths: Paths) -> str | None:
-        return missing(paths, self.kind, self.example)
 
 
 def chosen(row: Mapping[str, object], where: Where) -> bool:

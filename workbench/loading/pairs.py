@@ -34,7 +34,7 @@ Source = TypeVar("Source")
 
 
 class Pairs(ABC, Generic[Source]):
-    """A data set of pairs; a source says how to list them (`table`) and what is missing (`missing`).
+    """A data set of pairs; a source says how to list them (`table`) and what of them is not there (`absent`).
 
     `path` is what the training pairs are listed from, `validation` what the held-out ones are.
 
@@ -71,8 +71,20 @@ class Pairs(ABC, Generic[Source]):
         """List the pairs of `path` or of `validation`. Raises ValueError with the remedy when they cannot be listed."""
 
     @abstractmethod
+    def absent(self, source: Source) -> str | None:
+        """Say in one line what of `path` or of `validation` is not there, and how to point to it; None if all is."""
+
     def missing(self) -> str | None:
         """Say in one line what to point where, when the training data is not there."""
+        return self.absent(self.path)
+
+    def missing_held_out(self) -> str | None:
+        """Say in one line what to point where, when there is to be held-out data, and it is not there."""
+        return None if self.validation is None else self.absent(self.validation)
+
+    def key_of(self, source: Source) -> str:
+        """Name the key of the recipe that a source was written under, for messages that say what to change."""
+        return "data.path" if source == self.path else "data.validation"
 
     def __len__(self) -> int:
         if self.samples and "train" not in vars(self) and self.missing():
@@ -99,9 +111,14 @@ class Pairs(ABC, Generic[Source]):
 
     def split(self, name: str) -> Split:
         """Give `validation`: held-out images and all their captions, linked by ids. Raises ValueError for others."""
-        if name != "validation" or self.validation is None:
-            raise ValueError(f"this data has no split '{name}': set data.validation to held-out pairs for 'validation'")
+        self.check_split(name)
         return self._held_out
+
+    def check_split(self, name: str) -> None:
+        if self.validation is None:
+            raise ValueError(f"this data has no split '{name}': set data.validation to held-out pairs for 'validation'")
+        if name != "validation":
+            raise ValueError(f"this data has no split '{name}', only 'validation', the pairs of data.validation")
 
     @cached_property
     def train(self) -> Table:

@@ -73,13 +73,21 @@ def _matches(name: str) -> list[str]:
     return sorted(glob(pattern)) if has_magic(rest) else []
 
 
-def missing(patterns: Paths, what: str, example: str) -> str | None:
-    """Say in one line which file is not there, or that nothing is, and how to point to others; None if all are."""
+def missing(patterns: Paths, what: str, columns: str, key: str, example: str) -> str | None:
+    """Say in one line which file is not there, or that nothing is, and how to point to others; None if all are.
+
+    Args:
+        patterns: what a recipe says of the files.
+        what: what one of them is called.
+        columns: what has to be in one, in brackets.
+        key: the key of the recipe that has the patterns.
+        example: a value of that key.
+    """
     found, absent = expand(patterns)
     if not found:
-        return f"no {what} matches {describe(patterns)}: point to yours {example}"
+        return f"no {what} matches {describe(patterns)}: point to yours {columns} with --set {key}='{example}'"
     if absent:
-        return f"{len(absent)} of the {what}s of {describe(patterns)} are not there, the first is {absent[0]}"
+        return f"{len(absent)} of the {what}s of {describe(patterns)} ({key}) are not there, the first is {absent[0]}"
     return None
 
 

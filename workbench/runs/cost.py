@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from workbench.build import Parts, build_objective, build_optimizer, build_parts
 from workbench.errors import RecipeError
-from workbench.loading.bad_samples import MayBeMissing
+from workbench.loading.bad_samples import HoldsOut, MayBeMissing
 from workbench.recipe.schema import Recipe
 from workbench.runs.items import plainest_item
 from workbench.types import Pool, Side, View, Views
@@ -215,9 +215,15 @@ def refuse_uneven_batch(recipe: Recipe, processes: int) -> None:
 
 
 def missing_data(recipe: Recipe) -> str | None:
-    """Say in one line what the data set lacks and how to point to it; None when it is there."""
+    """Say in one line what the data set lacks and how to point to it; None when it is there.
+
+    What is held out is needed by evaluators only: one that looked for it in vain would end the run at its first epoch.
+    """
     data = recipe.data.build()
-    return data.missing() if isinstance(data, MayBeMissing) else None
+    missing = data.missing() if isinstance(data, MayBeMissing) else None
+    if missing is None and recipe.eval.evaluators and isinstance(data, HoldsOut):
+        return data.missing_held_out()
+    return missing
 
 
 def _parameters(parts: Parts, frozen: bool = False) -> dict[str, int]:

@@ -1,0 +1,32 @@
+"""The evaluation splits of a data set, asked for before anything is trained.
+
+The trap: data of one's own may inherit from a shipped set and have other splits than that: where `split` was written
+anew, what the shipped class knows of its own splits says nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from workbench.types import Data
+
+
+@runtime_checkable
+class KnowsSplits(Protocol):
+    """A data set that knows the names of its splits without reading any. One of your own need not."""
+
+    def check_split(self, name: str) -> None:
+        """Raise ValueError, as `split` does, where there is none of this name."""
+        ...
+
+
+def refuse_missing_splits(data: Data, *names: str) -> None:
+    """Raise ValueError for the first name that the data set knows to be none of its splits."""
+    if isinstance(data, KnowsSplits) and _owner(data, "check_split") is _owner(data, "split"):
+        for name in names:
+            data.check_split(name)
+
+
+def _owner(data: Data, method: str) -> type | None:
+    """Find the class that has written a method of the data set."""
+    return next((owner for owner in type(data).__mro__ if method in vars(owner)), None)
