@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Callable
+from multiprocessing import set_forkserver_preload
 from typing import Any
 
 import pytest
@@ -42,11 +43,13 @@ def assert_same(
 
 
 def spawn(world: int, work: Callable[..., None], *arguments: Any) -> None:
-    """`work(rank, ...)` in each of so many processes, which find each other."""
+    """Run `work(rank, ...)` in each of so many processes, which find each other."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    mp.spawn(process, (world, port, work, arguments), nprocs=world)
+    # forked from one that has imported what takes seconds, as the first optimizer does: each would do it for itself
+    set_forkserver_preload(["torch._dynamo", "workbench.build", "workbench.runs.train"])
+    mp.start_processes(process, (world, port, work, arguments), nprocs=world, start_method="forkserver")
 
 
 def process(rank: int, world: int, port: int, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:

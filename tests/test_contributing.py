@@ -54,6 +54,7 @@ def test_there_is_a_sum_of_terms_and_one_that_is_none() -> None:
     assert {name: "(Terms)" in text for name, text in CODE.items()} == {"Chain": True, "AlignUniform": False}
 
 
+@pytest.mark.slow
 def test_copied_objectives_train_are_judged_and_stand_in_one_table(files: dict[str, str]) -> None:
     names = ["clip", *files.values()]
     options = [word for name in names for word in ("--objective", name)]

@@ -46,6 +46,7 @@ def test_a_reader_that_has_gone_is_no_error(arguments: tuple[str, ...]) -> None:
     assert done.returncode == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii"])
 def test_letters_that_a_terminal_lacks_are_spelt(encoding: str) -> None:
     options = [word for key in SMALL for word in ("--set", key)]
@@ -65,6 +66,7 @@ def test_a_message_with_a_name_that_is_no_text_is_printed(tmp_path: Path) -> Non
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", ["40"])
 def test_a_narrow_terminal_cuts_no_number_and_no_name(columns: str) -> None:
     options = [word for key in SMALL for word in ("--set", key)]
@@ -78,6 +80,7 @@ def test_a_narrow_terminal_cuts_no_number_and_no_name(columns: str) -> None:
     assert {"image-text-xor", "m3-lite"} <= {(line.split() or [""])[0] for line in listed.stdout.splitlines()}
 
 
+@pytest.mark.slow
 def test_runs_are_a_line_each_in_a_pipe(tmp_path: Path) -> None:
     names = [f"a-very-long-name-of-a-run-in-a-sweep-of-many-settings-{lr}" for lr in (1, 2)]
     metric = "validation/image_plus_text_to_the_third_modality_recall_at_ten"
@@ -153,6 +156,7 @@ def test_a_run_without_evaluators_is_told_how_to_get_one(tmp_path: Path) -> None
     assert "s/accuracy" in added.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", ["1", "8"])
 def test_missing_data_is_told_once_before_anything_is_built(tmp_path: Path, processes: str) -> None:
     run = tmp_path / "run"
@@ -164,6 +168,7 @@ def test_missing_data_is_told_once_before_anything_is_built(tmp_path: Path, proc
     assert not run.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dry", [True, False])
 def test_a_batch_that_processes_cannot_share_is_refused_with_one_that_they_can(tmp_path: Path, dry: bool) -> None:
     done = wb("pretrain", "synth/clip", "--nproc", "7", "--run", str(tmp_path / "run"), *(["--dry"] if dry else []))

@@ -6,7 +6,6 @@ from __future__ import annotations
 import itertools
 import os
 import random
-import socket
 from dataclasses import replace
 from datetime import timedelta
 from importlib.util import find_spec
@@ -14,8 +13,8 @@ from importlib.util import find_spec
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from loss_arguments import assert_equal, random_arguments, run
+from several import spawn
 
 import kernels
 import kernels.chunked.positives
@@ -75,10 +74,8 @@ def problem(seed, k, loss, exclude_self, weighted, backend):
     return p.to(BACKENDS[backend][0]), options_of(loss, exclude_self, weighted, backend, draw)
 
 
-def worker(rank, world, port, seed, folder):
-    torch.set_num_threads(1)
-    address = f"tcp://127.0.0.1:{port}"
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world, timeout=timedelta(seconds=60))
+def worker(rank, world, seed, folder):
+    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
     results = []
     for k, loss, exclude_self, weighted, backend, lengths in cases(world, seed):
         p, options = problem(seed, k, loss, exclude_self, weighted, backend)
@@ -89,7 +86,7 @@ def worker(rank, world, port, seed, folder):
             results.append(run_lse(strip, start))
         else:
             results.append(run(loss.split()[0], strip, upstream=-1.5, group=dist.group.WORLD))
-    torch.save(results, f"{folder}/{rank}.pt")
+    torch.save(results, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -104,17 +101,11 @@ def run_lse(p, start, group=True):
     return {"row": row.detach(), "column": column.detach(), "x": x.grad, "y": y.grad, "scale": scale.grad}
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("world", [2, 4])
 def test_strips_equal_the_whole(world, tmp_path):
     seed = torch.seed() % 2**31
-    mp.spawn(worker, (world, free_port(), seed, str(tmp_path)), nprocs=world)
+    spawn(world, worker, world, seed, tmp_path)
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
     for k, loss, exclude_self, weighted, backend, lengths in cases(world, seed):
         p, options = problem(seed, k, loss, exclude_self, weighted, backend)

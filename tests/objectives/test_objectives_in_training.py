@@ -1,15 +1,13 @@
 """The remaining objectives in a model: absence never leaks, micro-batches are exact, two processes are one, recipes
 train."""
 
-import os
 import random
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
+from several import spawn
 from torch import Tensor, nn
 
 from workbench.build import Parts, build_engine, build_parts
@@ -170,9 +168,7 @@ def share(parallel: Parallel) -> dict[str, list[Tensor]]:
     return found
 
 
-def _process(rank: int, world: int, port: int, out: str) -> None:
-    torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+def write_share(rank: int, out: Path) -> None:
     parallel = Parallel.join()
     found = share(parallel)
     if rank == 0:
@@ -182,11 +178,8 @@ def _process(rank: int, world: int, port: int, out: str) -> None:
 
 @pytest.mark.slow
 def test_two_processes_equal_one(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
     one = share(Parallel())
-    mp.spawn(_process, (2, port, str(tmp_path / "found")), nprocs=2)
+    spawn(2, write_share, tmp_path / "found")
     two = torch.load(tmp_path / "found")
     for name, values in one.items():
         for a, b in zip(values, two[name], strict=True):

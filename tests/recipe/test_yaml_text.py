@@ -183,7 +183,7 @@ PLAIN = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(PLAIN)
 def test_what_is_written_is_read_back(value: object) -> None:
     assert read(write_yaml(value)) == value

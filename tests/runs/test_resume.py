@@ -210,6 +210,7 @@ def test_a_run_of_a_version_without_some_key_is_resumed(recipe: Path, tmp_path: 
         train(load_recipe(recipe, ("train.for=9 steps", "train.compile=true")), run)
 
 
+@pytest.mark.slow
 def test_a_longer_training_says_both_rates_and_may_keep_its_schedule(recipe: Path, tmp_path: Path) -> None:
     said: dict[str, list[str]] = {}
     for name, more in (("longer", ()), ("kept", ("train.schedule.for=20 steps",)), ("same", ())):
@@ -226,6 +227,7 @@ def test_a_longer_training_says_both_rates_and_may_keep_its_schedule(recipe: Pat
     assert not any("learning rate" in line for line in said["kept"] + said["same"])
 
 
+@pytest.mark.slow
 def test_after_a_loss_that_is_no_number_every_remedy_works(recipe: Path, tmp_path: Path) -> None:
     class Poison(Callback):
         def on_step(self, engine: Engine, logs: Logs) -> None:
@@ -250,6 +252,7 @@ def test_after_a_loss_that_is_no_number_every_remedy_works(recipe: Path, tmp_pat
     assert train(load_recipe(recipe, (*short, "train.lr=1e-3")), tmp_path / "early").finished
 
 
+@pytest.mark.slow
 def test_damaged_newer_checkpoints_do_not_push_fresh_ones_out(recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     stopped_at(recipe, run, 49)
