@@ -19,7 +19,7 @@ from workbench.loading.choosing import PICTURES, Wanted
 from workbench.loading.json_lists import Row, listed, read_lines
 from workbench.loading.pairs import Keys, Pairs
 from workbench.loading.pairs_in_files import FilePairs
-from workbench.loading.pairs_in_lists import Listed, ListedPairs, require_columns
+from workbench.loading.pairs_in_lists import Listed, ListedPairs, mixed_rows, require_columns, split_column
 from workbench.loading.paths import Paths, as_tuple, by_split, describe, expand, walk
 from workbench.loading.separated import read_columns, tell_dialect
 from workbench.loading.table import Table
@@ -111,9 +111,13 @@ class Folder(Pairs[Paths]):
             dialect = tell_dialect(str(file), wanted, None, "auto")
             require_columns(wanted, dialect.header, str(file))
             keys |= dict.fromkeys(dialect.header)
-            found = read_columns(str(file), list(dict.fromkeys(wanted)), self.image_key, dialect, auto=True)
+            told = split_column(dialect.header)
+            columns = [*dict.fromkeys([*wanted, *([told] if told else [])])]
+            found = read_columns(str(file), columns, self.image_key, dialect, auto=True)
             captions = [found.columns[key] for key in self.caption_keys]
-            return Listed(file.parent, found.columns[self.image_key], captions, found.left_out)
+            splits = Counter(found.columns[told].to_pylist()) if told else {}
+            mixed = self._mixed(file, told, splits)
+            return Listed(file.parent, found.columns[self.image_key], captions, found.left_out, mixed=mixed)
         for row in read_lines(str(file), file.read_bytes()):
             if isinstance(row, Row):
                 keys |= dict.fromkeys(row.fields)
@@ -121,7 +125,18 @@ class Folder(Pairs[Paths]):
                 rows.append(Row(row.name, {**row.fields, **path}))
             else:
                 left_out.append(row)
-        return listed(file.parent, rows, self.image_key, self.caption_keys, left_out)
+        found = listed(file.parent, rows, self.image_key, self.caption_keys, left_out)
+        told = split_column([*dict.fromkeys(key for row in rows for key in row.fields)])
+        found.mixed = self._mixed(file, told, Counter(str(row.fields.get(told)) for row in rows))
+        return found
+
+    def _mixed(self, file: Path, column: str | None, splits: Mapping[str, int]) -> str | None:
+        """Say that the rows of a metadata file are of several splits, and which source can choose some of them."""
+        if column is None:
+            return None
+        source, image = ("csv", "img_key") if file.suffix == ".csv" else ("json", "image_key")
+        keys = f"data.{image}={self.image_key} and data.caption_key=[{', '.join(self.caption_keys)}]"
+        return mixed_rows(str(file), column, splits, f"read it by data.name={source} with data.path={file}, {keys}, ")
 
 
 class FolderPairs(ListedPairs):

@@ -117,9 +117,9 @@ def _in_folder(folder: Path) -> Found:
 def _files(folder: Path, extension: str, files: list[Path]) -> Found:
     """Name all files of a kind; where they are of several splits, those of training."""
     groups = by_split(files)
-    parents = sorted({file.parent for file in files})
+    patterns = sorted({f"{escape(str(file.parent))}/*{file.suffix}" for file in files})  # .TAR is no .tar to a glob
     if not len(groups) > 1 or not {"validation", "test"} & groups.keys():
-        return Found({"name": EXTENSIONS[extension], "path": [f"{escape(str(p))}/*{extension}" for p in parents]})
+        return Found({"name": EXTENSIONS[extension], "path": patterns})
     name = next(split for split in ("train", "", "validation", "test") if split in groups)
     return Found({"name": EXTENSIONS[extension], "path": groups[name]}, _beside(folder, name, groups))
 
@@ -130,8 +130,8 @@ def _folders(folder: Path, parents: list[Path]) -> Found:
     if not len(groups) > 1 or not {"validation", "test"} & groups.keys():
         return Found({"name": "folder", "path": str(folder)})
     name = next(split for split in ("train", "", "validation", "test") if split in groups)
-    chosen = [str(Path(file).parent) for file in groups[name]]
-    return Found({"name": "folder", "path": chosen}, _beside(folder, name, groups))
+    folders = {split: [str(Path(file).parent) for file in found] for split, found in groups.items()}
+    return Found({"name": "folder", "path": folders[name]}, _beside(folder, name, folders))
 
 
 def _beside(folder: Path, chosen: str, groups: dict[str, list[str]]) -> str:

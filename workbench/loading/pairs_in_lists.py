@@ -139,11 +139,12 @@ def require_columns(wanted: Sequence[str], there: Sequence[str], where: str) -> 
 
 def split_column(columns: Sequence[str]) -> str | None:
     """Name the column that tells the split of each row, if there is one."""
-    return next((name for name in columns if name.lower() in ("split", "splits", "subset", "partition")), None)
+    known = ("split", "splits", "subset", "partition", "set", "fold", "phase", "usage", "stage")
+    return next((name for name in columns if name.lower() in known or name.lower().endswith("split")), None)
 
 
-def mixed_rows(file: str, column: str, values: Mapping[str, int]) -> str | None:
-    """Say that rows of several splits would be trained on together."""
+def mixed_rows(file: str, column: str, values: Mapping[str, int], first_of_all: str = "") -> str | None:
+    """Say that rows of several splits would be trained on together; `first_of_all` makes `where` a key of the data."""
     words = {word: split for split, words in SPLITS.items() for word in words}
     splits = {words.get(str(value).strip().lower()) for value in values} - {None}
     if len(splits) < 2:
@@ -151,6 +152,7 @@ def mixed_rows(file: str, column: str, values: Mapping[str, int]) -> str | None:
     there = ", ".join(f"{value} ({number:,})" for value, number in values.items())
     first, every = next(iter(values)), ", ".join(map(str, values))
     return (
-        f"{file} mixes splits, its column '{column}' has {there}: choose rows by data.where={{{column}: {first}}}, "
+        f"{file} mixes splits, its column '{column}' has {there}: {first_of_all}"
+        f"choose rows by data.where={{{column}: {first}}}, "
         f"others by data.validation_where, or all of them by {{{column}: [{every}]}}"
     )

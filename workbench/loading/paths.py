@@ -21,12 +21,15 @@ Paths = str | tuple[str, ...]
 """a pattern, or a list of them: 'cc12m/{0000..1242}.tar', 'cc3m/*.tar'"""
 
 SPLITS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
+    "train": ("train", "training", "trainval"),
+    "validation": ("validation", "valid", "val", "dev", "minival", "heldout", "holdout"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
 """{split: what files and folders of it are called}, as Hugging Face's `datasets` reads names"""
-_SPLIT = re.compile(r"(?<![a-z])(" + "|".join(word for words in SPLITS.values() for word in words) + r")(?![a-z])")
+_WORDS = "|".join(word for words in SPLITS.values() for word in words)
+_SPLIT = re.compile(rf"(?<![a-z])({_WORDS})(?:set|data|split|images|imgs)?(?![a-z])")
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+"""where a word begins in a name like TrainImages"""
 
 
 UNSEEN = ("__MACOSX", "@eaDir")
@@ -70,7 +73,7 @@ def _matches(name: str) -> list[str]:
     if not rest:
         return [there] if Path(there).exists() else []  # a link may lead nowhere
     pattern = os.path.join(escape(there), rest)  # noqa: PTH118
-    return sorted(glob(pattern)) if has_magic(rest) else []
+    return sorted(glob(pattern, recursive=True)) if has_magic(rest) else []
 
 
 def missing(patterns: Paths, what: str, columns: str, key: str, example: str) -> str | None:
@@ -198,7 +201,7 @@ def by_split(files: Sequence[str | Path]) -> dict[str, list[str]]:
     common = os.path.commonpath([os.path.dirname(name) for name in names]) if names else ""  # noqa: PTH120
     groups: dict[str, list[str]] = {}
     for name in names:
-        word = _SPLIT.search(os.path.relpath(name, common or ".").lower())
+        word = _SPLIT.search(_HUMP.sub("_", os.path.relpath(name, common or ".")).lower())
         split = next((split for split, words in SPLITS.items() if word and word[1] in words), "")
         groups.setdefault(split, []).append(name)
     return groups
