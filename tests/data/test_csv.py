@@ -109,7 +109,7 @@ def test_bad_rows_and_pictures_are_named(folder: Path, batches: Any) -> None:
     assert {(Path(s.name).name, s.reason.split(":")[0]) for s in found} == {
         ("none.png", "[Errno 2] No such file or directory"),
         ("3.png", "no caption"),
-        ("5.png", "'utf-8' codec can't decode byte 0xff in position 0"),
+        ("5.png", "not UTF-8 (byte 0xff at 0)"),
     }
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from workbench.loading.choosing import is_picture
 from workbench.loading.lists import ListPairs, Where, texts
 from workbench.loading.pairs import Keys
-from workbench.loading.pairs_in_lists import Listed, mixed_rows, require_columns, split_column
+from workbench.loading.pairs_in_lists import Listed, guess_keys, mixed_rows, require_columns, split_column
 from workbench.loading.paths import Paths, as_tuple
 from workbench.loading.separated import read_columns, tell_dialect
 
@@ -59,7 +60,10 @@ class CSV(ListPairs):
     def read(self, file: str, where: Where | None) -> Listed:
         wanted = [self.img_key, *self.caption_keys]
         dialect = tell_dialect(file, wanted, self.sep, self.quote)
-        require_columns([*wanted, *(where or {})], dialect.header, f"{file} (fields separated by {dialect.sep!r})")
+        about = f"{file} (fields separated by {dialect.sep!r})"
+        if not {*wanted} <= {*dialect.header} and any(map(is_picture, dialect.header)):
+            raise ValueError(f"{about} has no header, but a row in its first line: write {','.join(wanted)} before it")
+        require_columns([*wanted, *(where or {})], dialect.header, about, guess_keys(dialect.header, "img_key"))
         told = split_column(dialect.header)
         further = [name for name in {*(where or {}), *([told] if told else [])} if name not in wanted]
         rows = read_columns(file, [*dict.fromkeys(wanted), *further], self.img_key, dialect, self.quote == "auto")

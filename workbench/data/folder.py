@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.loading.captions import CaptionReader
-from workbench.loading.choosing import PICTURES, Wanted
+from workbench.loading.choosing import Wanted, is_picture
 from workbench.loading.json_lists import Row, listed, read_lines
 from workbench.loading.pairs import Keys, Pairs
 from workbench.loading.pairs_in_files import FilePairs
@@ -149,18 +149,13 @@ class FolderPairs(ListedPairs):
     @property
     def beside(self) -> Mapping[str, int]:
         named = {_spelled(self.name(index)) for index in range(len(self))}
-        others = (_spelled(file) for folder in self._folders for file in walk(folder) if is_picture(file))
+        others = (_spelled(file) for folder in self._folders for file in walk(folder) if is_picture(file.name))
         return Counter({"pictures that no metadata names": sum(1 for file in others if file not in named)})
 
 
 def _spelled(file: str | Path) -> str:
     """Spell a path in one way: absolute, accents in one form."""
     return unicodedata.normalize("NFC", os.path.abspath(file))  # noqa: PTH100
-
-
-def is_picture(file: Path) -> bool:
-    """Say whether a file ends as a picture that can be read."""
-    return file.suffix[1:].lower() in PICTURES
 
 
 def mixed_folders(folders: list[Path], parents: set[Path]) -> str | None:
@@ -183,7 +178,7 @@ def _normal(path: object, key: str) -> dict[str, object]:
 
 def _what_else(folder: Path) -> str:
     """Say what there is instead, where pictures lie in folders that may be classes."""
-    classes = sorted({file.parent.name for file in walk(folder) if is_picture(file) and file.parent != folder})
+    classes = sorted({file.parent.name for file in walk(folder) if is_picture(file.name) and file.parent != folder})
     if len(classes) < 2:
         return ""
     names = ", ".join(classes[:3])

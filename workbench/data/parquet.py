@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from workbench.loading.pairs import Keys, Pairs
 from workbench.loading.pairs_in_arrow import ArrowPairs, Columns, load
-from workbench.loading.pairs_in_lists import require_columns
+from workbench.loading.pairs_in_lists import guess_keys, require_columns
 from workbench.loading.paths import Paths, as_tuple, describe, expand, missing, mixed
 
 __all__ = ["Parquet"]
@@ -64,7 +64,8 @@ class Parquet(Pairs[Paths]):
                 schemas[file] = about.schema.to_arrow_schema()
             except (pa.ArrowException, OSError) as error:
                 raise ValueError(f"{file} is no readable parquet file: {error}; remove it or fetch it again") from None
-            require_columns(columns, schemas[file].names, _about(file, schemas[file].names))
+            names = schemas[file].names
+            require_columns(columns, names, _about(file, names), guess_keys(names, "image_key"))
             begins.append((rows, self.root or Path(file).parent))
             rows += about.num_rows
         if not rows:

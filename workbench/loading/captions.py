@@ -47,8 +47,12 @@ def decode_text(content: bytes) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        byte = content[error.start]
-        raise ValueError(f"not UTF-8 (byte 0x{byte:02x} at {error.start}): save it as UTF-8") from None
+        raise ValueError(not_utf8(error)) from None
+
+
+def not_utf8(error: UnicodeDecodeError) -> str:
+    """Say which byte is none of UTF-8's, and what to do."""
+    return f"not UTF-8 (byte 0x{error.object[error.start]:02x} at {error.start}): save it as UTF-8"
 
 
 def load_json(content: bytes) -> object:

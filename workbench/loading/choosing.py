@@ -18,10 +18,35 @@ from workbench.loading.grouping import ENDING, LINK, SAMPLE, SIZE, SPARSE, SPECI
 from workbench.loading.paths import as_tuple
 
 PICTURES = (
-    *("jpg", "jpeg", "jfif", "jpe", "jfi", "jif", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff"),
+    *(
+        "jpg",
+        "jpeg",
+        "jfif",
+        "jpe",
+        "jfi",
+        "jif",
+        "pjpeg",
+        "pjp",
+        "mpo",
+        "png",
+        "apng",
+        "webp",
+        "gif",
+        "bmp",
+        "dib",
+        "tif",
+        "tiff",
+    ),
     *("jp2", "j2k", "jpx", "jpf", "j2c", "jpc", "ppm", "pgm", "pbm", "pnm", "avif", "avifs"),
 )
 """endings of pictures that are decoded"""
+
+
+def is_picture(name: str) -> bool:
+    """Say whether a file ends as a picture that can be read."""
+    return name.rpartition(".")[2].strip().lower() in PICTURES
+
+
 UNREAD = {
     "heic",
     "heif",
@@ -39,6 +64,13 @@ UNREAD = {
     "nef",
     "arw",
     "jxl",
+    "tga",
+    "pcx",
+    "qoi",
+    "exr",
+    "hdr",
+    "dds",
+    "icns",
 }
 """endings of pictures that are not"""
 TWICE = "which belongs to which cannot be told"

@@ -69,7 +69,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if is_turned(image):
         image = ImageOps.exif_transpose(image)
     if image.mode == "I" or image.mode.startswith("I;16"):
+        hidden = image.info.get("transparency")  # a level of 16 bits, which no level of 8 is for certain
+        clear = np.asarray(image) == hidden if isinstance(hidden, int) else None
         image = _from_16_bits(image)
+        if clear is not None:
+            image.paste(255, mask=Image.fromarray(clear))
     if image.mode == "F":
         raise ValueError("floating-point picture: its range is unknown")
     if image.has_transparency_data:

@@ -15,13 +15,9 @@ import pyarrow as pa
 
 from workbench.errors import did_you_mean
 from workbench.loading.captions import MARKS, decode_text, flat, load_json, whole
-from workbench.loading.choosing import PICTURES
-from workbench.loading.pairs_in_lists import Listed
+from workbench.loading.choosing import is_picture
+from workbench.loading.pairs_in_lists import CAPTIONS, IMAGES, Listed
 from workbench.types import Skipped
-
-IMAGES = ("file_name", "image", "filename", "filepath", "image_path", "img", "img_path", "path")
-CAPTIONS = ("text", "caption", "captions", "title", "sentences", "sentence", "raw")
-"""what a list calls its pictures and captions, mostly"""
 
 
 class Row(NamedTuple):
@@ -49,7 +45,7 @@ def read_rows(file: str) -> Iterator[Row | Skipped]:
     elif isinstance(found, list):
         for number, item in enumerate(found):
             yield Row(f"{file}: item {number}", item) if isinstance(item, dict) else _no_row(f"{file}: item {number}")
-    elif isinstance(found, dict) and found and _is_picture(next(iter(found))):
+    elif isinstance(found, dict) and found and is_picture(next(iter(found))):
         yield from (Row(f"{file}: '{name}'", {"image": name, "caption": said}) for name, said in found.items())
     else:
         raise ValueError(
@@ -69,10 +65,6 @@ def _unwrap(found: object) -> object:
         return values[0]
     rows = all(isinstance(value, dict) and {*IMAGES} & {*value} for value in values)
     return values if rows else found
-
-
-def _is_picture(name: str) -> bool:
-    return Path(name).suffix[1:].lower() in PICTURES
 
 
 def read_lines(file: str, content: bytes) -> Iterator[Row | Skipped]:

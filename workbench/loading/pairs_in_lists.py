@@ -20,11 +20,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workbench.errors import did_you_mean, shorten
-from workbench.loading.captions import flat
+from workbench.loading.captions import flat, not_utf8
 from workbench.loading.paths import SPLITS
 from workbench.loading.pictures import ADDRESS, from_base64, read_picture
 from workbench.types import Skipped
 
+IMAGES = ("file_name", "image", "filename", "filepath", "image_path", "img", "img_path", "path", "image_name")
+CAPTIONS = ("text", "caption", "captions", "title", "sentences", "sentence", "raw", "comment")
+"""what a list calls its pictures and captions, mostly"""
 LONG = 300
 """characters of a path behind which it is none, or is not shown whole"""
 
@@ -74,7 +77,7 @@ class ListedPairs:
 
     def name(self, index: int) -> str:
         cell = self._cell(index)
-        if len(cell) <= LONG:
+        if len(cell) <= LONG and from_base64(cell) is None:
             return cell if ADDRESS.match(cell) else str(Path(self.root, cell))
         kind = "in base64" if from_base64(cell) is not None else f"'{shorten(cell, 40)}'"
         return f"{self.root}: picture {index}, {kind}"
@@ -84,7 +87,10 @@ class ListedPairs:
 
     def captions(self, index: int) -> list[object]:
         rows = self.rows[self.begins[index] : self.begins[index + 1]].tolist()
-        return flat(column[row].as_py() for row in rows for column in self.columns)
+        try:
+            return flat(column[row].as_py() for row in rows for column in self.columns)
+        except UnicodeDecodeError as error:
+            raise ValueError(not_utf8(error)) from None
 
     def _cell(self, index: int) -> str:
         """Spell a path so that bytes that are not UTF-8 reach the file system as they are."""
@@ -128,13 +134,19 @@ def _below(images: pa.ChunkedArray, root: str, common: str) -> pa.ChunkedArray:
     return pa.chunked_array([chunk.view(pa.large_string()) for chunk in raw.chunks], pa.large_string())
 
 
-def require_columns(wanted: Sequence[str], there: Sequence[str], where: str) -> None:
+def require_columns(wanted: Sequence[str], there: Sequence[str], where: str, hint: str = "") -> None:
     """Raises ValueError that names the columns there are."""
     for column in wanted:
         if column not in there:
-            raise ValueError(f"{where} has no column '{column}'{did_you_mean(column, there)}")
+            raise ValueError(f"{where} has no column '{column}'{did_you_mean(column, there)}{hint}")
         if list(there).count(column) > 1:
             raise ValueError(f"{where} has {list(there).count(column)} columns '{column}': rename all but one")
+
+
+def guess_keys(there: Sequence[str], image_key: str) -> str:
+    """Say which keys of a recipe name the columns of pictures and captions, where these have usual names."""
+    image, caption = (next((name for name in known if name in there), None) for known in (IMAGES, CAPTIONS))
+    return f": set data.{image_key}={image} and data.caption_key={caption}" if image and caption else ""
 
 
 def split_column(columns: Sequence[str]) -> str | None:

@@ -14,12 +14,16 @@ import unicodedata
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from urllib.parse import unquote
 
 from workbench.errors import shorten
 from workbench.loading.paths import read_bytes
 
 ADDRESS = re.compile(r"(https?|s3|gs|ftp|hdfs)://")
 BASE64 = re.compile(r"(?:data:image/[\w.+-]+;base64,)?\s*([A-Za-z0-9+/_\s-]{40,}={0,2})\s*")
+HEXADECIMAL = re.compile(r"(0x|\\x)?[0-9a-fA-F]{100}")
+LONGEST = 255
+"""bytes of the name of a file"""
 BEGINNINGS = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"\0\0\0")
 """how encoded pictures begin: nobody's path does, in base64"""
 
@@ -54,6 +58,11 @@ def from_base64(text: str) -> bytes | None:
 
 
 def _read_file(path: str, root: str | Path) -> bytes:
+    if "\0" in path or max(map(len, os.fsencode(path).split(b"/"))) > LONGEST:
+        hexadecimal = "hexadecimal" if HEXADECIMAL.match(path) else ""
+        kind = hexadecimal or ("bytes as Python prints them" if path[:2] in ("b'", 'b"') else "")
+        remedy = f", but {kind}: write it as base64, or to a file" if kind else ""
+        raise ValueError(f"no path and no picture in base64{remedy} ({shorten(path, 40)!r})")
     try:
         return read_bytes(os.path.join(root, path))  # noqa: PTH118  # a cell may hold what is no path
     except FileNotFoundError:
@@ -68,6 +77,10 @@ def _read_file(path: str, root: str | Path) -> bytes:
 
 
 def _spellings(path: str) -> Iterator[str]:
+    if path.startswith("file://"):
+        yield unquote(path.removeprefix("file://"))
+    if path.startswith("~"):
+        yield os.path.expanduser(path)  # noqa: PTH111
     if "\\" in path:
         yield path.replace("\\", "/")
     for form in ("NFC", "NFD"):

@@ -88,6 +88,8 @@ def tell_dialect(file: str, wanted: Sequence[str], sep: str | None, quote: str |
             sep, line, skip = line[4:5], lines.readline(), 1
     if not line.strip():
         raise ValueError(f"{file} is empty: there is no header")
+    if "\0" in line:
+        raise ValueError(f"{file} holds NUL characters, as UTF-16 without its mark does: save it as UTF-8")
     if sep is not None:
         sep = {"\\t": "\t"}.get(sep, sep)
         if len(sep) != 1 or sep in '"\r\n':
@@ -203,7 +205,8 @@ def _records(file: str, dialect: Dialect) -> Iterator[tuple[int, int, list[str],
     """
     before = csv.field_size_limit(MAX_BYTES)  # a cell may be a picture in base64
     try:
-        with _open(file) as lines:
+        with _open(file) as source:
+            lines = _Remembered(source)
             for _ in range(dialect.skip):
                 next(lines)
             reader = csv.reader(lines, delimiter=dialect.sep, quotechar=dialect.quote, strict=True)
@@ -215,8 +218,11 @@ def _records(file: str, dialect: Dialect) -> Iterator[tuple[int, int, list[str],
                 except StopIteration:
                     return
                 except csv.Error:
-                    remedy = "double it, or set data.quote=null"
-                    wrong = f"a quotation mark stands within a text, or is never closed: {remedy}"
+                    wrong = (
+                        "a quotation mark stands within a text, or is never closed: double it, or set data.quote=null"
+                    )
+                    if '\\"' in lines.last:
+                        wrong = 'a backslash stands before a quotation mark: write "" for \\"'
                     yield first + dialect.skip, reader.line_num + dialect.skip, [], wrong
                     continue
                 if not row:
@@ -225,6 +231,17 @@ def _records(file: str, dialect: Dialect) -> Iterator[tuple[int, int, list[str],
                 yield first + dialect.skip, reader.line_num + dialect.skip, row, wrong
     finally:
         csv.field_size_limit(before)
+
+
+class _Remembered(Iterator[str]):
+    """Lines, of which the last one is remembered: an error says what was in it."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines, self.last = lines, ""
+
+    def __next__(self) -> str:
+        self.last = next(self._lines)
+        return self.last
 
 
 def _swallowed(row: list[str], image: int, dialect: Dialect) -> str:

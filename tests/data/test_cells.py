@@ -1,0 +1,141 @@
+"""Cells and headers as other programs write them: what cannot be read says what it is, and the way out is tried."""
+
+import base64
+import csv
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from small_pairs import picture
+from test_lists import pairs
+
+from workbench.data.csv import CSV
+from workbench.data.parquet import Parquet
+from workbench.errors import BadSample
+from workbench.loading.decode import decode_image
+from workbench.loading.pictures import read_picture
+from workbench.loading.table import read_pair
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for n in range(4):
+        (tmp_path / f"{n}.png").write_bytes(picture(10 * n))
+    return tmp_path
+
+
+def written(folder: Path, content: str, encoding: str = "utf-8") -> str:
+    (folder / "list.csv").write_bytes(content.encode(encoding))
+    return str(folder / "list.csv")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_its_mark_is_called_so(folder: Path, encoding: str) -> None:
+    with pytest.raises(ValueError, match=r"list\.csv holds NUL characters, as UTF-16 without its mark does"):
+        pairs(CSV(path=written(folder, "filepath,title\n0.png,a\n", encoding)))
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "shift_jis", "koi8-r"])
+def test_a_caption_in_another_encoding_says_the_byte_and_the_remedy(folder: Path, encoding: str) -> None:
+    text = {"cp1252": "café", "shift_jis": "赤い", "koi8-r": "красная"}[encoding]
+    data = CSV(path=written(folder, f"filepath,title\n0.png,{text}\n", encoding))
+    with pytest.raises(BadSample, match=r"not UTF-8 \(byte 0x[0-9a-f]{2} at \d\): save it as UTF-8"):
+        read_pair(data.table(data.path), 0, 10**6)
+
+
+def test_a_list_without_a_header_is_called_so(folder: Path) -> None:
+    file = written(folder, "0.png,a\n1.png,b\n")
+    with pytest.raises(ValueError, match="has no header, but a row in its first line: write filepath,title before it"):
+        pairs(CSV(path=file))
+    Path(file).write_text("filepath,title\n" + Path(file).read_text())
+    assert pairs(CSV(path=file)) == [(0, ["a"]), (10, ["b"])]
+
+
+@pytest.mark.parametrize("names", [("file_name", "text"), ("image", "caption"), ("image_name", "comment")])
+def test_columns_of_usual_names_are_proposed(folder: Path, names: tuple[str, str]) -> None:
+    image, caption = names
+    said = rf"set data\.{{}}={image} and data\.caption_key={caption}"
+    file = written(folder, f"{image},{caption}\n0.png,a\n")
+    with pytest.raises(ValueError, match=said.format("img_key")):
+        pairs(CSV(path=file))
+    assert pairs(CSV(path=file, img_key=image, caption_key=caption)) == [(0, ["a"])]
+    parquet = folder / "x.parquet"
+    pq.write_table(pa.table({f"{image}": ["0.png"], f"{caption}_": ["a"], caption: ["a"]}), parquet)
+    if names == ("image", "caption"):
+        return
+    with pytest.raises(ValueError, match=said.format("image_key")):
+        pairs(Parquet(path=str(parquet)))
+
+
+def test_a_backslash_before_a_quotation_mark_has_a_remedy_that_works(folder: Path) -> None:
+    text = 'filepath,title\n0.png,"a \\"good\\" card"\n1.png,b\n'
+    data = CSV(path=written(folder, text))
+    assert data.table(data.path).left_out[0].reason == 'a backslash stands before a quotation mark: write "" for \\"'
+    mended = CSV(path=written(folder, text.replace('\\"', '""')))
+    assert pairs(mended) == [(0, ['a "good" card']), (10, ["b"])]
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        (picture(5).hex() * 3, "but hexadecimal"),
+        ("0x" + picture(5).hex() * 3, "but hexadecimal"),
+        (repr(picture(5) * 4), "bytes as Python prints them"),
+        ("x" * 3000, "no path and no picture in base64"),
+        ("a\0b", "no path and no picture in base64"),
+    ],
+)
+def test_what_is_neither_a_path_nor_base64_is_named_and_short(cell: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said) as error:
+        read_picture(cell, ".")
+    assert len(str(error.value)) < 200
+
+
+def test_short_base64_is_not_a_name(folder: Path) -> None:
+    cell = base64.b64encode(b"\x89PNG" + b"x" * 60).decode()
+    data = CSV(path=written(folder, f"filepath,title\n{cell},a\n"))
+    assert data.table(data.path).name(0).endswith("picture 0, in base64")
+
+
+def test_addresses_of_files_and_homes_are_paths(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    (folder / "a b.png").write_bytes(picture(70))
+    rows = [(f"file://{folder}/1.png", "a"), ("~/2.png", "b"), (f"file://{folder}/a%20b.png", "c"), ("~x.png", "d")]
+    (folder / "~x.png").write_bytes(picture(80))
+    out = io.StringIO()
+    csv.writer(out).writerows([("filepath", "title"), *rows])
+    assert pairs(CSV(path=written(folder, out.getvalue()))) == [(10, ["a"]), (20, ["b"]), (70, ["c"]), (80, ["d"])]
+
+
+def grey_16(levels: list[int], hidden: int) -> bytes:
+    """Write a PNG of one row of 16-bit grey levels, of which one is transparent: PNG specification, tRNS."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", len(levels), 1, 16, 0, 0, 0, 0)
+    row = b"\0" + struct.pack(f">{len(levels)}H", *levels)
+    body = chunk(b"IHDR", header) + chunk(b"tRNS", struct.pack(">H", hidden)) + chunk(b"IDAT", zlib.compress(row))
+    return b"\x89PNG\r\n\x1a\n" + body + chunk(b"IEND", b"")
+
+
+def test_a_transparent_level_of_16_bits_lies_on_white_and_its_neighbour_does_not() -> None:
+    image = decode_image(grey_16([30000, 30001, 0], hidden=30000))
+    assert [image.getpixel((x, 0)) for x in range(3)] == [(255,) * 3, (117,) * 3, (0,) * 3]
+
+
+@pytest.mark.parametrize("ending", ["mpo", "pjpeg", "PJP"])
+def test_further_endings_of_jpeg(tmp_path: Path, ending: str) -> None:
+    from small_pairs import write
+
+    from workbench.data.shards import Shards
+
+    out = io.BytesIO()
+    Image.new("RGB", (9, 7), "red").save(out, "JPEG")
+    write(tmp_path / "0.tar", {f"0.{ending}": out.getvalue(), "0.txt": b"red"})
+    assert len(Shards(path=str(tmp_path / "0.tar"))) == 1
