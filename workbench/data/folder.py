@@ -112,11 +112,10 @@ class Folder(Pairs[Paths]):
             require_columns(wanted, dialect.header, str(file))
             keys |= dict.fromkeys(dialect.header)
             told = split_column(dialect.header)
-            columns = [*dict.fromkeys([*wanted, *([told] if told else [])])]
+            columns: list[str] = list(dict.fromkeys([*wanted, *([told] if told else [])]))
             found = read_columns(str(file), columns, self.image_key, dialect, auto=True)
             captions = [found.columns[key] for key in self.caption_keys]
-            splits = Counter(found.columns[told].to_pylist()) if told else {}
-            mixed = self._mixed(file, told, splits)
+            mixed = self._mixed(file, told, found.columns[told].to_pylist()) if told else None
             return Listed(file.parent, found.columns[self.image_key], captions, found.left_out, mixed=mixed)
         for row in read_lines(str(file), file.read_bytes()):
             if isinstance(row, Row):
@@ -127,16 +126,16 @@ class Folder(Pairs[Paths]):
                 left_out.append(row)
         found = listed(file.parent, rows, self.image_key, self.caption_keys, left_out)
         told = split_column([*dict.fromkeys(key for row in rows for key in row.fields)])
-        found.mixed = self._mixed(file, told, Counter(str(row.fields.get(told)) for row in rows))
+        found.mixed = self._mixed(file, told, [str(row.fields.get(told)) for row in rows]) if told else None
         return found
 
-    def _mixed(self, file: Path, column: str | None, splits: Mapping[str, int]) -> str | None:
+    def _mixed(self, file: Path, column: str, splits: list[str]) -> str | None:
         """Say that the rows of a metadata file are of several splits, and which source can choose some of them."""
-        if column is None:
-            return None
         source, image = ("csv", "img_key") if file.suffix == ".csv" else ("json", "image_key")
         keys = f"data.{image}={self.image_key} and data.caption_key=[{', '.join(self.caption_keys)}]"
-        return mixed_rows(str(file), column, splits, f"read it by data.name={source} with data.path={file}, {keys}, ")
+        return mixed_rows(
+            str(file), column, Counter(splits), f"read it by data.name={source} with data.path={file}, {keys}, "
+        )
 
 
 class FolderPairs(ListedPairs):
