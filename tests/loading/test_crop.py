@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from workbench.loading.crop import RandomCrop
+from workbench.loading.random_crop import RandomCrop
 
 
 @pytest.mark.parametrize("as_image", [False, True])

@@ -188,7 +188,9 @@ class Drawings(Sequence[Image.Image]):
 def _read(path: Path, columns: list[str]) -> dict[str, list]:
     """Read columns of a parquet file, checked against its checksums. Raises ValueError with the path and the remedy."""
     try:
-        return pq.read_table(path, columns=columns, page_checksum_verification=True).select(columns).to_pydict()
+        # not pq.read_table, which imports pandas
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            return file.read(columns).select(columns).to_pydict()
     except (OSError, KeyError, pa.ArrowException) as error:
         raise ValueError(
             f"{path} cannot be read ({error}): reinstall the package, or build the set again with "

@@ -11,15 +11,16 @@ from collections.abc import Iterator
 from functools import cached_property
 from glob import has_magic
 from pathlib import Path
-from typing import Any
-
-import datasets
+from typing import TYPE_CHECKING, Any
 
 from workbench.errors import BadSample, did_you_mean
 from workbench.loading.pairs import Keys, StreamedPairs
 from workbench.loading.pairs_in_arrow import ArrowPairs, Columns, load, read_part, undecoded
 from workbench.loading.paths import as_tuple
 from workbench.loading.table import Raw
+
+if TYPE_CHECKING:
+    import datasets
 
 __all__ = ["HF"]
 
@@ -99,6 +100,8 @@ class HF(StreamedPairs[str]):
 
     def _saved(self, split: str, streaming: bool) -> Any:
         """Load what `save_to_disk` wrote: one split, several by name, or a part of one."""
+        import datasets  # it takes a second, which `wb check` does not pay
+
         try:
             data = datasets.load_from_disk(str(self.folder))
         except Exception as error:  # anything at all: an IndexError, for one, where no row was saved
@@ -113,6 +116,8 @@ def _slice(splits: dict[str, datasets.Dataset], wanted: str) -> datasets.Dataset
 
     Raises ValueError naming the splits there are.
     """
+    import datasets
+
     if wanted in splits:
         return splits[wanted]
     for part in wanted.split("+"):

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -19,6 +18,9 @@ from workbench.loading.pairs import Keys, Pairs
 from workbench.loading.pairs_in_arrow import ArrowPairs, Columns, load
 from workbench.loading.pairs_in_lists import guess_keys, require_columns
 from workbench.loading.paths import Paths, as_tuple, describe, expand, missing, mixed
+
+if TYPE_CHECKING:
+    import datasets
 
 __all__ = ["Parquet"]
 
@@ -87,6 +89,8 @@ def common_features(schemas: Mapping[str, pa.Schema], columns: Sequence[str]) ->
 
     Raises ValueError naming file, column and both types.
     """
+    import datasets  # it takes a second, which `wb check` does not pay
+
     chosen: dict[str, str] = {}
     for column in columns:
         for file, schema in schemas.items():

@@ -22,9 +22,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from workbench.distributed.dtensor import is_dtensor
 from workbench.errors import RankLate, RankLost
 from workbench.types import Pool, View, Views
 
@@ -155,7 +155,7 @@ class Parallel:
         if self.group is None:
             return
         trainable = [
-            p for p in parameters if p.requires_grad and not isinstance(p, DTensor) and p not in self._averaged_by_ddp
+            p for p in parameters if p.requires_grad and not is_dtensor(p) and p not in self._averaged_by_ddp
         ]
         for dtype in dict.fromkeys(p.dtype for p in trainable):
             same = [p for p in trainable if p.dtype == dtype]

@@ -12,21 +12,22 @@ fills.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import SUPPORTED_NODES, register_dataclass
 
+from workbench.distributed.dtensor import is_dtensor, is_fsdp_module
 from workbench.model import Model
 from workbench.types import Features
 
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
 ROUNDED = {module.forward for module in (nn.Linear, nn.MultiheadAttention, nn.Conv1d, nn.Conv2d, nn.Conv3d)}
 """forwards that autocast runs with their matrices rounded to bf16; a subclass may use its matrix in another way"""
-IN_BF16 = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
-"""matrices are gathered in bf16 and gradients summed in fp32; the inputs of a block are left as they are"""
 
 
 def divide(model: Model, mesh: DeviceMesh, precision: str = "fp32") -> None:
@@ -36,18 +37,30 @@ def divide(model: Model, mesh: DeviceMesh, precision: str = "fp32") -> None:
     them whole. With `precision` bf16 such a layer is gathered in bf16, unless one of its matrices is used in a way that
     autocast leaves in fp32.
     """
+    from torch.distributed.fsdp import fully_shard
+
     if Features not in SUPPORTED_NODES:  # FSDP looks for tensors in the outputs, and in torch 2.11 only inside pytrees
         register_dataclass(Features)
     # a vector is too small to be worth a message, and a norm's gain has to stay in fp32
     vectors = {p for p in model.parameters() if p.ndim < 2}
     for encoder in model.encoders.values():
         for block in encoder.repeated():
-            policy = IN_BF16 if precision == "bf16" and _is_rounded_anyway(block) else MixedPrecisionPolicy()
+            policy = _policy(precision == "bf16" and _is_rounded_anyway(block))
             fully_shard(block, mesh=mesh, mp_policy=policy, ignored_params=vectors)
     # inner modules first: an outer call takes the parameters that no inner one has taken, the root takes the rest
     outer = [*model.encoders.values(), *model.heads.values(), *([model.fusion] if model.fusion else [])]
     for module in (*outer, model):
         fully_shard(module, mesh=mesh, ignored_params=vectors)
+
+
+def _policy(in_bf16: bool) -> MixedPrecisionPolicy:
+    """Gather matrices in bf16 and sum gradients in fp32, or do all in fp32. The inputs of a block are left as they
+    are."""
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    if not in_bf16:
+        return MixedPrecisionPolicy()
+    return MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
 
 
 def _is_rounded_anyway(block: nn.Module) -> bool:
@@ -115,22 +128,24 @@ def _set_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def is_divided(model: nn.Module) -> bool:
-    return any(isinstance(module, FSDPModule) for module in model.modules())
+    return any(is_fsdp_module(module) for module in model.modules())
 
 
 def gather_full(x: Tensor) -> Tensor:
     """The whole of a tensor of which each process holds a shard. A collective: every process calls it."""
-    return x.full_tensor() if isinstance(x, DTensor) else x
+    return x.full_tensor() if is_dtensor(x) else x
 
 
 def local_part(x: Tensor) -> Tensor:
     """This process's shard of a divided tensor; any other tensor as it is."""
-    return x.to_local() if isinstance(x, DTensor) else x
+    return x.to_local() if is_dtensor(x) else x
 
 
 def place_like(x: Tensor, like: Tensor) -> Tensor:
     """Place a whole tensor as `like` is placed: divided in the same way, or on the same device."""
-    if isinstance(like, DTensor):
+    if is_dtensor(like):
+        from torch.distributed.tensor import distribute_tensor
+
         return distribute_tensor(x.to(like.device), like.device_mesh, like.placements)
     return x.to(like.device)
 
@@ -139,7 +154,7 @@ def clip_gradients(parameters: list[nn.Parameter], limit: float | None) -> Tenso
     """Scale all gradients to a joint norm of at most `limit`; returns the norm that they had before."""
     with_gradient = [p for p in parameters if p.grad is not None]
     # torch takes no norm over divided and other tensors together, so each kind has its own; their squares add up
-    kinds = [[p for p in with_gradient if isinstance(p, DTensor) == divided] for divided in (True, False)]
+    kinds = [[p for p in with_gradient if is_dtensor(p) == divided] for divided in (True, False)]
     norms = [gather_full(nn.utils.get_total_norm([p.grad for p in k if p.grad is not None])) for k in kinds if k]
     norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
     for kind in kinds:

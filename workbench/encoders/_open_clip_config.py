@@ -7,12 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any, Literal
 
-import open_clip
-import timm
-from open_clip import CLIPTextCfg, CLIPVisionCfg
 from torch import nn
 
 from workbench.errors import did_you_mean
+from workbench.postponed import OF_OPEN_CLIP, postponed
+
+with postponed(*OF_OPEN_CLIP):
+    import open_clip
+    from open_clip import CLIPTextCfg, CLIPVisionCfg
 
 Config = dict[str, Any]
 """a tower's block of an open_clip config; what its values may be is open_clip's business"""
@@ -46,8 +48,12 @@ def tower_config(kind: Literal["image", "text"], model: str | None, config: Conf
         if key not in known:
             raise ValueError(f"the config of a tower for {kind} has no key '{key}'{did_you_mean(key, known)}")
     trunk = config.get("timm_model_name")
-    if trunk and not timm.is_model(str(trunk)):
-        raise ValueError(no_model("timm", str(trunk), timm.list_models()))
+    if trunk:
+        with postponed():  # imported here: it takes half a second, which ViTs and texts do not pay
+            import timm
+
+        if not timm.is_model(str(trunk)):
+            raise ValueError(no_model("timm", str(trunk), timm.list_models()))
     if reasons := list(refusals(kind, config)):
         raise ValueError(f"it does not do {'; nor '.join(reasons)}")
     return dict(config), quick_gelu

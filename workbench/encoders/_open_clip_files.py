@@ -18,9 +18,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from open_clip.model import convert_to_custom_text_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
+
+from workbench.postponed import OF_OPEN_CLIP, postponed
+
+with postponed(*OF_OPEN_CLIP):
+    from open_clip.model import convert_to_custom_text_state_dict
 
 TRANSFORMERS = (  # applied in order to every name of a CLIPModel
     (r"^vision_model\.embeddings\.patch_embedding\.weight$", "visual.conv1.weight"),

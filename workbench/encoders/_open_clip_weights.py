@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import open_clip
-from open_clip.model import resize_pos_embed, resize_text_pos_embed
-from timm.models import group_parameters
 from torch import Tensor, nn
 
 from workbench.encoders._open_clip_config import refusals
 from workbench.encoders._open_clip_files import read_checkpoint
+from workbench.postponed import OF_OPEN_CLIP, postponed
+
+with postponed(*OF_OPEN_CLIP):
+    import open_clip
+    from open_clip.model import resize_pos_embed, resize_text_pos_embed
 
 Part = Literal["visual", "text"]
 """what open_clip calls the towers"""
@@ -132,6 +134,8 @@ def tower_depths(tower: Any, kind: str) -> dict[str, int]:
     2106.08254); in a timm trunk with the last block.
     """
     if kind == "timm":
+        from timm.models import group_parameters
+
         trunk: Any = group_parameters(tower.trunk, tower.trunk.group_matcher(coarse=False), reverse=True)
         above = max(trunk.values()) + 1
         head = {f"head.{name}": above for name, _ in tower.head.named_parameters()}

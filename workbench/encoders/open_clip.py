@@ -12,13 +12,8 @@ from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float, Int64, UInt8
-from open_clip import SimpleTokenizer
-from open_clip.model import _build_text_tower, _build_vision_tower
-from open_clip.transform import PreprocessCfg, image_transform_v2
-from open_clip.transformer import text_global_pool
 from PIL import Image
 from pydantic import NonNegativeInt, PositiveInt
-from timm.layers import freeze_batch_norm_2d
 from torch import Tensor, nn
 
 from workbench.encoders._kinds import require_kind
@@ -26,9 +21,16 @@ from workbench.encoders._open_clip_config import finish_trunk, tower_config
 from workbench.encoders._open_clip_weights import Part, Pretrained, load_tower, resize_positions, tower_depths
 from workbench.encoders._positions import grid_positions, line_positions
 from workbench.loading.augment import Augment, Normalise
-from workbench.loading.crop import crop_ends
 from workbench.loading.decode import to_rgb
+from workbench.loading.ends import crop_ends
+from workbench.postponed import OF_OPEN_CLIP, postponed
 from workbench.types import Encoder, Features, Modality, Transform
+
+with postponed(*OF_OPEN_CLIP):
+    from open_clip import SimpleTokenizer
+    from open_clip.model import _build_text_tower, _build_vision_tower
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+    from open_clip.transformer import text_global_pool
 
 __all__ = ["OpenCLIP"]
 
@@ -150,6 +152,8 @@ class OpenCLIP(Encoder):
         """Freeze all but the last groups of layers; of a timm trunk never the projection, and always the BatchNorms."""
         self.tower.lock(unlocked_groups)
         if self.kind == "timm":
+            from timm.layers import freeze_batch_norm_2d
+
             self.tower.trunk = freeze_batch_norm_2d(self.tower.trunk)
 
     def depths(self) -> dict[str, int]:

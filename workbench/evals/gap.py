@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 from pydantic import PositiveInt
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from workbench.scoring.examples import Examples
@@ -138,6 +137,8 @@ def probe_accuracy(x: Points, y: Points, seed: int) -> float:
     A pair stays together: with its partner in the training set under the other label, a test point is drawn to the
     wrong answer, and 2000 aligned pairs without a gap scored .25 in 512 dimensions.
     """
+    from sklearn.linear_model import LogisticRegression  # it takes a second, which `wb check` does not pay
+
     order = np.random.default_rng(seed).permutation(len(x))
     test, train = np.split(order, [math.ceil(len(x) / 5)])
 

@@ -10,23 +10,21 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 from pydantic import PositiveInt
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from workbench.scoring.examples import Examples
 from workbench.scoring.sides import refuse_untrained
 from workbench.scoring.splits import refuse_missing_splits
 from workbench.seeds import generator, seed_for
 from workbench.types import Context, Data, Objective, Side
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 __all__ = ["Probe"]
 
@@ -157,6 +155,8 @@ class Probe:
         return Samples({side: view.z[:, 0].double().numpy() for side, view in views.items()}, labels[rows].numpy())
 
     def _fit(self, seed: int, sides: tuple[Side, ...], train: Samples, validation: Samples) -> Pipeline:
+        from sklearn.exceptions import ConvergenceWarning
+
         x, x_new = train.features(sides), validation.features(sides)
         candidates = [(strength, self._classifier(strength, seed)) for strength in STRENGTHS[self.kind]]
         with warnings.catch_warnings():
@@ -171,6 +171,12 @@ class Probe:
             return self._classifier(strength, seed).fit(*both)
 
     def _classifier(self, strength: float, seed: int) -> Pipeline:
+        # scikit-learn takes a second to import, which `wb check` does not pay
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.neural_network import MLPClassifier
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
         if self.kind == "linear":
             return make_pipeline(StandardScaler(), LogisticRegression(C=1 / strength, max_iter=1000))
         random_state = seed_for(seed, "probe") % 2**32  # the weights and the order of its batches

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from open_clip import SimpleTokenizer
 from PIL import Image
 
 from workbench.errors import BadSample, DataLost, failure, shorten
@@ -24,8 +23,12 @@ from workbench.loading.captions import clean
 from workbench.loading.decode import FORMATS, decode_image, is_turned
 from workbench.loading.pairs import Pairs
 from workbench.loading.table import Table
+from workbench.postponed import OF_OPEN_CLIP, postponed
 from workbench.seeds import seed_for
 from workbench.types import Skipped, Split
+
+with postponed(*OF_OPEN_CLIP):
+    from open_clip import SimpleTokenizer
 
 CONTEXT = 77
 """tokens of CLIP's texts, its begin and its end included"""

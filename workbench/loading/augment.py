@@ -20,10 +20,9 @@ from numpy import ndarray
 from PIL import Image, ImageFilter
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torchvision.transforms import v2
 
 from workbench.errors import did_you_mean
-from workbench.loading.crop import RandomCrop, crop_ends
+from workbench.loading.ends import crop_ends
 from workbench.recipe.section import Section, make_error_at
 from workbench.types import Transform
 
@@ -84,6 +83,11 @@ class Augment(Section):
 
     def compose(self, size: Sequence[int]) -> Transform:
         """Build the map of an RGB image of any size to bytes [3, *size]."""
+        # torchvision's transforms import torch's compiler: two seconds, which `wb check` does not pay
+        from torchvision.transforms import v2
+
+        from workbench.loading.random_crop import RandomCrop
+
         colours: list[nn.Module] = []
         if self.jitter:
             colours.append(v2.RandomApply([ColorJitter(*self.jitter)], self.jitter_p))

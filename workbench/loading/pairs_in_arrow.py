@@ -1,5 +1,7 @@
 """Pairs in the rows of a Hugging Face `datasets` table: pictures as bytes, as its Image feature, or as paths.
 
+`datasets` is imported by the functions that need it: it takes a second, which `wb check` and `wb show` do not pay.
+
 The trap: an iterable data set splits its parts among torch's workers by itself, behind our split, unless it is read by
 `iter`.
 """
@@ -9,9 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import datasets
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from workbench.errors import BadSample, shorten
 from workbench.loading.captions import flat
@@ -19,6 +19,9 @@ from workbench.loading.pairs_in_lists import require_columns
 from workbench.loading.pictures import read_picture
 from workbench.loading.table import Raw
 from workbench.types import Skipped
+
+if TYPE_CHECKING:
+    import datasets
 
 READ_AHEAD = 16
 """rows that are read at once when streaming"""
@@ -83,6 +86,8 @@ class ArrowPairs:
 
 def load(path: str, *args: Any, **options: Any) -> Any:
     """Call datasets.load_dataset. Whatever goes wrong with the hub, the network, a format is a ValueError."""
+    import datasets
+
     try:
         return datasets.load_dataset(path, *args, **options)
     except Exception as error:  # anything at all
@@ -91,6 +96,8 @@ def load(path: str, *args: Any, **options: Any) -> Any:
 
 def undecoded(data: Any, columns: Columns) -> Any:
     """Select the columns of pairs, with pictures left as bytes: they are decoded here, with limits."""
+    import datasets
+
     there = data.column_names  # None where nothing says so before the first row
     if there is not None:
         require_columns([columns.image, *columns.captions], there, columns.label)
@@ -115,6 +122,8 @@ def _refuse_types(features: Mapping[str, object], columns: Columns) -> None:
 
 def _held(feature: object, allowed: Sequence[str]) -> str | None:
     """Name the type of a column that is not among the allowed ones."""
+    import datasets
+
     if isinstance(feature, datasets.List | datasets.LargeList):
         return "lists"
     return feature.dtype if isinstance(feature, datasets.Value) and feature.dtype not in allowed else None
@@ -122,12 +131,16 @@ def _held(feature: object, allowed: Sequence[str]) -> str | None:
 
 def class_names(features: Mapping[str, object] | None, columns: Columns) -> dict[str, list[str]]:
     """List the names of the classes in each column of captions that holds the numbers of classes."""
+    import datasets
+
     inside = {key: _inside((features or {}).get(key)) for key in columns.captions}
     return {key: list(feature.names) for key, feature in inside.items() if isinstance(feature, datasets.ClassLabel)}
 
 
 def _inside(feature: object) -> object:
     """Tell the type of what a list holds, or of a column that holds no list."""
+    import datasets
+
     return feature.feature if isinstance(feature, datasets.List | datasets.LargeList) else feature
 
 

@@ -10,16 +10,16 @@ fake up to the embeddings and from their gradients on; between them the objectiv
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import normalize
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.overrides import TorchFunctionMode
 
 from workbench.build import Parts, build_objective, build_optimizer, build_parts
 from workbench.errors import RecipeError
@@ -28,13 +28,9 @@ from workbench.recipe.schema import Recipe
 from workbench.runs.items import plainest_item
 from workbench.types import Pool, Side, View, Views
 
-ATTENTION = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
-        lambda gradient, q, k, v, *_, **__: sdpa_backward_flop_count(gradient, q, k, v)
-    ),
-}
-"""{operator: its FLOPs}, for the attention of CPUs, which torch's counter takes for nothing"""
+if TYPE_CHECKING:
+    from torch.utils.flop_counter import FlopCounterMode
+
 PROBE = 4
 """samples in the fake step: costs are given per sample, so a few suffice"""
 PEAK, UTILISATION = 989e12, 0.4
@@ -103,6 +99,22 @@ class Cost:
         return asdict(self) | {name: getattr(self, name) for name in derived}
 
 
+class _WithoutValues(TorchFunctionMode):
+    """Leaves out the making of values that no memory holds.
+
+    On the meta device torch makes them by Python code that imports its compiler: two seconds of a `wb check`.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        settings = kwargs or {}
+        if func in (torch.rand, torch.randn, torch.ones) and "generator" not in settings:
+            if torch.device(settings.get("device") or "meta").type == "meta":
+                return torch.empty(*args, **settings)
+        return func(*args, **settings)
+
+
 def assemble(recipe: Recipe) -> Parts:
     """Build a recipe's parts on the meta device, where every width is checked and nothing allocated.
 
@@ -110,7 +122,7 @@ def assemble(recipe: Recipe) -> Parts:
     """
     # not under fake tensors from the start: some trunks read small numbers of their own while they are built
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _WithoutValues():
             return build_parts(recipe)
     except RuntimeError as error:  # torch's word for a tensor of more than 2^63 bytes, which any size here can lead to
         if "overflow" not in str(error):
@@ -156,8 +168,22 @@ class _Step(NamedTuple):
 
 
 def count_flops() -> FlopCounterMode:
-    """Count the FLOPs inside of a `with` block, attention on the CPU included."""
-    return FlopCounterMode(display=False, custom_mapping=ATTENTION)
+    """Count the FLOPs inside of a `with` block, attention on the CPU included, which torch's counter takes for
+    nothing."""
+    # with its formulas for triton, which `wb check` does not need
+    from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+    def forward(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+        return sdpa_flop_count(q, k, v)
+
+    def backward(gradient: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+        return sdpa_backward_flop_count(gradient, q, k, v)
+
+    attention = {
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: forward,
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
+    }
+    return FlopCounterMode(display=False, custom_mapping=attention)
 
 
 def _step(parts: Parts) -> _Step:

@@ -36,8 +36,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
+from workbench.distributed.dtensor import is_dtensor
 from workbench.distributed.processes import Parallel
 from workbench.distributed.sharding import local_part, place_like
 from workbench.training import divided_checkpoint
@@ -88,7 +88,7 @@ def snapshot(
 
     def on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return {
-            name: x.detach() if isinstance(x, DTensor) else x.detach().to("cpu", copy=copy).contiguous()
+            name: x.detach() if is_dtensor(x) else x.detach().to("cpu", copy=copy).contiguous()
             for name, x in tensors.items()
         }
 

@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
 
 
 def write(folder: Path, tensors: dict[str, Tensor]) -> None:
     """Write this process's shard of every tensor into an existing folder. Raises OSError on all processes alike."""
+    # imported where weights are divided: it takes a second, which runs of whole weights do not pay
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.api import CheckpointException
+
     try:
         dcp.save(dict(tensors), storage_writer=dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True))
     except CheckpointException as failed:
@@ -32,6 +34,8 @@ def write(folder: Path, tensors: dict[str, Tensor]) -> None:
 
 def read(folder: Path) -> dict[str, Tensor]:
     """Read whole tensors, by name, onto the CPU."""
+    import torch.distributed.checkpoint as dcp
+
     reader = dcp.HuggingFaceStorageReader(str(folder))
     known: dict[str, Any] = reader.read_metadata().state_dict_metadata
     # dcp.load fills tensors that are there already, so they are made from the metadata first

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 
+from workbench.distributed.dtensor import is_dtensor
 from workbench.distributed.sharding import place_like
 from workbench.types import Encoder
 
@@ -40,7 +40,7 @@ def adamw(
     scales = lr_scales or {}
     for p, decay in decayed:
         # the fused update takes divided and other tensors in separate groups only
-        groups[scales.get(p, 1.0), decay == 0, isinstance(p, DTensor)].append(p)
+        groups[scales.get(p, 1.0), decay == 0, is_dtensor(p)].append(p)
     described: list[dict[str, Any]] = [
         {"params": members, "weight_decay": 0.0 if plain else weight_decay, "lr_scale": scale}
         for (scale, plain, _), members in groups.items()
