@@ -79,7 +79,8 @@ def build_parts(recipe: Recipe, *, pretrained: bool = True, training: bool = Tru
     Every part draws its initial weights from (seed, its name), so that arms of a comparison share what they share.
     `pretrained` and `training` are those of `build_model`.
     """
-    data = recipe.data.build()
+    with torch.device("cpu"):  # a data set is real, also where `wb check` builds the model without memory
+        data = recipe.data.build()
     unknown = set(recipe.model.encoders) - set(data.modalities)
     if unknown:
         raise RecipeError(f"model.encoders has {sorted(unknown)}, the data has {list(data.modalities)}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
 import os
 import re
+import sys
 import threading
 import traceback
 from pathlib import Path
@@ -28,6 +30,8 @@ VERBS = {
 """{verb: its line in `wb --help`}, so that help needs none of their modules"""
 
 
+SHORT = ("check", "show", "ls")
+"""verbs that spend their time on imports"""
 NO_MEMORY = re.compile("can't allocate memory|out of memory")
 """what torch says of the CPU's and of a GPU's"""
 
@@ -131,6 +135,8 @@ def main() -> None:
     # every rank would be told that DistributedDataParallel looked for unused weights in vain
     if "RANK" in os.environ:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if sys.argv[1:2] and sys.argv[1] in SHORT and "--deep" not in sys.argv:
+        gc.disable()  # imports make a million objects that stay: to look for garbage among them costs an eighth of the time
     threading.excepthook = leave_it_to_the_main_thread
     allow_any_letter()
     cli.main(prog_name="wb", standalone_mode=True)  # click ends quietly where a reader has gone: `wb ls task | head`

@@ -9,6 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from workbench.recipe.schema import Recipe
+    from workbench.types import Data
 
 
 UNSEEN = (
@@ -41,9 +42,9 @@ def check_(recipes: tuple[str, ...], overrides: tuple[str, ...], deep: bool, as_
     for recipe in recipes:
         try:
             loaded = load_recipe(recipe, overrides)
-            assemble(loaded)
+            data = assemble(loaded).data
             found[recipe] = _deeply(recipe, loaded) if deep else None
-            notes += _notes(recipe, loaded)
+            notes += _notes(recipe, loaded, data)
         except RecipeError as error:
             found[recipe] = str(error)
         except ValueError as error:  # the keys are right, the parts do not fit each other
@@ -58,11 +59,11 @@ def check_(recipes: tuple[str, ...], overrides: tuple[str, ...], deep: bool, as_
     raise SystemExit(2 if any(found.values()) else 0)
 
 
-def _notes(name: str, recipe: Recipe) -> list[str]:
+def _notes(name: str, recipe: Recipe, data: Data) -> list[str]:
     """Say what is no mistake of a recipe, and stops or disappoints a training all the same: a line each."""
     from workbench.runs.cost import missing_data
 
-    missing = missing_data(recipe)
+    missing = missing_data(recipe, data)
     lines = [f"{name}: a training would stop at once: {missing}"] if missing else []
     if not recipe.eval.evaluators:
         lines.append(f"{name}: no evaluator: the loss is all that a training would say of the model")

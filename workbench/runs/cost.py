@@ -26,7 +26,7 @@ from workbench.errors import RecipeError
 from workbench.loading.bad_samples import HoldsOut, MayBeMissing
 from workbench.recipe.schema import Recipe
 from workbench.runs.items import plainest_item
-from workbench.types import Pool, Side, View, Views
+from workbench.types import Data, Pool, Side, View, Views
 
 if TYPE_CHECKING:
     from torch.utils.flop_counter import FlopCounterMode
@@ -99,20 +99,30 @@ class Cost:
         return asdict(self) | {name: getattr(self, name) for name in derived}
 
 
-class _WithoutValues(TorchFunctionMode):
-    """Leaves out the making of values that no memory holds.
+MAKE = (torch.rand, torch.randn, torch.ones)
+SCALE = (Tensor.mul, Tensor.__mul__, Tensor.__rmul__)
+OVERWRITE = (nn.init.normal_, Tensor.normal_, Tensor.erfinv_, Tensor.mul_, Tensor.add_, Tensor.clamp_, Tensor.triu_)
+"""functions that constructors call: tensors of a shape, of the shape of another one, the same tensor with new values"""
 
-    On the meta device torch makes them by Python code that imports its compiler: two seconds of a `wb check`.
+
+class _WithoutValues(TorchFunctionMode):
+    """Leaves out what constructors compute of values that no memory holds, as `scale * torch.randn(width)`.
+
+    On the meta device torch does such things in Python code that imports its compiler: two seconds of a `wb check`.
     """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        settings = kwargs or {}
-        if func in (torch.rand, torch.randn, torch.ones) and "generator" not in settings:
-            if torch.device(settings.get("device") or "meta").type == "meta":
-                return torch.empty(*args, **settings)
-        return func(*args, **settings)
+        given = kwargs or {}
+        if func in MAKE and "generator" not in given and torch.device(given.get("device") or "meta").type == "meta":
+            return torch.empty(*args, **given)
+        if func in (*SCALE, *OVERWRITE):
+            x, *others = [*args, *given.values()]
+            plain = isinstance(x, Tensor) and x.is_meta and x.is_floating_point() and (x.ndim > 1 or func != Tensor.triu_)
+            if plain and all(isinstance(value, float | int | None) for value in others):
+                return x if func in OVERWRITE else torch.empty(x.shape, dtype=x.dtype, device="meta")
+        return func(*args, **given)
 
 
 def assemble(recipe: Recipe) -> Parts:
@@ -240,12 +250,13 @@ def refuse_uneven_batch(recipe: Recipe, processes: int) -> None:
         raise RecipeError(f"parallel.copies ({copies}) must divide the number of processes ({processes})")
 
 
-def missing_data(recipe: Recipe) -> str | None:
+def missing_data(recipe: Recipe, data: Data | None = None) -> str | None:
     """Say in one line what the data set lacks and how to point to it; None when it is there.
 
     What is held out is needed by evaluators only: one that looked for it in vain would end the run at its first epoch.
+    `data` is the recipe's data set, where it is built already.
     """
-    data = recipe.data.build()
+    data = recipe.data.build() if data is None else data
     missing = data.missing() if isinstance(data, MayBeMissing) else None
     if missing is None and recipe.eval.evaluators and isinstance(data, HoldsOut):
         return data.missing_held_out()
