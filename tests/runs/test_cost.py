@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from workbench.build import Parts, build_parts
 from workbench.recipe.schema import Recipe, load_recipe, parse_recipe
-from workbench.runs.cost import cost, count_flops, missing_data
+from workbench.runs.cost import assemble, cost, count_flops, missing_data
 
 
 def tiny(**changes: object) -> Recipe:
@@ -107,7 +109,17 @@ def test_missing_data_is_one_line_that_says_where_to_point() -> None:
 
 
 def test_nothing_is_allocated_for_fake_parts() -> None:
-    from workbench.runs.cost import assemble
-
     parts = assemble(tiny())
     assert all(p.is_meta for p in [*parts.model.parameters(), *parts.objective.parameters()])
+
+
+@pytest.mark.parametrize("name", ["emoji_ito.yaml", "emoji_ito_paper.yaml", "synth/comm.yaml"])
+def test_without_memory_every_tensor_has_the_shape_and_type_of_the_real_one(name: str) -> None:
+    """Constructors compute with tensors that have no values in an assembly, and some of it is left out there."""
+    recipe = load_recipe(name)
+
+    def tensors(parts: Parts) -> dict[str, tuple[torch.Size, torch.dtype]]:
+        both = nn.ModuleList([parts.model, parts.objective])
+        return {n: (x.shape, x.dtype) for n, x in (*both.named_parameters(), *both.named_buffers())}
+
+    assert tensors(assemble(recipe)) == tensors(build_parts(recipe))

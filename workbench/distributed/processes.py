@@ -154,9 +154,7 @@ class Parallel:
         """
         if self.group is None:
             return
-        trainable = [
-            p for p in parameters if p.requires_grad and not is_dtensor(p) and p not in self._averaged_by_ddp
-        ]
+        trainable = [p for p in parameters if p.requires_grad and not is_dtensor(p) and p not in self._averaged_by_ddp]
         for dtype in dict.fromkeys(p.dtype for p in trainable):
             same = [p for p in trainable if p.dtype == dtype]
             missing = [p.grad is None for p in same]

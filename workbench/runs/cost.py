@@ -118,8 +118,9 @@ class _WithoutValues(TorchFunctionMode):
         if func in MAKE and "generator" not in given and torch.device(given.get("device") or "meta").type == "meta":
             return torch.empty(*args, **given)
         if func in (*SCALE, *OVERWRITE):
-            x, *others = [*args, *given.values()]
-            plain = isinstance(x, Tensor) and x.is_meta and x.is_floating_point() and (x.ndim > 1 or func != Tensor.triu_)
+            x, *others = [*args, *given.values()]  # torch.nn.init hands all on by keyword
+            fits = x.ndim > 1 or func != Tensor.triu_  # which torch refuses of a vector
+            plain = fits and x.is_meta and x.is_floating_point()
             if plain and all(isinstance(value, float | int | None) for value in others):
                 return x if func in OVERWRITE else torch.empty(x.shape, dtype=x.dtype, device="meta")
         return func(*args, **given)
