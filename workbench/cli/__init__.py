@@ -136,7 +136,7 @@ def main() -> None:
     if "RANK" in os.environ:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if sys.argv[1:2] and sys.argv[1] in SHORT and "--deep" not in sys.argv:
-        gc.disable()  # imports make a million objects that stay; looking for garbage among them is an eighth of the time
+        gc.disable()  # an eighth of an import is looking for garbage among a million objects that stay
     threading.excepthook = leave_it_to_the_main_thread
     allow_any_letter()
     cli.main(prog_name="wb", standalone_mode=True)  # click ends quietly where a reader has gone: `wb ls task | head`
