@@ -7,20 +7,23 @@ import sys
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
+from workbench.callbacks.bad_samples import BadSamples
+from workbench.distributed.processes import Parallel
 from workbench.engine import Callback, Engine, Logs
 from workbench.errors import BadSample
 from workbench.loading.bad_samples import refuse_too_many
 from workbench.loading.feed import Feed
 from workbench.recipe.schema import load_recipe
 from workbench.runs.train import train
-from workbench.training.metrics import read
-from workbench.types import Batch, Modality, Sample, Skipped
+from workbench.training.metrics import Metrics, read
+from workbench.types import Batch, Data, Modality, Sample, Skipped
 
 LENGTH = 23
 
@@ -214,3 +217,11 @@ def test_a_run_without_bad_samples_writes_nothing(recipe: Path, tmp_path: Path) 
     train(load_recipe(recipe, ("data.bad=[]", "train.for=2 steps")), tmp_path / "run")
     assert not (tmp_path / "run" / "skipped.jsonl").exists()
     assert not any("data/skipped" in record for record in facts(tmp_path / "run"))
+
+
+def test_the_share_of_bad_samples_is_that_of_the_data_set_however_long_the_training() -> None:
+    """Later epochs meet the same samples again: 11 bad ones of 23 are too many after a hundred epochs, too."""
+    bad = tuple(Skipped(f"file {n}", "broken") for n in range(11))
+    engine: Any = SimpleNamespace(samples=100 * LENGTH, skipped=bad, parallel=Parallel(), step=1, metrics=Metrics())
+    with pytest.raises(ValueError, match="11 bad samples among 23 are more"):
+        BadSamples(None, cast(Data, Numbers(set()))).on_step(engine, {})

@@ -99,6 +99,14 @@ def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path: Path) -> Non
         checkpoint.load(path, nn.Sequential(model, nn.Linear(4, 4)), objective, optimizer)
 
 
+def test_a_tensor_that_the_model_lacks_is_refused_by_name(tmp_path: Path) -> None:
+    model, objective, optimizer = trained()
+    path = checkpoint.save(tmp_path, model, objective, optimizer, State(1))
+    fewer = nn.Sequential(model[0])
+    with pytest.raises(ValueError, match=r"belongs to another model: 5 tensors differ, such as model\.1\.bias"):
+        checkpoint.load_weights(checkpoint.under_names(fewer, objective), path)
+
+
 def test_the_manifest_names_every_file_but_the_state_and_its_size(tmp_path: Path) -> None:
     path = checkpoint.save(tmp_path, *trained(), State(1))
     manifest = json.loads((path / "manifest.json").read_text())

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from workbench.training import metrics
-from workbench.training.metrics import Metrics, read
+from workbench.training.metrics import Best, Criterion, Metrics, read
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -66,3 +66,37 @@ def test_a_resume_keeps_the_lines_up_to_its_step_and_a_new_beginning_none(
     buffer.record(step + 1, 8, {"y": 1.0})
     buffer.close()
     assert [record["step"] for record in lines(file)] == [*kept, step + 1]
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("criterion", "value", "best", "improves"),
+    [
+        ("a/recall", 0.2, None, True),
+        ("a/recall", 0.2, Best("a/recall", 0.2, 1), False),
+        ("a/recall", 0.3, Best("a/recall", 0.2, 1), True),
+        ("a/median_rank", 0.3, Best("a/median_rank", 0.2, 1), False),
+        ("max a/median_rank", 0.3, Best("a/median_rank", 0.2, 1), True),
+        ("min a/recall", 0.1, Best("a/recall", 0.2, 1), True),
+        # values of two metrics say nothing about each other
+        ("a/recall", 0.2, Best("a/loss", 16.6, 1), True),
+        # what is no number is neither better nor the best
+        ("a/recall", 0.2, Best("a/recall", NAN, 1), True),
+        ("a/recall", NAN, Best("a/recall", 0.2, 1), False),
+        ("a/recall", NAN, None, False),
+        ("a/recall", None, None, False),
+    ],
+)
+def test_the_better_of_two_evaluations(criterion: str, value: float | None, best: Best | None, improves: bool) -> None:
+    assert Criterion.parse(criterion).improves(value, best) == improves
+
+
+def test_the_best_of_records_is_the_first_of_equals_whatever_is_no_number() -> None:
+    values = {1: NAN, 2: 0.1, 3: 0.4, 4: NAN, 5: 0.4, 6: 0.3}
+    records = [{"step": step, "eval/a/recall": value} for step, value in values.items()] + [
+        {"step": 7, "train/loss": 9.0}
+    ]
+    assert Criterion("a/recall").best_of(records) == Best("a/recall", 0.4, 3)
+    assert Criterion("a/recall").best_of(records[:1] + records[-1:]) is None
