@@ -258,3 +258,24 @@ def test_noise_of_an_encoder_reaches_the_vectors_of_a_task() -> None:
         return losses(engine)[-1]
 
     assert last_loss(0.0) != last_loss(1.0) == last_loss(1.0)
+
+
+@pytest.mark.parametrize("microbatch", [None, 8])
+def test_a_learned_scale_is_within_its_limit_after_every_step(microbatch: int | None) -> None:
+    objective = {"name": "clip", "scale": {"init": 14.0, "max": 15.0, "learn": True}}
+    parts, engine = built(objective, microbatch=microbatch, **{"for": "3 steps"})
+    seen = []
+
+    class Push(Callback):
+        def on_gradients(self, engine: Engine, logs: Logs) -> None:
+            for p in parts.objective.parameters():
+                p.data.fill_(4.0)  # exp(4) is 54.6
+
+        def on_step(self, engine: Engine, logs: Logs) -> None:
+            scale = parts.objective.scale()
+            assert scale is not None
+            seen.append(scale.item())
+
+    engine.callbacks = [Push()]
+    engine.fit()
+    assert seen == pytest.approx([15.0] * 3)

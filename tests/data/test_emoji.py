@@ -183,6 +183,18 @@ def test_classes_are_the_groups_prompted_by_their_subgroups(data: Emoji, concept
     )
 
 
+def test_held_out_concepts_are_never_trained_and_held_out_styles_are_of_trained_ones(data: Emoji) -> None:
+    """Every drawing is the anchor of a training sample, whose id is its concept."""
+    trained = {data.sample(index, np.random.default_rng(0)).id for index in range(0, len(data), 7)}
+    for name in FILES:
+        held_out = set(data.split(name).items["image"].ids.tolist())
+        assert len(held_out) > 50, name
+        if name in ("validation", "test"):
+            assert not held_out & trained, name
+        elif name != "train":
+            assert len(held_out & trained) > 0.8 * len(held_out), name
+
+
 def test_an_unknown_split_is_an_error_that_names_the_splits(data: Emoji) -> None:
     with pytest.raises(ValueError, match=r"no split 'dev'.*train, validation, test, style_a, style_b"):
         data.split("dev")

@@ -112,3 +112,16 @@ def test_every_micro_batch_of_every_step_has_a_dropout_mask_of_its_own_twice() -
     different = [mask for step in steps for mask in step[:3]]
     assert not any(torch.equal(a, b) for a, b in combinations(different, 2))
     assert 0.3 < torch.stack(different).float().mean() < 0.5
+
+
+def test_another_seed_of_the_run_draws_other_dropout_masks() -> None:
+    found = []
+    for seed in (0, 1, 0):
+        parts, engine = built(model=MASKED, seed=seed, **{"for": "1 steps"})
+        dropout = next(m for m in parts.model.encoders["b"].modules() if isinstance(m, torch.nn.Dropout))
+        dropout.register_forward_pre_hook(lambda _, x: (torch.ones_like(x[0]),))
+        dropout.register_forward_hook(lambda _, __, out: found.append(out == 0))
+        engine.fit()
+    first, other, again = found
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
