@@ -279,3 +279,11 @@ def test_a_learned_scale_is_within_its_limit_after_every_step(microbatch: int | 
     engine.callbacks = [Push()]
     engine.fit()
     assert seen == pytest.approx([15.0] * 3)
+
+
+def test_data_that_end_are_an_error_that_says_where() -> None:
+    _, engine = built()
+    endless = engine.batches
+    engine.batches = lambda start: islice(endless(start), 5)
+    with pytest.raises(ValueError, match="the data end at step 5 of 12"):
+        engine.fit()
