@@ -268,6 +268,20 @@ def test_a_scale_is_within_its_limit_after_weights_are_loaded(name: str) -> None
     assert own_scale(limited).exp().item() == pytest.approx(100.0)
 
 
+@pytest.mark.parametrize("name", SCALED)
+def test_a_scale_below_its_lower_limit_is_put_back_as_open_clip_does(name: str) -> None:
+    for scale, least in ((Scale(), 1.0), (Scale(init=3.0, min=2.5), 2.5), (Scale(init=0.5), None)):
+        objective = SCALED[name](scale)
+        torch.nn.init.constant_(own_scale(objective), math.log(0.25))
+        objective.constrain()
+        assert own_scale(objective).exp().item() == pytest.approx(least or 0.25)
+
+
+def test_a_scale_that_begins_below_its_limit_is_refused_with_both_numbers() -> None:
+    with pytest.raises(ValueError, match=r"init \(2\) is below min \(5\): raise init, or set min=2"):
+        Scale(init=2.0, min=5.0)
+
+
 def test_a_scale_that_begins_above_its_limit_is_refused_with_both_numbers() -> None:
     with pytest.raises(ValueError, match=r"init \(160\) is above max \(100\)"):
         Scale(init=160.0)

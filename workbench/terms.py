@@ -111,6 +111,7 @@ class Terms(Objective):
         self.named = dict(zip(_unique_names(self.terms), self.terms, strict=True))
         self.limits = {"shared": scale} | {n: t.scale for n, t in self.named.items() if isinstance(t.scale, Scale)}
         self.log_scales = nn.ParameterDict({name: limits.parameter() for name, limits in self.limits.items()})
+        self.scale_falls_to = scale.falls_to
         has_sigmoid = any(t.loss == "sigmoid" for t in self.terms)
         self.bias = nn.Parameter(torch.tensor([bias])) if has_sigmoid else None
         self.all_sides = list(dict.fromkeys(side for term in self.terms for side in term.sides))

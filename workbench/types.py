@@ -185,6 +185,8 @@ class Objective(nn.Module):
     """the modalities that it aligns, in the recipe's order; default: those of its sides"""
     total_weight: float = 1.0
     """sum of the weights of its terms: the unit of the verdict 'blind'"""
+    scale_falls_to: float = 0.0
+    """the lower limit that a learned scale may fall to: the mark of a model that has collapsed; 0 where it has none"""
 
     def __init__(self) -> None:
         super().__init__()

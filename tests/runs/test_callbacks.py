@@ -80,6 +80,7 @@ def test_all_callbacks_stand_in_one_order(scores: Any, tmp_path: Path) -> None:
     assert [type(callback).__name__ for callback in found] == [
         "NaNGuard",
         "Positives",
+        "Collapse",
         "BadSamples",
         "Checkpointing",
         "Evaluation",
@@ -94,6 +95,7 @@ def test_all_callbacks_stand_in_one_order(scores: Any, tmp_path: Path) -> None:
     assert [type(callback).__name__ for callback in kept_nowhere] == [
         "NaNGuard",
         "Positives",
+        "Collapse",
         "BadSamples",
         "Evaluation",
         "BadSamplesOfEvaluations",

@@ -8,6 +8,7 @@ from functools import partial
 from workbench.build import Parts
 from workbench.callbacks.bad_samples import BadSamples, BadSamplesOfEvaluations
 from workbench.callbacks.checkpointing import Checkpointing, KeepBest
+from workbench.callbacks.collapse import Collapse
 from workbench.callbacks.evaluation import Evaluation
 from workbench.callbacks.nan_guard import NaNGuard
 from workbench.callbacks.positives import Positives
@@ -39,8 +40,9 @@ def list_callbacks(
     return [
         # alone at on_gradients, before the update: what is no number must not reach the weights
         NaNGuard(run.path if run else None),
-        # hears the metrics only, from the first step on
+        # these two hear the metrics only, from the first step on
         Positives(),
+        Collapse(),
         # before the save: a checkpoint must never be newer than the names of the bad samples before it
         bad_samples,
         # before the evaluation: if that fails, or is killed for its memory, the step is saved
