@@ -139,7 +139,7 @@ def _module_from_path(path: str) -> ModuleType:
 
 def _module_from_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise FileNotFoundError(f"no file {path.resolve()}")
+        raise FileNotFoundError(f"no file {path.resolve()}: if it has moved, write its new place there")
     whole = path.resolve()
     # two files of one name are two modules: data workers pickle classes by the name of their module
     spec = importlib.util.spec_from_file_location(f"user_{path.stem}_{zlib.crc32(str(whole).encode()):08x}", whole)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -119,15 +120,30 @@ def _parse_file(path: Path) -> tuple[Tree, Lines]:
 
 
 def _find_code(value: object, folder: Path) -> object:
-    """Write the whole path of each `file.py:Class` that lies beside the recipe and not in the current folder."""
+    """Write the whole path of each `file.py:Class` that is not in the current folder, and found from the recipe's."""
     if isinstance(value, dict):
         return {key: _find_code(item, folder) for key, item in value.items()}
     if isinstance(value, list):
         return [_find_code(item, folder) for item in value]
     if isinstance(value, str) and (match := CODE.fullmatch(value)):
-        file = folder / match["file"]
-        return f"{file.resolve()}:{match['name']}" if not _is_file(Path(match["file"])) and _is_file(file) else value
+        named = Path(match["file"])
+        file = None if _is_file(named) else _search(named, folder.resolve())
+        return f"{file}:{match['name']}" if file else value
     return value
+
+
+def _search(named: Path, folder: Path) -> Path | None:
+    """Find code that lies beside a recipe or, where a run and its code have moved together, at the same place below a
+    folder that holds both: what ends like the path in the recipe, as far as possible."""
+    if not named.is_absolute():
+        return (folder / named).resolve() if _is_file(folder / named) else None
+    for length in range(len(named.parts) - 1, 0, -1):
+        for above in (folder, *folder.parents[:-1]):
+            moved = above.joinpath(*named.parts[-length:])
+            if _is_file(moved):
+                warnings.warn(f"{named} is not there any more, {moved} is taken", stacklevel=2)
+                return moved
+    return None
 
 
 def _lines_of_words(value: object, lines: Lines, at: Keys) -> Lines:

@@ -1,0 +1,101 @@
+"""A run of a class of one's own is found again when both have moved; other code does not take its place."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workbench.recipe import component
+from workbench.recipe.schema import Recipe, RecipeError, load_recipe, parse_recipe
+from workbench.runs.folder import RunError
+from workbench.runs.inference import load
+from workbench.runs.train import train
+
+OWN = '''
+"""A loss of one's own, with a neighbour."""
+from {neighbour} import Scale
+from workbench.terms import Term, Terms
+
+
+class Mine(Terms):
+    """One term."""
+
+    def __init__(self, modalities, *, scale: Scale = Scale()):
+        super().__init__(modalities, [Term(between=tuple(modalities))], scale)
+'''
+
+
+def make_project(where: Path, code: str) -> Path:
+    """Write a project with code, and train a step in its folder runs/one; returns the folder."""
+    file = where / code
+    file.parent.mkdir(parents=True)
+    neighbour = f"beside_{where.name}"
+    (file.parent / f"{neighbour}.py").write_text("from workbench.terms import Scale\n")
+    file.write_text(OWN.format(neighbour=neighbour))
+    train(recipe(file, 1), where / "runs" / "one")
+    return where
+
+
+def recipe(code: Path, steps: int) -> Recipe:
+    tree: dict[str, Any] = {
+        "name": "x",
+        "data": {"name": "synthetic", "task": "redundancy", "samples": 64},
+        "model": {"dim": 8, "encoders": dict.fromkeys("ab", "mlp")},
+        "objective": f"{code}:Mine",
+        "train": {"for": f"{steps} steps", "batch": 16},
+        "parallel": {"workers": 0},
+        "log": {"tensorboard": False},
+    }
+    return parse_recipe(tree)
+
+
+@pytest.mark.parametrize("code", ["mine.py", "lib/losses/mine.py"])
+def test_a_project_that_moved_loads_and_resumes(tmp_path: Path, code: str) -> None:
+    old = make_project(tmp_path / "old", code)
+    new = old.rename(tmp_path / "new")
+    with pytest.warns(UserWarning, match=rf"old/{code} is not there any more, {new / code} is taken"):
+        assert load(new / "runs" / "one").sides
+    with pytest.warns(UserWarning, match="is taken"):
+        assert train(recipe(new / code, 3), new / "runs" / "one").step == 3
+    # the new place is written down
+    assert str(new / code) in (new / "runs" / "one" / "recipe.yaml").read_text()
+
+
+def test_code_that_moved_alone_resumes_and_other_code_does_not(tmp_path: Path) -> None:
+    old = make_project(tmp_path / "old", "mine.py")
+    moved = old / "lib" / "mine.py"
+    moved.parent.mkdir()
+    (old / "mine.py").rename(moved)
+    for neighbour in old.glob("beside_*.py"):
+        neighbour.rename(moved.parent / neighbour.name)
+    component._load_own.cache_clear()  # as in a new process
+    with pytest.raises(RecipeError, match=r"no file .*old/mine\.py: if it has moved, write its new place"):
+        load(old / "runs" / "one")
+    assert train(recipe(moved, 2), old / "runs" / "one").step == 2
+    second = moved.with_name("other.py")
+    second.write_text(moved.read_text())
+    with pytest.raises(RunError, match=r"objective\.name: .*lib/mine\.py:Mine -> .*lib/other\.py:Mine"):
+        train(recipe(second, 3), old / "runs" / "one")
+    copy = old / "mine.py"  # of a name that is there still: it may be another
+    copy.write_text(moved.read_text())
+    with pytest.raises(RunError, match=r"objective\.name"):
+        train(recipe(copy, 3), old / "runs" / "one")
+
+
+def test_code_beside_the_run_wins_over_code_of_the_same_name_further_away(tmp_path: Path) -> None:
+    old = make_project(tmp_path / "old", "lib/mine.py")
+    new = old.rename(tmp_path / "new")
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "mine.py").write_text("raise SystemExit('the wrong one')")
+    with pytest.warns(UserWarning, match=f"{new}/lib/mine.py is taken"):
+        found = load_recipe(new / "runs" / "one" / "recipe.yaml")
+    assert found.objective.name == f"{new}/lib/mine.py:Mine"
+
+
+def test_a_run_that_moved_is_used_from_any_folder(tmp_path: Path) -> None:
+    new = make_project(tmp_path / "old", "mine.py").rename(tmp_path / "new")
+    program = f"import workbench; print(workbench.load({str(new / 'runs' / 'one')!r}).sides)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd="/", check=False)
+    assert done.returncode == 0, done.stderr
