@@ -277,6 +277,15 @@ def test_a_scale_below_its_lower_limit_is_put_back_as_open_clip_does(name: str) 
         assert own_scale(objective).exp().item() == pytest.approx(least or 0.25)
 
 
+@pytest.mark.parametrize(
+    ("terms", "words"),
+    [([], "the list of terms is empty"), ([Term(between=("a", "b"), weight=0)], "every term .* has weight 0")],
+)
+def test_an_objective_of_nothing_is_refused(terms: list[Term], words: str) -> None:
+    with pytest.raises(ValueError, match=rf"{words}.*: nothing would be trained"):
+        Terms(("a", "b"), terms=terms, scale=Scale())
+
+
 def test_a_scale_that_begins_below_its_limit_is_refused_with_both_numbers() -> None:
     with pytest.raises(ValueError, match=r"init \(2\) is below min \(5\): raise init, or set min=2"):
         Scale(init=2.0, min=5.0)

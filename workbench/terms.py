@@ -107,7 +107,8 @@ class Terms(Objective):
         self.modalities = tuple(modalities)
         self.terms = [term for term in terms if term.weight > 0]
         if not self.terms:
-            raise ValueError("every term of the objective has weight 0: nothing would be trained")
+            none = "the list of terms is empty" if not terms else "every term of the objective has weight 0"
+            raise ValueError(f"{none}: nothing would be trained")
         self.named = dict(zip(_unique_names(self.terms), self.terms, strict=True))
         self.limits = {"shared": scale} | {n: t.scale for n, t in self.named.items() if isinstance(t.scale, Scale)}
         self.log_scales = nn.ParameterDict({name: limits.parameter() for name, limits in self.limits.items()})

@@ -40,6 +40,17 @@ def test_an_evaluation_is_one_line_in_a_file(tmp_path: Path) -> None:
     assert line in out.getvalue().splitlines()
 
 
+def test_the_metric_that_stands_for_an_evaluator_is_in_the_line_of_an_evaluation(tmp_path: Path) -> None:
+    """Only the first four were, and retrieval has its mean recall last."""
+    console, out = Console(), io.StringIO()
+    console.console = RichConsole(file=out, width=80)
+    metrics = {"eval/r/a_r1": 0.1, "eval/r/a_r5": 0.5, "eval/r/b": 0.2, "eval/r/c": 0.3, "eval/r/mean_recall": 0.25}
+    console._show_evaluation({"step": 7, "samples": 70, **metrics, "eval/z/accuracy": 0.75})
+    assert out.getvalue() == (
+        "evaluation at step 7: r/mean_recall 0.250  z/accuracy 0.750  r/a_r1 0.100  r/a_r5 0.500\n"
+    )
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_terminal_has_its_cursor_afterwards(tmp_path: Path, fails: bool) -> None:
     class Fails(Callback):

@@ -67,3 +67,37 @@ def test_an_unknown_kind_is_a_usage_error() -> None:
     result = CliRunner().invoke(cli, ["ls", "objektive"])
     assert result.exit_code == 2
     assert "did you mean 'objective'?" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "name: mine",
+        "- a\n- list",
+        "eval: {}",
+        "{name: x, eval: null}",
+        "a: [",
+        b"name: caf\xe9",
+        "just words",
+        "name: x\x07",
+    ],
+)
+def test_a_recipe_of_something_else_is_left_out_with_a_line_and_costs_no_run(
+    tmp_path: Path, content: str | bytes
+) -> None:
+    """An empty file, or one without `eval`, ended the whole list in a traceback."""
+    for name in ("mine", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "mine" / "recipe.yaml").write_text(json.dumps({"name": "tiny", "eval": {"best": None}}))
+    foreign = tmp_path / "other" / "recipe.yaml"
+    foreign.write_bytes(content if isinstance(content, bytes) else content.encode())
+    result = CliRunner().invoke(cli, ["ls", "run", "--dir", str(tmp_path), "--json"])
+    assert result.exit_code == 0
+    assert [row["name"] for row in json.loads(result.stdout)] == ["mine"]
+    assert [line.partition(":")[0] for line in result.stderr.splitlines()] == ["left out"]
+    assert str(foreign.parent) in result.stderr
+    alone = CliRunner().invoke(cli, ["show", "run", str(foreign.parent)])
+    assert alone.exit_code == 1
+    assert alone.stderr.startswith("error: ")
+    assert "Traceback" not in alone.stderr

@@ -24,7 +24,7 @@ def test_constructing_joins_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_rank_without_an_address_names_what_starts_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match=r"RANK=1 is set, but MASTER_ADDR, MASTER_PORT is not.*--nproc N.*torchrun"):
+    with pytest.raises(ValueError, match=r"RANK=1 is set without MASTER_ADDR, MASTER_PORT, so.*--nproc N.*torchrun"):
         Parallel.join()
 
 

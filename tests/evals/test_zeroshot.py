@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from workbench.evals.zeroshot import ZeroShot
-from workbench.recipe.component import validate
+from workbench.recipe.component import schema, validate
 from workbench.types import Classes, Side, View
 
 
@@ -74,11 +75,6 @@ def test_templates_that_void_the_number_are_refused(template):
     assert f"{template!r} needs one place for the prompt" in str(found.value)
 
 
-def test_no_template_is_refused():
-    with pytest.raises(ValueError, match=r"templates\n.* at least 1 item"):
-        validate("eval", {"name": "zeroshot", "templates": []})
-
-
 def test_both_ways_of_writing_a_place_are_read(world):
     items = {"image": (torch.eye(3), range(3))}
     classes = {"group": Classes(("a", "b", "c"), (("a",), ("b",), ("c",)))}
@@ -109,3 +105,18 @@ def test_refusals(world):
         list(ZeroShot().run(world(items, targets={"group": [-1, -1]}, classes=classes)))
     with pytest.raises(ValueError, match="class prompts are of one"):
         list(ZeroShot(text="image+text").run(world(items, targets={"group": [0, 0]}, classes=classes)))
+
+
+@pytest.mark.parametrize(
+    ("templates", "message"),
+    [
+        (["a {}", "none"], r"'none' needs one place for the prompt, \{\} or \{c\}"),
+        ([], r"write a list of sentences with a place for the prompt"),
+        ("a {}", r"write a list of sentences"),
+    ],
+)
+def test_wrong_templates_are_one_message(templates: object, message: str) -> None:
+    """A wrong template also left an empty list, of which a second message spoke."""
+    with pytest.raises(ValidationError, match=message) as caught:
+        schema(ZeroShot).model_validate({"templates": templates})
+    assert caught.value.error_count() == 1

@@ -113,6 +113,9 @@ def test_a_bare_string_is_not_a_list_of_strings(run: Path) -> None:
 def test_what_cannot_be_loaded_says_why(run: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"not a run folder"):
         workbench.load(tmp_path)
+    (tmp_path / "clip.pt").touch()
+    with pytest.raises(RunError, match=r"is a file, .*model\.init=.*clip\.pt --set train\.for='0 steps'"):
+        workbench.load(tmp_path / "clip.pt")
     with pytest.raises(RunError, match=r"no checkpoint '99' \(there are: last, .*2\)"):
         workbench.runs.inference.load(run, "99")
     with pytest.raises(RunError, match=r"names no eval\.best"):

@@ -10,7 +10,7 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from workbench.engine import Callback, Engine, Logs
-from workbench.training.metrics import Record
+from workbench.training.metrics import HEADLINES, Record
 
 __all__ = ["Console"]
 
@@ -24,7 +24,7 @@ class Console(Callback):
     Stands behind the evaluation and the saves, so that what is on the screen is also on the disk.
 
     Args:
-        headline: names of evaluation metrics worth a line; None shows the first four.
+        headline: names of evaluation metrics worth a line; None shows four, those that stand for an evaluator first.
     """
 
     def __init__(self, headline: list[str] | None = None) -> None:
@@ -80,6 +80,6 @@ class Console(Callback):
         values = {name.removeprefix("eval/"): value for name, value in record.items() if name.startswith("eval/")}
         if not values:
             return
-        chosen = self.headline or list(values)[:4]
+        chosen = self.headline or sorted(values, key=lambda name: name.rpartition("/")[2] not in HEADLINES)[:4]
         facts = "  ".join(f"{name} {values[name]:.3f}" for name in chosen if name in values)
         self._print(f"evaluation at step {record['step']}: {facts}")

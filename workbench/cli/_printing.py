@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 PLAIN = dict(zip("±×·→≠≥≤–…†", ("+-", "x", "-", "->", "!=", ">=", "<=", "-", "...", "+"), strict=True))
 """{letter: how a terminal without it writes it}"""
-FIRST = ("mean_recall", "accuracy", "l2m")
-"""the metric of an evaluator that a table has first"""
 
 
 def allow_any_letter() -> None:
@@ -66,6 +64,8 @@ def print_evaluations(columns: Mapping[str, Mapping[str, float]], headline: str 
     """
     from rich.table import Table
 
+    from workbench.training.metrics import HEADLINES
+
     if not columns:
         return
     names = list(dict.fromkeys(name for values in columns.values() for name in values))
@@ -77,7 +77,7 @@ def print_evaluations(columns: Mapping[str, Mapping[str, float]], headline: str 
     if chances:
         table.add_column("(chance)", justify="right", no_wrap=True)
     stated = set(chances.values())
-    chosen = [name for name in names if name == headline or name.rpartition("/")[2] in FIRST]
+    chosen = [name for name in names if name == headline or name.rpartition("/")[2] in HEADLINES]
     rest = [name for name in names if name not in stated and name not in chosen]
     last = list(columns.values())[-1]
     for section in (sorted(chosen, key=lambda name: name != headline), rest):

@@ -113,8 +113,7 @@ def _print_outcome(outcome: Outcome, as_json: bool) -> None:
     if outcome.already:
         click.echo(f"{outcome.run} is finished (step {outcome.step}); --fresh starts anew, a longer train.for goes on")
     elif not outcome.finished:
-        kept = "saved; the same command goes on from there" if outcome.step else "so nothing is saved"
-        click.echo(f"stopped at step {outcome.step} of {outcome.steps}, {kept}")
+        click.echo(f"stopped at step {outcome.step} of {outcome.steps}, saved; the same command goes on from there")
     best = outcome.best.metric if outcome.best else None
     print_evaluations(compare_evaluations(outcome.records, outcome.best), best)
     click.echo(f"run folder: {outcome.run}")

@@ -82,7 +82,7 @@ class Parallel:
                 return Parallel(timeout=timeout)
             if missing := [name for name in ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
                 raise ValueError(
-                    f"RANK={os.environ['RANK']} is set, but {', '.join(missing)} is not, so the other processes cannot "
+                    f"RANK={os.environ['RANK']} is set without {', '.join(missing)}, so the other processes cannot "
                     "be found: start them with `wb pretrain --nproc N` or torchrun, or unset RANK to train in one"
                 )
             place = device()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import BeforeValidator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -32,6 +32,13 @@ def write(template: str, prompt: str) -> str:
     """Put a prompt into a template."""
     (place,) = (place for place in PLACES if place in template)
     return template.replace(place, prompt)
+
+
+def _read_templates(templates: object) -> object:
+    """Return what may be read as templates. Raises ValueError for what is no list of sentences, or an empty one."""
+    if not isinstance(templates, list | tuple) or not templates:
+        raise ValueError("write a list of sentences with a place for the prompt, as ['a photo of a {}.']")
+    return [_read_template(template) if isinstance(template, str) else template for template in templates]
 
 
 def _read_template(template: str) -> str:
@@ -67,7 +74,7 @@ class ZeroShot:
     split: str = "validation"
     image: str = "image"
     text: str = "text"
-    templates: Annotated[tuple[Annotated[str, AfterValidator(_read_template)], ...], Field(min_length=1)] = ("{}",)
+    templates: Annotated[tuple[str, ...], BeforeValidator(_read_templates)] = ("{}",)
 
     def check(self, objective: Objective, data: Data) -> None:
         sides = compared(objective, self.image, self.text)

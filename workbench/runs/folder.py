@@ -115,7 +115,9 @@ class Run:
             except OSError as error:
                 if error.errno in HELD:
                     lock.close()
-                    raise RunError(self._held_by_another()) from None
+                    raise RunError(
+                        f"{self.path} is being trained by another process; wait for it or choose another --run"
+                    ) from None
                 say(
                     f"{self.path}: this file system has no locks ({error.strerror}): nothing keeps a second process out"
                 )
@@ -127,15 +129,6 @@ class Run:
         self.release()
         self._lock = lock
         _locks.add(lock)
-
-    def _held_by_another(self) -> str:
-        said = f"{self.path} is being trained by another process; wait for it or choose another --run"
-        if int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "RANK" not in os.environ:
-            said += (
-                f". Slurm has started {os.environ['SLURM_NTASKS']} tasks that do not know of each other: start one "
-                "task a node, and in it `wb pretrain --nproc N` or, on several nodes, torchrun"
-            )
-        return said
 
     def _set_aside(self, say: Callable[[str], None]) -> bool:
         """Rename the folder, unless it is empty, so that a fresh run can take its name; returns whether it did."""
@@ -203,6 +196,11 @@ class Run:
 def read_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
     """Read the resolved recipe of a run. Raises RunError when `path` is not a run folder."""
     file = path / "recipe.yaml"
+    if path.is_file():
+        raise RunError(
+            f"{path} is a file, not a run folder. To evaluate weights, make a run of no step of them: "
+            f"wb pretrain RECIPE --set model.init={path} --set train.for='0 steps'"
+        )
     if not file.is_file():
         raise RunError(f"{path} is not a run folder: it has no recipe.yaml")
     return load_recipe(file, overrides)

@@ -20,6 +20,8 @@ from torch import Tensor
 
 from workbench.errors import writing
 
+HEADLINES = ("mean_recall", "accuracy", "l2m")
+"""the metrics of which each stands for its evaluator: a line or a table has them first"""
 Record = dict[str, Any]
 PATIENCE = 0.5
 """seconds that device values may wait; half of what readers of the file are promised"""
