@@ -47,3 +47,9 @@ def test_a_batch_of_one_is_refused_with_the_reason() -> None:
     done = check("synth/clip", "--set", "train.batch=1")
     assert done.exit_code == 2
     assert "train.batch: a sample is contrasted with the others of its batch: write 2 or more (got 1)" in done.stderr
+
+
+def test_a_space_of_one_dimension_is_refused_with_the_reason() -> None:
+    done = check("synth/clip", "--set", "model.dim=1")
+    assert done.exit_code == 2
+    assert "model.dim: embeddings are unit vectors, which in one dimension are 1 or -1" in done.stderr

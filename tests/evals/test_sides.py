@@ -181,3 +181,7 @@ def test_a_target_that_no_term_predicts_is_refused_before_training() -> None:
     given = {"synthetic": {"given": ["a"]}}
     with pytest.raises(RecipeError, match=r"contrasts 'c' with a: "):
         build_parts(parse_recipe(recipe | {"eval": given}))
+
+    for wrong in (["c"], ["a", "a"], ["z"]):  # the target itself, one twice, none of the task
+        with pytest.raises(RecipeError, match=r"given=.*: 'c' is predicted from some of a, b"):
+            build_parts(parse_recipe(recipe | {"eval": {"synthetic": {"given": wrong}}}))

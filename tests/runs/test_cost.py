@@ -7,8 +7,9 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from workbench.build import Parts, build_parts
+from workbench.errors import RecipeError
 from workbench.recipe.schema import Recipe, load_recipe, parse_recipe
-from workbench.runs.cost import assemble, cost, count_flops, missing_data
+from workbench.runs.cost import assemble, cost, count_flops, missing_data, refuse_uneven_batch
 
 
 def tiny(**changes: object) -> Recipe:
@@ -123,3 +124,13 @@ def test_without_memory_every_tensor_has_the_shape_and_type_of_the_real_one(name
         return {n: (x.shape, x.dtype) for n, x in (*both.named_parameters(), *both.named_buffers())}
 
     assert tensors(assemble(recipe)) == tensors(build_parts(recipe))
+
+
+@pytest.mark.parametrize(("processes", "microbatch"), [(7, None), (7, 64), (12, 8), (5, 32), (3, 256)])
+def test_a_batch_for_so_many_processes_is_one_that_is_taken(processes: int, microbatch: int | None) -> None:
+    """Set as advised, it was no multiple of the micro-batch, and refused again."""
+    settings = [f"train.microbatch={microbatch}"] if microbatch else []
+    with pytest.raises(RecipeError, match=r"set train\.batch=") as caught:
+        refuse_uneven_batch(load_recipe("synth/clip", tuple(settings)), processes)
+    advised = str(caught.value).partition("set ")[2].partition(",")[0]
+    refuse_uneven_batch(load_recipe("synth/clip", (*settings, advised)), processes)

@@ -70,7 +70,14 @@ def test_a_finished_run_says_so_and_a_longer_one_goes_on(recipe: Path, tmp_path:
     assert [r["step"] for r in facts(run) if "train/loss" in r] == list(range(1, 96))
 
 
-FREE = ("train.for=8 steps", "log.every=2 steps", "checkpoint.keep=3", "checkpoint.every=5 steps", "eval.every=3 steps")
+FREE = (
+    "train.for=8 steps",
+    "log.every=2 steps",
+    "checkpoint.keep=3",
+    "checkpoint.every=5 steps",
+    "eval.every=3 steps",
+    "train.microbatch=8",
+)
 REFUSED = {
     "seed=6": "seed: 5 -> 6",
     "data.samples=150": "data.samples: 200 -> 150",
@@ -79,7 +86,6 @@ REFUSED = {
     "objective=siglip": "objective.name: clip -> siglip",
     "objective.scale.init=10": r"objective.scale.init: 14.2\d+ -> 10",
     "train.batch=64": "train.batch: 32 -> 64",
-    "train.microbatch=8": "train.microbatch: 16 -> 8",
     "train.lr=0.02": "train.lr: 0.01 -> 0.02",
     "train.warmup=6 steps": "train.warmup: 5 steps -> 6 steps",
     "train.weight_decay=0.37": r"train.weight_decay: \S+ -> 0.37",

@@ -91,7 +91,8 @@ def explain(error: Exception) -> str:
     said = str(error)
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and NO_MEMORY.search(said)):
         first = said.partition("\n")[0]
-        said = f"out of memory{first and f' ({first})'}: lower train.microbatch, train.batch or parallel.workers"
+        remedy = "lower train.microbatch or parallel.workers, which a resume may change, or train.batch in a new run"
+        said = f"out of memory{first and f' ({first})'}: {remedy}"
     elif not isinstance(error, foreseen):
         return f"an unforeseen {type(error).__name__}\n{traceback.format_exc().rstrip()}"
     said = said or f"{type(error).__name__} (WB_DEBUG=1 shows where)"

@@ -76,6 +76,7 @@ class Emoji:
         self._index = {key: index for index, key in enumerate(concepts["concept"])}
         self._texts: list[list[str]] = concepts["texts"]
         self._names = {language: [names[language] for names in concepts["names"]] for language in languages}
+        self.labels = TARGETS
         self.classes = {"group": _groups(concepts), "subgroup": _subgroups(concepts)}
         self._targets = {
             target: torch.tensor([self.classes[target].names.index(name) for name in concepts[target]])

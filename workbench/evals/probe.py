@@ -19,7 +19,7 @@ from pydantic import PositiveInt
 
 from workbench.scoring.examples import Examples
 from workbench.scoring.sides import refuse_untrained
-from workbench.scoring.splits import refuse_missing_splits
+from workbench.scoring.splits import refuse_missing_label, refuse_missing_splits
 from workbench.seeds import generator, seed_for
 from workbench.types import Context, Data, Objective, Side
 
@@ -92,6 +92,7 @@ class Probe:
         for sides in self._inputs(objective).values():
             refuse_untrained(objective, *sides)
         refuse_missing_splits(data, self.train, self.validation, self.split)
+        refuse_missing_label(data, self.label)
 
     def names(self, objective: Objective) -> list[str]:
         """List the names that `run` yields."""

@@ -58,6 +58,9 @@ class Synthetic:
     def check(self, objective: Objective, data: Data) -> None:
         task = _task_of(data)
         given = self.given or getattr(task, "given", None) or tuple(m for m in task.modalities if m != task.target)
+        others = [m for m in task.modalities if m != task.target]
+        if not set(given) <= set(others) or len(set(given)) < len(given):
+            raise ValueError(f"given={list(given)}: '{task.target}' is predicted from some of {', '.join(others)}")
         if task.target in task.modalities:
             _ask(objective, given, task.target)
 

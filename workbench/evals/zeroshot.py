@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from workbench.scoring.examples import Examples
 from workbench.scoring.ranking import best_ranks
 from workbench.scoring.sides import compared, refuse_untrained
-from workbench.scoring.splits import refuse_missing_splits
+from workbench.scoring.splits import refuse_missing_label, refuse_missing_splits
 from workbench.types import Classes, Context, Data, Objective, Side, View
 
 __all__ = ["ZeroShot"]
@@ -81,6 +81,7 @@ class ZeroShot:
         refuse_untrained(objective, *sides)
         self._modality_of(sides[1])
         refuse_missing_splits(data, self.split)
+        refuse_missing_label(data, self.target)
 
     def names(self, objective: Objective) -> list[str]:
         """List the names that `run` may yield; `top5` depends on the number of classes."""

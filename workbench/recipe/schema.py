@@ -58,12 +58,23 @@ class InitSection(Section):
         return {"from": value} if isinstance(value, str) else value
 
 
+def _with_directions(dim: int) -> int:
+    """Return the width. Raises ValueError where unit vectors have no direction: no gradient would reach a tower."""
+    if dim < 2:
+        raise ValueError(
+            "embeddings are unit vectors, which in one dimension are 1 or -1, without a gradient: write 2 or more"
+        )
+    return dim
+
+
 class ModelSection(Section):
     """The towers, and what fuses them."""
 
     synonyms: ClassVar[Mapping[str, str]] = {"embed_dim": "dim", "width": "dim", "towers": "encoders"}
 
-    dim: Count = Field(default=512, description="width of the shared space")
+    dim: Annotated[Count, AfterValidator(_with_directions)] = Field(
+        default=512, description="width of the shared space"
+    )
     encoders: dict[str, EncoderSpec] = Field(min_length=1, description="a tower for each modality that is used")
     head: Literal["tower", "linear"] = Field(
         default="tower",

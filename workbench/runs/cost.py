@@ -242,10 +242,12 @@ def refuse_uneven_batch(recipe: Recipe, processes: int) -> None:
     """Raises RecipeError where so many processes cannot share the batch evenly, or the copies of the model."""
     batch, copies = recipe.train.batch, recipe.parallel.copies
     if batch % processes:
-        near = max(batch // processes, 1) * processes
+        microbatch = recipe.train.microbatch
+        unit = math.lcm(processes, microbatch or 1)
+        both = f", and of train.microbatch ({microbatch})" if microbatch else ""
         raise RecipeError(
-            f"train.batch ({batch}) must be a multiple of the number of processes ({processes}): "
-            f"set train.batch={near}, or take another number"
+            f"train.batch ({batch}) must be a multiple of the number of processes ({processes}){both}: "
+            f"set train.batch={max(batch // unit, 1) * unit}, or take another number"
         )
     if recipe.parallel.strategy == "fsdp" and processes % copies:
         raise RecipeError(f"parallel.copies ({copies}) must divide the number of processes ({processes})")

@@ -33,9 +33,19 @@ from workbench.runs.fingerprint import fingerprint
 from workbench.training import checkpoint
 from workbench.types import Data
 
-MAY_CHANGE = ("train.for", "train.schedule", "log", "eval", "checkpoint", "parallel", "data.max_bad")
-"""what a resume may change: none of it alters a step that was already taken. A longer `train.for` stretches the
-learning rate's schedule, which is said."""
+MAY_CHANGE = (
+    "train.for",
+    "train.schedule",
+    "train.microbatch",
+    "log",
+    "eval",
+    "checkpoint",
+    "parallel",
+    "data.max_bad",
+)
+"""what a resume may change: none of it alters a step that was already taken, or what the next ones compute, but for
+roundings and, as with another number of processes, the masks of dropout. A longer `train.for` stretches the learning
+rate's schedule, which is said."""
 MAY_MOVE = ("data.path", "data.validation", "data.root")
 """what a resume may change, too, as long as the training data are the same: where they lie"""
 HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)

@@ -1,4 +1,4 @@
-"""The evaluation splits of a data set, asked for before anything is trained.
+"""The evaluation splits of a data set and their labels, asked for before anything is trained.
 
 The trap: data of one's own may inherit from a shipped set and have other splits than that: where `split` was written
 anew, what the shipped class knows of its own splits says nothing.
@@ -6,8 +6,10 @@ anew, what the shipped class knows of its own splits says nothing.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol, runtime_checkable
 
+from workbench.errors import did_you_mean
 from workbench.types import Data
 
 
@@ -20,11 +22,28 @@ class KnowsSplits(Protocol):
         ...
 
 
+@runtime_checkable
+class KnowsLabels(KnowsSplits, Protocol):
+    """A data set that knows, too, which labels the items of its splits have."""
+
+    labels: Collection[str]
+
+
+def refuse_missing_label(data: Data, name: str) -> None:
+    """Raise ValueError where the data set knows that its items have no label of this name."""
+    if isinstance(data, KnowsLabels) and _speaks_for_itself(data) and name not in data.labels:
+        raise ValueError(f"the data have no label '{name}'{did_you_mean(name, data.labels)}")
+
+
 def refuse_missing_splits(data: Data, *names: str) -> None:
     """Raise ValueError for the first name that the data set knows to be none of its splits."""
-    if isinstance(data, KnowsSplits) and _owner(data, "check_split") is _owner(data, "split"):
+    if isinstance(data, KnowsSplits) and _speaks_for_itself(data):
         for name in names:
             data.check_split(name)
+
+
+def _speaks_for_itself(data: Data) -> bool:
+    return _owner(data, "check_split") is _owner(data, "split")
 
 
 def _owner(data: Data, method: str) -> type | None:
