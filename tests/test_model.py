@@ -1,14 +1,18 @@
 """The model is a per-sample map that gives unit rows, whatever sides and views it is asked for."""
 
-from itertools import product
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import combinations, product
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from workbench.build import Parts, build_parts
-from workbench.model import all_combinations, zipped
+from workbench.model import Model, all_combinations, zipped
 from workbench.recipe.schema import parse_recipe
-from workbench.types import View
+from workbench.types import Encoder, Features, Fusion, Side, Transform, View
 
 
 def parts(**model: object) -> Parts:
@@ -120,6 +124,52 @@ def test_second_heads_are_linear_maps_of_pooled_features() -> None:
     assert not torch.allclose(views["a"].z, views["a@other"].z)
 
 
+class Apart(Encoder):
+    """Its vector before the projection, its projection, its tokens and their mask are columns of what it reads."""
+
+    width, has_tokens = 4, True
+
+    def transform(self, train: bool) -> Transform:
+        return torch.as_tensor
+
+    def forward(self, x: Tensor, tokens: bool = False) -> Features:
+        features = Features(x[:, :4], x[:, 4:8])
+        return replace(features, tokens=x[:, 8:16].unflatten(1, (2, 4)), mask=x[:, 16:] > 0) if tokens else features
+
+
+class Sums(Fusion):
+    """Adds up the tokens that are real."""
+
+    needs_tokens = True
+
+    def forward(
+        self, side: Side, features: Mapping[str, Features], present: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        found = torch.zeros(())
+        for f in features.values():
+            assert f.tokens is not None
+            assert f.mask is not None
+            found = found + f.tokens.where(f.mask[..., None], 0).sum(1)
+        return found
+
+
+def test_heads_read_the_vector_before_the_projection() -> None:
+    head = nn.Linear(4, 4)
+    model, x = Model({"a": Apart()}, {"a@other": head}, None), {"a": torch.randn(5, 1, 18)}
+    z = model(x, everywhere(x), ["a", "a@other"])
+    torch.testing.assert_close(z["a"].z[:, 0], normalize(x["a"][:, 0, :4], dim=1))
+    torch.testing.assert_close(z["a@other"].z[:, 0], normalize(head(x["a"][:, 0, 4:8]), dim=1))
+
+
+def test_fused_views_take_the_tokens_of_their_views_and_the_masks_of_these() -> None:
+    x = {"a": torch.randn(6, 2, 18), "b": torch.randn(6, 3, 18)}
+    z = Model({"a": Apart(), "b": Apart()}, {}, Sums())(x, everywhere(x), ["a+b"])["a+b"].z
+    for view in range(3):
+        chosen = [x["a"][:, view % 2], x["b"][:, view]]
+        sums = sum((c[:, 8:16].unflatten(1, (2, 4)) * (c[:, 16:] > 0)[..., None]).sum(1) for c in chosen)
+        torch.testing.assert_close(z[:, view], normalize(torch.as_tensor(sums), dim=1))
+
+
 def test_a_head_that_the_model_has_not_is_no_plain_side() -> None:
     """It was given the plain side in its place."""
     x = inputs(a=1)
@@ -135,3 +185,11 @@ def test_a_fused_side_without_a_fusion_module_says_so() -> None:
 def test_encoders_for_modalities_the_data_lacks_are_named() -> None:
     with pytest.raises(ValueError, match=r"model.encoders has \['d'\]"):
         parts(encoders=dict.fromkeys("abcd", "mlp"))
+
+
+def test_parts_are_drawn_by_their_names_whatever_else_the_model_has() -> None:
+    every, fewer = parts().model.encoders, parts(encoders=dict.fromkeys("bca", "mlp")).model.encoders
+    weights = {m: torch.cat([p.flatten() for p in encoder.parameters()]) for m, encoder in every.items()}
+    assert not any(torch.equal(weights[m], weights[n]) for m, n in combinations("abc", 2))
+    for m, encoder in fewer.items():
+        assert torch.equal(weights[m], torch.cat([p.flatten() for p in encoder.parameters()]))

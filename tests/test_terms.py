@@ -3,12 +3,14 @@
 import itertools
 import math
 import random
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from synthetic.xor import XOR
 from workbench.objectives.clip import CLIP
 from workbench.objectives.comm import CoMM
 from workbench.objectives.confu import ConFu
@@ -405,3 +407,13 @@ def test_query_sides_prefer_the_side_fused_from_everything_known() -> None:
     assert ConFu(("a", "b", "c")).query_sides(("a", "b"), "c") == ["a+b"]
     assert CLIP(("a", "b", "c")).query_sides(("a", "b"), "c") == ["a", "b"]
     assert Symile(("a", "b", "c")).query_sides(("a", "b"), "c") == ["a", "b"]
+
+
+@pytest.mark.parametrize("between", [("a", "a"), ("a+b", "a"), ("+a", "a"), ("a+b", "b+c"), ("a", "a@other")])
+@pytest.mark.parametrize("loss", ["infonce", "sigmoid"])
+def test_no_optimum_is_claimed_for_sides_that_share_a_modality(between: tuple[str, str], loss: Any) -> None:
+    """Both sides see the same symbol then: what a contrast of them can reach depends on the views, not on the task."""
+    terms = [Term(between=("a", "b")), Term(between=between, loss=loss)]
+    truth = XOR(bits=2).truth(16)
+    assert Terms(("a", "b", "c"), terms=terms[:1]).optimum(truth) is not None
+    assert Terms(("a", "b", "c"), terms=terms).optimum(truth) is None

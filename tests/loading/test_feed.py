@@ -102,12 +102,26 @@ def test_missing_items_are_padded_and_marked() -> None:
     assert batch.inputs["caption"].shape == (23, 2, 1)
     assert torch.equal(batch.valid["caption"][:, 1], batch.ids % 3 != 0)
     assert batch.valid["caption"][:, 0].all()
+    # with an item that there is, so that a tower never reads what no sample could hold
+    absent = ~batch.valid["caption"][:, 1]
+    assert torch.equal(batch.inputs["caption"][absent, 1], batch.inputs["caption"][absent, 0])
+    assert (batch.inputs["caption"][absent, 1] == batch.ids[absent, None]).all()
     assert torch.equal(batch.targets["odd"], batch.ids % 2)
 
 
 def test_another_seed_is_another_stream() -> None:
     a, b = (next(iter(feed(seed=s).load(Numbers(), 0))) for s in (3, 4))
     assert not torch.equal(a.ids, b.ids)
+
+
+def test_another_seed_augments_the_same_sample_otherwise() -> None:
+    draws = []
+    for seed in (3, 4):
+        batches = islice(feed(transforms={"x": noisy, "y": noisy, "own": identity}, seed=seed).load(Nothing(), 0), 5)
+        draws += [{int(i): x for batch in batches for i, x in zip(batch.ids, batch.inputs["x"], strict=True)}]
+    both = draws[0].keys() & draws[1].keys()
+    assert len(both) > 10
+    assert not any(torch.equal(draws[0][i], draws[1][i]) for i in both)
 
 
 def test_a_batch_larger_than_the_data_says_so() -> None:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from workbench.callbacks.nan_guard import NotFinite
 from workbench.engine import Callback, Engine, Logs
 from workbench.recipe.schema import load_recipe
-from workbench.runs.folder import Run, RunError, find_checkpoint
+from workbench.runs.folder import MAY_CHANGE, Run, RunError, _is_in, find_checkpoint
 from workbench.runs.train import train
 from workbench.training import checkpoint
 from workbench.training.checkpoint import DamagedCheckpoint
@@ -337,3 +337,43 @@ def test_a_training_runs_in_any_thread_and_without_a_folder(recipe: Path, tmp_pa
     assert clockless[0] == clockless[1]
     for name, x in inside.parts.model.state_dict().items():
         assert x.equal(apart.parts.model.state_dict()[name]), name
+
+
+def test_only_what_alters_no_step_may_change() -> None:
+    for key in ("train.for", "train.schedule.for", "log.every", "eval.retrieval.k", "eval.best", "parallel.workers"):
+        assert _is_in(key, MAY_CHANGE), key
+    for key in ("train.format", "train.batch", "train", "evaluation", "logs.every", "data.path", "parallelism"):
+        assert not _is_in(key, MAY_CHANGE), key
+
+
+def test_a_run_that_was_stopped_is_not_done_and_keeps_its_best(recipe: Path, tmp_path: Path) -> None:
+    class Stop(Callback):
+        def on_step(self, engine: Engine, logs: Logs) -> None:
+            engine.stop_requested = engine.step == 25
+
+    plan = load_recipe(recipe, ("train.for=50 steps", "eval.best=min retrieval/mean_recall"))
+    whole = train(plan, tmp_path / "whole")
+    run = tmp_path / "run"
+    stopped = train(plan, run, callbacks=[Stop()])
+    assert (stopped.step, stopped.finished, (run / "DONE").exists()) == (25, False, False)
+    assert stopped.best == whole.best  # the worst recall is that of the first steps
+    assert stopped.best is not None
+    assert stopped.best.step < 25
+    finished = train(plan, run)
+    assert (finished.best, (run / "DONE").exists()) == (whole.best, True)
+    assert checkpoint.read_state(run / "checkpoints/step-50").best == whole.best
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew_by_itself(recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    stopped_at(recipe, run, 9)
+    for path in (run / "checkpoints").glob("step-*/model.safetensors"):
+        path.write_bytes(path.read_bytes()[:-7])
+    before, said = contents(run), list[str]()
+    with pytest.raises(RunError, match="no whole checkpoint left; --fresh sets it aside"):
+        train(load_recipe(recipe, ("train.for=12 steps",)), run, say=said.append)
+    after = contents(run)
+    assert all(after[name] == x for name, x in before.items() if name not in ("recipe.yaml", "environment.json"))
+    assert sum("damaged checkpoint left alone" in line for line in said) == len(
+        list((run / "checkpoints").glob("step-*"))
+    )

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from workbench.build import Parts
 from workbench.callbacks.evaluation import Evaluation
+from workbench.scoring.embedding import Embedder
+from workbench.scoring.examples import Examples
+from workbench.types import Items, Side, Split
 
 MASKED = MODEL | {"encoders": {m: {"name": "mlp", "width": 16, "depth": 2, "dropout": 0.4} for m in "abc"}}
 SIDES = ["a", "b", "a+b"]
@@ -79,3 +82,39 @@ def test_an_embedding_that_is_no_number_is_named() -> None:
     nn.init.constant_(next(iter(parts.model.encoders["a"].parameters())), torch.inf)
     with pytest.raises(ValueError, match=r"side 'a': .* 5 of 5\): the weights hold"):
         parts.context(CPU).embed(inputs, SIDES, there)
+
+
+def test_every_batch_of_items_has_its_own_rows_and_validity() -> None:
+    parts, _ = built(model=MASKED)
+    x = {m: torch.randn(11, 3) for m in "ab"}
+    there = {"a": torch.arange(11) % 3 > 0, "b": torch.arange(11) % 2 > 0}
+    transforms = parts.transforms(train=False)
+    small, large = (Embedder(parts.model, transforms, CPU, batch)(x, SIDES, there) for batch in (4, 99))
+    parts.model.eval()
+    with torch.no_grad():
+        plain = parts.model({m: t[:, None] for m, t in x.items()}, {m: t[:, None] for m, t in there.items()}, SIDES)
+    for side in SIDES:
+        for found in (small[side], large[side]):
+            assert torch.equal(found.valid, plain[side].valid)
+            torch.testing.assert_close(found.z, plain[side].z)
+
+
+def test_items_are_prepared_as_for_an_evaluation() -> None:
+    """The transform of training adds noise here."""
+    noisy = MODEL | {"encoders": {m: {"name": "mlp", "noise": 0.5} for m in "abc"}}
+    parts, _ = built(model=noisy)
+    items = {m: [[float(i), 1.0, -1.0] for i in range(5)] for m in "abc"}
+    found = parts.context(CPU).embed(items, SIDES)
+    ready = parts.context(CPU).embed({m: torch.tensor(x) for m, x in items.items()}, SIDES)
+    assert all(torch.equal(found[side].z, ready[side].z) for side in SIDES)
+
+
+def test_examples_of_a_fused_side_keep_the_labels_of_the_items_that_they_are_made_of() -> None:
+    ids, labels = torch.tensor([3, 1, 7, 1]), {"kind": torch.tensor([30, 10, 70, 11])}
+    a = Items(torch.arange(4.0), ids, labels)
+    b = Items(torch.arange(3.0), torch.tensor([1, 3, 3]), {"kind": torch.tensor([-1, -1, -1])})
+    found = Examples.of(Split({"a": a, "b": b}), Side.parse("a+b"))
+    assert found.ids.tolist() == [3, 1, 1]
+    assert found.targets["kind"].tolist() == [30, 10, 11]
+    assert [float(found.raw["a"][i]) for i in range(3)] == [0, 1, 3]
+    assert [float(found.raw["b"][i]) for i in range(3)] == [1, 0, 0]

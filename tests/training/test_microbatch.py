@@ -12,7 +12,8 @@ from workbench.build import build_engine, build_parts
 from workbench.distributed.processes import Parallel
 from workbench.recipe.schema import parse_recipe
 from workbench.training.metrics import Metrics
-from workbench.types import Loss
+from workbench.training.microbatch import split
+from workbench.types import Batch, Loss
 
 
 @pytest.mark.parametrize("objective", ["clip", "siglip", "symile", {"name": "confu", "scale": {"learn": True}}])
@@ -125,3 +126,26 @@ def test_another_seed_of_the_run_draws_other_dropout_masks() -> None:
     first, other, again = found
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_every_part_of_the_model_draws_numbers_of_its_own() -> None:
+    parts, engine = built(model=MASKED, **{"for": "1 steps"})
+    masks = []
+    for encoder in parts.model.encoders.values():
+        dropout = next(m for m in encoder.modules() if isinstance(m, torch.nn.Dropout))
+        dropout.register_forward_pre_hook(lambda _, x: (torch.ones_like(x[0]),))
+        dropout.register_forward_hook(lambda _, __, out: masks.append(out == 0))
+    engine.fit()
+    assert len(masks) == 3
+    assert not any(torch.equal(one, other) for one, other in combinations(masks, 2))
+
+
+@pytest.mark.parametrize(("rows", "size"), [(10, 4), (10, 5), (3, 4), (7, 1), (7, None)])
+def test_micro_batches_hold_every_row_once_and_in_order(rows: int, size: int | None) -> None:
+    ids = torch.arange(rows)
+    batch = Batch({"a": ids[:, None].clone()}, {"a": ids[:, None] % 2 == 0}, ids)
+    chunks = split(batch, size)
+    assert torch.equal(torch.cat([chunk.inputs["a"] for chunk in chunks]), batch.inputs["a"])
+    assert torch.equal(torch.cat([chunk.valid["a"] for chunk in chunks]), batch.valid["a"])
+    assert [len(chunk.inputs["a"]) for chunk in chunks[:-1]] == [size] * (len(chunks) - 1)
+    assert torch.equal(torch.cat([ids[chunk.at] for chunk in chunks]), ids)
