@@ -10,9 +10,9 @@ check: lint test
 test-faults KILLS="30":
     WB_FAULTS={{KILLS}} pytest tests/faults
 
-# wrong recipes for SECONDS, each checked as `wb check` does: never a traceback, never a hang
+# wrong recipes and odd folders for SECONDS in all, as `wb check` and `wb data inspect` see them: never a traceback or a hang
 fuzz SECONDS="600":
-    WB_FUZZ={{SECONDS}} pytest -s --timeout 0 tests/recipe/test_fuzz.py
+    WB_FUZZ={{SECONDS}} pytest -s tests/recipe/test_fuzz.py tests/cli/test_inspect_fuzz.py
 
 lint:
     ruff check .

@@ -1,13 +1,13 @@
 """`wb data inspect` on random small folders: a report or one message, never a traceback, never a wait without end.
 
-`WB_FUZZ_FOLDERS=500 pytest tests/cli/test_inspect_fuzz.py` is the long run; the seed of a failure is printed.
+`just fuzz` runs it for long. A failure shows the seed of its folder, which WB_FUZZ_SEED draws again, as the first one.
 """
 
 import io
 import json
-import os
 import random
 import tarfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,11 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from fuzzing import LONG, SECONDS, Hang, fresh_seed, limit
 from small_pairs import picture, write
 
 from workbench.cli import cli
 
-ROUNDS = int(os.environ.get("WB_FUZZ_FOLDERS", 25))
+FOLDERS = 500
+"""at most, unless WB_FUZZ asks for long"""
 WORDS = [
     "a",
     "0",
@@ -212,31 +214,49 @@ def make(folder: Path, rng: random.Random) -> None:
             (folder / "link").symlink_to(rng.choice([folder, folder / "none"]))
 
 
-@pytest.mark.timeout(60 + 5 * ROUNDS)
-def test_random_folders_end_in_a_report_or_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def inspect(folder: Path, rng: random.Random) -> int:
+    """Look at a folder as `wb data inspect` does; returns the exit status. Raises AssertionError for a traceback, a
+    wait without end and a report that contradicts itself."""
+    files = sorted(str(file) for file in folder.rglob("*") if file.is_file())
+    target = rng.choice([str(folder), str(folder), rng.choice(files or [str(folder)]), f"{folder}/*"])
+    source = rng.choice([[], [], [], ["--source", rng.choice(["shards", "csv", "json", "folder", "parquet"])]])
+    plain = rng.random() < 0.4
+    about = f"{target} {source} {files}"
+    try:
+        with limit():
+            result = CliRunner().invoke(cli, ["data", "inspect", target, *source, *([] if plain else ["--json"])])
+    except Hang:
+        raise AssertionError(f"it hangs: {about}") from None
+    about += f"\n{result.output[-3000:]}"
+    assert result.exit_code in (0, 1, 2), about
+    assert "Traceback" not in result.output, about
+    assert result.exception is None or isinstance(result.exception, SystemExit), about
+    if result.exit_code == 0 and not plain:
+        facts = json.loads(result.stdout)
+        assert facts["pairs"] >= facts["usable"] > 0, about
+    return result.exit_code
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(SECONDS + 300)
+def test_random_folders_end_in_a_report_or_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     datasets.disable_progress_bars()
-    seed = int(os.environ.get("WB_FUZZ_SEED", random.randrange(2**31)))
-    print("seed", seed)
-    ends = [0, 0, 0]
-    for number in range(ROUNDS):
+    seed, number, ends = fresh_seed(), 0, [0, 0, 0]
+    until = time.monotonic() + SECONDS
+    while time.monotonic() < until and (LONG or number < FOLDERS):
         rng = random.Random(seed + number)
         folder = tmp_path / f"{number}"
         folder.mkdir()
         make(folder, rng)
-        files = sorted(str(file) for file in folder.rglob("*") if file.is_file())
-        target = rng.choice([str(folder), str(folder), rng.choice(files or [str(folder)]), f"{folder}/*"])
-        source = rng.choice([[], [], [], ["--source", rng.choice(["shards", "csv", "json", "folder", "parquet"])]])
-        plain = rng.random() < 0.4
-        result = CliRunner().invoke(cli, ["data", "inspect", target, *source, *([] if plain else ["--json"])])
-        about = f"WB_FUZZ_SEED={seed + number} WB_FUZZ_FOLDERS=1, {target} {source} {files}\n{result.output[-3000:]}"
-        assert result.exit_code in (0, 1, 2), about
-        assert "Traceback" not in result.output, about
-        assert result.exception is None or isinstance(result.exception, SystemExit), about
-        ends[result.exit_code] += 1
-        if result.exit_code == 0 and not plain:
-            facts = json.loads(result.stdout)
-            assert facts["pairs"] >= facts["usable"] > 0, about
-    print(f"{ROUNDS} folders: {ends[0]} reports, {ends[1] + ends[2]} messages")
-    assert ROUNDS < 20 or all(ends[:2])  # else this would test one half of it
+        try:
+            ends[inspect(folder, rng)] += 1
+        except AssertionError as error:
+            raise AssertionError(f"WB_FUZZ_SEED={seed + number}: {error}") from None
+        number += 1
+    with capsys.disabled():
+        print(f" fuzz: seed {seed}, {number} folders, {ends[0]} reports, {ends[1] + ends[2]} messages")
+    assert number < 20 or all(ends[:2])  # else this would test one half of it
