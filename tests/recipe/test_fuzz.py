@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import time
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,11 @@ def places(tree: object, at: tuple[object, ...] = ()) -> list[tuple[object, ...]
     return [at]
 
 
+def value(draw: random.Random) -> object:
+    """A strange value, which no other place of a tree shares: one list that is put into itself has no end."""
+    return deepcopy(draw.choice(VALUES))
+
+
 def change(tree: dict, draw: random.Random) -> None:
     """Put a strange value, key or neighbour somewhere."""
     *above, last = draw.choice([place for place in places(tree) if place])
@@ -58,15 +64,13 @@ def change(tree: dict, draw: random.Random) -> None:
     assert isinstance(block, dict | list)
     kind = draw.random()
     if kind < 0.6:
-        block[last] = draw.choice(VALUES)  # type: ignore[index]
+        block[last] = value(draw)  # type: ignore[index]
     elif kind < 0.75:
         del block[last]  # type: ignore[index]
     elif isinstance(block, dict):
-        block[draw.choice([str(last)[:-1] + "x", "name", "é", "", "on", "<<", "x-y", "extends", 3, None])] = (
-            draw.choice(VALUES)
-        )
+        block[draw.choice([str(last)[:-1] + "x", *KEYS])] = value(draw)
     else:
-        block.append(draw.choice(VALUES))
+        block.append(value(draw))
 
 
 def damage(content: bytes, draw: random.Random) -> bytes:
