@@ -6,6 +6,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from workbench.loading.fields import Fields
+from workbench.loading.table import Table, read_sample
+
 
 def picture(level: int) -> bytes:
     """The PNG of one grey level."""
@@ -22,3 +25,23 @@ def write(path: Path, members: dict[str, bytes]) -> Path:
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     return path
+
+
+def pair(
+    image: str | tuple[str, ...] | None = None,
+    text: str | tuple[str, ...] | None = None,
+    views: int = 1,
+    at_most: int = 1,
+    pick: str = "random",
+    max_pixels: int = 10**7,
+    classes: Path | None = None,
+) -> dict[str, Fields]:
+    """The fields of pictures with texts."""
+    said = {"from": text, "at_most": at_most, "pick": pick, "classes": classes}
+    return {"fields": Fields.parse({"image": {"from": image, "views": views, "max_pixels": max_pixels}, "text": said})}
+
+
+def read_pair(table: Table, index: int, max_pixels: int) -> tuple[Image.Image, list[str]]:
+    """The picture and the texts of a row."""
+    found = read_sample(table, index, pair(max_pixels=max_pixels)["fields"])
+    return found["image"][0], found["text"]

@@ -221,7 +221,9 @@ class Items:
 
     raw: Sequence[Any]
     ids: Int64[Tensor, " n"]
-    targets: dict[str, Int64[Tensor, " n"]] = field(default_factory=dict)
+    targets: dict[str, Tensor] = field(default_factory=dict)
+    """{label: its class of each item [n], -1 where unknown; classes of which it has several, bool [n, classes]; a
+    number [n], NaN where unknown}"""
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -24,7 +24,7 @@ def test_photos_are_photographs_with_captions(tmp_path: Path) -> None:
     assert image.size == (500, 375)
     assert np.asarray(image).std() > 20
     assert 6 <= len(sample.inputs["text"][0].split()) < 15
-    assert 20_000 < len(data.train.image(5)) < 200_000
+    assert 20_000 < len(data.train.cells(5, "image")[0]) < 200_000
 
 
 def test_the_emoji_are_few_tars_of_one_text_each(tmp_path: Path) -> None:
@@ -35,8 +35,8 @@ def test_the_emoji_are_few_tars_of_one_text_each(tmp_path: Path) -> None:
     concepts = pq.read_table(PACKAGED / "concepts.parquet")
     texts = dict(zip(concepts["concept"].to_pylist(), concepts["texts"].to_pylist(), strict=True))
     for index in (0, 5000, len(data) - 1):
-        assert data.train.image(index) == drawings["image"][index].as_py()
-        assert data.train.captions(index) == texts[drawings["concept"][index].as_py()][:1]
+        assert data.train.cells(index, "image")[0] == drawings["image"][index].as_py()
+        assert data.train.cells(index, "text") == texts[drawings["concept"][index].as_py()][:1]
 
 
 @pytest.mark.parametrize("augment", list(loader.AUGMENT))

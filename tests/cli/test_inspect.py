@@ -116,7 +116,7 @@ def test_every_source_is_told_by_what_lies_there(make: Callable[[Path], Path], s
 
 
 def test_the_facts_of_tars_and_what_is_bad(tmp_path: Path) -> None:
-    facts = found(tar(tmp_path), "--set", "max_pixels=1000", "--bad", tmp_path / "new" / "bad.jsonl")
+    facts = found(tar(tmp_path), "--set", "fields.image.max_pixels=1000", "--bad", tmp_path / "new" / "bad.jsonl")
     assert (facts["source"], facts["pairs"], facts["files"], facts["usable"]) == ("shards", 8, 1, 4)
     assert {key: facts["images"][key] for key in FACTS} == FACTS
     captions = facts["captions"]
@@ -176,7 +176,7 @@ def test_mistakes_are_one_message(tmp_path: Path) -> None:
         ([f"{tmp_path}/*.tar"], 1, "no tar matches"),
         (["synth/clip.yaml"], 1, "only images with texts"),
         ([tmp_path, "--source", "shard"], 2, "did you mean 'shards'?"),
-        ([tmp_path, "--source", "shards", "--set", "caption_kee=a"], 2, "did you mean 'caption_key'?"),
+        ([tmp_path, "--source", "shards", "--set", "max_baad=1"], 2, "did you mean 'max_bad'?"),
         (["emoji", "--sheet", "a.txt"], 2, "draws .png"),
         (["emoji.yaml"], 2, "no such recipe"),
     ):
@@ -255,7 +255,7 @@ def test_layouts_that_people_have_are_told(tmp_path: Path) -> None:
     assert "img2dataset's log" in run(tmp_path / "files" / "00000.parquet").stderr
     said = run(tmp_path / "classes").stderr
     assert "its pictures lie in 2 folders (class 0, class 1, ...)" in said
-    assert "--source hf --set caption_key=label" in said
+    assert "--source hf --set fields.text.from=label" in said
     rows = [{"image": f"files/00000/{n}.jpg", "caption": "said"} for n in range(2)]
     (tmp_path / "list.json").write_text(json.dumps(rows))
     assert found(tmp_path / "list.json")["pairs"] == 2

@@ -11,15 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from small_pairs import picture
+from small_pairs import pair, picture, read_pair
 from test_lists import pairs
 
 from workbench.data.csv import CSV
 from workbench.data.parquet import Parquet
 from workbench.errors import BadSample
+from workbench.loading.cells import read_encoded
 from workbench.loading.decode import decode_image
-from workbench.loading.pictures import read_picture
-from workbench.loading.table import read_pair
 
 
 @pytest.fixture
@@ -59,16 +58,16 @@ def test_a_list_without_a_header_is_called_so(folder: Path) -> None:
 @pytest.mark.parametrize("names", [("file_name", "text"), ("image", "caption"), ("image_name", "comment")])
 def test_columns_of_usual_names_are_proposed(folder: Path, names: tuple[str, str]) -> None:
     image, caption = names
-    said = rf"set data\.{{}}={image} and data\.caption_key={caption}"
+    said = rf"set data\.fields={{image: {{from: {image}}}, text: {{from: {caption}}}}}"
     file = written(folder, f"{image},{caption}\n0.png,a\n")
-    with pytest.raises(ValueError, match=said.format("img_key")):
+    with pytest.raises(ValueError, match=said):
         pairs(CSV(path=file))
-    assert pairs(CSV(path=file, img_key=image, caption_key=caption)) == [(0, ["a"])]
+    assert pairs(CSV(path=file, **pair(image=image, text=caption))) == [(0, ["a"])]
     parquet = folder / "x.parquet"
     pq.write_table(pa.table({f"{image}": ["0.png"], f"{caption}_": ["a"], caption: ["a"]}), parquet)
     if names == ("image", "caption"):
         return
-    with pytest.raises(ValueError, match=said.format("image_key")):
+    with pytest.raises(ValueError, match=said):
         pairs(Parquet(path=str(parquet)))
 
 
@@ -92,7 +91,7 @@ def test_a_backslash_before_a_quotation_mark_has_a_remedy_that_works(folder: Pat
 )
 def test_what_is_neither_a_path_nor_base64_is_named_and_short(cell: str, said: str) -> None:
     with pytest.raises(ValueError, match=said) as error:
-        read_picture(cell, ".")
+        read_encoded(cell, ".", "picture")
     assert len(str(error.value)) < 200
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_pairs import pair
 
 from workbench.data.csv import CSV
 from workbench.recipe.component import validate
@@ -35,7 +36,7 @@ def test_commas_quotes_and_other_columns(folder: Path, look: Any) -> None:
     file = write(
         folder / "a.csv", "\ufeffurl,says", 'images/1.png,"one, ""1""\nand more"', "images/2.png,NA", "images/3.png,7"
     )
-    data = CSV(path=file, img_key="url", caption_key="says")
+    data = CSV(path=file, **pair(image="url", text="says"))
     assert [look(data, i) for i in range(3)] == [(1, ['one, "1"\nand more']), (2, ["NA"]), (3, ["7"])]
     semicolons = write(folder / "b.csv", "filepath;title", "1.png;a, b")
     assert look(CSV(path=semicolons, sep=";", root=folder / "images"), 0) == (1, ["a, b"])
@@ -49,10 +50,10 @@ def test_columns_and_rows_of_one_picture_are_its_captions(folder: Path, look: An
         "images/2.png,c,",
         "images/1.png,d,e",
     )
-    data = CSV(path=file, caption_key=("title", "second"), captions=5, pick="first")
+    data = CSV(path=file, **pair(text=("title", "second"), at_most=5, pick="first"))
     assert len(data) == 2
     assert [look(data, i) for i in range(2)] == [(1, ["a", "b", "d", "e"]), (2, ["c"])]
-    split = CSV(path=file, validation=file, caption_key=("title", "second")).split("validation")
+    split = CSV(path=file, validation=file, **pair(text=("title", "second"))).split("validation")
     assert split.items["text"].raw == ["a", "b", "d", "e", "c"]
     assert split.items["text"].ids.tolist() == [0, 0, 0, 0, 1]
 
@@ -86,7 +87,7 @@ def test_many_rows_keep_their_order(folder: Path) -> None:
     expected: dict[str, list[str]] = {}
     for k, n in enumerate(numbers):
         expected.setdefault(f"{folder}/{n}.png", []).append(str(k))
-    assert {table.name(i): table.captions(i) for i in range(len(table))} == expected, seed
+    assert {table.name(i): table.cells(i, "text") for i in range(len(table))} == expected, seed
     assert [table.name(i) for i in range(len(table))] == list(expected), seed
 
 
@@ -118,7 +119,7 @@ def test_mistakes_are_one_clear_message(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"a.csv \(fields separated by ','\) has no column 'title'.*known: filepath"):
         len(CSV(path=file))
     with pytest.raises(ValueError, match=r"no column 'captoin'; did you mean 'caption'"):
-        len(CSV(path=file, caption_key="captoin"))
+        len(CSV(path=file, **pair(text="captoin")))
     with pytest.raises(ValueError, match=r"has a header, and no row"):
         len(CSV(path=write(folder / "empty.csv", "filepath,title")))
     data = CSV(path=f"{folder}/none.csv", samples=9)
@@ -126,14 +127,16 @@ def test_mistakes_are_one_clear_message(folder: Path) -> None:
     assert "no CSV file matches" in (data.missing() or "")
     with pytest.raises(ValueError, match=r"no CSV file matches"):
         data.sample(0, np.random.default_rng(0))
-    with pytest.raises(ValueError, match=r"set data.validation"):
+    with pytest.raises(ValueError, match=r"set data.validation to"):
         CSV(path=file).split("validation")
     with pytest.raises(ValueError, match=r"no row that is a pair .*null.csv: row 2 \(names no picture"):
         CSV(path=write(folder / "null.csv", "filepath,title", ",one")).sample(0, np.random.default_rng(0))
 
 
 def test_a_recipe_spells_it_out_and_runs_again_as_is() -> None:
-    spec = validate("data", {"name": "csv", "path": ["a.csv", "b.csv"], "sep": "\t", "caption_key": ["x", "y"]})
+    spec = validate(
+        "data", {"name": "csv", "path": ["a.csv", "b.csv"], "sep": "\t", "fields": {"text": {"from": ["x", "y"]}}}
+    )
     assert validate("data", spec.as_dict()).as_dict() == spec.as_dict()
     with pytest.raises(ValueError, match="max_pixels"):
-        validate("data", {"name": "csv", "path": "a.csv", "max_pixels": 10**9})
+        validate("data", {"name": "csv", "path": "a.csv", "fields": {"image": {"max_pixels": 10**9}}})

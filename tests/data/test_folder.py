@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_pairs import pair
 
 from workbench.data.folder import Folder
 
@@ -33,9 +34,9 @@ def test_one_or_many_captions(pictures: Path, look: Any) -> None:
         {"file_name": "right/4.png", "text": ["four", "vier", None, ""], "also": "quatre"},
         {"file_name": "left/1.png", "text": "another"},
     )
-    data = Folder(path=pictures, captions=9, pick="first")
+    data = Folder(path=pictures, **pair(at_most=9, pick="first"))
     assert [look(data, i) for i in range(len(data))] == [(1, ["one", "another"]), (4, ["four", "vier"])]
-    data = Folder(path=pictures, captions=9, pick="first", caption_key=("text", "also"))
+    data = Folder(path=pictures, **pair(at_most=9, pick="first", text=("text", "also")))
     assert look(data, 1) == (4, ["four", "vier", "quatre"])
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import datasets
 import pytest
+from small_pairs import pair
 
 from workbench.data.hf import HF
 
@@ -34,7 +35,7 @@ def rows(picture: Any) -> Any:
 def test_saved_splits(tmp_path: Path, rows: Any, look: Any, batches: Any) -> None:
     splits = datasets.DatasetDict({"train": rows(1, 2, 3, 4, 5), "test": rows(6, 7)})
     splits.save_to_disk(tmp_path / "saved")
-    data = HF(path=f"{tmp_path}/saved", validation="test", captions=2, pick="first")
+    data = HF(path=f"{tmp_path}/saved", validation="test", **pair(at_most=2, pick="first"))
     assert len(data) == 5
     assert look(data, 2) == (3, ["number 3", "also 3"])
     split = data.split("validation")
@@ -90,9 +91,9 @@ def test_streaming_what_was_saved(tmp_path: Path, rows: Any, batches: Any) -> No
 def test_mistakes_are_one_clear_message(tmp_path: Path, rows: Any, batches: Any) -> None:
     rows(1).save_to_disk(tmp_path / "saved")
     with pytest.raises(ValueError, match=r"saved\[train\] has no column 'text'.*known: image, caption, label"):
-        len(HF(path=f"{tmp_path}/saved", caption_key="text"))
+        len(HF(path=f"{tmp_path}/saved", **pair(text="text")))
     with pytest.raises(ValueError, match=r"has no column 'text'"):
-        batches(HF(path=f"{tmp_path}/saved", caption_key="text", streaming=True, samples=1), 1)
+        batches(HF(path=f"{tmp_path}/saved", **pair(text="text"), streaming=True, samples=1), 1)
     data = HF(path=f"{tmp_path}/none", samples=5)
     assert len(data) == 5
     assert "no folder" in (data.missing() or "")

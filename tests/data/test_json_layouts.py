@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from small_pairs import picture
+from small_pairs import pair, picture
 from test_lists import pairs
 
 from workbench.data.folder import Folder
@@ -22,7 +22,7 @@ def read(folder: Path, content: object) -> tuple[list[tuple[int, list[str]]], li
     """Return (grey level and captions of each pair, reasons of what is left out)."""
     text = content if isinstance(content, str) else json.dumps(content)
     (folder / "list.json").write_text(text)
-    data = JSON(path=str(folder / "list.json"), captions=9)
+    data = JSON(path=str(folder / "list.json"), **pair(at_most=9))
     return pairs(data), [skipped.reason for skipped in data.table(data.path).left_out]
 
 
@@ -122,7 +122,9 @@ def test_metadata_of_both_kinds_in_folders_of_their_own(tmp_path: Path, order: t
         row = '{"file_name": "x.png", "text": ["a", "b"]}' if kind == "jsonl" else "file_name,text\nx.png,c\n"
         (part / f"metadata.{kind}").write_text(row)
     said = {"jsonl": ["a", "b"], "csv": ["c"]}
-    assert pairs(Folder(path=str(tmp_path), captions=9)) == [(10 * n, said[kind]) for n, kind in enumerate(order)]
+    assert pairs(Folder(path=str(tmp_path), **pair(at_most=9))) == [
+        (10 * n, said[kind]) for n, kind in enumerate(order)
+    ]
 
 
 def test_metadata_of_both_kinds_in_one_folder_is_refused(folder: Path) -> None:

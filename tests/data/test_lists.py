@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_pairs import picture
+from small_pairs import pair, picture, read_pair
 
 from workbench.data.csv import CSV
 from workbench.data.json import JSON
 from workbench.errors import BadSample
-from workbench.loading.table import read_pair
 
 
 def pairs(data: Any) -> list[tuple[int, list[str]]]:
@@ -37,7 +36,7 @@ def test_each_list_has_a_root_of_its_own(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "b" / "list.csv").open("a").write(f"{tmp_path}/a/0.png,again\n")
     expected = [(0, ["number 0", "again"]), (10, ["number 10"]), (20, ["number 20"])]
     lists = (f"{tmp_path}/?/list.csv", f"{tmp_path}/c/d/list.csv")
-    assert pairs(CSV(path=lists, captions=9)) == expected
+    assert pairs(CSV(path=lists, **pair(at_most=9))) == expected
     monkeypatch.chdir(tmp_path)
     found = pairs(CSV(path=("a/list.csv", "c/d/list.csv")))
     assert found == [(0, ["number 0"]), (20, ["number 20"])]
@@ -67,7 +66,7 @@ def test_quotation_marks_swallow_no_row_uncounted(folder: Path, lines: list[str]
     table = data.table(data.path)
     assert (len(table), len(table.left_out)) == (used, left_out)
     for i in range(len(table)):
-        assert all("\n" not in c or c == "a, b\nand more" for c in table.captions(i))  # type: ignore[operator]
+        assert all("\n" not in c or c == "a, b\nand more" for c in table.cells(i, "text"))  # type: ignore[operator]
 
 
 def test_quotes_are_as_they_were_meant(folder: Path) -> None:
@@ -151,7 +150,7 @@ KARPATHY = {
 def test_coco_and_karpathy(folder: Path) -> None:
     path = folder / "captions.json"
     path.write_text(json.dumps(COCO))
-    data = JSON(path=str(path), captions=9, pick="first")
+    data = JSON(path=str(path), **pair(at_most=9, pick="first"))
     assert pairs(data) == [(0, ["a", "c"]), (10, ["b"])]
     assert [s.reason for s in data.table(data.path).left_out] == ["of no image, or without a caption", "no annotation"]
     path.write_text(json.dumps(KARPATHY))
@@ -174,7 +173,7 @@ def test_coco_and_karpathy(folder: Path) -> None:
 )
 def test_rows_under_the_usual_keys(folder: Path, content: str) -> None:
     (folder / "list.json").write_text("\ufeff" + content, encoding="utf-8")
-    assert pairs(JSON(path=str(folder / "list.json"), captions=9)) == [(0, ["a"]), (10, ["b", "c"])]
+    assert pairs(JSON(path=str(folder / "list.json"), **pair(at_most=9))) == [(0, ["a"]), (10, ["b", "c"])]
 
 
 def test_json_lines_that_are_none_are_left_out(folder: Path) -> None:
@@ -228,7 +227,7 @@ def test_every_row_of_a_random_file_is_used_or_left_out(folder: Path) -> None:
         if said:
             assert "row" in said[0], (seed, lines)
             continue
-        rows = sum(len(column) for column in table.columns)
-        inside = sum(str(c).count("\n") for i in range(len(table)) for c in table.captions(i))
+        rows = sum(len(column) for column in table.columns["text"])
+        inside = sum(str(c).count("\n") for i in range(len(table)) for c in table.cells(i, "text"))
         assert inside == 0, (seed, lines)  # each of these lines begins as a row does
         assert rows + len(table.left_out) == len(lines), (seed, lines)

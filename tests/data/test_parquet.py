@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from small_pairs import pair
 
 from workbench.data.parquet import Parquet
 from workbench.errors import BadSample
@@ -30,9 +31,9 @@ def test_bytes_with_texts_or_lists_of_them(tmp_path: Path, look: Any, picture: A
         captions = [["a", "bb", "ccc"][: i + 1] for i in range(3)]
         columns = {"image": [picture(x) for x in levels], "caption": captions, "title": [f"t{x}" for x in levels]}
         write(tmp_path / f"{n}.parquet", columns)
-    data = Parquet(path=f"{tmp_path}/*.parquet", captions=3, pick="first")
+    data = Parquet(path=f"{tmp_path}/*.parquet", **pair(at_most=3, pick="first"))
     assert [look(data, i) for i in (0, 1, 5)] == [(0, ["a"]), (1, ["a", "bb"]), (5, ["a", "bb", "ccc"])]
-    data = Parquet(path=f"{tmp_path}/{{0..1}}.parquet", caption_key=("title", "caption"), captions=2, pick="first")
+    data = Parquet(path=f"{tmp_path}/{{0..1}}.parquet", **pair(text=("title", "caption"), at_most=2, pick="first"))
     assert look(data, 4) == (4, ["t4", "a"])
     whole, later = batches(data, 6), batches(data, 3, start=3, workers=2)
     assert [b.ids.tolist() for b in whole[3:]] == [b.ids.tolist() for b in later]
@@ -41,7 +42,7 @@ def test_bytes_with_texts_or_lists_of_them(tmp_path: Path, look: Any, picture: A
 def test_paths_and_the_image_feature(tmp_path: Path, look: Any, picture: Any) -> None:
     (tmp_path / "7.png").write_bytes(picture(7))
     file = write(tmp_path / "paths.parquet", {"url": ["7.png", "none.png"], "caption": ["seven", "none"]})
-    data = Parquet(path=file, image_key="url")
+    data = Parquet(path=file, **pair(image="url"))
     assert look(data, 0) == (7, ["seven"])
     with pytest.raises(BadSample, match=r"paths.parquet': row 1: .*none.png"):
         data.sample(1, np.random.default_rng(0))
@@ -51,7 +52,7 @@ def test_paths_and_the_image_feature(tmp_path: Path, look: Any, picture: Any) ->
     table.to_parquet(tmp_path / "feature.parquet")
     data = Parquet(path=f"{tmp_path}/feature.parquet")
     assert look(data, 0) == (9, ["nine"])
-    with pytest.raises(BadSample, match=r"row 1: no picture, but NoneType"):
+    with pytest.raises(BadSample, match=r"row 1: no picture: its cell is empty"):
         data.sample(1, np.random.default_rng(0))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_pairs import picture
+from small_pairs import pair, picture
 
 from workbench.data.shards import Shards
 from workbench.errors import BadSample, DataLost
@@ -36,7 +36,7 @@ def tars(tmp_path: Path) -> Path:
 
 
 def test_pairs_come_with_all_their_captions(tars: Path) -> None:
-    data = Shards(path=f"{tars}/*.tar", views=2, captions=3)
+    data = Shards(path=f"{tars}/*.tar", **pair(views=2, at_most=3))
     assert len(data) == 9  # the image without a text is no pair
     sample = data.sample(4, np.random.default_rng(0))
     level = sample.inputs["image"][0].getpixel((0, 0))[0]
@@ -48,7 +48,7 @@ def test_batches_run_through_the_feed_from_any_start(tars: Path) -> None:
     def tensor(raw: object) -> torch.Tensor:
         return torch.tensor([float(len(raw))]) if isinstance(raw, str) else torch.from_numpy(np.array(raw)).float()
 
-    data = Shards(path=f"{tars}/*.tar", captions=2)
+    data = Shards(path=f"{tars}/*.tar", **pair(at_most=2))
     feed = Feed({"image": tensor, "text": tensor}, batch=4, seed=0)
     whole, later = list(islice(data.batches(0, feed), 5)), list(islice(data.batches(3, feed), 2))
     assert all(torch.equal(a.ids, b.ids) for a, b in zip(whole[3:], later, strict=True))

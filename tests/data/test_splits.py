@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from small_pairs import picture, write
+from small_pairs import pair, picture, write
 from test_lists import pairs
 
 from workbench.data.csv import CSV
@@ -66,9 +66,9 @@ def test_a_column_of_metadata_that_tells_splits_is_not_ignored(
     metadata = str(tmp_path / f"metadata.{kind}")
     where = {column: values[0]}
     chosen = (
-        CSV(path=metadata, img_key="file_name", caption_key="text", where=where)
+        CSV(path=metadata, **pair(image="file_name", text="text"), where=where)
         if kind == "csv"
-        else JSON(path=metadata, image_key="file_name", caption_key="text", where=where)
+        else JSON(path=metadata, **pair(image="file_name", text="text"), where=where)
     )
     kept = [n for n, value in enumerate(values) if value == values[0]]
     assert pairs(chosen) == [(10 * n, [f"t{n}"]) for n in kept]

@@ -7,11 +7,11 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from small_pairs import picture
+from small_pairs import pair, picture, read_pair
 
 from workbench.data.hf import HF
 from workbench.data.parquet import Parquet
-from workbench.loading.table import read_pair
+from workbench.loading.captions import flat
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def write(path: Path, captions: pa.Array, images: Any = None) -> str:
 
 def captions(data: Any) -> list[list[object]]:
     table = data.table(data.path)
-    return [list(table.captions(i)) for i in range(len(table))]
+    return [flat(table.cells(i, "text")) for i in range(len(table))]
 
 
 @pytest.mark.parametrize("empty_first", [True, False])
@@ -63,7 +63,7 @@ def test_each_file_has_a_root_of_its_own(tmp_path: Path) -> None:
     table = data.table(data.path)
     levels = [read_pair(table, i, 1000)[0].getpixel((0, 0))[0] for i in range(4)]  # type: ignore[index]
     assert levels == [0, 0, 1, 1]
-    assert table.captions(2) == ["number 1"]
+    assert table.cells(2, "text") == ["number 1"]
 
 
 @pytest.mark.parametrize("column", [pa.array([1, 2]), pa.array([1.5, 2.5]), pa.array([True, False])], ids=str)
@@ -93,10 +93,10 @@ def saved(path: Path, many: bool = False) -> str:
 
 @pytest.mark.parametrize("many", [False, True])
 def test_classes_are_their_names(tmp_path: Path, many: bool) -> None:
-    data = HF(path=saved(tmp_path / "saved", many), caption_key="label")
+    data = HF(path=saved(tmp_path / "saved", many), **pair(text="label"))
     assert captions(data) == [["a cat"], ["a dog"], ["a cat"], ["a dog"]]
-    streamed = HF(path=str(tmp_path / "saved"), caption_key="label", streaming=True, samples=4)
-    assert [list(raw.captions) for raw in streamed.read(0)] == captions(data)  # type: ignore[union-attr]
+    streamed = HF(path=str(tmp_path / "saved"), **pair(text="label"), streaming=True, samples=4)
+    assert [flat(raw.cells["text"]) for raw in streamed.read(0)] == captions(data)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -104,14 +104,14 @@ def test_classes_are_their_names(tmp_path: Path, many: bool) -> None:
     [("train[:50%]", 2), ("train[1:]", 3), ("train+test", 6), ("train[:1]+test[-1:]", 2), ("train[3:1]", 0)],
 )
 def test_what_was_saved_is_sliced_as_load_dataset_does(tmp_path: Path, split: str, expected: int) -> None:
-    data = HF(path=saved(tmp_path / "saved"), caption_key="label", split=split)
+    data = HF(path=saved(tmp_path / "saved"), **pair(text="label"), split=split)
     assert len(data.table(data.path)) == expected
 
 
 @pytest.mark.parametrize("split", ["vali", "train+vali", "train[", "train[a:b]", "train[:200%]", "", "+"])
 def test_a_slice_that_is_none_is_one_message(tmp_path: Path, split: str) -> None:
     with pytest.raises(ValueError, match=r"data.path=.*, split "):
-        len(HF(path=saved(tmp_path / "saved"), caption_key="label", split=split))
+        len(HF(path=saved(tmp_path / "saved"), **pair(text="label"), split=split))
 
 
 def test_brackets_in_a_path_are_its_name(tmp_path: Path) -> None:

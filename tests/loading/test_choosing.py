@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from small_pairs import picture, write
+from small_pairs import pair, picture, write
 
 from workbench.data.folder import Folder
 from workbench.data.shards import Shards
 from workbench.errors import BadSample
-from workbench.loading.choosing import PICTURES, Wanted, choose
+from workbench.loading.choosing import PICTURES, choose
 from workbench.loading.grouping import Grouping
 from workbench.loading.table import Table
 
@@ -57,9 +57,9 @@ def test_pictures_of_every_ending_that_is_decoded_are_pairs(tmp_path: Path, endi
         ({"0.jpg": P, "0.txt": T, "0.seg.png": P}, ["0.jpg"], {}, {".seg.png": 1}),
         ({"0.depth.png": P, "0.jpg": P, "0.txt": T, "0.json": T}, ["0.jpg"], {}, {".depth.png": 1, ".json": 1}),
         ({"22.05.jpg": P, "22.05.txt": T, "22.06.jpg": P, "22.06.txt": T}, ["22.05.jpg", "22.06.jpg"], {}, {}),
-        ({"0.jpg": P, "0.png": P, "0.txt": T}, [], {"0.jpg": "data.image_key=jpg"}, {}),
+        ({"0.jpg": P, "0.png": P, "0.txt": T}, [], {"0.jpg": "data.fields.image.from=jpg"}, {}),
         ({"0.heic": P, "0.txt": T}, [], {"0.txt": ".heic, which is not read: convert it"}, {".heic": 1}),
-        ({"0.img": P, "0.txt": T}, [], {"0.txt": "data.image_key=img"}, {".img": 1}),
+        ({"0.img": P, "0.txt": T}, [], {"0.txt": "data.fields.image.from=img"}, {".img": 1}),
         ({"0.jpg": P, "1.txt": T}, [], {"0.jpg": "no .txt", "1.txt": "no picture"}, {}),
         ({"._0.jpg": T, "0.jpg": P, "._0.txt": T, "0.txt": T}, ["0.jpg"], {}, {"hidden files": 2}),
         ({"__MACOSX/0.jpg": T, "0.jpg": P, "0.txt": T, "LICENSE": T}, ["0.jpg"], {},
@@ -113,7 +113,7 @@ def test_tars_behind_one_another_are_all_read_and_their_keys_are_their_own(tmp_p
     tar.write_bytes(one + bytes(3 * 2**20) + two)
     data = Shards(path=str(tar))
     table = data.table(data.path)
-    assert [table.captions(i)[0] for i in range(len(table))] == ["number 3", "number 4"]
+    assert [table.cells(i, "text")[0] for i in range(len(table))] == ["number 3", "number 4"]
     assert not table.left_out
     assert streamed(tar)[0] == ["0.png", "0.png"]
     tar.write_bytes(one + b"these are no headers" * 100)
@@ -183,11 +183,15 @@ def test_long_names_are_whole_and_no_two_are_alike(tmp_path: Path, form: int) ->
 
 def test_endings_are_chosen_by_name(tmp_path: Path) -> None:
     members = {"0.img": P, "0.cap": T, "1.jpg": P, "1.png": P, "1.cap": T, "2.png": P, "2.syn.json": b'{"said": "x"}'}
-    assert names(listed(tmp_path, members, image_key=("img", "png", "jpg"), caption_key=".cap")) == ["0.img", "1.png"]
-    table = listed(tmp_path, members, image_key="jpg;png", caption_key=".syn.json:said")
-    assert [(table.name(0)[-5:], list(table.captions(0)))] == [("2.png", ["x"])]
-    assert Wanted.parse(None, None) == Wanted(PICTURES, False, "txt", None)
-    assert Wanted.parse(".jpg", "caption") == Wanted(("jpg",), True, "json", "caption")
+    assert names(listed(tmp_path, members, **pair(image=("img", "png", "jpg"), text="cap"))) == ["0.img", "1.png"]
+    table = listed(tmp_path, members, **pair(image=("jpg", "png"), text="syn.json:said"))
+    assert [(table.name(0)[-5:], list(table.cells(0, "text")))] == [("2.png", ["x"])]
+    usual = Shards(path="0.tar").wanted
+    assert [(slot.endings, slot.ordered) for slot in usual.slots] == [(PICTURES, False), (("txt",), True)]
+    assert usual.columns == {"image": ((0, None),), "text": ((1, None),)}
+    named = Shards(path="0.tar", **pair(image=".jpg", text=".json:caption")).wanted
+    assert [(slot.endings, slot.ordered) for slot in named.slots] == [(("jpg",), True), (("json",), True)]
+    assert named.columns == {"image": ((0, None),), "text": ((1, "caption"),)}
 
 
 def test_numbers_of_classes_become_their_names(tmp_path: Path) -> None:
@@ -195,15 +199,17 @@ def test_numbers_of_classes_become_their_names(tmp_path: Path) -> None:
     (tmp_path / "classnames.txt").write_text("a cat\na dog\n", encoding="utf-8")
     members = {"0.jpg": P, "0.cls": b"1", "1.jpg": P, "1.cls": b"0", "2.jpg": P, "2.cls": b"2"}
     path = str(write(tmp_path / "test" / "0.tar", members))
-    table = Shards(path=path, caption_key=".cls").table(path)
-    assert [table.captions(i) for i in range(2)] == [["a dog"], ["a cat"]]
+    table = Shards(path=path, **pair(text="cls")).table(path)
+    assert [table.cells(i, "text") for i in range(2)] == [["a dog"], ["a cat"]]
     with pytest.raises(ValueError, match="class 2 is none of the 2"):
-        table.captions(2)
+        table.cells(2, "text")
     (tmp_path / "classnames.txt").rename(tmp_path / "mine.txt")
-    with pytest.raises(ValueError, match=r"number of a class \(1\): set data.classes"):
-        Shards(path=path, caption_key=".cls").table(path).captions(0)
-    assert Shards(path=path, caption_key=".cls", classes=tmp_path / "mine.txt").table(path).captions(1) == ["a cat"]
-    with pytest.raises(ValueError, match=r"hold no image with a .txt .*3 .cls: .*data.caption_key=.cls"):
+    with pytest.raises(ValueError, match=r"number of a class \(1\): name a file"):
+        Shards(path=path, **pair(text="cls")).table(path).cells(0, "text")
+    assert Shards(path=path, **pair(text="cls", classes=tmp_path / "mine.txt")).table(path).cells(1, "text") == [
+        "a cat"
+    ]
+    with pytest.raises(ValueError, match=r"hold no image with a .txt .*3 .cls: .*data.fields.text.from=cls"):
         Shards(path=path).table(path)
 
 
@@ -254,7 +260,7 @@ def test_nothing_vanishes() -> None:
         grouping = Grouping()
         for place, name in enumerate(members):
             grouping.add(name, place, 0, 1)
-        found = choose(grouping.index(), Wanted())
+        found = choose(grouping.index(), Shards(path="0.tar").wanted)
         keys: dict[str, Counter[str]] = {}
         for name in members:
             key, _, ending = name.rpartition(".")
@@ -262,7 +268,7 @@ def test_nothing_vanishes() -> None:
         there = [Counter({e: n for e, n in c.items() if e in ("jpg", "png", "txt")}) for c in keys.values()]
         things = sum(max(counts.values()) for counts in there if counts)
         pairs = sum(counts["txt"] == 1 and counts["jpg"] + counts["png"] == 1 for counts in there)
-        assert len(found.images) == pairs, (seed, members)
+        assert len(found.rows) == pairs, (seed, members)
         assert pairs + len(found.left_out) == things, (seed, members)
         assert len(found.reasons) == len(found.left_out)
         others = sum(count[e] for count in keys.values() for e in ("json", "img"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_pairs import picture, write
+from small_pairs import pair, picture, write
 
 from workbench.data.shards import Shards
 from workbench.errors import BadSample, DataLost
@@ -215,7 +215,7 @@ def test_captions_from_json(tmp_path: Path) -> None:
         members[f"{n}.jpg"] = picture(n)
         members[f"{n}.json"] = b'{"x": 1}' if caption is None else f'{{"captions": {caption}}}'.encode()
     tar = write(tmp_path / "a.tar", members)
-    data = Shards(path=str(tar), caption_key="captions", captions=2, pick="first")
+    data = Shards(path=str(tar), **pair(text="json:captions", at_most=2, pick="first"))
     texts = [data.sample(i, np.random.default_rng(0)).inputs["text"] for i in range(2)]
     assert texts == [["number 1"], ["number 2", "zwei"]]
     with pytest.raises(BadSample, match=r"3.jpg: no caption"):

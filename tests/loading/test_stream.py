@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_pairs import picture, write
+from small_pairs import pair, picture, write
 
 from workbench.data.shards import Shards
 from workbench.loading.feed import Feed
@@ -71,7 +71,7 @@ def noise(_: Any) -> torch.Tensor:
 
 
 def test_every_view_in_every_pass_has_draws_of_its_own(folder: Path) -> None:
-    batches = stream(shards(folder, views=2), 24, transforms={"image": noise, "text": noise})
+    batches = stream(shards(folder, **pair(views=2)), 24, transforms={"image": noise, "text": noise})
     draws = torch.cat([x.flatten() for batch in batches for x in batch.inputs.values()])
     assert len(draws.unique()) == len(draws) == 24 * 4 * 3 * 2
 
@@ -83,7 +83,7 @@ def test_which_caption_is_picked_changes_from_pass_to_pass(tmp_path: Path) -> No
             f"{n}{end}": content for n in range(8) for end, content in ((".png", picture(n)), (".txt", captions))
         }
         write(tmp_path / f"{shard}.tar", members)
-    data = shards(tmp_path, samples=16, captions=1, pick="random")
+    data = shards(tmp_path, samples=16, **pair(at_most=1, pick="random"))
     picked: dict[int, set[float]] = {}
     for batch in stream(data, 24):  # six passes
         for id, text in zip(batch.ids.tolist(), batch.inputs["text"].flatten().tolist(), strict=True):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench.loading.captions import clean, parse_captions, unlist
+from workbench.loading.captions import clean, parse_lines, unlist
 from workbench.loading.grouping import Grouping
 from workbench.loading.json_lists import Row, read_lines
 from workbench.loading.paths import is_hidden
@@ -15,7 +15,7 @@ from workbench.loading.paths import walk as walk_folder
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\r\r\n"])
 def test_any_line_end_of_an_editor_ends_a_caption(end: str) -> None:
     text = end.join(["a red card", "a card", ""])
-    assert clean(parse_captions(text.encode(), None)) == ["a red card", "a card"]
+    assert clean(parse_lines(text.encode())) == ["a red card", "a card"]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_structure_that_holds_no_texts_is_refused(text: str, said: str) -> Non
 
 def test_japanese_that_is_spelt_by_escapes_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'\\x1b', as ISO-2022-JP does"):
-        clean(parse_captions("赤いカード".encode("iso2022_jp"), None))
+        clean(parse_lines("赤いカード".encode("iso2022_jp")))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])

@@ -309,7 +309,7 @@ def test_dropping_what_is_not_there_is_a_slip_of_the_pen(tmp_path: Path) -> None
     ],
 )
 def test_a_text_on_the_command_line_stands_as_it_is(text: str, value: str) -> None:
-    base = ("data={name: csv, path: x.csv, img_key: image, caption_key: caption}", f"data.path={text}")
+    base = ("data={name: csv, path: x.csv, fields: {image: {from: image}, text: {from: caption}}}", f"data.path={text}")
     assert load_recipe("emoji_clip.yaml", base).data.as_dict()["path"] == value
 
 

@@ -52,8 +52,8 @@ def test_moved_data_are_resumed_and_other_data_are_refused(tmp_path: Path) -> No
     for other in (pairs(tmp_path / "more", 13), pairs(tmp_path / "shaded", shade=7)):
         with pytest.raises(RunError, match=r"data\.path: .*elsewhere -> (.|\n)*where the training data are the same"):
             train(recipe(other, 6, validation=str(moved)), run)
-    with pytest.raises(RunError, match=r"data\.views: 1 -> 2"):
-        train(recipe(tmp_path / "elsewhere", 6, validation=str(moved), views=2), run)
+    with pytest.raises(RunError, match=r"data\.fields"):
+        train(recipe(tmp_path / "elsewhere", 6, validation=str(moved), fields={"image": {"views": 2}}), run)
 
 
 def test_other_data_at_the_same_place_are_said(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def write_recipe(setting: Setting, tars: Path, objective: str = "clip") -> Tree:
     model = {"dim": config["embed_dim"], "encoders": {"image": image, "text": text}}
     return {
         "name": "bench-train",
-        "data": {"name": "shards", "path": str(tars / "train-*.tar"), "views": 2 if ito else 1},
+        "data": {"name": "shards", "path": str(tars / "train-*.tar"), "fields": {"image": {"views": 2 if ito else 1}}},
         "model": model | ({"fusion": {"name": "transformer", "layers": 2, "heads": 8}} if ito else {}),
         "objective": objective,
         "train": {

@@ -83,10 +83,10 @@ def build(name: str, out: Path | None, sources: Path | None, as_json: bool) -> N
         click.echo(f"  {what}: {parts}")
 
 
-@data_.command(short_help="Look at image-text pairs before training on them.")
+@data_.command(short_help="Look at samples before training on them.")
 @click.argument("path")
 @click.option("--source", help="What lies there, where that cannot be told: shards, csv, json, parquet, folder or hf.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A key of the source: caption_key=caption.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A key of it: fields.text.from=caption.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Inspect N random pairs, the same every time.")
 @click.option(
     "--sheet", type=click.Path(path_type=Path, dir_okay=False), help="Draw images with their captions (PNG, PDF, SVG)."
@@ -102,7 +102,7 @@ def inspect(
     bad: Path | None,
     as_json: bool,
 ) -> None:
-    """Decode image-text pairs and print their sizes, captions, bad samples.
+    """Decode samples and print what they have, their sizes, captions, bad ones.
 
     PATH is what a recipe's `data.path` may be (tars, CSV, TSV, JSON or parquet files; a glob or braces), a folder of
     such files, of images with a metadata.jsonl or a .txt beside each, or of `datasets`' save_to_disk; or a recipe,
@@ -110,7 +110,7 @@ def inspect(
 
     \b
     Examples: wb data inspect 'cc12m/*.tar' --limit 10000 --sheet sheet.png
-              wb data inspect pairs.tsv --set img_key=image
+              wb data inspect pairs.tsv --set fields.text.from=caption
               wb data inspect emoji_ito.yaml
     """
     from workbench.errors import did_you_mean

@@ -1,72 +1,63 @@
-"""CSV and TSV files: a picture's path and its caption in each row, under the column names that open_clip uses.
+"""CSV and TSV files: a row a sample, whose cells are texts, numbers, or paths of pictures, sounds and .npy files.
 
-Rows with the same picture are one sample with several captions. A row that is none is left out and counted: one with
-too many or too few fields, one that a quotation mark swallows.
+Without `fields` it is a picture's path and its caption, under the column names that open_clip uses. Rows with the same
+picture are then one sample with several captions. A row that is none is left out and counted: one with too many or too
+few cells, one that a quotation mark swallows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from workbench.loading.choosing import is_picture
-from workbench.loading.lists import ListPairs, Where, texts
-from workbench.loading.pairs import Keys
-from workbench.loading.pairs_in_lists import Listed, guess_keys, mixed_rows, require_columns, split_column
-from workbench.loading.paths import Paths, as_tuple
+from workbench.loading.fields import Keys
+from workbench.loading.lists import ListSamples, Where, texts
+from workbench.loading.paths import Paths
+from workbench.loading.samples_in_lists import Listed, guess_keys, mixed_rows, require_columns, split_column
+from workbench.loading.separated import Paths as PathColumns
 from workbench.loading.separated import read_columns, tell_dialect
 
 __all__ = ["CSV"]
 
 
-class CSV(ListPairs):
-    """Image-text pairs listed in CSV files with a header.
+class CSV(ListSamples):
+    """Samples listed in CSV files with a header; `from` names a column.
 
     Args:
         path: the training lists: a file, a glob, braces, or a list of them.
-        validation: held-out lists for evaluation, likewise; null: those of `path`, where `validation_where` is given.
-        root: folder that relative image paths start from; null: the folder of each list.
-        sep: what separates fields; null: that of tab, comma, semicolon and bar with which the columns are there.
-        quote: what a field with a separator in it stands in; null: nothing does; auto: `"`, but nothing in a TSV.
-        img_key: the column of image paths.
-        caption_key: the column of captions, or a list of columns.
+        sep: what separates cells; null: that of tab, comma, semicolon and bar with which the columns are there.
+        quote: what a cell with a separator in it stands in; null: nothing does; auto: `"`, but nothing in a TSV.
     """
 
     kind = "CSV file"
-    columns = "(columns filepath and title)"
+    holds = "(columns filepath and title)"
     example = "/where/list.csv"
+    usual: ClassVar[Mapping[str, Keys]] = {"image": "filepath", "text": "title"}
 
-    def __init__(
-        self,
-        *,
-        path: Paths,
-        validation: Paths | None = None,
-        root: Path | None = None,
-        sep: str | None = None,
-        quote: str | None = "auto",
-        img_key: str = "filepath",
-        caption_key: Keys = "title",
-        **more: Any,
-    ) -> None:
-        super().__init__(path=path, validation=validation, root=root, **more)
+    def __init__(self, *, path: Paths, sep: str | None = None, quote: str | None = "auto", **more: Any) -> None:
+        super().__init__(path=path, **more)
         if quote not in (None, "auto") and (len(quote) != 1 or quote in "\r\n"):
             raise ValueError(f"quote={quote!r}: one character, as '\"', or null for a file without quotation marks")
         self.sep, self.quote = sep, quote
-        self.img_key, self.caption_keys = img_key.strip(), tuple(key.strip() for key in as_tuple(caption_key))
 
     def read(self, file: str, where: Where | None) -> Listed:
-        wanted = [self.img_key, *self.caption_keys]
+        keys = {name: [key.strip() for key in keys] for name, keys in self.columns.items()}
+        wanted = list(dict.fromkeys(key for each in keys.values() for key in each))
         dialect = tell_dialect(file, wanted, self.sep, self.quote)
         about = f"{file} (fields separated by {dialect.sep!r})"
         if not {*wanted} <= {*dialect.header} and any(map(is_picture, dialect.header)):
             raise ValueError(f"{about} has no header, but a row in its first line: write {','.join(wanted)} before it")
-        require_columns([*wanted, *(where or {})], dialect.header, about, guess_keys(dialect.header, "img_key"))
+        require_columns([*wanted, *(where or {})], dialect.header, about, guess_keys(dialect.header))
         told = split_column(dialect.header)
         further = [name for name in {*(where or {}), *([told] if told else [])} if name not in wanted]
-        rows = read_columns(file, [*dict.fromkeys(wanted), *further], self.img_key, dialect, self.quote == "auto")
+        lead = keys[self.lead][0] if self.lead else None
+        paths = PathColumns([key for name in self.paths for key in keys[name]], lead)
+        rows = read_columns(file, [*wanted, *further], paths, dialect, self.quote == "auto")
         table = pa.table(rows.columns)
         mixed = None
         if told and told not in (where or {}):
@@ -75,6 +66,6 @@ class CSV(ListPairs):
         every = len(table)
         for column, values in texts(where or {}).items():
             table = table.filter(pc.is_in(table[column], pa.array(values, pa.large_string())))  # type: ignore[attr-defined]
-        captions = [table[key] for key in self.caption_keys]
+        columns = {name: [table[key] for key in each] for name, each in keys.items()}
         beside = {f"rows other than {where}": every - len(table)} if where else {}
-        return Listed(self.root or Path(file).parent, table[self.img_key], captions, rows.left_out, beside, mixed)
+        return Listed(self.root or Path(file).parent, columns, rows.left_out, beside, mixed)

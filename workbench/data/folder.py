@@ -1,4 +1,4 @@
-"""A folder of pictures with their captions: in a metadata.jsonl or metadata.csv, or in a .txt beside each picture.
+"""A folder of files: named by a metadata.jsonl or metadata.csv, or side by side with one stem, as `a.jpg` and `a.txt`.
 
 Hugging Face's imagefolder has metadata files, {"file_name": ..., "text": ...} in each line, in any of its folders;
 paths start from there. `text` may be a list of captions; lines with the same picture are one sample with several
@@ -7,20 +7,26 @@ captions. Without any such file, `a.jpg` goes with the lines of `a.txt`, as img2
 
 from __future__ import annotations
 
+import json
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
-from workbench.loading.captions import CaptionReader
-from workbench.loading.choosing import Wanted, is_picture
+import pyarrow as pa
+
+from workbench.loading.cells import lookup
+from workbench.loading.choosing import USUAL, Wanted, is_picture
+from workbench.loading.fields import AudioField, Fields, ImageField, Keys, TextField
 from workbench.loading.json_lists import Row, listed, read_lines
-from workbench.loading.pairs import Keys, Pairs
-from workbench.loading.pairs_in_files import FilePairs
-from workbench.loading.pairs_in_lists import Listed, ListedPairs, mixed_rows, require_columns, split_column
-from workbench.loading.paths import Paths, as_tuple, by_split, describe, expand, walk
+from workbench.loading.members import make_readers
+from workbench.loading.paths import Paths, by_split, describe, expand, walk
+from workbench.loading.samples import Samples
+from workbench.loading.samples_in_files import FileSamples
+from workbench.loading.samples_in_lists import Listed, ListedSamples, lead_of, mixed_rows, require_columns, split_column
+from workbench.loading.separated import Paths as PathColumns
 from workbench.loading.separated import read_columns, tell_dialect
 from workbench.loading.table import Table
 from workbench.types import Skipped
@@ -30,28 +36,29 @@ __all__ = ["Folder"]
 METADATA = ("metadata.jsonl", "metadata.csv")
 
 
-class Folder(Pairs[Paths]):
-    """Image-text pairs of a folder; where it has metadata files, pictures that none of them names are only counted.
+class Folder(Samples[Paths]):
+    """Samples of a folder; where it has metadata files, pictures that none of them names are only counted.
+
+    `from` is a key of the metadata. Without them it is the ending of files side by side, as jpg or json:caption, as it
+    is with a dot before it, as .cap or .json:caption.
 
     Args:
-        path: the folder of the training pairs, or a list of folders.
-        validation: a folder of held-out pairs for evaluation, likewise.
-        image_key: the key of a picture's path in metadata.jsonl.
-        caption_key: the key of a caption or of a list of them, or a list of keys; `.cap` takes the files of that ending
-            beside the pictures instead of `.txt`, `.json:caption` what theirs hold under a key.
+        path: the folder of the training samples, or a list of folders.
     """
 
-    def __init__(
-        self,
-        *,
-        path: Paths,
-        validation: Paths | None = None,
-        image_key: str = "file_name",
-        caption_key: Keys = "text",
-        **more: Any,
-    ) -> None:
-        super().__init__(path, validation, **more)
-        self.image_key, self.caption_keys = image_key, as_tuple(caption_key)
+    usual: ClassVar[Mapping[str, Keys]] = {"image": "file_name", "text": "text"}
+
+    def __init__(self, *, path: Paths, **more: Any) -> None:
+        super().__init__(path, **more)
+        given: Fields = more.get("fields") or Fields()
+        usual = {name: USUAL[cast(Any, field).kind] for name, field in self.declared.items()}
+        said = {name: field.keys for name, field in given.items() if field.from_ is not None}
+        self.wanted = Wanted.parse({**self.columns, **usual, **said}, self.declared)
+        self.beside_one_another = any(key.startswith(".") for keys in said.values() for key in keys)
+        self.lead = lead_of(self.declared)
+        self.paths = [name for name, field in self.declared.items() if isinstance(field, ImageField | AudioField)]
+        texts = {name for name, field in self.declared.items() if isinstance(field, TextField)}
+        self.written_columns = {*self.columns} - {*self.paths} - texts
 
     def absent(self, source: Paths) -> str | None:
         found, absent = expand(source)
@@ -66,90 +73,111 @@ class Folder(Pairs[Paths]):
             raise ValueError(complaint)
         folders = [Path(folder) for folder in expand(source)[0]]
         lists = [(folder, file) for folder in folders for file in walk(folder) if file.name in METADATA]
-        wanted = self._wanted()
         files = [file for _, file in lists]
-        if twice := next(
-            (file for file in files if file.with_suffix(".jsonl") in files and file.suffix == ".csv"), None
-        ):
+        doubled = (file for file in files if file.suffix == ".csv" and file.with_suffix(".jsonl") in files)
+        if twice := next(doubled, None):
             raise ValueError(f"{twice.parent} has metadata.jsonl and metadata.csv: remove or rename one of them")
-        if lists and not wanted:
+        if lists and not self.beside_one_another:
             return self._listed_by(folders, files, describe(source))
         if len(folders) > 1:
             raise ValueError(f"none of {describe(source)} has a {METADATA[0]}: without one, data.path is one folder")
-        pairs = FilePairs(folders[0], wanted or Wanted(), CaptionReader((wanted or Wanted()).key))
-        pairs.mixed = mixed_folders(folders, {Path(pairs.name(index)).parent for index in range(len(pairs))})
-        if not len(pairs):
+        found = FileSamples(folders[0], self.wanted, make_readers(self.wanted, self.declared, folders[0]))
+        found.mixed = mixed_folders(folders, {Path(found.name(index)).parent for index in range(len(found))})
+        if not len(found):
+            nouns = [self.wanted.slots[slots[0]].noun for slots in self.wanted.fields.values()]
             raise ValueError(
                 f"{folders[0]} has no {METADATA[0]}: write one with a line a picture, "
                 '{"file_name": "a.jpg", "text": "a caption"}; "text" may be a list. '
-                f"Nor has it a picture with a .{(wanted or Wanted()).text} beside it" + _what_else(folders[0])
+                f"Nor has it a {nouns[0]} with a {' or '.join(nouns[1:])} beside it" + _what_else(folders[0])
             )
-        return pairs
-
-    def _wanted(self) -> Wanted | None:
-        """Read the ending of captions beside pictures, where the recipe names one."""
-        key = self.caption_keys[0]
-        return Wanted.parse(None, key) if len(self.caption_keys) == 1 and key.startswith(".") else None
+        return found
 
     def _listed_by(self, folders: list[Path], files: list[Path], where: str) -> Table:
         keys: dict[str, None] = {}
         lists = [self._read(file, keys) for file in files]
-        if not any(len(each.images) or each.left_out for each in lists):
+        if not any(len(each) or each.left_out for each in lists):
             raise ValueError(f"the metadata of {where} has no line: write one a picture")
         if not keys:
             first = next(skipped for each in lists for skipped in each.left_out)
             raise ValueError(f"the metadata of {where} has no line that is a row; the first is {first}")
-        require_columns([self.image_key, *self.caption_keys], list(keys), f"the metadata of {where}")
-        return FolderPairs(lists, folders, mixed_folders(folders, {file.parent for file in files}))
+        require_columns([key for each in self.columns.values() for key in each], list(keys), f"the metadata of {where}")
+        return FolderSamples(lists, self, folders, mixed_folders(folders, {file.parent for file in files}))
 
     def _read(self, file: Path, keys: dict[str, None]) -> Listed:
         """Read the rows of a metadata file; `keys` collects what is in them."""
+        if file.suffix == ".csv":
+            return self._read_csv(file, keys)
         rows: list[Row] = []
         left_out: list[Skipped] = []
-        if file.suffix == ".csv":
-            wanted = [self.image_key, *self.caption_keys]
-            dialect = tell_dialect(str(file), wanted, None, "auto")
-            require_columns(wanted, dialect.header, str(file))
-            keys |= dict.fromkeys(dialect.header)
-            told = split_column(dialect.header)
-            columns: list[str] = list(dict.fromkeys([*wanted, *([told] if told else [])]))
-            found = read_columns(str(file), columns, self.image_key, dialect, auto=True)
-            captions = [found.columns[key] for key in self.caption_keys]
-            mixed = self._mixed(file, told, found.columns[told].to_pylist()) if told else None
-            return Listed(file.parent, found.columns[self.image_key], captions, found.left_out, mixed=mixed)
+        wanted = dict.fromkeys(key for each in self.columns.values() for key in each)
         for row in read_lines(str(file), file.read_bytes()):
             if isinstance(row, Row):
-                keys |= dict.fromkeys(row.fields)
-                path = _normal(row.fields.get(self.image_key), self.image_key)
-                rows.append(Row(row.name, {**row.fields, **path}))
+                keys |= dict.fromkeys(row.fields) | {key: None for key in wanted if lookup(row.fields, key) is not None}
+                rows.append(Row(row.name, {**row.fields, **self._normal(row.fields)}))
             else:
                 left_out.append(row)
-        found = listed(file.parent, rows, self.image_key, self.caption_keys, left_out)
+        found = listed(file.parent, rows, self.columns, self, left_out)
         told = split_column([*dict.fromkeys(key for row in rows for key in row.fields)])
         found.mixed = self._mixed(file, told, [str(row.fields.get(told)) for row in rows]) if told else None
         return found
 
     def _mixed(self, file: Path, column: str, splits: list[str]) -> str | None:
         """Say that the rows of a metadata file are of several splits, and which source can choose some of them."""
-        source, image = ("csv", "img_key") if file.suffix == ".csv" else ("json", "image_key")
-        keys = f"data.{image}={self.image_key} and data.caption_key=[{', '.join(self.caption_keys)}]"
-        return mixed_rows(
-            str(file), column, Counter(splits), f"read it by data.name={source} with data.path={file}, {keys}, "
-        )
+        source = "csv" if file.suffix == ".csv" else "json"
+        keys = ", ".join(f"{name}: {{from: {_spell(keys)}}}" for name, keys in self.columns.items())
+        said = f"read it by data.name={source} with data.path={file} and data.fields={{{keys}}}, "
+        return mixed_rows(str(file), column, Counter(splits), said)
+
+    def _read_csv(self, file: Path, keys: dict[str, None]) -> Listed:
+        wanted = list(dict.fromkeys(key for each in self.columns.values() for key in each))
+        dialect = tell_dialect(str(file), wanted, None, "auto")
+        require_columns(wanted, dialect.header, str(file))
+        keys |= dict.fromkeys(dialect.header)
+        paths = PathColumns([key for name in self.paths for key in self.columns[name]], self._lead_key())
+        told = split_column(dialect.header)
+        further = [told] if told and told not in wanted else []
+        found = read_columns(str(file), [*wanted, *further], paths, dialect, auto=True)
+        mixed = self._mixed(file, told, found.columns[told].to_pylist()) if told else None
+        columns: dict[str, list[pa.ChunkedArray]] = {}
+        for name, each in self.columns.items():
+            cells = [found.columns[key] for key in each]
+            if name in self.written_columns:
+                rows = zip(*(column.to_pylist() for column in cells), strict=True)
+                cells = [pa.chunked_array([[json.dumps(row) for row in rows]], pa.large_string())]
+            columns[name] = cells
+        return Listed(file.parent, columns, found.left_out, mixed=mixed)
+
+    def _lead_key(self) -> str | None:
+        return self.columns[self.lead][0] if self.lead else None
+
+    def _normal(self, row: Mapping[str, object]) -> dict[str, object]:
+        """Write paths as the system does, so that './a.jpg' and 'a.jpg' are one picture."""
+        found = {key: row.get(key) for name in self.paths for key in self.columns[name]}
+        return {key: os.path.normpath(path) for key, path in found.items() if isinstance(path, str) and path}
 
 
-class FolderPairs(ListedPairs):
-    """The pairs that metadata files name; how many other pictures there are is counted when somebody asks."""
+def _spell(keys: Sequence[str]) -> str:
+    return keys[0] if len(keys) == 1 else f"[{', '.join(keys)}]"
 
-    def __init__(self, lists: list[Listed], folders: list[Path], mixed: str | None) -> None:
-        super().__init__(lists, mixed)
+
+class FolderSamples(ListedSamples):
+    """The samples that metadata files name; how many other pictures there are is counted when somebody asks."""
+
+    def __init__(self, lists: list[Listed], layout: Folder, folders: list[Path], mixed: str | None) -> None:
+        super().__init__(lists, layout.paths, layout.lead, layout.written_columns, mixed)
         self._folders = folders
 
     @property
     def beside(self) -> Mapping[str, int]:
-        named = {_spelled(self.name(index)) for index in range(len(self))}
+        named = {_spelled(Path(self.folder, cell)) for cell in self._named()}
         others = (_spelled(file) for folder in self._folders for file in walk(folder) if is_picture(file.name))
         return Counter({"pictures that no metadata names": sum(1 for file in others if file not in named)})
+
+    def _named(self) -> Iterable[str]:
+        """List the paths of every row."""
+        for name in self.paths:
+            for index in range(len(self)):
+                yield from (str(cell) for cell in self.cells(index, name))
 
 
 def _spelled(file: str | Path) -> str:
@@ -170,11 +198,6 @@ def mixed_folders(folders: list[Path], parents: set[Path]) -> str | None:
     return None
 
 
-def _normal(path: object, key: str) -> dict[str, object]:
-    """Write a path as the system does, so that './a.jpg' and 'a.jpg' are one picture."""
-    return {key: os.path.normpath(path)} if isinstance(path, str) and path else {}
-
-
 def _what_else(folder: Path) -> str:
     """Say what there is instead, where pictures lie in folders that may be classes."""
     classes = sorted({file.parent.name for file in walk(folder) if is_picture(file.name) and file.parent != folder})
@@ -183,5 +206,5 @@ def _what_else(folder: Path) -> str:
     names = ", ".join(classes[:3])
     return (
         f"; its pictures lie in {len(classes)} folders ({names}, ...): to take their names as captions, use "
-        "--source hf with caption_key=label"
+        "--source hf with fields.text.from=label"
     )

@@ -7,16 +7,16 @@ and a resume begins at a whole file near where the run was (workbench/loading/st
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from glob import has_magic
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from workbench.errors import BadSample, did_you_mean
-from workbench.loading.pairs import Keys, StreamedPairs
-from workbench.loading.pairs_in_arrow import ArrowPairs, Columns, load, read_part, undecoded
-from workbench.loading.paths import as_tuple
+from workbench.loading.fields import Keys
+from workbench.loading.samples import StreamedSamples
+from workbench.loading.samples_in_arrow import ArrowSamples, Columns, load, read_part, undecoded
 from workbench.loading.table import Raw
 
 if TYPE_CHECKING:
@@ -25,17 +25,20 @@ if TYPE_CHECKING:
 __all__ = ["HF"]
 
 
-class HF(StreamedPairs[str]):
-    """Image-text pairs, a row each.
+class HF(StreamedSamples[str]):
+    """Samples, a row each; `from` names a column, or a dotted key in one of blocks. A text cell may be a list of them.
+
+    Relative paths start from `path`, where it is a folder.
 
     Args:
         path: a folder, or the id of a data set on the hub, as 'nlphuji/flickr30k'.
         config: which of its configurations, where it has several.
         split: the split to train on.
-        validation: the split held out for evaluation, as 'validation' or 'train[:1000]'.
-        image_key: the column of pictures: the Image feature, bytes, or paths (from `path`, where it is a folder).
-        caption_key: the column of captions (a text or a list of them in each row), or a list of columns.
+        validation: the split held out for evaluation, as 'validation' or 'train[:1000]'; or a share of ids, as 10 %.
+        splits: further ones, by name: {test: 'test', small: 'test[:1000]'}.
     """
+
+    usual: ClassVar[Mapping[str, Keys]] = {"image": "image", "text": "caption"}
 
     def __init__(
         self,
@@ -44,12 +47,11 @@ class HF(StreamedPairs[str]):
         config: str | None = None,
         split: str = "train",
         validation: str | None = None,
-        image_key: str = "image",
-        caption_key: Keys = "caption",
+        splits: Mapping[str, str] | None = None,
         **more: Any,
     ) -> None:
-        super().__init__(split, validation, **more)
-        self.source, self.config, self.image_key, self.caption_keys = path, config, image_key, as_tuple(caption_key)
+        self.source_path, self.config = path, config
+        super().__init__(split, validation=validation, splits=splits, **more)
         self.folder = Path(path).expanduser()
 
     def __len__(self) -> int:
@@ -59,12 +61,12 @@ class HF(StreamedPairs[str]):
 
     def absent(self, source: str) -> str | None:
         # all splits lie in one folder; an id on the hub is looked up when training starts
-        if self.folder.exists() or _is_hub_id(self.source):
+        if self.folder.exists() or _is_hub_id(self.source_path):
             return None
-        return f"no folder '{self.source}': point to yours, or to an id on the hub, with --set data.path=..."
+        return f"no folder '{self.source_path}': point to yours, or to an id on the hub, with --set data.path=..."
 
-    def table(self, source: str) -> ArrowPairs:
-        return ArrowPairs(self._load(source), self._columns(source), [(0, self.folder)])
+    def table(self, source: str) -> ArrowSamples:
+        return ArrowSamples(self._load(source), self._columns(source), [(0, self.folder)])
 
     def parts(self) -> int:
         return self._streamed.num_shards
@@ -73,7 +75,7 @@ class HF(StreamedPairs[str]):
         return read_part(self._streamed, part, self._columns(self.path), self.folder)
 
     def _columns(self, split: str) -> Columns:
-        return Columns(self.image_key, self.caption_keys, f"{self.source}[{split}]")
+        return Columns(self.columns, self.declared, f"{self.source_path}[{split}]")
 
     @cached_property
     def _streamed(self) -> Any:
@@ -86,14 +88,14 @@ class HF(StreamedPairs[str]):
         try:
             if any((self.folder / name).exists() for name in ("dataset_dict.json", "state.json")):
                 return self._saved(split, streaming)
-            path = str(self.folder) if self.folder.exists() else self.source
+            path = str(self.folder) if self.folder.exists() else self.source_path
             return load(path, self.config, split=split, streaming=streaming)
         except ValueError as error:
             where = "" if self.folder.exists() else " (no folder here, so looked up on the hub)"
             hint = (
                 "; `datasets` reads brackets in its name as a pattern: link to it by another" if self._is_odd() else ""
             )
-            raise ValueError(f"data.path={self.source}{where}, split '{split}': {error}{hint}") from None
+            raise ValueError(f"data.path={self.source_path}{where}, split '{split}': {error}{hint}") from None
 
     def _is_odd(self) -> bool:
         return has_magic(str(self.folder)) and self.folder.exists()

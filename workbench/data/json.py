@@ -1,53 +1,38 @@
-"""JSON lists of pictures: COCO's captions, Karpathy's splits of COCO and Flickr30k, lists of rows, JSON Lines.
+"""JSON lists: COCO's captions, Karpathy's splits of COCO and Flickr30k, lists of rows, JSON Lines.
 
-A row is {"image": "a.jpg", "caption": ["a bird", "a robin"]}, under any of the usual keys. Rows with the same picture
-are one sample with several captions.
+A row is {"image": "a.jpg", "caption": ["a bird", "a robin"]}, under any of the usual keys, or whatever `fields` name.
+Rows with the same picture are one sample with several captions, where a picture and texts are all that they have.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 from workbench.errors import did_you_mean
+from workbench.loading.cells import lookup
+from workbench.loading.fields import Keys
 from workbench.loading.json_lists import CAPTIONS, IMAGES, Row, find_keys, listed, read_rows
-from workbench.loading.lists import ListPairs, Where, chosen
-from workbench.loading.pairs import Keys
-from workbench.loading.pairs_in_lists import Listed, mixed_rows, split_column
-from workbench.loading.paths import Paths, as_tuple
+from workbench.loading.lists import ListSamples, Where, chosen
+from workbench.loading.samples_in_lists import Listed, mixed_rows, split_column
 from workbench.types import Skipped
 
 __all__ = ["JSON"]
 
 
-class JSON(ListPairs):
-    """Image-text pairs listed in JSON files.
+class JSON(ListSamples):
+    """Samples listed in JSON files; `from` names a key, or a dotted one: film.plot.
 
-    Args:
-        path: the training lists: a file, a glob, braces, or a list of them.
-        validation: held-out lists for evaluation, likewise; null: those of `path`, where `validation_where` is given.
-        root: folder that relative image paths start from; null: the folder of each list.
-        image_key: the key of a picture's path; null: the usual one that is there (file_name, image, ...).
-        caption_key: the key of a caption or of a list of them, or a list of keys; null: the usual one.
+    Without it, pictures and texts are looked for under the usual keys (file_name, image, ...; text, caption, ...).
     """
 
     kind = "JSON file"
-    columns = "(COCO's, Karpathy's, or a list of rows)"
+    holds = "(COCO's, Karpathy's, or a list of rows)"
     example = "/where/captions.json"
-
-    def __init__(
-        self,
-        *,
-        path: Paths,
-        validation: Paths | None = None,
-        root: Path | None = None,
-        image_key: str | None = None,
-        caption_key: Keys | None = None,
-        **more: Any,
-    ) -> None:
-        super().__init__(path=path, validation=validation, root=root, **more)
-        self.image_key, self.caption_keys = image_key, as_tuple(caption_key or ())
+    usual: ClassVar[Mapping[str, Keys]] = {"image": (), "text": ()}
+    written = True
 
     def read(self, file: str, where: Where | None) -> Listed:
         rows: list[Row] = []
@@ -63,9 +48,21 @@ class JSON(ListPairs):
         if told and told not in (where or {}):
             mixed = mixed_rows(file, told, Counter(str(row.fields.get(told)) for row in rows))
         wanted = [row for row in rows if chosen(row.fields, where)] if where else rows
-        image = self.image_key or (find_keys(fields, IMAGES, "pictures", file) if rows else "")
-        captions = self.caption_keys or ((find_keys(fields, CAPTIONS, "captions", file),) if rows else ())
+        columns = self._keys(fields, rows, file)
         beside = {f"rows other than {where}": len(rows) - len(wanted)} if where else {}
-        found = listed(self.root or Path(file).parent, wanted, image, captions, left_out)
+        found = listed(self.root or Path(file).parent, wanted, columns, self, left_out)
         found.beside, found.mixed = beside, mixed
         return found
+
+    def _keys(self, fields: dict[str, object], rows: list[Row], file: str) -> dict[str, tuple[str, ...]]:
+        """Find the keys of each column. Raises ValueError naming the keys there are."""
+        columns = dict(self.columns)
+        for name, usual in (("image", IMAGES), ("text", CAPTIONS)):
+            if name in self.declared and not columns[name]:
+                what = "pictures" if name == "image" else "captions"
+                columns[name] = (find_keys(fields, usual, what, file),) if rows else ("",)
+        for keys in columns.values() if rows else ():
+            for key in keys:
+                if not any(lookup(row.fields, key) is not None for row in rows) and key not in fields:
+                    raise ValueError(f"{file} has no key '{key}'{did_you_mean(key, fields)}")
+        return columns

@@ -1,6 +1,6 @@
-"""Parquet files: a column of pictures (bytes, Hugging Face's Image, or paths) and one or more of captions.
+"""Parquet files: a row a sample, in columns of files (bytes, Hugging Face's Image or Audio, or paths), texts, numbers.
 
-A row of a parquet file cannot be read without its whole row group, so the two columns are first copied into Arrow files
+A row of a parquet file cannot be read without its whole row group, so the columns are first copied into Arrow files
 in the cache of `datasets` (HF_DATASETS_CACHE), which costs their size on the disk, once.
 """
 
@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from glob import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from workbench.loading.pairs import Keys, Pairs
-from workbench.loading.pairs_in_arrow import ArrowPairs, Columns, load
-from workbench.loading.pairs_in_lists import guess_keys, require_columns
-from workbench.loading.paths import Paths, as_tuple, describe, expand, missing, mixed
+from workbench.loading.fields import Keys
+from workbench.loading.paths import Paths, describe, expand, missing, mixed
+from workbench.loading.samples import Samples
+from workbench.loading.samples_in_arrow import ArrowSamples, Columns, load
+from workbench.loading.samples_in_lists import guess_keys, require_columns
 
 if TYPE_CHECKING:
     import datasets
@@ -25,38 +26,28 @@ if TYPE_CHECKING:
 __all__ = ["Parquet"]
 
 
-class Parquet(Pairs[Paths]):
-    """Image-text pairs, a row each.
+class Parquet(Samples[Paths]):
+    """Samples, a row each; `from` names a column, or a dotted key in one of blocks. A text cell may be a list of them.
 
     Args:
         path: the training files: a glob, braces, or a list of them.
-        validation: held-out files for evaluation, likewise.
-        root: folder that relative image paths start from; null: the folder of each file.
-        image_key: the column of pictures.
-        caption_key: the column of captions (a text or a list of them in each row), or a list of columns.
+        root: folder that relative paths start from; null: the folder of each file.
     """
 
-    def __init__(
-        self,
-        *,
-        path: Paths,
-        validation: Paths | None = None,
-        root: Path | None = None,
-        image_key: str = "image",
-        caption_key: Keys = "caption",
-        **more: Any,
-    ) -> None:
-        super().__init__(path, validation, **more)
-        self.root, self.image_key, self.caption_keys = root, image_key, as_tuple(caption_key)
+    usual: ClassVar[Mapping[str, Keys]] = {"image": "image", "text": "caption"}
+
+    def __init__(self, *, path: Paths, root: Path | None = None, **more: Any) -> None:
+        super().__init__(path, **more)
+        self.root = root
 
     def absent(self, source: Paths) -> str | None:
         return missing(source, "parquet file", "(columns image and caption)", self.key_of(source), "/where/*.parquet")
 
-    def table(self, source: Paths) -> ArrowPairs:
+    def table(self, source: Paths) -> ArrowSamples:
         if complaint := self.absent(source):
             raise ValueError(complaint)
         files, _ = expand(source)
-        columns = [self.image_key, *self.caption_keys]
+        columns = Columns(self.columns, self.declared, describe(source))
         schemas: dict[str, pa.Schema] = {}
         begins: list[tuple[int, Path]] = []
         rows = 0
@@ -67,17 +58,18 @@ class Parquet(Pairs[Paths]):
             except (pa.ArrowException, OSError) as error:
                 raise ValueError(f"{file} is no readable parquet file: {error}; remove it or fetch it again") from None
             names = schemas[file].names
-            require_columns(columns, names, _about(file, names), guess_keys(names, "image_key"))
+            require_columns(columns.top(names), names, _about(file, names), guess_keys(names))
             begins.append((rows, self.root or Path(file).parent))
             rows += about.num_rows
         if not rows:
             raise ValueError(f"there is no row in {describe(source)}: point data.path to files that have some")
-        features = common_features(schemas, columns)
+        wanted = columns.top(next(iter(schemas.values())).names)
+        features = common_features(schemas, wanted)
         named = [escape(file) for file in files]  # `datasets` would take brackets for a pattern
-        data = load("parquet", data_files=named, split="train", columns=columns, features=features)
-        pairs = ArrowPairs(data, Columns(self.image_key, self.caption_keys, describe(source)), begins, len(files))
-        pairs.mixed = mixed(source)
-        return pairs
+        data = load("parquet", data_files=named, split="train", columns=wanted, features=features)
+        found = ArrowSamples(data, columns, begins, len(files))
+        found.mixed = mixed(source)
+        return found
 
 
 def common_features(schemas: Mapping[str, pa.Schema], columns: Sequence[str]) -> datasets.Features | None:

@@ -11,85 +11,76 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from workbench.errors import BadSample
-from workbench.loading.captions import CaptionReader, decode_text
-from workbench.loading.choosing import Wanted
-from workbench.loading.pairs import Keys, StreamedPairs
-from workbench.loading.pairs_in_tars import TarPairs, read_tar
+from workbench.loading.choosing import USUAL, Wanted
+from workbench.loading.fields import FieldSection, Keys
+from workbench.loading.members import Readers, make_readers
 from workbench.loading.paths import Paths, describe, expand, missing, mixed
-from workbench.loading.table import Raw
+from workbench.loading.samples import StreamedSamples
+from workbench.loading.samples_in_tars import TarSamples, read_tar
+from workbench.loading.table import ENOUGH, Raw
 
 __all__ = ["Shards"]
 
-CLASSES = "classnames.txt"
-"""as CLIP_benchmark calls it, beside the tars or one folder above"""
 
+class Shards(StreamedSamples[Paths]):
+    """Samples in tars, whose members have one key; `from` names an ending: jpg, wav, npy, cls, or json:caption.
 
-class Shards(StreamedPairs[Paths]):
-    """Image-text pairs in tars: an image and a `.txt` with a caption a line, under one key.
+    Several endings of a picture or a sound are taken in their order; by default it is any ending of one, and a sample
+    with two of them is left out. Of texts all are read: the lines of a .txt, what a .json holds under a key, the name
+    of the class whose number a .cls holds.
 
     Args:
         path: the training tars: a glob, braces or a list of them: 'cc12m/*.tar', 'cc12m/{0000..1242}.tar'.
-        validation: held-out tars for evaluation, likewise.
-        image_key: the ending of the pictures, as jpg, or a list of which the first that a sample has is taken; null:
-            any ending of a picture, and a sample with two of them is left out.
-        caption_key: key of the `.json` that holds a caption or a list of them; null takes the lines of the `.txt`,
-            `.cap` those of another ending, `.syn.json:caption` a key of another one's JSON.
-        classes: file with the name of a class in each line, where captions are numbers of classes (`.cls`); null:
-            classnames.txt beside the tars, or above.
     """
 
-    def __init__(
-        self,
-        *,
-        path: Paths,
-        validation: Paths | None = None,
-        image_key: Keys | None = None,
-        caption_key: str | None = None,
-        classes: Path | None = None,
-        **more: Any,
-    ) -> None:
-        super().__init__(path, validation, **more)
-        self.wanted, self.classes = Wanted.parse(image_key, caption_key), classes
+    def __init__(self, *, path: Paths, **more: Any) -> None:
+        super().__init__(path, **more)
+        self.wanted = Wanted.parse(self.columns, self.declared)
+
+    def usual_keys(self, name: str, field: FieldSection) -> Keys:
+        return USUAL[cast(Any, field).kind]
 
     def absent(self, source: Paths) -> str | None:
         return missing(source, "tar", "(jpg + txt pairs)", self.key_of(source), "/where/*.tar")
 
-    def table(self, source: Paths) -> TarPairs:
+    def table(self, source: Paths) -> TarSamples:
         files = self._files(source)
-        pairs = TarPairs(files, self.wanted, self._reader(files))
-        pairs.mixed = mixed(source)
-        if len(pairs):
-            return pairs
-        if pairs.left_out and pairs.left_out[0].reason.startswith("is not a readable tar"):
-            raise ValueError(" ".join(pairs.left_out[0]))
-        said = f"the tars of {describe(source)} hold no image with a .{self.wanted.text} of the same name"
-        hint = "" if self.wanted.key else "; if captions are in a .json, set data.caption_key"
-        if there := ", ".join(f"{number:,} {what}" for what, number in pairs.beside.most_common(5)):
-            hint += f"; there are {there}: data.image_key=jpg and data.caption_key=.cls, say, name other endings"
-        first = f"; the first that is none is {pairs.left_out[0]}" if pairs.left_out else ""
-        raise ValueError(said + hint + first)
+        found = TarSamples(files, self.wanted, self._readers(files))
+        found.mixed = mixed(source)
+        if len(found):
+            return found
+        if found.left_out and found.left_out[0].reason.startswith("is not a readable tar"):
+            raise ValueError(" ".join(found.left_out[0]))
+        raise ValueError(self._nothing_in(found, source))
+
+    def _nothing_in(self, found: TarSamples, source: Paths) -> str:
+        """Say what there is in tars that hold no sample, and what to set."""
+        nouns = [self.wanted.slots[slots[0]].noun for slots in self.wanted.fields.values()]
+        pair = list(self.declared) == ["image", "text"]
+        what = f"no {nouns[0].replace('picture', 'image')} with a {nouns[1]}"
+        what = what if len(nouns) == ENOUGH else f"no two of {', '.join(nouns)}"
+        said = f"the tars of {describe(source)} hold {what} of the same name"
+        in_json = any(key for places in self.wanted.columns.values() for _, key in places)
+        hint = "" if in_json else "; if texts are in a .json, set data.fields.text.from=json:caption"
+        if there := ", ".join(f"{number:,} {what}" for what, number in found.beside.most_common(5)):
+            named = (
+                "data.fields.image.from=jpg and data.fields.text.from=cls" if pair else "each field's `from`, as jpg,"
+            )
+            hint += f"; there are {there}: {named}, say, name other endings"
+        first = f"; the first that is none is {found.left_out[0]}" if found.left_out else ""
+        return said + hint + first
 
     def parts(self) -> int:
         return len(self._tars)
 
     def read(self, part: int) -> Iterator[Raw | BadSample]:
-        return read_tar(self._tars[part], self.wanted, self._reader(self._tars))
+        return read_tar(self._tars[part], self.wanted, self._readers(self._tars))
 
-    def _reader(self, tars: list[str]) -> CaptionReader:
-        """Raises ValueError when there is no file with the names of the classes."""
-        classes = self.classes
-        if classes is None and self.wanted.text == "cls":
-            folder = Path(tars[0]).parent
-            classes = next((f for f in (folder / CLASSES, folder.parent / CLASSES) if f.is_file()), None)
-            if classes is None:
-                return CaptionReader(classes=())
-        if classes is None:
-            return CaptionReader(self.wanted.key)
-        names = [line.strip() for line in decode_text(classes.expanduser().read_bytes()).split("\n")]
-        return CaptionReader(classes=names if names[-1] else names[:-1])
+    def _readers(self, tars: list[str]) -> Readers:
+        return make_readers(self.wanted, self.declared, Path(tars[0]).parent)
 
     @cached_property
     def _tars(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""A look at every pair of a data set before it is trained on: sizes, captions, what is bad, how fast it decodes.
+"""A look at every sample of a data set before it is trained on: what it has, sizes, captions, what is bad, the speed.
 
 The trap: captions that several images share are false negatives of each other while a sample is its own id, as in all
 sources here but emoji; how many there are in a batch depends on its size, the share of all captions does not.
@@ -18,11 +18,12 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
-from workbench.errors import BadSample, DataLost, failure, shorten
-from workbench.loading.captions import clean
-from workbench.loading.decode import FORMATS, decode_image, is_turned
-from workbench.loading.pairs import Pairs
-from workbench.loading.table import Table
+from workbench.errors import BadSample, DataLost, failure
+from workbench.loading.cells import first_filled, read_encoded
+from workbench.loading.decode import FORMATS, is_turned
+from workbench.loading.fields import ImageField, TextField
+from workbench.loading.samples import Samples
+from workbench.loading.table import Table, read_sample
 from workbench.postponed import OF_OPEN_CLIP, postponed
 from workbench.seeds import seed_for
 from workbench.types import Skipped, Split
@@ -37,10 +38,12 @@ CONTEXT = 77
 class Seen(NamedTuple):
     """One sample."""
 
-    image: Image.Image
+    image: Image.Image | None
     captions: list[str]
     concept: int
     """samples of one concept share their captions rightly"""
+    items: Mapping[str, Sequence[Any]] = {}
+    """{field: its raw items}, none where it is missing"""
     bytes: int | None = None
     format: str | None = None
     mode: str | None = None
@@ -71,31 +74,38 @@ class Listing(Protocol):
         ...
 
 
-class _OfPairs:
-    """The pairs of a source, as they are stored."""
+class _OfSamples:
+    """The samples of a source, as they are stored."""
 
-    def __init__(self, data: Pairs) -> None:
+    def __init__(self, data: Samples) -> None:
         # not `data.train`, which refuses many bad ones instead of naming them
         self.table: Table = data.table(data.path)
         self.left_out, self.beside, self.files = self.table.left_out, self.table.beside, self.table.files
-        self.mixed, self.max_pixels = self.table.mixed, data.max_pixels
+        self.mixed, self.fields = self.table.mixed, data.declared
+        self.image = next((name for name, each in self.fields.items() if isinstance(each, ImageField)), None)
+        self.texts = [name for name, each in self.fields.items() if isinstance(each, TextField)]
+        for each in self.fields.values():
+            each.prepare()
 
     def __len__(self) -> int:
         return len(self.table)
 
     def see(self, index: int) -> Seen:
         try:
-            encoded = self.table.image(index)
-            image, captions = decode_image(encoded, self.max_pixels), clean(self.table.captions(index))
+            items = read_sample(self.table, index, self.fields)
         except DataLost as error:
             raise ValueError(str(error)) from None
-        except (OSError, ValueError) as error:
-            raise BadSample(self.table.name(index), shorten(str(error))) from None
+        captions = [text for name in self.texts for text in items[name]]
+        if self.image is None or not items[self.image]:
+            return Seen(None, captions, index, items)
+        cell = first_filled(self.table.cells(index, self.image))
+        encoded = read_encoded(cell, self.table.root(index, self.image), "picture")
         header = Image.open(io.BytesIO(encoded), formats=FORMATS)
         animated = False
         with suppress(Exception):  # the first frame is sound: whatever is wrong with the second one is nobody's concern
             animated = bool(getattr(header, "is_animated", False)) and header.format != "MPO"  # a phone's is no film
-        return Seen(image, captions, index, len(encoded), header.format, header.mode, animated, is_turned(header))
+        image, kind = items[self.image][0], (header.format, header.mode, animated, is_turned(header))
+        return Seen(image, captions, index, items, len(encoded), *kind)
 
 
 class _OfSplit:
@@ -117,13 +127,14 @@ class _OfSplit:
 
     def see(self, index: int) -> Seen:
         concept = int(self.images.ids[index])
-        return Seen(self.images.raw[index], self.captions.get(concept, []), concept)
+        image, texts = self.images.raw[index], self.captions.get(concept, [])
+        return Seen(image, texts, concept, {"image": [image], "text": texts})
 
 
 def listing(data: Any) -> Listing:
     """Raises ValueError when the data has no images with texts, or is not there."""
-    if isinstance(data, Pairs):
-        return _OfPairs(data)
+    if isinstance(data, Samples):
+        return _OfSamples(data)
     if not {"image", "text"} <= set(data.modalities):
         raise ValueError(f"only images with texts can be inspected; this data has {', '.join(data.modalities)}")
     return _OfSplit(data.split("train"))
@@ -137,6 +148,10 @@ class Inspection:
     files: int | None
     inspected: int
     usable: int
+    fields: dict[str, int]
+    """{field: usable samples that have it}"""
+    combinations: dict[str, int]
+    """{fields that a sample has, as image+text: usable samples with these and no others}"""
     images: dict[str, Any]
     captions: dict[str, Any]
     bad: list[Skipped]
@@ -165,6 +180,8 @@ def chosen(count: int, limit: int | None) -> list[int]:
 def inspect(data: Listing, indices: Sequence[int], progress: Callable[[int], None] = lambda _: None) -> Inspection:
     """Decode the samples of `indices`. Raises ValueError when files vanish meanwhile."""
     images, captions, bad, good = Images(), Captions(), list(data.left_out), array("q")
+    combinations: Counter[tuple[str, ...]] = Counter()
+    fields: dict[str, int] = {}
     seconds = 0.0
     for number, index in enumerate(indices, 1):
         start = time.perf_counter()
@@ -181,9 +198,14 @@ def inspect(data: Listing, indices: Sequence[int], progress: Callable[[int], Non
         images.add(seen)
         captions.add(seen)
         good.append(index)
+        combinations[tuple(name for name, items in seen.items.items() if items)] += 1
+        for name, items in seen.items.items():
+            fields[name] = fields.get(name, 0) + bool(items)
     beside = {what: number for what, number in data.beside.items() if number}
     return Inspection(
-        len(data), data.files, len(indices), len(good), images.facts(), captions.facts(), bad, beside,
+        len(data), data.files, len(indices), len(good), fields,
+        {"+".join(there): number for there, number in combinations.most_common()},
+        images.facts(), captions.facts(), bad, beside,
         len(indices) / seconds if seconds else 0.0, good,
     )  # fmt: skip
 
@@ -198,6 +220,8 @@ class Images:
         self.animated = self.turned = 0
 
     def add(self, seen: Seen) -> None:
+        if seen.image is None:
+            return
         self.widths.append(seen.image.width)
         self.heights.append(seen.image.height)
         if seen.bytes is not None:
@@ -231,6 +255,8 @@ class Captions:
         self.concepts: set[int] = set()
 
     def add(self, seen: Seen) -> None:
+        if not seen.captions:
+            return
         self.of_image[len(seen.captions)] += 1
         if seen.concept in self.concepts:
             return

@@ -155,7 +155,7 @@ def _nothing_in(folder: Path, files: list[Path]) -> str:
     if len(classes) > 1:
         names = ", ".join(classes[:3])
         said += f"; its pictures lie in {len(classes)} folders ({names}, ...): to take the names of these as captions, "
-        return f"{said}use --source hf --set caption_key=label"
+        return f"{said}use --source hf --set fields.text.from=label"
     if pictures:
         return f"{said}; it has pictures, as {pictures[0]}: write a .txt with its captions beside each"
     return said

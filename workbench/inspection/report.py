@@ -18,6 +18,8 @@ def draw(data: Listing, found: Inspection, title: str, file: Path) -> None:
     cards = []
     for index in spread(found.good, SHOWN):
         image, captions, *_ = data.see(index)
+        if image is None:
+            continue
         about = f"{image.width} x {image.height}" + (f", {len(captions)} captions" if len(captions) > 1 else "")
         image.thumbnail((400, 400))
         cards.append((image, about, captions))
@@ -33,7 +35,11 @@ def describe(found: Inspection) -> Iterator[tuple[str, str]]:
         yield "bad", f"{len(found.bad):,}"
         yield from _beside(found)
         return
-    yield "images", _three([f"{w} x {h}" for w, h in images["sizes"]])
+    yield "fields", ", ".join(f"{name} {number:,}" for name, number in found.fields.items())
+    if len(found.combinations) > 1:
+        yield "together", ", ".join(f"{there} {number:,}" for there, number in found.combinations.items())
+    if images["sizes"]:
+        yield "images", _three([f"{w} x {h}" for w, h in images["sizes"]])
     if images["bytes"]:
         yield "encoded", _three([_size(number) for number in images["bytes"]])
         yield "formats", _shares(images["formats"])
@@ -42,11 +48,12 @@ def describe(found: Inspection) -> Iterator[tuple[str, str]]:
         yield "animated", f"{images['animated']:,}, of which the first frame is used"
     if images["turned"]:
         yield "turned", f"{images['turned']:,} as their EXIF orientation says"
-    yield "captions", f"{captions['number']:,}, an image has {_three(captions['per_image'])}"
-    if len(captions["histogram"]) > 1:
-        yield "", "images with " + ", ".join(f"{k}: {n:,}" for k, n in _binned(captions["histogram"]).items())
-    yield "tokens", f"{_three(captions['tokens'])}; {captions['cut']:.2%} are cut at {CONTEXT}"
-    yield "shared", f"{captions['shared']:.2%} of the captions are those of another image, too"
+    if captions["number"]:
+        yield "captions", f"{captions['number']:,}, an image has {_three(captions['per_image'])}"
+        if len(captions["histogram"]) > 1:
+            yield "", "images with " + ", ".join(f"{k}: {n:,}" for k, n in _binned(captions["histogram"]).items())
+        yield "tokens", f"{_three(captions['tokens'])}; {captions['cut']:.2%} are cut at {CONTEXT}"
+        yield "shared", f"{captions['shared']:.2%} of the captions are those of another image, too"
     yield "bad", f"{len(found.bad):,}"
     yield from _beside(found)
     yield "speed", f"{found.images_per_second:,.0f} images a second read and decoded, by one process"

@@ -7,7 +7,7 @@ so whatever can go wrong with a tensor has to go wrong here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import index
 from typing import Any, NamedTuple, SupportsIndex
 
@@ -18,7 +18,7 @@ from torch.utils.data import default_collate, get_worker_info
 
 from workbench.errors import BadSample, failure
 from workbench.seeds import seed_torch
-from workbench.types import Batch, Modality, Sample, Skipped, Transform
+from workbench.types import Batch, HasItems, Modality, Sample, Skipped, Transform
 
 
 class Ready(NamedTuple):
@@ -116,12 +116,30 @@ def all_bad(skipped: Sequence[Skipped]) -> ValueError:
     )
 
 
+@dataclass
+class StandIn:
+    """Makes an input of a modality out of the first one that the training data have, once for each."""
+
+    data: object
+    transforms: Mapping[str, Transform]
+    found: dict[str, Tensor | None] = field(default_factory=dict)
+
+    def __call__(self, name: str) -> Tensor | None:
+        """Give it, or None where the data cannot read one by itself, or has none."""
+        if name not in self.found:
+            raw = next(self.data.raw_items(name, 1), None) if isinstance(self.data, HasItems) else None
+            self.found[name] = None if raw is None else self.transforms[name](raw)
+        return self.found[name]
+
+
 @dataclass(frozen=True)
 class Collate:
     """Stacks samples, padding each modality to its full number of items; `valid` tells which are real."""
 
     modalities: Mapping[str, Modality]
     """those that encoders read"""
+    stand_in: StandIn | None = None
+    """makes an input of a modality that no sample of a batch has: of a rare one, most batches have none"""
 
     def __call__(self, samples: Sequence[Ready | Exception]) -> Batch | Exception:
         """Give a batch, or the first failure among its samples, or its own."""
@@ -156,8 +174,7 @@ class Collate:
                 x.share_memory_()
         return batch
 
-    @staticmethod
-    def _template(name: str, samples: Sequence[Ready]) -> Tensor:
+    def _template(self, name: str, samples: Sequence[Ready]) -> Tensor:
         """Find the first item there is. Raises ValueError when there is none, or when another has another shape."""
         first: tuple[int, Tensor] | None = None
         for sample in samples:
@@ -168,6 +185,8 @@ class Collate:
                         f"'{name}' of sample {first[0]} is {spell(first[1].shape)}, of sample {sample.id} "
                         f"{spell(x.shape)}: a modality needs one shape; pad or cut it in the class of the data"
                     )
+        if first is None and self.stand_in and (other := self.stand_in(name)) is not None:
+            return other
         if first is None:
             raise ValueError(f"no sample of this batch has any '{name}': use a larger train.batch or other data")
         return first[1]

@@ -14,9 +14,9 @@ import re
 import tokenize
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from workbench.errors import shorten
+from workbench.loading.cells import is_empty
 
 MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -72,47 +72,14 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-@dataclass(frozen=True)
-class CaptionReader:
-    """Reads the captions in the content of a file.
-
-    Args:
-        key: where they stand, if it is JSON; None: a caption a line.
-        classes: names of the classes whose numbers it holds; none where nobody knows them; None: it holds captions.
-    """
-
-    key: str | None = None
-    classes: Sequence[str] | None = None
-
-    def __call__(self, content: bytes) -> Sequence[object]:
-        """Read them. Raises ValueError."""
-        return parse_captions(content, self.key) if self.classes is None else [self._name(content)]
-
-    def _name(self, content: bytes) -> str:
-        assert self.classes is not None
-        text = decode_text(content).strip()
-        if not text.isdecimal():  # some tars have the name itself
-            return text
-        if not self.classes:
-            raise ValueError(f"it is the number of a class ({text}): set data.classes to a file, a name a line")
-        if int(text) >= len(self.classes):
-            raise ValueError(f"class {text} is none of the {len(self.classes)} that have a name, from 0 on")
-        return self.classes[int(text)]
-
-
-def parse_captions(content: bytes, key: str | None) -> Sequence[object]:
-    """Read the lines of a text, or what a .json holds under `key`: a text or a list. Raises ValueError."""
-    if key is None:
-        return LINE_END.split(decode_text(content))
-    found = load_json(content)
-    if not isinstance(found, dict) or key not in found:
-        keys = shorten(", ".join(map(str, found))) if isinstance(found, dict) else "no keys"
-        raise ValueError(f"its .json has no '{key}' (it has: {keys})")
-    return found[key] if isinstance(found[key], list) else [found[key]]
+def parse_lines(content: bytes) -> list[str]:
+    """Read the lines of a text. Raises ValueError."""
+    return LINE_END.split(decode_text(content))
 
 
 def clean(captions: Sequence[object]) -> list[str]:
-    """Keep the captions that say something. Raises ValueError when none does, or when one is mangled."""
+    """Keep the captions that say something. Raises ValueError when one is mangled, or when there are other things
+    than texts alone."""
     texts: list[str] = []
     for text in captions:
         if isinstance(text, str):
@@ -125,8 +92,9 @@ def clean(captions: Sequence[object]) -> list[str]:
         if not whole(text):
             raise ValueError("a caption holds half a character (a lone surrogate): write it anew")
     if not texts:
-        others = [type(text).__name__ for text in captions if text is not None and not isinstance(text, str)]
-        raise ValueError("no caption" + (f", but {others[0]} {shorten(repr(captions[0]), 60)}" if others else ""))
+        others = [text for text in captions if not is_empty(text)]
+        if others:
+            raise ValueError(f"no caption, but {type(others[0]).__name__} {shorten(repr(others[0]), 60)}")
     return texts
 
 

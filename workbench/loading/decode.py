@@ -57,7 +57,7 @@ def decode_image(encoded: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
             image.load()
             return to_rgb(image)
         except Image.UnidentifiedImageError:
-            raise ValueError(f"not a picture that can be read ({_kind(encoded)})") from None
+            raise ValueError(f"not a picture that can be read ({tell_kind(encoded)})") from None
         except (ValueError, OSError) as error:
             raise ValueError(str(error)) from None
         except Exception as error:  # corrupt bytes raise anything, from SyntaxError to struct.error
@@ -90,7 +90,7 @@ def is_turned(image: Image.Image) -> bool:
         return False
 
 
-def _kind(encoded: bytes) -> str:
+def tell_kind(encoded: bytes) -> str:
     """Say what is there instead of a picture."""
     start = encoded[:200].lstrip().lower()
     if encoded[4:8] == b"ftyp" and encoded[8:12] in (b"heic", b"heix", b"heif", b"mif1", b"msf1", b"avif"):

@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from workbench.errors import BadSample, RecipeError, failure
-from workbench.loading.batching import Collate, Ready, all_bad, prepare, ready
+from workbench.loading.batching import Collate, Ready, StandIn, all_bad, prepare, ready
 from workbench.loading.workers import ignore_stops, read_batches
 from workbench.seeds import seed_for
 from workbench.types import Batch, Modality, Sample, Skipped, Transform
@@ -73,7 +73,7 @@ class Feed:
             _Samples(data, self.transforms, self.seed),
             batch_sampler=_Places(self, start, len(data)),  # type: ignore[arg-type]  # any iterable of index lists serves
             num_workers=self.workers,
-            collate_fn=Collate(self.encoded(data.modalities)),
+            collate_fn=Collate(self.encoded(data.modalities), StandIn(data, self.transforms)),
             worker_init_fn=ignore_stops,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=False,

@@ -1,22 +1,24 @@
-"""JSON and JSON Lines that name pictures: COCO's captions, Karpathy's splits, lists of rows.
+"""JSON and JSON Lines that list rows: COCO's captions, Karpathy's splits, lists of rows.
 
 The trap: COCO and Karpathy name a picture without the folder it is in, which `data.root` says.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 
-from workbench.errors import did_you_mean
+from workbench.errors import did_you_mean, shorten
 from workbench.loading.captions import MARKS, decode_text, flat, load_json, whole
+from workbench.loading.cells import is_empty, lookup
 from workbench.loading.choosing import is_picture
-from workbench.loading.pairs_in_lists import CAPTIONS, IMAGES, Listed
+from workbench.loading.samples_in_lists import CAPTIONS, IMAGES, Listed
 from workbench.types import Skipped
 
 
@@ -139,19 +141,65 @@ def find_keys(fields: Mapping[str, object], known: tuple[str, ...], what: str, w
     return key
 
 
-def listed(root: Path, rows: list[Row], image: str, captions: tuple[str, ...], left_out: list[Skipped]) -> Listed:
-    """Put rows into Arrow's memory, and those that name no picture, or hold half a character, beside them."""
-    images: list[str] = []
-    said: list[list[str]] = []
+class Layout(Protocol):
+    """Which columns hold what."""
+
+    @property
+    def paths(self) -> Sequence[str]: ...
+
+    @property
+    def lead(self) -> str | None: ...
+
+    @property
+    def written_columns(self) -> Collection[str]: ...
+
+
+def listed(
+    root: Path, rows: list[Row], columns: Mapping[str, Sequence[str]], layout: Layout, left_out: list[Skipped]
+) -> Listed:
+    """Put rows into Arrow's memory, and those that lack their lead, or hold half a character, into `left_out`."""
+    found: dict[str, list[list[object]]] = {name: [] for name in columns}
     for row in rows:
-        path = row.fields.get(image)
-        texts = [text for text in flat(map(row.fields.get, captions)) if isinstance(text, str)]
-        if not isinstance(path, str) or not path:
-            left_out.append(Skipped(row.name, f"names no picture: '{image}' is {'empty' if path == '' else path!r}"))
-        elif not all(map(whole, (path, *texts))):
-            left_out.append(Skipped(row.name, "holds half a character (a lone surrogate): write it anew"))
-        else:
-            images.append(path)
-            said.append(texts)
-    columns = [pa.chunked_array([said], pa.list_(pa.large_string()))]
-    return Listed(root, pa.chunked_array([images], pa.large_string()), columns, left_out)
+        cells = {name: [lookup(row.fields, key) for key in keys] for name, keys in columns.items()}
+        if layout.lead is not None and (wrong := _no_path(cells[layout.lead][0])):
+            left_out.append(Skipped(row.name, f"names no picture: '{columns[layout.lead][0]}' is {wrong}"))
+            continue
+        try:
+            stored = {name: _stored(name, each, layout) for name, each in cells.items()}
+        except ValueError as error:
+            left_out.append(Skipped(row.name, str(error)))
+            continue
+        for name, each in stored.items():
+            found[name].append(each)
+    arrays = {name: list(_arrays(name, cells, len(columns[name]), layout)) for name, cells in found.items()}
+    return Listed(root, arrays, left_out)
+
+
+def _no_path(cell: object) -> str:
+    """Spell a cell that names no file; an empty text where it does."""
+    return "" if isinstance(cell, str) and cell else "empty" if cell == "" else repr(cell)
+
+
+def _stored(name: str, cells: list[object], layout: Layout) -> list[object]:
+    """Make of the cells of a column what Arrow holds. Raises ValueError."""
+    if name in layout.written_columns:
+        return [json.dumps(cells)]
+    texts = [cell.get("path") if isinstance(cell, Mapping) and name in layout.paths else cell for cell in cells]
+    if name in layout.paths:
+        if wrong := next((cell for cell in texts if not is_empty(cell) and not isinstance(cell, str)), None):
+            raise ValueError(f"names no file: '{name}' is {shorten(repr(wrong), 60)}")
+        texts = [cell or "" for cell in texts]
+    else:
+        texts = [text for text in flat(texts) if isinstance(text, str)]
+    if not all(whole(text) for text in texts if isinstance(text, str)):
+        raise ValueError("holds half a character (a lone surrogate): write it anew")
+    return texts
+
+
+def _arrays(name: str, cells: list[list[object]], keys: int, layout: Layout) -> Iterator[pa.ChunkedArray]:
+    """Make a column of lists of texts; of paths, and of what is written as JSON, one column for each key."""
+    if name not in layout.paths and name not in layout.written_columns:
+        yield pa.chunked_array([cells], pa.list_(pa.large_string()))
+        return
+    for place in range(1 if name in layout.written_columns else keys):
+        yield pa.chunked_array([[each[place] for each in cells]], pa.large_string())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -53,25 +53,36 @@ class Rows:
     left_out: list[Skipped] = field(default_factory=list)
 
 
-def read_columns(file: str, wanted: Sequence[str], image: str, dialect: Dialect, auto: bool) -> Rows:
+@dataclass(frozen=True)
+class Paths:
+    """The columns that hold paths of files."""
+
+    names: Sequence[str]
+    lead: str | None = None
+    """the one without which a row is none"""
+
+
+def read_columns(file: str, wanted: Sequence[str], paths: Paths, dialect: Dialect, auto: bool) -> Rows:
     """Read some columns of a file as texts, whatever they look like.
 
     Args:
         file: where it is.
         wanted: names of columns, all of which are in its header.
-        image: the one that holds paths of pictures.
+        paths: those of them that hold paths.
         dialect: how its fields are told apart.
         auto: whether quotation marks may be tried where rows are broken without them.
 
     Raises ValueError when it cannot be read at all.
     """
     if dialect.quote is not None:
-        return _read_quoted(file, wanted, image, dialect)
+        return _read_quoted(file, wanted, paths, dialect)
     rows = _read_plain(file, wanted, dialect)
     if rows.left_out and auto:
-        quoted = _read_quoted(file, wanted, image, replace(dialect, quote='"'))
+        quoted = _read_quoted(file, wanted, paths, replace(dialect, quote='"'))
         rows = rows if quoted.left_out else quoted
-    named = pc.greater(pc.binary_length(rows.columns[image]), 0)  # type: ignore[attr-defined]
+    if paths.lead is None:
+        return rows
+    named = pc.greater(pc.binary_length(rows.columns[paths.lead]), 0)  # type: ignore[attr-defined]
     if not pc.all(named).as_py():  # type: ignore[attr-defined]
         for row in pc.indices_nonzero(pc.invert(named)).to_pylist():  # type: ignore[attr-defined]
             rows.left_out.append(Skipped(f"{file}: row {row + 2 + dialect.skip}", NAMELESS))
@@ -172,7 +183,7 @@ def _trim(cells: pa.ChunkedArray, dialect: Dialect) -> pa.ChunkedArray:
     return pc.ascii_trim_whitespace(cells) if dialect.blanks else cells  # type: ignore[attr-defined]
 
 
-def _read_quoted(file: str, wanted: Sequence[str], image: str, dialect: Dialect) -> Rows:
+def _read_quoted(file: str, wanted: Sequence[str], paths: Paths, dialect: Dialect) -> Rows:
     """Read a file whose cells may be quoted, and then hold separators and line breaks."""
     left_out: list[Skipped] = []
     places = [dialect.header.index(name) for name in wanted]
@@ -185,7 +196,7 @@ def _read_quoted(file: str, wanted: Sequence[str], image: str, dialect: Dialect)
         buffer.clear()
 
     for number, last, row, reason in _records(file, dialect):
-        swallowed = reason or _swallowed(row, dialect.header.index(image), dialect)
+        swallowed = reason or _swallowed(row, paths, dialect)
         if swallowed:
             left_out.append(Skipped(f"{file}: row {number}", swallowed))
             left_out += [Skipped(f"{file}: row {n}", f"swallowed by row {number}") for n in range(number + 1, last + 1)]
@@ -244,22 +255,23 @@ class _Remembered(Iterator[str]):
         return self.last
 
 
-def _swallowed(row: list[str], image: int, dialect: Dialect) -> str:
+def _swallowed(row: list[str], paths: Paths, dialect: Dialect) -> str:
     """Say what is wrong with a record that names no picture, or whose cells hold lines that look like rows."""
-    if not row[image].strip():
+    if paths.lead is not None and not row[dialect.header.index(paths.lead)].strip():
         return NAMELESS
+    endings = {Path(row[dialect.header.index(name)]).suffix.lower() for name in paths.names}
     for cell in row:
         if "\n" not in cell:
             continue
         for line in cell.split("\n")[1:]:
             fields = line.split(dialect.sep)
-            if len(fields) > 1 and any(_looks_like(part, row[image]) for part in fields):
+            if len(fields) > 1 and any(_looks_like(part, endings) for part in fields):
                 said = f"a quotation mark swallows the rows behind it ({shorten(cell, 60)!r})"
                 return f"{said}: close it, double it, or set data.quote=null"
     return ""
 
 
-def _looks_like(text: str, image: str) -> bool:
-    """Say whether a text ends as the name of a picture does."""
+def _looks_like(text: str, endings: Collection[str]) -> bool:
+    """Say whether a text ends as the name of a picture does, or as those of the row."""
     ending = Path(text.strip().strip('"')).suffix.lower()
-    return bool(ending) and (ending[1:] in PICTURES or ending == Path(image).suffix.lower())
+    return bool(ending) and (ending[1:] in PICTURES or ending in endings)

@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from workbench.errors import BadSample, failure
-from workbench.loading.batching import Collate, Ready, all_bad, prepare, ready
+from workbench.loading.batching import Collate, Ready, StandIn, all_bad, prepare, ready
 from workbench.loading.feed import TRIES, Feed, epoch_steps
 from workbench.loading.workers import ignore_stops, read_batches
 from workbench.seeds import seed_for
@@ -90,7 +90,8 @@ class _Stream(IterableDataset, Generic[RawT]):
 
     def _batches(self, reader: int, readers: int) -> Iterator[Batch | Exception]:
         rng = np.random.default_rng(seed_for(self.feed.seed, "stream", self.start, reader))
-        collate = Collate(self.feed.encoded(self.data.modalities))
+        stand_in = StandIn(self.data, self.feed.transforms)
+        collate = Collate(self.feed.encoded(self.data.modalities), stand_in)
         waiting: list[Ready] = []
         bad: list[Skipped] = []
         for epoch, id, raw in shuffled(self._raws(reader, readers), self.buffer, rng):

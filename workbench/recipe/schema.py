@@ -22,8 +22,9 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from workbench.errors import RecipeError, did_you_mean
 from workbench.recipe.component import Component, Spec, names, refuse_other_class, validate
 from workbench.recipe.duration import Duration, Every, Timeout, parse, parse_clock, parse_interval
+from workbench.recipe.renamed import translate
 from workbench.recipe.section import Section, make_error, reraise_below
-from workbench.recipe.yaml_file import Tree, read_tree
+from workbench.recipe.yaml_file import Tree, apply_override, read_tree
 from workbench.recipe.yaml_text import Lines, write_yaml
 from workbench.types import Data, Encoder, Evaluator, Fusion, Objective
 
@@ -306,7 +307,17 @@ class Recipe(Section):
 
 def load_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
     """Read `path`, its parents and `key=value` overrides. Raises RecipeError with every mistake found."""
-    return parse_recipe(*read_tree(path, overrides))
+    tree, lines = read_tree(path)
+    if is_of_a_run(Path(path)) and isinstance(data := tree.get("data"), dict):
+        tree["data"] = translate(data) or data  # a run of an older version goes on as it would have
+    for override in overrides:
+        tree = apply_override(tree, lines, override)
+    return parse_recipe(tree, lines)
+
+
+def is_of_a_run(path: Path) -> bool:
+    """Tell the resolved recipe in a run folder from one that a person has written."""
+    return path.name == "recipe.yaml" and (path.parent / "environment.json").is_file()
 
 
 def parse_recipe(tree: Mapping[str, object], lines: Lines | None = None) -> Recipe:

@@ -46,7 +46,7 @@ MAY_CHANGE = (
 """what a resume may change: none of it alters a step that was already taken, or what the next ones compute, but for
 roundings and, as with another number of processes, the masks of dropout. A longer `train.for` stretches the learning
 rate's schedule, which is said."""
-MAY_MOVE = ("data.path", "data.validation", "data.root")
+MAY_MOVE = ("data.path", "data.validation", "data.splits", "data.root")
 """what a resume may change, too, as long as the training data are the same: where they lie"""
 HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 """errors that mean that another process has the lock; any other one, that the file system has no locks"""

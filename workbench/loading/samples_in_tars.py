@@ -1,4 +1,4 @@
-"""Pairs in webdataset tars: read by the offsets that an index remembers, or from front to back.
+"""Samples in webdataset tars: read by the offsets that an index remembers, or from front to back.
 
 Nothing is ever unpacked: a member's name is a label, never a path.
 """
@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import overload
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from numpy import ndarray
 
 from workbench.errors import BadSample, DataLost
-from workbench.loading.captions import CaptionReader
-from workbench.loading.choosing import TWICE, Chosen, Wanted, choose
+from workbench.loading.choosing import TWICE, Chosen, Slot, Wanted, choose
 from workbench.loading.grouping import AT, OFFSET, SIZE, Grouping, Index, split_name
+from workbench.loading.members import Readers
 from workbench.loading.paths import MAX_BYTES, is_hidden, read_bytes
 from workbench.loading.table import Raw
 from workbench.loading.tar_index import DAMAGED, Fault, Member, NextArchive, index, members, read_header
@@ -34,28 +34,26 @@ BESIDE = (
 """what stands for APART in a reason, when a tar is read from front to back"""
 
 
-class TarPairs:
-    """The pairs of many tars as arrays: 44 bytes a pair, which worker processes share.
+class TarSamples:
+    """The samples of many tars as arrays, which worker processes share: 12 bytes a sample, and 16 a member.
 
     Args:
-        files: the tars, in the order of their pairs.
-        wanted: which members are pictures and which captions.
-        read_captions: what the content of such a member says.
+        files: the tars, in the order of their samples.
+        wanted: which members hold what.
+        readers: what the content of such a member says.
 
     A tar that cannot be read is left out, as is what a damaged one holds behind the damage.
     """
 
     mixed: str | None = None
 
-    def __init__(self, files: Sequence[str], wanted: Wanted, read_captions: CaptionReader) -> None:
-        self.tars, self.files, self._read_captions = list(files), len(files), read_captions
+    def __init__(self, files: Sequence[str], wanted: Wanted, readers: Readers) -> None:
+        self.tars, self.files, self._readers = list(files), len(files), readers
         with ThreadPoolExecutor(8) as pool:  # most of the time goes into waiting for the disk
             found = list(pool.map(lambda file: _list(file, wanted), files))
-        pairs = [len(chosen.images) for chosen, _, _ in found]
-        self.tar = np.repeat(np.arange(len(found), dtype=np.int32), pairs)
-        places = [rows[chosen.images][:, [AT, OFFSET, SIZE]] for chosen, rows, _ in found]
-        texts = [rows[chosen.texts][:, [OFFSET, SIZE]] for chosen, rows, _ in found]
-        self.rows = np.concatenate([np.concatenate(places), np.concatenate(texts)], axis=1)
+        self.tar = np.repeat(np.arange(len(found), dtype=np.int32), [len(chosen.rows) for chosen, _, _ in found])
+        self.at = np.concatenate([rows[chosen.lead, AT] for chosen, rows, _ in found])
+        self.places = np.concatenate([_places(rows, chosen.rows) for chosen, rows, _ in found])
         self.left_out = _LeftOut(
             [Skipped(file, fault) for file, (_, _, faults) in zip(self.tars, found, strict=True) for fault in faults],
             self.tars,
@@ -66,24 +64,36 @@ class TarPairs:
         self.beside = sum((chosen.beside for chosen, _, _ in found), Counter())
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.at)
 
     def name(self, index: int) -> str:
-        return member_name(self.tars[self.tar[index]], int(self.rows[index, 0]))
+        return member_name(self.tars[self.tar[index]], int(self.at[index]))
 
-    def image(self, index: int) -> bytes:
-        return self._read(index, 1)
+    def root(self, index: int, column: str) -> Path:
+        return Path(self.tars[self.tar[index]]).parent
 
-    def captions(self, index: int) -> Sequence[object]:
-        return self._read_captions(self._read(index, 3))
+    def cells(self, index: int, column: str) -> list[object]:
+        there = ((self.places[index, slot].tolist(), read) for slot, read in self._readers[column])
+        return [cell for (at, size), read in there if at >= 0 for cell in read(self._content(index, at, size))]
 
-    def _read(self, index: int, column: int) -> bytes:
-        offset, size = self.rows[index, column : column + 2].tolist()
+    def filled(self, column: str) -> Bool[ndarray, " n"]:
+        return np.asarray((self.places[:, [slot for slot, _ in self._readers[column]], 0] >= 0).any(1))
+
+    def _content(self, index: int, offset: int, size: int) -> bytes:
         file = self.tars[self.tar[index]]
         try:
             return read_bytes(file, offset, size)
         except OSError as error:  # of a whole tar, not of this sample
             raise DataLost(f"{file} was listed, and now cannot be read there: {error}") from None
+
+
+def _places(members: Int64[ndarray, "n 5"], rows: Int64[ndarray, "p s"]) -> Int64[ndarray, "p s 2"]:
+    """Find where the content of each sample's members begins and how large it is; -1 where it has none."""
+    return np.where(rows[..., None] < 0, -1, members[rows][..., [OFFSET, SIZE]]) if len(members) else _none(rows)
+
+
+def _none(rows: Int64[ndarray, "p s"]) -> Int64[ndarray, "p s 2"]:
+    return np.full((*rows.shape, 2), -1, np.int64)
 
 
 def _list(file: str, wanted: Wanted) -> tuple[Chosen, Int64[ndarray, "n 5"], list[str]]:
@@ -136,15 +146,15 @@ def _apart(name: str, at: int, reason: str) -> str:
     return f"{name} (at byte {at})" if TWICE in reason else name
 
 
-def read_tar(tar: str, wanted: Wanted, read_captions: CaptionReader) -> Iterator[Raw | BadSample]:
-    """Read the pairs of a tar from front to back; the members of a pair must lie side by side."""
+def read_tar(tar: str, wanted: Wanted, readers: Readers) -> Iterator[Raw | BadSample]:
+    """Read the samples of a tar from front to back; the members of a sample must lie side by side."""
     try:
         with Path(tar).open("rb", buffering=0) as file:  # one handle: the system reads ahead of it
             for group in _groups(tar, os.fstat(file.fileno()).st_size):
                 if isinstance(group, BadSample):
                     yield group
                 elif group:
-                    yield from _pairs(tar, group, wanted, read_captions, file.fileno())
+                    yield from _samples(tar, group, wanted, readers, file.fileno())
     except (OSError, ValueError) as error:
         yield BadSample(tar, str(error))
 
@@ -177,12 +187,10 @@ def _groups(tar: str, end: int) -> Iterator[list[Member] | BadSample]:
     yield group
 
 
-def _pairs(
-    tar: str, group: list[Member], wanted: Wanted, read_captions: CaptionReader, handle: int
-) -> Iterator[Raw | BadSample]:
-    """Read the pairs among the members of one key, of which there are several where dots belong to the names."""
-    pairs = _plain_pair(group, wanted)
-    if pairs is None:
+def _samples(tar: str, group: list[Member], wanted: Wanted, readers: Readers, handle: int) -> Iterator[Raw | BadSample]:
+    """Read the samples of one key, of which there are several where dots belong to the names."""
+    samples = _plain_sample(group, wanted.slots)
+    if samples is None:
         grouping = Grouping()
         for place, member in enumerate(group):
             grouping.add(member.name, place, member.offset, member.size)
@@ -192,25 +200,37 @@ def _pairs(
             member = group[found.rows[row, AT]]
             yield BadSample(_apart(f"{tar}: {member.name}", member.at, reason), reason.replace(APART, BESIDE))
         at = found.rows[:, AT]
-        pairs = [(group[at[i]], group[at[t]]) for i, t in zip(chosen.images, chosen.texts, strict=True)]
-    for image, text in pairs:
-        name = f"{tar}: {image.name}"
+        samples = [[group[at[row]] if row >= 0 else None for row in rows] for rows in chosen.rows.tolist()]
+    root = Path(tar).parent
+    for members_ in samples:
+        name = f"{tar}: {next(member.name for member in members_ if member)}"
         try:
-            yield Raw(name, _content(handle, image), read_captions(_content(handle, text)))
+            contents = [_content(handle, member) if member else None for member in members_]
+            yield Raw(name, _cells(contents, readers), root)
         except ValueError as error:
             yield BadSample(name, str(error))
 
 
-def _plain_pair(group: list[Member], wanted: Wanted) -> list[tuple[Member, Member]] | None:
-    """Find the pair of a group that is one without a doubt; None where `choose` has to look."""
-    images, texts = [], []
+def _cells(contents: Sequence[bytes | None], readers: Readers) -> dict[str, list[object]]:
+    """Read the cells of every column from the members of a sample."""
+    cells: dict[str, list[object]] = {}
+    for column, places in readers.items():
+        there = ((contents[slot], read) for slot, read in places)
+        cells[column] = [cell for content, read in there if content is not None for cell in read(content)]
+    return cells
+
+
+def _plain_sample(group: list[Member], slots: Sequence[Slot]) -> list[list[Member | None]] | None:
+    """Find the sample of a group that is one without a doubt; None where `choose` has to look."""
+    found: list[list[Member]] = [[] for _ in slots]
     for member in group:
         _, ending = split_name(member.name)
         if "." in ending or member.size < 0:
             return None
-        images += [member] if ending in wanted.images else []
-        texts += [member] if ending == wanted.text else []
-    return [(images[0], texts[0])] if len(images) == len(texts) == 1 else None
+        for place, slot in enumerate(slots):
+            if ending in slot.endings:
+                found[place].append(member)
+    return [[members_[0] for members_ in found]] if all(len(members_) == 1 for members_ in found) else None
 
 
 def _content(handle: int, member: Member) -> bytes:

@@ -1,4 +1,4 @@
-"""What all sources of pairs share: which captions are shown, what is a bad pair, the held-out split; file patterns."""
+"""What all sources of samples share: captions that are shown, bad pairs, held-out splits; file patterns."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_pairs import picture
+from small_pairs import pair, picture
 
 from workbench.errors import BadSample
-from workbench.loading.pairs import Pairs, Pick, clean
+from workbench.loading.captions import clean
+from workbench.loading.fields import Pick
 from workbench.loading.paths import braces, expand
+from workbench.loading.samples import Samples
 from workbench.types import Skipped
 
 SAID = ["one", "two two", "three three three", "four"]
@@ -32,14 +34,22 @@ class Lists:
     def name(self, index: int) -> str:
         return f"pair {index}"
 
-    def image(self, index: int) -> bytes:
-        return self.pairs[index][0]
+    def root(self, index: int, column: str) -> str:
+        return ""
 
-    def captions(self, index: int) -> list[Any]:
-        return self.pairs[index][1]
+    def cells(self, index: int, column: str) -> list[Any]:
+        return [self.pairs[index][0]] if column == "image" else self.pairs[index][1]
+
+    def filled(self, column: str) -> np.ndarray:
+        return np.ones(len(self), bool)
 
 
-class Memory(Pairs):
+class Memory(Samples):
+    usual = {"image": "image", "text": "text"}  # noqa: RUF012
+
+    def source(self, value: Any) -> Lists:
+        return value
+
     def table(self, source: Lists) -> Lists:
         return source
 
@@ -48,8 +58,9 @@ class Memory(Pairs):
 
 
 def memory(train: Lists, held_out: Lists | None = None, **options: Any) -> Memory:
-    defaults: dict[str, Any] = {"views": 1, "captions": 2, "pick": "random", "max_pixels": 1000, "max_bad": 0.01}
-    return Memory(train, held_out, **(defaults | options))
+    said: dict[str, Any] = {"at_most": 2, "max_pixels": 1000} | options
+    max_bad = said.pop("max_bad", 0.01)
+    return Memory(train, validation=held_out, max_bad=max_bad, **pair(**said))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("pick", "expected"), [("first", SAID[:2]), ("longest", [SAID[2], SAID[1]])])
@@ -69,7 +80,7 @@ def test_random_captions_are_distinct_and_all_come_up() -> None:
 
 
 def test_fewer_captions_than_asked_are_what_there_is() -> None:
-    sample = memory(Lists([(picture(1), ["only"])]), captions=5, views=3).sample(0, np.random.default_rng())
+    sample = memory(Lists([(picture(1), ["only"])]), at_most=5, views=3).sample(0, np.random.default_rng())
     assert sample.inputs["text"] == ["only"]
     assert len(sample.inputs["image"]) == 3
 
@@ -106,9 +117,9 @@ def test_the_held_out_split_leaves_out_bad_pairs_and_says_which() -> None:
 def test_a_held_out_split_that_is_mostly_bad_is_refused() -> None:
     with pytest.raises(ValueError, match=r"12 bad samples among 12 are more than"):
         memory(Lists([]), Lists([(b"", ["a"])] * 12)).split("validation")
-    with pytest.raises(ValueError, match=r"no usable pair; the first one is pair 0 \("):
+    with pytest.raises(ValueError, match=r"no usable sample; the first one is pair 0 \("):
         memory(Lists([]), Lists([(b"", ["a"])] * 2)).split("validation")
-    with pytest.raises(ValueError, match=r"no split 'test': set data.validation"):
+    with pytest.raises(ValueError, match=r"no split 'test': set data.splits.test"):
         memory(Lists([])).split("test")
 
 

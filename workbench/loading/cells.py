@@ -1,4 +1,4 @@
-"""Pictures as cells of tables hold them: bytes, base64, a path, or something that is none of these.
+"""Cells of tables that hold a file: its bytes, base64, a path, or something that is none of these.
 
 The trap: a path that a person sees and a path that the system knows differ by a backslash from Windows, or by how an
 accent is written; both are found.
@@ -11,7 +11,7 @@ import binascii
 import os
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
@@ -28,20 +28,52 @@ BEGINNINGS = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0
 """how encoded pictures begin: nobody's path does, in base64"""
 
 
-def read_picture(cell: object, root: str | Path) -> bytes:
-    """Read the encoded picture of a cell: bytes, {bytes, path}, base64, or a path. Raises OSError and ValueError."""
+def is_empty(cell: object) -> bool:
+    """Say whether a cell holds nothing: then its sample lacks the modality. NaN is what pandas writes there."""
+    if isinstance(cell, dict):
+        return all(map(is_empty, cell.values()))
+    if isinstance(cell, str):
+        return not cell.strip()
+    if isinstance(cell, float):
+        return cell != cell
+    return cell is None or (isinstance(cell, list | bytes) and not cell)
+
+
+def first_filled(cells: Sequence[object]) -> object:
+    """Find the first cell that is not empty, or None."""
+    return next((cell for cell in cells if not is_empty(cell)), None)
+
+
+def lookup(row: Mapping[str, object], key: str) -> object:
+    """Find what a row has under a key, or under a dotted one in the blocks that it holds; None where there is none."""
+    if key in row:
+        return row[key]
+    found: object = row
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
+
+
+def read_encoded(cell: object, root: str | Path, what: str) -> bytes:
+    """Read the file that a cell holds: bytes, {bytes, path}, or a path; of a picture base64, too.
+
+    Args:
+        cell: it, which is not empty.
+        root: folder that relative paths start from.
+        what: what it should hold, for messages: picture, sound, .npy.
+
+    Raises OSError and ValueError.
+    """
     if isinstance(cell, dict):
         cell = cell.get("bytes") or cell.get("path")
     if isinstance(cell, bytes):
         return cell
     if not isinstance(cell, str):
-        raise ValueError(f"no picture, but {type(cell).__name__}")
-    if not cell.strip():
-        raise ValueError("no picture: its cell is empty")
-    if (decoded := from_base64(cell)) is not None:
+        raise ValueError(f"no {what}, but {type(cell).__name__}")
+    if what == "picture" and (decoded := from_base64(cell)) is not None:
         return decoded
     if ADDRESS.match(cell):
-        raise ValueError(f"{shorten(cell, 80)} is an address: fetch the pictures first, as with img2dataset")
+        raise ValueError(f"{shorten(cell, 80)} is an address: fetch the {what}s first, as with img2dataset")
     return _read_file(cell, root)
 
 

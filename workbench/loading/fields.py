@@ -1,0 +1,309 @@
+"""Fields: the named parts of a sample, and what is made of the cells that hold them. One class for each kind.
+
+    fields: {image: {from: poster}, speech: {kind: audio, from: wav, seconds: 4}}
+
+A field whose name is that of a kind need not say its kind. What a field reads are raw items, as an encoder's transform
+gets them: PIL images, texts, sounds, float32 vectors [d] and sequences [l, d].
+
+The trap: an empty cell is no bad one. It makes a list of no items, and the sample lacks that modality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, PositiveFloat, PositiveInt, ValidationError
+from pydantic_core import CoreSchema, InitErrorDetails, core_schema
+from torch import Tensor
+
+from workbench.errors import did_you_mean
+from workbench.loading.captions import clean, flat
+from workbench.loading.cells import first_filled, is_empty, read_encoded
+from workbench.loading.decode import MAX_PIXELS, PixelLimit, decode_image
+from workbench.loading.numbers import NPY, as_numbers, parse_npy, parse_text
+from workbench.loading.paths import as_tuple
+from workbench.loading.sounds import Sound, as_sound, decode_sound, require_soundfile
+from workbench.recipe.section import Section, make_error, make_error_at, reraise_below
+from workbench.types import Modality
+
+Keys = str | tuple[str, ...]
+"""a column, a dotted key or a member of a tar; or several"""
+Pick = Literal["random", "first", "longest"]
+"""which texts a sample shows, when there are more than it may"""
+LONGEST_SOUND = 3600.0
+"""seconds that a model may be asked to read at once: more is a slip of the pen"""
+
+
+class FieldSection(Section):
+    """The settings that all kinds of fields share."""
+
+    from_: Keys | None = Field(
+        default=None,
+        description="a column, a dotted key or a member of a tar, or several; null: the source's usual one",
+    )
+    required: bool = Field(default=False, description="a sample without it is bad, and not only without it")
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """List where it is read from."""
+        return as_tuple(self.from_ or ())
+
+    @property
+    def nothing(self) -> str:
+        """Say what is wrong with a sample in which it is missing."""
+        raise NotImplementedError
+
+    def modality(self) -> Modality:
+        """Declare what an encoder gets."""
+        raise NotImplementedError
+
+    def read(self, cells: Sequence[object], root: str | Path) -> list[Any]:
+        """Make raw items of the cells, one for each of `keys`; none where all are empty. `root` is the folder that
+        relative paths start from. Raises OSError and ValueError for what cannot be used."""
+        raise NotImplementedError
+
+    def choose(self, items: list[Any], rng: np.random.Generator) -> list[Any]:
+        """Choose those that a training sample shows."""
+        return items
+
+    def prepare(self) -> None:
+        """Raise ValueError where a program that reads it is not installed."""
+
+
+class ImageField(FieldSection):
+    """A picture: bytes, a path, {bytes, path} or base64; of several columns, the first that is filled."""
+
+    kind: Literal["image"] = "image"
+    views: PositiveInt = Field(default=1, description="augmentations of each picture")
+    max_pixels: PixelLimit = Field(default=MAX_PIXELS, description="larger pictures are bad samples")
+
+    @property
+    def nothing(self) -> str:
+        return "no picture: its cell is empty"
+
+    def modality(self) -> Modality:
+        return Modality("image", count=self.views)
+
+    def read(self, cells: Sequence[object], root: str | Path) -> list[Image.Image]:
+        cell = first_filled(cells)
+        return [] if cell is None else [decode_image(read_encoded(cell, root, "picture"), self.max_pixels)]
+
+    def choose(self, items: list[Image.Image], rng: np.random.Generator) -> list[Image.Image]:
+        return items * self.views
+
+
+class TextField(FieldSection):
+    """Texts: a cell holds one or a list of them, and those of all columns are the sample's."""
+
+    kind: Literal["text"] = "text"
+    at_most: PositiveInt = Field(default=1, description="texts that a sample shows; missing ones are marked invalid")
+    pick: Pick = Field(
+        default="random", description="which, when there are more: random ones without repetition, first, or longest"
+    )
+    classes: Path | None = Field(
+        default=None,
+        description="file with the name of a class in each line, where members of tars are numbers of classes (cls); "
+        "null: classnames.txt beside the tars, or above",
+    )
+
+    @property
+    def nothing(self) -> str:
+        return "no caption"
+
+    def modality(self) -> Modality:
+        return Modality("text", count=self.at_most)
+
+    def read(self, cells: Sequence[object], root: str | Path) -> list[str]:
+        return clean(flat(cells))
+
+    def choose(self, items: list[str], rng: np.random.Generator) -> list[str]:
+        if self.pick == "random":
+            items = [items[i] for i in rng.permutation(len(items))]
+        elif self.pick == "longest":
+            items = sorted(items, key=len, reverse=True)
+        return items[: self.at_most]
+
+
+class AudioField(FieldSection):
+    """A sound: the bytes of a wav, flac, ogg or mp3, a path, {bytes, path} or {array, sampling_rate}."""
+
+    kind: Literal["audio"] = "audio"
+    seconds: PositiveFloat = Field(
+        default=4.0,
+        le=LONGEST_SOUND,
+        description="length that a model reads: longer sounds are cut, shorter ones padded",
+    )
+    rate: PositiveInt = Field(default=16000, le=10**6, description="samples a second that a model reads")
+
+    @property
+    def nothing(self) -> str:
+        return "no sound: its cell is empty"
+
+    def modality(self) -> Modality:
+        return Modality("audio", (round(self.seconds * self.rate),), rate=self.rate)
+
+    def read(self, cells: Sequence[object], root: str | Path) -> list[Sound]:
+        cell = first_filled(cells)
+        if cell is None:
+            return []
+        if isinstance(cell, dict) and "array" in cell:
+            return [as_sound(cell["array"], cell.get("sampling_rate"))]
+        return [decode_sound(read_encoded(cell, root, "sound"))]
+
+    def prepare(self) -> None:
+        require_soundfile()
+
+
+class VectorField(FieldSection):
+    """A row of numbers: a list, a .npy, or several columns of numbers."""
+
+    kind: Literal["vector"] = "vector"
+    dim: PositiveInt | None = Field(default=None, description="how many numbers; null: as many as the first one has")
+
+    @property
+    def nothing(self) -> str:
+        return "no vector: its cell is empty"
+
+    def modality(self) -> Modality:
+        assert self.dim is not None, "a source finds it before"
+        return Modality("vector", (self.dim,), measured=True)
+
+    def read(self, cells: Sequence[object], root: str | Path) -> list[Tensor]:
+        if len(cells) == 1:
+            found = _read_numbers(cells[0], root)
+        elif any(map(is_empty, cells)):
+            found = None  # a reading that lacks some of its numbers is none
+        else:
+            found = torch.cat([as_numbers(_read_numbers(cell, root)).flatten() for cell in cells])
+        if found is None:
+            return []
+        vector = as_numbers(found)
+        if vector.ndim == 0:
+            vector = vector[None]
+        if vector.ndim != 1:
+            raise ValueError(f"is of shape {' x '.join(map(str, vector.shape))}, and a vector is a row of numbers")
+        if self.dim is not None and len(vector) != self.dim:
+            raise ValueError(f"a vector of {len(vector)} numbers, where others have {self.dim}: pad or cut it")
+        return [vector]
+
+
+class SequenceField(FieldSection):
+    """Frames [l, d] of any length l: a list of lists of numbers, or a .npy; a list of numbers has frames of one."""
+
+    kind: Literal["sequence"] = "sequence"
+    at_most: PositiveInt = Field(default=64, le=2**20, description="frames that a model reads; longer ones are cut")
+    dim: PositiveInt | None = Field(default=None, description="numbers in a frame; null: as many as the first one has")
+
+    @property
+    def nothing(self) -> str:
+        return "no sequence: its cell is empty"
+
+    def modality(self) -> Modality:
+        assert self.dim is not None, "a source finds it before"
+        return Modality("sequence", (self.at_most, self.dim), measured=True)
+
+    def read(self, cells: Sequence[object], root: str | Path) -> list[Tensor]:
+        cell = first_filled(cells)
+        if cell is None:
+            return []
+        frames = as_numbers(_read_numbers(cell, root))
+        frames = frames[:, None] if frames.ndim == 1 else frames
+        if frames.ndim != 2:
+            raise ValueError(f"is of shape {' x '.join(map(str, frames.shape))}, and a sequence is of frames x numbers")
+        if not frames.numel():
+            raise ValueError("a sequence of no frames, or of frames without numbers")
+        if self.dim is not None and frames.shape[1] != self.dim:
+            raise ValueError(
+                f"its frames have {frames.shape[1]} numbers, where others have {self.dim}: pad or cut them"
+            )
+        return [frames]
+
+
+def _read_numbers(cell: object, root: str | Path) -> object:
+    """Read the numbers of a cell, in whatever form; None where it is empty. Raises OSError and ValueError."""
+    if is_empty(cell):
+        return None
+    if isinstance(cell, bytes) and not cell.startswith(NPY):
+        try:
+            cell = cell.decode()  # a member of a tar that holds a text of numbers
+        except UnicodeDecodeError:
+            raise ValueError(f"{len(cell)} bytes that are neither a .npy nor a text of numbers") from None
+        found = parse_text(cell)
+        if found is None:
+            raise ValueError(f"neither a .npy nor a text of numbers, but {cell[:40]!r}")
+        return found
+    if isinstance(cell, str) and (found := parse_text(cell)) is not None:
+        return found
+    if isinstance(cell, bytes | str | dict):
+        return parse_npy(read_encoded(cell, root, ".npy"))
+    return cell
+
+
+KINDS: Mapping[str, type[FieldSection]] = {
+    "image": ImageField,
+    "text": TextField,
+    "audio": AudioField,
+    "vector": VectorField,
+    "sequence": SequenceField,
+}
+
+
+class Fields(dict[str, FieldSection]):
+    """The fields of a sample by their names, as the block `fields` of a recipe has them."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        write = core_schema.plain_serializer_function_ser_schema(cls.as_dict)
+        return core_schema.no_info_plain_validator_function(cls.parse, serialization=write)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, found: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, object]:
+        return {"type": "fields"}  # what `wb show` prints as the type
+
+    @classmethod
+    def parse(cls, value: object) -> Fields:
+        """Read a block {name: {kind: ..., from: ...}}. Raises pydantic errors with the key inside of it."""
+        if isinstance(value, Fields):
+            return value
+        if not isinstance(value, Mapping):
+            raise make_error("expected a block of fields, as {image: {from: poster}, text: {from: plot}}")
+        found, lines = cls(), list[InitErrorDetails]()
+        for name, block in value.items():
+            try:
+                found[str(name)] = _read_field(str(name), block)
+            except ValidationError as error:
+                lines += reraise_below(error, None, (str(name),))
+        if lines:
+            raise ValidationError.from_exception_data("fields", lines)
+        return found
+
+    def as_dict(self) -> dict[str, object]:
+        """Write every field with its kind and all settings."""
+        return {
+            name: {"kind": cast(Any, field).kind, **field.model_dump(mode="json", by_alias=True)}
+            for name, field in self.items()
+        }
+
+
+def _read_field(name: str, block: object) -> FieldSection:
+    """Read one field. Raises pydantic errors."""
+    if isinstance(block, FieldSection):
+        return block
+    if not name.isidentifier():
+        raise make_error_at(
+            ("name",), f"'{name}' cannot name a field: sides are written with it, as 'a+b' and 'a@b'", name
+        )
+    if isinstance(block, str | list):
+        block = {"from": block}
+    if not isinstance(block, Mapping):
+        raise make_error_at(("kind",), "expected a block, as {kind: audio, from: wav}", block)
+    kind = block.get("kind", name)
+    if not isinstance(kind, str) or kind not in KINDS:
+        said = f"no kind of field '{kind}'" if "kind" in block else f"field '{name}' needs a kind"
+        raise make_error_at(("kind",), said + did_you_mean(str(kind), KINDS), kind)
+    return KINDS[kind].model_validate({**block, "kind": kind})

@@ -1,0 +1,350 @@
+"""Samples of named fields with random access: what every source of them (tars, folders, tables) has in common.
+
+A source lists its rows as a `Table`; the settings that all sources share are declared and documented here, once, and
+here are the choice of what a sample shows, the limit on bad samples and the held-out splits.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from itertools import islice
+from typing import Any, ClassVar, Generic, TypeVar, cast
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from pydantic import PositiveInt
+
+from workbench.errors import BadSample
+from workbench.loading.bad_samples import MAX_BAD, MaxBad, refuse_too_many
+from workbench.loading.feed import Feed
+from workbench.loading.fields import KINDS, Fields, FieldSection, Keys, SequenceField, TextField, VectorField
+from workbench.loading.labels import Label, LabelReader
+from workbench.loading.paths import Paths
+from workbench.loading.shares import Share, divide, identify
+from workbench.loading.stream import stream
+from workbench.loading.table import ENOUGH, ID, LABEL, Part, Raw, RawItems, Table, decode_sample, read_sample
+from workbench.seeds import seed_for
+from workbench.types import Batch, Items, Modality, Sample, Skipped, Split
+
+Source = TypeVar("Source")
+"""what a source lists its rows from: patterns of files, or the name of a split"""
+PAIR = ("image", "text")
+"""the fields of a source whose recipe names none"""
+SEARCHED = 1000
+"""rows in which a vector's length is looked for"""
+
+
+class Samples(ABC, Generic[Source]):
+    """A data set of samples; a source says how to list them (`table`) and what is missing (`missing`).
+
+    Args:
+        fields: the modalities, as {image: {from: poster, views: 2}, speech: {kind: audio, from: wav}}: kinds are image,
+            text, audio, vector and sequence; null: image and text from where the source has them, as is the other one
+            where only one of these two is named.
+        labels: classes or numbers for probes and reports, as {genre: {from: genres, many: true}}; never for the loss.
+        id: column of ids: samples with equal ids are positives of each other, and in one split; null: each row is one.
+        validation: held-out files for evaluation, as `path`; or a share of the ids of `path`, as 10 %.
+        splits: further ones, by name: {test: ..., noisy: ...}.
+        samples: samples to train on, for plans made before the data is there; counted when it is.
+        max_bad: bad samples before the run fails: a share of those seen below 1, a number from 1 on.
+    """
+
+    usual: ClassVar[Mapping[str, Keys]] = {}
+    """where `image` and `text` are read from that do not say it; of other fields, their names are the columns"""
+
+    def __init__(
+        self,
+        path: Source,
+        *,
+        fields: Fields | None = None,
+        labels: Mapping[str, Label] | None = None,
+        id: str | None = None,
+        validation: Paths | None = None,
+        splits: Mapping[str, Paths] | None = None,
+        samples: PositiveInt | None = None,
+        max_bad: MaxBad = MAX_BAD,
+    ) -> None:
+        self.path, self.samples, self.max_bad = path, samples, max_bad
+        self.declared = self._complete(fields)
+        self.labels, self.id = dict(labels or {}), id
+        held_out = {**(splits or {}), **({"validation": validation} if validation else {})}
+        if "train" in held_out or len(held_out) < len(splits or {}) + bool(validation):
+            raise ValueError("splits: `train` is data.path, and `validation` is given twice: as a key, and in splits")
+        shares = {name: Share.parse(value) for name, value in held_out.items()}
+        self.shares = {name: share for name, share in shares.items() if share}
+        self.held_out = {name: self.source(value) for name, value in held_out.items() if not shares[name]}
+        self.skipped: list[Skipped] = []
+        """what was left out here, not in a batch; a run writes it down and clears it"""
+
+    def _complete(self, fields: Fields | None) -> Fields:
+        """Fill in what a recipe leaves out. Raises ValueError for fewer than two fields."""
+        given = dict(fields or {})
+        if len(given) < ENOUGH and given.keys() <= set(PAIR):
+            given = {name: given.get(name) or KINDS[name]() for name in PAIR}
+        if len(given) < ENOUGH:
+            raise ValueError(f"fields: a sample has two modalities at least, and here is only {', '.join(given)}")
+        found = Fields()
+        for name, field in given.items():
+            kept = field.from_ is not None
+            found[name] = field if kept else field.model_copy(update={"from_": self.usual_keys(name, field)})
+        return found
+
+    def usual_keys(self, name: str, field: FieldSection) -> Keys:
+        """Say where a field is read from whose recipe does not."""
+        return self.usual[name] if name in PAIR and isinstance(field, KINDS[name]) else name
+
+    @property
+    def columns(self) -> dict[str, tuple[str, ...]]:
+        """List the columns of a table, and the keys that each is read from."""
+        columns = {name: field.keys for name, field in self.declared.items()}
+        columns |= {LABEL + name: (label.from_,) for name, label in self.labels.items()}
+        return columns | ({ID: (self.id,)} if self.id else {})
+
+    def source(self, value: Paths) -> Source:
+        """Make of what a recipe says of a split what `table` lists it from."""
+        return cast(Source, value)
+
+    @abstractmethod
+    def table(self, source: Source) -> Table:
+        """List the rows of a split. Raises ValueError with the remedy when they cannot be listed."""
+
+    @abstractmethod
+    def absent(self, source: Source) -> str | None:
+        """Say in one line what of a split is not there, and how to point to it; None if all is."""
+
+    def missing(self) -> str | None:
+        """Say in one line what to point where, when the training data is not there."""
+        return self.absent(self.path)
+
+    def missing_held_out(self) -> str | None:
+        """Say in one line what to point where, when there is to be held-out data, and it is not there."""
+        return next(filter(None, map(self.absent, self.held_out.values())), None)
+
+    def key_of(self, source: Source) -> str:
+        """Name the key of the recipe that a source was written under, for messages that say what to change."""
+        name = next((name for name, held_out in self.held_out.items() if held_out == source), None)
+        return "data.path" if name is None or source == self.path else f"data.{_key(name)}"
+
+    @cached_property
+    def fields(self) -> Fields:
+        """Find the lengths of vectors and frames that the recipe does not say, by the first ones there are."""
+        found = Fields(self.declared)
+        for name, field in self.declared.items():
+            if isinstance(field, VectorField | SequenceField) and field.dim is None:
+                found[name] = field.model_copy(update={"dim": self._measure(name, field)})
+        return found
+
+    @property
+    def modalities(self) -> Mapping[str, Modality]:
+        return {name: field.modality() for name, field in self.fields.items()}
+
+    def _measure(self, name: str, field: FieldSection) -> int:
+        if complaint := self.missing():
+            raise ValueError(f"{complaint}; or say how many numbers there are: --set data.fields.{name}.dim=N")
+        wrong: Exception | None = None
+        for cells, root in islice(self._first_cells(name), SEARCHED):
+            try:
+                if items := field.read(cells, root):
+                    return items[0].shape[-1]
+            except (OSError, ValueError) as error:
+                wrong = wrong or error
+        said = f": {wrong}" if wrong else ": all of them are empty"
+        raise ValueError(f"field '{name}' cannot be read in the first {SEARCHED} rows that have it{said}")
+
+    def _first_cells(self, name: str) -> Iterator[tuple[Any, Any]]:
+        for row in self.train.filled(name).nonzero()[0].tolist():
+            yield self.train.cells(row, name), self.train.root(row, name)
+
+    def __len__(self) -> int:
+        if self.samples and "train" not in vars(self) and self.missing():
+            return self.samples
+        return len(self.train)
+
+    def batches(self, start: int, feed: Feed) -> Iterator[Batch]:
+        """Give endless batches from optimizer step `start` on."""
+        _ = self.train, self.fields  # list the rows here, not in every worker
+        return feed.load(self, start)
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        """Read sample `index`, a pure function of both arguments. Raises BadSample."""
+        found = read_sample(self.train, index, self.fields)
+        return self.choose(found, self._id_of(self.train, index), rng)
+
+    def choose(self, found: Mapping[str, list[Any]], id: int, rng: np.random.Generator) -> Sample:
+        """Make a sample of raw items: of each field as many as it shows."""
+        return Sample({name: self.fields[name].choose(items, _own(rng, name)) for name, items in found.items()}, id)
+
+    def _id_of(self, table: Table, index: int) -> int:
+        return index if self.id is None else identify(table.cells(index, ID), index)
+
+    def ids(self, table: Table) -> Int64[np.ndarray, " n"]:
+        """Read the id of every row."""
+        return np.array([self._id_of(table, index) for index in range(len(table))], np.int64)
+
+    def raw_items(self, modality: str, at_most: int) -> Iterator[Any]:
+        """Give raw items of the training split, in the order of the table; missing and bad ones are left out."""
+        field, given = self.fields[modality], 0
+        for cells, root in self._first_cells(modality):
+            try:
+                items = field.read(cells, root)
+            except (OSError, ValueError):
+                continue  # counted where it is trained on
+            if items:
+                yield items[0]
+                given += 1
+            if given == at_most:
+                return
+
+    def split(self, name: str) -> Split:
+        """Give a held-out split, or the training one, as lists of items that ids link. Raises ValueError for others."""
+        self.check_split(name)
+        if name not in self._splits:
+            self._splits[name] = self._read_split(name)
+        return self._splits[name]
+
+    def check_split(self, name: str) -> None:
+        if name != "train" and name not in self.held_out and name not in self.shares:
+            held_out = ", ".join([*self.held_out, *self.shares])
+            have = f" (there are: {held_out})" if held_out else ""
+            raise ValueError(f"this data has no split '{name}'{have}: set data.{_key(name)} to held-out samples")
+
+    @cached_property
+    def _splits(self) -> dict[str, Split]:
+        return {}
+
+    @cached_property
+    def train(self) -> Table:
+        return self._divided["train"] if self.shares else self._listed(self.path)
+
+    @cached_property
+    def _divided(self) -> dict[str, Table]:
+        """Divide the rows of `path` by the shares of ids that other splits have of it."""
+        whole = self._listed(self.path)
+        parts = divide(self.ids(whole), self.shares)
+        return {name: Part(whole, rows, whole.left_out if name == "train" else ()) for name, rows in parts.items()}
+
+    @cached_property
+    def label_readers(self) -> dict[str, LabelReader]:
+        """Find the classes of each label: those that the recipe names, else those of the training rows."""
+        return {name: LabelReader.of(name, label, self.train) for name, label in self.labels.items()}
+
+    def _read_split(self, name: str) -> Split:
+        """Find bad samples by decoding everything once, so that no evaluation meets one."""
+        table = self.train if name == "train" else self._divided[name] if name in self.shares else None
+        table = table or self._listed(self.held_out[name])
+        rows: dict[str, list[int]] = {field: [] for field in self.fields}
+        texts: dict[str, list[tuple[str, int]]] = {}
+        usable: list[int] = []
+        bad: list[Skipped] = []
+        for index in range(len(table)):
+            try:
+                found = read_sample(table, index, self.fields)
+            except BadSample as error:
+                bad.append(Skipped(error.name, error.reason))
+                continue
+            for field, items in found.items():
+                rows[field] += [index] if items else []
+                if isinstance(self.fields[field], TextField):
+                    texts.setdefault(field, []).extend((text, index) for text in items)
+            usable.append(index)
+        refuse_too_many(bad, len(table), self.max_bad)
+        if not usable:
+            raise ValueError(f"data.{_key(name)} holds no usable sample; the first one is {bad[0]}")
+        self.skipped += bad
+        return self._link(table, usable, rows, texts)
+
+    def _link(
+        self,
+        table: Table,
+        usable: list[int],
+        rows: Mapping[str, list[int]],
+        texts: Mapping[str, list[tuple[str, int]]],
+    ) -> Split:
+        """Make the items of a split: of texts all there are, of other fields one of each row that has it."""
+        number = {row: place if self.id is None else self._id_of(table, row) for place, row in enumerate(usable)}
+        targets = {name: reader.read(table, usable) for name, reader in self.label_readers.items()}
+        place = {row: at for at, row in enumerate(usable)}
+        items = {}
+        for name, field in self.fields.items():
+            of = [row for _, row in texts[name]] if name in texts else rows[name]
+            raw = [text for text, _ in texts[name]] if name in texts else RawItems(table, name, field, rows[name])
+            ids = torch.tensor([number[row] for row in of], dtype=torch.int64)
+            at = torch.tensor([place[row] for row in of], dtype=torch.int64)
+            items[name] = Items(raw, ids, {label: values[at] for label, values in targets.items()})
+        classes = {name: reader.classes for name, reader in self.label_readers.items() if reader.classes}
+        return Split({name: found for name, found in items.items() if len(found)}, classes)
+
+    def _listed(self, source: Source) -> Table:
+        for field in self.declared.values():
+            field.prepare()
+        table = self.table(source)
+        if table.mixed:
+            raise ValueError(table.mixed)
+        refuse_too_many(table.left_out, len(table) + len(table.left_out), self.max_bad)
+        self.skipped += table.left_out
+        return table
+
+
+def _own(rng: np.random.Generator, field: str) -> np.random.Generator:
+    """Give a field random numbers of its own, so that what is drawn for it does not hang on the other fields."""
+    if field == "text":  # as before there were others: runs of then go on as they would have
+        return rng
+    entropy = cast(np.random.SeedSequence, rng.bit_generator.seed_seq).entropy
+    return np.random.default_rng(seed_for("field", field, str(entropy)))
+
+
+def _key(split: str) -> str:
+    return "validation" if split == "validation" else f"splits.{split}"
+
+
+class StreamedSamples(Samples[Source]):
+    """Samples that may also be read in parts, from front to back, without random access.
+
+    Args:
+        samples: samples to train on, for streaming, and for plans made before the data is there; else counted.
+        streaming: read whole files from front to back instead of by random access.
+        buffer: samples that wait to be shuffled in every worker, when streaming; more mix the files better.
+    """
+
+    def __init__(self, path: Source, *, streaming: bool = False, buffer: PositiveInt = 2000, **more: Any) -> None:
+        super().__init__(path, **more)
+        if streaming and not self.samples:
+            raise ValueError("streaming does not count the samples: set data.samples to their number, about")
+        if streaming and self.shares:
+            raise ValueError("streaming cannot hold out a share of the ids: give data.validation files of its own")
+        self.streaming, self.buffer = streaming, buffer
+
+    @abstractmethod
+    def parts(self) -> int:
+        """Count the parts there are to stream. Raises ValueError with the remedy when they are not there."""
+
+    @abstractmethod
+    def read(self, part: int) -> Iterator[Raw | BadSample]:
+        """Read the samples of a part, still encoded."""
+
+    def __len__(self) -> int:
+        return self.samples if self.streaming and self.samples else super().__len__()
+
+    def batches(self, start: int, feed: Feed) -> Iterator[Batch]:
+        """Give endless batches from optimizer step `start` on, or from about there when they are streamed."""
+        if not self.streaming:
+            return super().batches(start, feed)
+        for field in self.fields.values():
+            field.prepare()
+        return stream(self, feed, start, self.parts(), self.buffer)
+
+    def decode(self, raw: Raw, id: int, rng: np.random.Generator) -> Sample:
+        """Decode a sample that was streamed. Raises BadSample."""
+        found = decode_sample(raw, self.fields)
+        return self.choose(found, id if self.id is None else identify(raw.cells[ID], id), rng)
+
+    def _first_cells(self, name: str) -> Iterator[tuple[Any, Any]]:
+        if not self.streaming:
+            yield from super()._first_cells(name)
+            return
+        for raw in self.read(0):
+            if isinstance(raw, Raw):
+                yield raw.cells[name], raw.root
