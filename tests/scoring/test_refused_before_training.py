@@ -55,15 +55,18 @@ def make_folder(where: Path) -> str:
 def test_pairs_that_hold_nothing_out_are_told_with_the_key(tmp_path: Path, name: str, split: str) -> None:
     folder = make_folder(tmp_path / "pairs")
     wanted = recipe({"name": "folder", "path": folder}, {"name": name, "split": split})
-    with pytest.raises(RecipeError, match=rf"eval\.e: this data has no split '{split}': set data\.validation to"):
+    key = r"validation" if split == "validation" else r"splits\.test"
+    with pytest.raises(RecipeError, match=rf"eval\.e: this data has no split '{split}': set data\.{key} to"):
         build_parts(parse_recipe(wanted))
 
 
-def test_a_split_that_pairs_cannot_have_is_told_without_a_remedy_that_would_not_help(tmp_path: Path) -> None:
+def test_a_split_that_is_not_given_is_told_with_those_that_are(tmp_path: Path) -> None:
     """A probe was told to set data.validation, which was set."""
     folder = make_folder(tmp_path / "pairs")
     wanted = recipe({"name": "folder", "path": folder, "validation": folder}, {"name": "probe"})
-    with pytest.raises(RecipeError, match=r"eval\.e: this data has no split 'train', only 'validation'"):
+    with pytest.raises(
+        RecipeError, match=r"eval\.e: this data has no split 'test' \(there are: validation\): set data\.splits\.test"
+    ):
         build_parts(parse_recipe(wanted))
 
 
