@@ -26,6 +26,7 @@ def wb(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -58,6 +59,7 @@ def test_letters_that_a_terminal_lacks_are_spelt(encoding: str) -> None:
     assert shown.returncode == 0, shown.stderr
 
 
+@pytest.mark.slow
 def test_a_message_with_a_name_that_is_no_text_is_printed(tmp_path: Path) -> None:
     name = os.fsdecode(os.fsencode(str(tmp_path)) + b"/\xff.yaml")
     done = wb("check", name)

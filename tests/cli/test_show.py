@@ -30,7 +30,7 @@ def test_a_component_is_documented_by_its_source() -> None:
     assert "0 builds no fusion module" in keywords["lambda"]["description"]
     assert keywords["views"]["type"] == "zip | all"
     assert keywords["scale"]["default"]["init"] == pytest.approx(1 / 0.07)
-    assert [k["name"] for k in found["inner"]["Scale"]["keywords"]] == ["init", "learn", "max"]
+    assert [k["name"] for k in found["inner"]["Scale"]["keywords"]] == ["init", "learn", "max", "min"]
     assert Path(found["file"]).name == "ito.py"
     printed = show("objective", "ito")
     assert "zip | all" in printed

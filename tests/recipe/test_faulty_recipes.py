@@ -76,7 +76,7 @@ def test_a_folder_and_a_file_that_cannot_exist_are_no_recipes(tmp_path: Path) ->
     [
         "train: {lr: true}",
         "train: {betas: [0.9, off]}",
-        "model: {dim: yes}",
+        "train: {microbatch: yes}",
         "seed: on",
         "model: {encoders: {a: {name: mlp, width: true}}}",
     ],
