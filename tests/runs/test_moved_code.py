@@ -99,3 +99,19 @@ def test_a_run_that_moved_is_used_from_any_folder(tmp_path: Path) -> None:
     program = f"import workbench; print(workbench.load({str(new / 'runs' / 'one')!r}).sides)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd="/", check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_weights_that_a_run_began_with_may_move_and_their_path_stays(tmp_path: Path) -> None:
+    """They are not read again; who writes their new place is told so."""
+    first = make_project(tmp_path / "old", "mine.py")
+    began = first / "runs" / "one"
+
+    def tuned(steps: int, start: Path) -> Recipe:
+        tree = recipe(first / "mine.py", steps).as_dict()
+        return parse_recipe(tree | {"model": {**tree["model"], "init": str(start)}})
+
+    train(tuned(1, began), tmp_path / "run")
+    moved = began.rename(tmp_path / "elsewhere")
+    assert train(tuned(2, began), tmp_path / "run").step == 2
+    with pytest.raises(RunError, match=r"model\.init\.from: (.|\n)*not read again: leave their path as it was"):
+        train(tuned(3, moved), tmp_path / "run")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from small_engines import MODEL, built, weights
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from workbench.build import Parts
 from workbench.callbacks.evaluation import Evaluation
-from workbench.scoring.embedding import Embedder
+from workbench.scoring.embedding import Embedder, evaluate
 from workbench.scoring.examples import Examples
 from workbench.types import Items, Side, Split
 
@@ -118,3 +119,33 @@ def test_examples_of_a_fused_side_keep_the_labels_of_the_items_that_they_are_mad
     assert found.targets["kind"].tolist() == [30, 10, 11]
     assert [float(found.raw["a"][i]) for i in range(3)] == [0, 1, 3]
     assert [float(found.raw["b"][i]) for i in range(3)] == [1, 0, 0]
+
+
+class Yields:
+    def __init__(self, *facts: object) -> None:
+        self.facts = facts
+
+    def run(self, context: object) -> Any:
+        return iter(self.facts)
+
+
+class ForgetsToYield:
+    def run(self, context: object) -> Any: ...
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "words"),
+    [
+        (Yields(("a", "text")), r"eval\.own yields \('a', 'text'\): a fact is a pair of a name and a number"),
+        (Yields(("a", torch.ones(2))), r"eval\.own yields \('a', tensor.*: a fact is a pair"),
+        (Yields(("a", None)), r"a fact is a pair"),
+        (Yields(1.5), r"eval\.own yields 1\.5: a fact is a pair"),
+        (Yields(("a", 1.0), ("b", 2), ("a", 3.0)), r"eval\.own yields 'a' twice"),
+        (ForgetsToYield(), r"eval\.own yields nothing: its `run` has no `yield`"),
+    ],
+)
+def test_what_is_no_fact_is_refused_with_the_evaluators_key(evaluator: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        list(evaluate({"own": evaluator}, context=None))  # type: ignore[arg-type]
+    good = {"own": Yields(("a", torch.tensor(1.5)), ("b", np.float32(2))), "too": Yields(("a", 3))}
+    assert dict(evaluate(good, context=None)) == {"own/a": 1.5, "own/b": 2.0, "too/a": 3.0}  # type: ignore[arg-type]

@@ -176,7 +176,7 @@ class Run:
             raise RunError(
                 f"{self.path} was started with another recipe:\n" + "\n".join(changed) + "\n"
                 f"A resume may change only {', '.join(MAY_CHANGE)}, and {', '.join(MAY_MOVE)} where the training data "
-                "are the same: use another --run, or --fresh to begin again."
+                "are the same: use another --run, or --fresh to begin again." + _hint(differs)
             )
         # weights before the first step, kept as the best: drawn from the other recipe, and drawn again by that
         shutil.rmtree(self.checkpoints)
@@ -289,6 +289,13 @@ def package_version(name: str) -> str | None:
 def _is_in(key: str, sections: tuple[str, ...]) -> bool:
     """Whether a dotted key is one of these, or below one."""
     return any(key == section or key.startswith(section + ".") for section in sections)
+
+
+def _hint(differs: set[str]) -> str:
+    """Say that a resume needs no path to the weights that the run began with."""
+    if any(_is_in(key, ("model.init",)) or key.endswith(".pretrained") for key in differs):
+        return " Weights that the run began with are not read again: leave their path as it was, wherever they are now."
+    return ""
 
 
 def _is_moved_code(old: object, new: object) -> bool:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from workbench.errors import failure
+from workbench.errors import failure, shorten
 from workbench.model import Model
 from workbench.types import Context, Evaluator, Side, Transform, View, Views
 
@@ -111,7 +111,29 @@ def _refuse_no_number(side: Side, view: View) -> None:
 
 
 def evaluate(evaluators: Mapping[str, Evaluator], context: Context) -> Iterator[tuple[str, float]]:
-    """Run every evaluator and yield its facts, named under its recipe key."""
+    """Run every evaluator and yield its facts, named under its recipe key.
+
+    Raises ValueError, with the key, for what is no fact, and for a name that an evaluator yields twice.
+    """
     for prefix, evaluator in evaluators.items():
-        for name, value in evaluator.run(context):
-            yield f"{prefix}/{name}", float(value)
+        said: set[str] = set()
+        facts = evaluator.run(context)
+        if facts is None:
+            raise ValueError(f"eval.{prefix} yields nothing: its `run` has no `yield`")
+        for fact in facts:
+            name, value = _read_fact(prefix, fact)
+            if name in said:
+                raise ValueError(f"eval.{prefix} yields '{name}' twice: one value would hide the other")
+            said.add(name)
+            yield f"{prefix}/{name}", value
+
+
+def _read_fact(prefix: str, fact: object) -> tuple[str, float]:
+    """Read (name, number). Raises ValueError for anything else, which only an evaluator of one's own yields."""
+    try:
+        name, value = fact  # type: ignore[misc]
+        return str(name), float(value)
+    except (TypeError, ValueError, RuntimeError):  # the last is a tensor's of several numbers
+        raise ValueError(
+            f"eval.{prefix} yields {shorten(repr(fact))}: a fact is a pair of a name and a number"
+        ) from None
