@@ -125,8 +125,12 @@ def test_another_seed_augments_the_same_sample_otherwise() -> None:
 
 
 def test_a_batch_larger_than_the_data_says_so() -> None:
-    with pytest.raises(ValueError, match=r"train.batch=64 is larger than the data set \(23 samples\)"):
+    with pytest.raises(
+        ValueError, match=r"train.batch=64 is larger than the data set \(23 samples\): set train.batch=23 or less"
+    ):
         epoch_steps(23, 64)
+    with pytest.raises(ValueError, match=r"\(1 samples\): it needs two"):  # a batch of one is refused, too
+        epoch_steps(1, 64)
 
 
 class Broken(Numbers):

@@ -35,6 +35,9 @@ with postponed(*OF_OPEN_CLIP):
 
 __all__ = ["OpenCLIP"]
 
+SHORTEST = 3
+"""tokens of a text, at least: its begin, a word, its end"""
+
 
 class OpenCLIP(Encoder):
     """Maps images [n, 3, h, w] or token ids [n, l] to Features; z equals open_clip's encode_image or encode_text.
@@ -97,6 +100,11 @@ class OpenCLIP(Encoder):
         self.preprocess = PreprocessCfg(size=tuple(self.tower.image_size), **published) if image else None
         self.normalise = Normalise(self.preprocess.mean, self.preprocess.std) if self.preprocess else nn.Identity()
         self.context_length = None if image else self.tower.context_length
+        if self.context_length is not None and self.context_length < SHORTEST:
+            raise ValueError(
+                f"context_length ({self.context_length}) leaves no place for a word between the tokens of begin and "
+                f"end, so that all texts would be one: set it to {SHORTEST} or more"
+            )
         if grad_checkpointing:
             checkpoint_gradients(self.tower.trunk if self.kind == "timm" else self.tower)
         if lock is not None:

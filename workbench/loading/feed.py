@@ -88,9 +88,8 @@ class Feed:
 def epoch_steps(length: int, batch: int) -> int:
     """Count the steps in an epoch of `length` samples. Raises RecipeError when the batch does not fit."""
     if length < batch:
-        raise RecipeError(
-            f"train.batch={batch} is larger than the data set ({length} samples): set train.batch={length} or less"
-        )
+        remedy = f"set train.batch={length} or less" if length > 1 else "it needs two, to contrast them"
+        raise RecipeError(f"train.batch={batch} is larger than the data set ({length} samples): {remedy}")
     return length // batch
 
 

@@ -57,9 +57,10 @@ def stream(data: StreamStyle[RawT], feed: Feed, start: int, parts: int, buffer: 
     """
     readers = feed.world * max(1, feed.workers)
     if parts < readers:
+        fewer = f"set parallel.workers={parts // feed.world} or less, " if parts >= feed.world else ""
         raise ValueError(
-            f"streaming reads {parts} parts (tars, files) with {readers} readers (processes x parallel.workers): set "
-            f"parallel.workers={parts // feed.world} or less, split them smaller, or set data.streaming=false"
+            f"streaming reads {parts} parts (tars, files) with {readers} readers (processes x parallel.workers): "
+            f"{fewer}split them smaller, or set data.streaming=false"
         )
     loader = DataLoader(
         _Stream(data, feed, start, parts, buffer),

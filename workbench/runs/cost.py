@@ -26,6 +26,7 @@ from workbench.errors import RecipeError
 from workbench.loading.bad_samples import HoldsOut, MayBeMissing
 from workbench.recipe.schema import Recipe
 from workbench.runs.items import plainest_item
+from workbench.training.optim import trainable_parameters
 from workbench.types import Data, Pool, Side, View, Views
 
 if TYPE_CHECKING:
@@ -129,12 +130,14 @@ class _WithoutValues(TorchFunctionMode):
 def assemble(recipe: Recipe) -> Parts:
     """Build a recipe's parts on the meta device, where every width is checked and nothing allocated.
 
-    Raises RecipeError where the parts do not fit each other.
+    Raises RecipeError where the parts do not fit each other, or nothing of the model learns.
     """
     # not under fake tensors from the start: some trunks read small numbers of their own while they are built
     try:
         with torch.device("meta"), _WithoutValues():
-            return build_parts(recipe)
+            parts = build_parts(recipe)
+            trainable_parameters(parts.model)
+            return parts
     except RuntimeError as error:  # torch's word for a tensor of more than 2^63 bytes, which any size here can lead to
         if "overflow" not in str(error):
             raise

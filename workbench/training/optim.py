@@ -16,6 +16,14 @@ from workbench.distributed.sharding import place_like
 from workbench.types import Encoder
 
 
+def trainable_parameters(model: nn.Module) -> list[Parameter]:
+    """List the parameters that are not frozen. Raises RecipeError where that is none."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    if not trainable:
+        raise RecipeError("every parameter of the model is frozen: remove a lock, or there is nothing to train")
+    return trainable
+
+
 def adamw(
     model: nn.Module,
     objective: nn.Module,
@@ -31,9 +39,7 @@ def adamw(
     `lr_scales` are factors on the learning rate, 1 where a parameter has none. Raises ValueError where the whole model
     is frozen.
     """
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    if not trainable:
-        raise ValueError("every parameter of the model is frozen: remove a lock, or there is nothing to train")
+    trainable = trainable_parameters(model)
     own = [p for p in objective.parameters() if p.requires_grad]
     decayed = [(p, weight_decay if p.ndim >= 2 else 0.0) for p in trainable] + [(p, 0.0) for p in own]
     groups: dict[tuple[float, bool, bool], list[Parameter]] = defaultdict(list)
