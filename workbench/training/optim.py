@@ -13,6 +13,7 @@ from torch.nn import Parameter
 
 from workbench.distributed.dtensor import is_dtensor
 from workbench.distributed.sharding import place_like
+from workbench.errors import RecipeError
 from workbench.types import Encoder
 
 
