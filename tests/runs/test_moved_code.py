@@ -78,6 +78,10 @@ def test_code_that_moved_alone_resumes_and_other_code_does_not(tmp_path: Path) -
     second.write_text(moved.read_text())
     with pytest.raises(RunError, match=r"objective\.name: .*lib/mine\.py:Mine -> .*lib/other\.py:Mine"):
         train(recipe(second, 3), old / "runs" / "one")
+    moved.rename(old / "kept_elsewhere.py")  # where the old one is gone, a file of another name is another one still
+    with pytest.raises(RunError, match=r"objective\.name"):
+        train(recipe(second, 3), old / "runs" / "one")
+    (old / "kept_elsewhere.py").rename(moved)
     copy = old / "mine.py"  # of a name that is there still: it may be another
     copy.write_text(moved.read_text())
     with pytest.raises(RunError, match=r"objective\.name"):
