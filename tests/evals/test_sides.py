@@ -185,3 +185,11 @@ def test_a_target_that_no_term_predicts_is_refused_before_training() -> None:
     for wrong in (["c"], ["a", "a"], ["z"]):  # the target itself, one twice, none of the task
         with pytest.raises(RecipeError, match=r"given=.*: 'c' is predicted from some of a, b"):
             build_parts(parse_recipe(recipe | {"eval": {"synthetic": {"given": wrong}}}))
+
+
+def test_a_side_is_not_searched_with_itself() -> None:
+    objective = terms(("a", "b"), ("a", "c"), ("a@x", "b"), ("b+c", "a"))
+    Retrieval(query="b+c", candidates="a").check(objective, None)  # type: ignore[arg-type]
+    for query, candidates in (("a", "a"), ("a@x", "a"), ("b+c", "b"), ("c", "b+c")):
+        with pytest.raises(ValueError, match=r"'[abc]' is searched with itself \(.*\): every item would find itself"):
+            Retrieval(query=query, candidates=candidates).check(objective, None)  # type: ignore[arg-type]

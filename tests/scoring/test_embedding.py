@@ -140,12 +140,14 @@ class ForgetsToYield:
         (Yields(("a", torch.ones(2))), r"eval\.own yields \('a', tensor.*: a fact is a pair"),
         (Yields(("a", None)), r"a fact is a pair"),
         (Yields(1.5), r"eval\.own yields 1\.5: a fact is a pair"),
-        (Yields(("a", 1.0), ("b", 2), ("a", 3.0)), r"eval\.own yields 'a' twice"),
+        (Yields(("a", 1.0), ("b", 2), ("a", 3.0)), r"eval\.own yields 'own/a' again"),
         (ForgetsToYield(), r"eval\.own yields nothing: its `run` has no `yield`"),
     ],
 )
 def test_what_is_no_fact_is_refused_with_the_evaluators_key(evaluator: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         list(evaluate({"own": evaluator}, context=None))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"eval\.a/b yields 'a/b/c' again"):
+        list(evaluate({"a": Yields(("b/c", 1.0)), "a/b": Yields(("c", 2.0))}, context=None))  # type: ignore[arg-type]
     good = {"own": Yields(("a", torch.tensor(1.5)), ("b", np.float32(2))), "too": Yields(("a", 3))}
     assert dict(evaluate(good, context=None)) == {"own/a": 1.5, "own/b": 2.0, "too/a": 3.0}  # type: ignore[arg-type]

@@ -76,6 +76,8 @@ class Retrieval:
         for way in self._ways(objective):
             if self.query and self.candidates:
                 refuse_untrained(objective, *way.sides, way.candidates)
+            if shared := sorted({m for side in way.sides for m in side.members} & set(way.candidates.members)):
+                raise ValueError(f"'{shared[0]}' is searched with itself ({way.name}): every item would find itself")
         refuse_missing_splits(data, self.split)
 
     def names(self, objective: Objective) -> list[str]:

@@ -113,19 +113,20 @@ def _refuse_no_number(side: Side, view: View) -> None:
 def evaluate(evaluators: Mapping[str, Evaluator], context: Context) -> Iterator[tuple[str, float]]:
     """Run every evaluator and yield its facts, named under its recipe key.
 
-    Raises ValueError, with the key, for what is no fact, and for a name that an evaluator yields twice.
+    Raises ValueError, with the key, for what is no fact, and for a name that was yielded before.
     """
+    said: set[str] = set()
     for prefix, evaluator in evaluators.items():
-        said: set[str] = set()
         facts = evaluator.run(context)
         if facts is None:
             raise ValueError(f"eval.{prefix} yields nothing: its `run` has no `yield`")
         for fact in facts:
             name, value = _read_fact(prefix, fact)
-            if name in said:
-                raise ValueError(f"eval.{prefix} yields '{name}' twice: one value would hide the other")
-            said.add(name)
-            yield f"{prefix}/{name}", value
+            whole = f"{prefix}/{name}"
+            if whole in said:  # by this evaluator, or by another with a slash in its key
+                raise ValueError(f"eval.{prefix} yields '{whole}' again: one value would hide the other")
+            said.add(whole)
+            yield whole, value
 
 
 def _read_fact(prefix: str, fact: object) -> tuple[str, float]:
