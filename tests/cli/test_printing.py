@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from workbench.cli import cli
-from workbench.cli._printing import find_chances, print_evaluations
+from workbench.cli._printing import allow_any_letter, find_chances, print_evaluations
 from workbench.runs.report import compare_evaluations
 from workbench.training.metrics import Best
 
@@ -57,6 +58,16 @@ def test_letters_that_a_terminal_lacks_are_spelt(encoding: str) -> None:
     assert any(line.startswith("clip") for line in done.stdout.splitlines())
     shown = wb("show", "task", "image-text-xor", PYTHONIOENCODING=encoding)
     assert shown.returncode == 0, shown.stderr
+
+
+def test_a_stream_spells_the_letters_that_its_encoding_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = {name: io.TextIOWrapper(io.BytesIO(), encoding="ascii", newline="\n") for name in ("stdout", "stderr")}
+    for name, stream in streams.items():
+        monkeypatch.setattr(sys, name, stream)
+    allow_any_letter()
+    for stream in streams.values():
+        print("0.5±0.1 · … ü", file=stream, flush=True)
+        assert stream.buffer.getvalue() == b"0.5+-0.1 - ... ?\n"  # type: ignore[attr-defined]
 
 
 @pytest.mark.slow
