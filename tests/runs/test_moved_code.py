@@ -119,3 +119,31 @@ def test_weights_that_a_run_began_with_may_move_and_their_path_stays(tmp_path: P
     assert train(tuned(2, began), tmp_path / "run").step == 2
     with pytest.raises(RunError, match=r"model\.init\.from: (.|\n)*not read again: leave their path as it was"):
         train(tuned(3, moved), tmp_path / "run")
+
+
+def test_code_that_was_edited_between_two_starts_is_said(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "old", "mine.py")
+    said: list[str] = []
+    train(recipe(project / "mine.py", 2), project / "runs" / "one", say=said.append)
+    assert not any("mine.py" in line for line in said)
+    (project / "mine.py").write_text((project / "mine.py").read_text() + "# another loss\n")
+    for steps in (3, 4):  # each time, as the weights are of both
+        said.clear()
+        train(recipe(project / "mine.py", steps), project / "runs" / "one", say=said.append)
+        assert sum("the code of mine.py:Mine is not the one that the run began with" in line for line in said) == 1
+
+
+def test_a_run_that_has_saved_nothing_begins_with_the_code_as_it_is_now(tmp_path: Path) -> None:
+    """As when a loss is edited until its first step works."""
+    file, said = tmp_path / "mine.py", list[str]()
+    wrong = OWN.format(neighbour="workbench.terms").replace("(modalities))]", "(modalities), weight=0)]")
+    file.write_text(wrong.replace("import Scale\nfrom workbench.terms import", "import Scale,"))
+    run = tmp_path / "run"
+    with pytest.raises(ValueError, match="has weight 0"):
+        train(recipe(file, 1), run)
+    (run / "code.json").write_text('{"mine.py:Mine": "of a start that failed"}')
+    (run / "data.json").write_text('{"blake2b": "of other data"}')
+    file.write_text(file.read_text().replace(", weight=0", ""))
+    component._load_own.cache_clear()
+    train(recipe(file, 1), run, say=said.append)
+    assert not any("began with" in line for line in said)

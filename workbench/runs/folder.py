@@ -1,6 +1,6 @@
 """The run folder: who holds it, what it trained on which machine, and whether it may be resumed.
 
-recipe.yaml environment.json data.json metrics.jsonl skipped.jsonl checkpoints/ tensorboard/ DONE
+recipe.yaml environment.json data.json code.json metrics.jsonl skipped.jsonl checkpoints/ tensorboard/ DONE
 
 The trap: nothing may be touched here without the lock, not even by a command that wants to begin anew: another process
 may be training in the folder, and it saves by path.
@@ -75,6 +75,7 @@ class Run:
         self.tensorboard = path / "tensorboard"
         self.done = path / "DONE"
         self.data = path / "data.json"
+        self.code = path / "code.json"
         self.before: Recipe | None = None
         """the recipe that a resumed run had until now"""
         self._lock: TextIOWrapper | None = None
@@ -197,6 +198,11 @@ class Run:
             _write(self.data, json.dumps({"blake2b": found}))
         elif found and self._recorded() != found:
             say(f"the training data are not those that the run began with: {len(data)} samples now, or other ones")
+
+    def forget_beginning(self) -> None:
+        """Forget which data and code the run began with, when it begins only now."""
+        for file in (self.data, self.code):
+            file.unlink(missing_ok=True)
 
     def finish(self, step: int) -> None:
         """Mark the run as done."""

@@ -15,6 +15,7 @@ from workbench.runs.callbacks import list_callbacks
 from workbench.runs.folder import Run, RunError
 from workbench.runs.initial_weights import initialise
 from workbench.runs.measuring import measure
+from workbench.runs.own_code import record_code
 from workbench.runs.process import explained, polite_stop, settle
 from workbench.training import checkpoint
 from workbench.training.metrics import Metrics, Record, read
@@ -75,8 +76,12 @@ def train(
             for line in measure(parts, parallel):
                 say(line)
         parts = prepare(parts, parallel)
+        if run and lead and not found:  # what an earlier start left behind, which took no step
+            run.forget_beginning()
         if run and lead and "path" in type(recipe.data.settings).model_fields:
             run.record_data(parts.data, say)
+        if run and lead:
+            record_code(run.code, recipe, say)
         metrics = Metrics(run.metrics if run and lead else None, on_device=parallel.device.type == "cuda")
         engine = build_engine(parts, parallel, metrics)
         if found:
