@@ -1,4 +1,4 @@
-"""`wb check`: validate recipes to the last shape, without reading data or holding weights."""
+"""`wb check`: validate recipes to the last shape, without holding weights, and with a glance at the data."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from workbench.build import Parts
     from workbench.recipe.schema import Recipe
-    from workbench.types import Data
 
 
 UNSEEN = (
-    "not looked at: the samples (wb data inspect), the memory and time of a step (wb pretrain --dry), "
+    "not looked at: most samples (wb data inspect), the memory and time of a step (wb pretrain --dry), "
     "gradients and several processes (wb check --deep), weights that a run or a file would give"
 )
 
@@ -42,9 +42,9 @@ def check_(recipes: tuple[str, ...], overrides: tuple[str, ...], deep: bool, as_
     for recipe in recipes:
         try:
             loaded = load_recipe(recipe, overrides)
-            data = assemble(loaded).data
+            parts = assemble(loaded)
             found[recipe] = _deeply(recipe, loaded) if deep else None
-            notes += _notes(recipe, loaded, data)
+            notes += _notes(recipe, parts)
         except RecipeError as error:
             found[recipe] = str(error)
         except ValueError as error:  # the keys are right, the parts do not fit each other
@@ -59,12 +59,21 @@ def check_(recipes: tuple[str, ...], overrides: tuple[str, ...], deep: bool, as_
     raise SystemExit(2 if any(found.values()) else 0)
 
 
-def _notes(name: str, recipe: Recipe, data: Data) -> list[str]:
+def _notes(name: str, parts: Parts) -> list[str]:
     """Say what is no mistake of a recipe, and stops or disappoints a training all the same: a line each."""
+    from workbench.inspection.cut_captions import cut_captions
     from workbench.runs.cost import missing_data
 
-    missing = missing_data(recipe, data)
-    lines = [f"{name}: a training would stop at once: {missing}"] if missing else []
+    recipe = parts.recipe
+    lines: list[str] = []
+    try:
+        stops = missing_data(recipe, parts.data)
+        if not stops:
+            lines += [f"{name}: {line}" for line in cut_captions(parts.data, parts.model.encoders)]
+    except ValueError as error:  # the data is there and cannot be listed
+        stops = str(error)
+    if stops:
+        lines.append(f"{name}: a training would stop at once: {stops}")
     if not recipe.eval.evaluators:
         lines.append(f"{name}: no evaluator: the loss is all that a training would say of the model")
     return lines

@@ -115,7 +115,7 @@ def inspect(
     """
     from workbench.errors import did_you_mean
     from workbench.inspection.look import chosen, listing
-    from workbench.inspection.open_data import SOURCES, note_of, open_data
+    from workbench.inspection.open_data import SOURCES, context_of, note_of, open_data
     from workbench.inspection.report import draw
 
     if source and source not in SOURCES:
@@ -130,7 +130,7 @@ def inspect(
         raise ValueError(f"{path} ({name}) has no sample: take another split with --set split=NAME, or another PATH")
     for file in filter(None, (sheet, bad)):
         file.parent.mkdir(parents=True, exist_ok=True)
-    found = _inspect(listed, chosen(len(listed), limit))
+    found = _inspect(listed, chosen(len(listed), limit), context_of(path, source, settings))
     if bad:
         bad.write_text("".join(json.dumps(sample._asdict()) + "\n" for sample in found.bad), encoding="utf-8")
     if as_json:
@@ -143,8 +143,8 @@ def inspect(
         raise ValueError(f"{path} holds no usable pair; the first is {found.bad[0]}")
 
 
-def _inspect(listed: Listing, indices: list[int]) -> Inspection:
-    """Inspect these samples, with a progress bar on stderr."""
+def _inspect(listed: Listing, indices: list[int], context: int) -> Inspection:
+    """Inspect these samples, of which `context` tokens of a caption are read, with a progress bar on stderr."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -153,7 +153,7 @@ def _inspect(listed: Listing, indices: list[int]) -> Inspection:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(file=sys.stderr), transient=True) as progress:
         bar = progress.add_task("decoding", total=len(indices))
-        return inspect(listed, indices, lambda done: progress.update(bar, completed=done))
+        return inspect(listed, indices, lambda done: progress.update(bar, completed=done), context)
 
 
 def _print_findings(title: str, found: Inspection, file: Path | None, shown: int = 10) -> None:

@@ -32,7 +32,7 @@ with postponed(*OF_OPEN_CLIP):
     from open_clip import SimpleTokenizer
 
 CONTEXT = 77
-"""tokens of CLIP's texts, its begin and its end included"""
+"""tokens of CLIP's texts, its begin and its end included: what is counted where no recipe says how many are read"""
 
 
 class Seen(NamedTuple):
@@ -177,9 +177,17 @@ def chosen(count: int, limit: int | None) -> list[int]:
     return sorted(rng.choice(count, limit, replace=False).tolist())
 
 
-def inspect(data: Listing, indices: Sequence[int], progress: Callable[[int], None] = lambda _: None) -> Inspection:
-    """Decode the samples of `indices`. Raises ValueError when files vanish meanwhile."""
-    images, captions, bad, good = Images(), Captions(), list(data.left_out), array("q")
+def inspect(
+    data: Listing,
+    indices: Sequence[int],
+    progress: Callable[[int], None] = lambda _: None,
+    context: int = CONTEXT,
+) -> Inspection:
+    """Decode the samples of `indices`; `context` is how many tokens of a caption are read.
+
+    Raises ValueError when files vanish meanwhile.
+    """
+    images, captions, bad, good = Images(), Captions(context), list(data.left_out), array("q")
     combinations: Counter[tuple[str, ...]] = Counter()
     fields: dict[str, int] = {}
     seconds = 0.0
@@ -248,8 +256,8 @@ class Images:
 class Captions:
     """Numbers, lengths and repetitions; of each text only a hash is kept."""
 
-    def __init__(self) -> None:
-        self.tokenizer = SimpleTokenizer()
+    def __init__(self, context: int) -> None:
+        self.context, self.tokenizer = context, SimpleTokenizer()
         self.of_image: Counter[int] = Counter()
         self.tokens, self.hashes = array("i"), array("q")
         self.concepts: set[int] = set()
@@ -272,7 +280,8 @@ class Captions:
             "per_image": three(list(self.of_image.elements())),
             "histogram": dict(sorted(self.of_image.items())),
             "tokens": three(self.tokens),
-            "cut": float((lengths > CONTEXT).mean()) if len(lengths) else 0.0,
+            "context": self.context,
+            "cut": float((lengths > self.context).mean()) if len(lengths) else 0.0,
             "shared": float(times[times > 1].sum() / times.sum()) if len(times) else 0.0,
         }
 

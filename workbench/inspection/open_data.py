@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from workbench.errors import RecipeError
+from workbench.inspection.cut_captions import read_context
+from workbench.inspection.look import CONTEXT
 from workbench.loading.choosing import PICTURES
 from workbench.loading.paths import braces, by_split, describe, expand, walk
 from workbench.recipe.component import validate
@@ -63,6 +65,13 @@ def open_data(path: str, source: str | None, settings: tuple[str, ...]) -> tuple
     except ValidationError as error:
         lines = (f"--set {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise RecipeError("\n".join(lines)) from None
+
+
+def context_of(path: str, source: str | None, settings: tuple[str, ...]) -> int:
+    """Tell how many tokens of a caption are read: by the tower of a recipe, or by CLIP's."""
+    if source is not None or not is_recipe(path):
+        return CONTEXT
+    return read_context(load_recipe(path, tuple(f"data.{setting}" for setting in settings))) or CONTEXT
 
 
 def note_of(path: str, source: str | None) -> str:
