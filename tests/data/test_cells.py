@@ -11,12 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from small_pairs import pair, picture, read_pair
+from small_pairs import pair, picture, read_pair, write
 from test_lists import pairs
 
 from workbench.data.csv import CSV
+from workbench.data.folder import Folder
 from workbench.data.parquet import Parquet
+from workbench.data.shards import Shards
 from workbench.errors import BadSample
+from workbench.inspection.open_data import open_data
 from workbench.loading.cells import read_encoded
 from workbench.loading.decode import decode_image
 
@@ -130,11 +133,70 @@ def test_a_transparent_level_of_16_bits_lies_on_white_and_its_neighbour_does_not
 
 @pytest.mark.parametrize("ending", ["mpo", "pjpeg", "PJP"])
 def test_further_endings_of_jpeg(tmp_path: Path, ending: str) -> None:
-    from small_pairs import write
-
-    from workbench.data.shards import Shards
-
     out = io.BytesIO()
     Image.new("RGB", (9, 7), "red").save(out, "JPEG")
     write(tmp_path / "0.tar", {f"0.{ending}": out.getvalue(), "0.txt": b"red"})
     assert len(Shards(path=str(tmp_path / "0.tar"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("-1", "class -1 is none"), ("2", "class 2 is none"), ("1.0", "red"), ("01", "red"), ("7up", "7up")],
+)
+def test_numbers_of_classes_however_they_are_written(content: str, said: str) -> None:
+    reader = CaptionReader(classes=("blue", "red"))
+    if said.startswith("class"):
+        with pytest.raises(ValueError, match=said):
+            reader(content.encode())
+    else:
+        assert reader(content.encode()) == [said]
+
+
+@pytest.mark.parametrize("name", ["./0.png", ".//0.png", "././0.png", "sub/./0.png", "./sub/0.png"])
+def test_a_picture_has_one_name_however_its_path_is_spelt(folder: Path, name: str) -> None:
+    (folder / "sub").mkdir()
+    (folder / "sub" / "0.png").write_bytes(picture(50))
+    straight = "sub/0.png" if "sub" in name else "0.png"
+    data = CSV(path=written(folder, f"filepath,title\n{straight},a\n{name},b\n"))
+    assert [captions for _, captions in pairs(data)] == [["a", "b"]]
+
+
+def test_a_list_that_begins_with_an_empty_line_is_not_called_empty(folder: Path) -> None:
+    with pytest.raises(ValueError, match="begins with an empty line: remove it"):
+        pairs(CSV(path=written(folder, "\nfilepath,title\n0.png,a\n")))
+
+
+def test_a_folder_of_ambiguous_pictures_says_which_is_which(tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg"):
+        (tmp_path / name).write_bytes(picture(1))
+    (tmp_path / "a.txt").write_text("said")
+    with pytest.raises(ValueError, match=r"the first that is none is .*a\.jpg \(\.jpg, \.png are pictures of one name"):
+        Folder(path=str(tmp_path)).table(str(tmp_path))
+
+
+def test_captions_named_after_the_whole_file_have_a_remedy_that_works(tmp_path: Path) -> None:
+    for n in range(2):
+        (tmp_path / f"{n}.png").write_bytes(picture(10 * n))
+        (tmp_path / f"{n}.png.txt").write_text(f"t{n}")
+    with pytest.raises(ValueError, match=r"use --source folder --set caption_key=\.png\.txt"):
+        open_data(str(tmp_path), None, ())
+    _, data = open_data(str(tmp_path), "folder", ("caption_key=.png.txt",))
+    assert pairs(data) == [(0, ["t0"]), (10, ["t1"])]
+
+
+@pytest.mark.parametrize(
+    ("image", "text", "keys"),
+    [
+        ("img", "cap", {"image_key": "img", "caption_key": ".cap"}),
+        ("webp", "cls", {"caption_key": ".cls"}),
+        ("jpg", "caption", {"caption_key": ".caption"}),
+    ],
+)
+def test_endings_that_nobody_asked_for_are_proposed(
+    tmp_path: Path, image: str, text: str, keys: dict[str, str]
+) -> None:
+    file = str(write(tmp_path / "0.tar", {f"0.{image}": picture(40), f"0.{text}": b"a card"}))
+    said = " and ".join(f"data.{key}={value}" for key, value in keys.items())
+    with pytest.raises(ValueError, match=f"{said} names them"):
+        Shards(path=file).table(file)
+    assert pairs(Shards(path=file, **keys)) == [(40, ["a card"])]

@@ -72,7 +72,7 @@ class TensorBoard(Callback):
         with writing(self.folder):
             if not self._laid_out:
                 self.writer.add_custom_scalars(layout(()))
-            if self._draws:
+            if self._draws and self._laid_out:  # without any evaluation nobody has said what is held out
                 self._try(self._project, engine.step)
 
     def on_exit(self, engine: Engine) -> None:

@@ -88,7 +88,8 @@ class Folder(Samples[Paths]):
             raise ValueError(
                 f"{folders[0]} has no {METADATA[0]}: write one with a line a picture, "
                 '{"file_name": "a.jpg", "text": "a caption"}; "text" may be a list. '
-                f"Nor has it a {nouns[0]} with a {' or '.join(nouns[1:])} beside it" + _what_else(folders[0])
+                f"Nor has it a {nouns[0]} with a {' or '.join(nouns[1:])} beside it{_what_else(folders[0])}"
+                + (f"; the first that is none is {found.left_out[0]}" if found.left_out else "")
             )
         return found
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from workbench.errors import BadSample
-from workbench.loading.choosing import USUAL, Wanted
+from workbench.loading.choosing import OTHERS, USUAL, Wanted
 from workbench.loading.fields import FieldSection, Keys
 from workbench.loading.members import Readers, make_readers
 from workbench.loading.paths import Paths, describe, expand, missing, mixed
@@ -66,10 +66,8 @@ class Shards(StreamedSamples[Paths]):
         in_json = any(key for places in self.wanted.columns.values() for _, key in places)
         hint = "" if in_json else "; if texts are in a .json, set data.fields.text.from=json:caption"
         if there := ", ".join(f"{number:,} {what}" for what, number in found.beside.most_common(5)):
-            named = (
-                "data.fields.image.from=jpg and data.fields.text.from=cls" if pair else "each field's `from`, as jpg,"
-            )
-            hint += f"; there are {there}: {named}, say, name other endings"
+            named = _propose_keys(list(found.beside)) if pair else "each field's `from`, as jpg, names other endings"
+            hint += f"; there are {there}: {named}"
         first = f"; the first that is none is {found.left_out[0]}" if found.left_out else ""
         return said + hint + first
 
@@ -93,3 +91,12 @@ class Shards(StreamedSamples[Paths]):
         if complaint := self.absent(source):
             raise ValueError(complaint)
         return expand(source)[0]
+
+
+def _propose_keys(there: list[str]) -> str:
+    """Propose keys for endings that nobody asked for: captions where one mostly holds them, pictures in another."""
+    texts = [ending for ending in (".cap", ".caption", ".text", ".cls") if ending in there]
+    others = [ending for ending in there if ending[:1] == "." and ending[1:] not in OTHERS and ending not in texts]
+    image = f"data.fields.image.from={others[0][1:]}" if others and texts else ""
+    text = f"data.fields.text.from={texts[0][1:] if texts else 'ENDING'}"
+    return f"{' and '.join(filter(None, (image, text)))} names them"

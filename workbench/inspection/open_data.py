@@ -165,6 +165,9 @@ def _nothing_in(folder: Path, files: list[Path]) -> str:
         names = ", ".join(classes[:3])
         said += f"; its pictures lie in {len(classes)} folders ({names}, ...): to take the names of these as captions, "
         return f"{said}use --source hf --set fields.text.from=label"
+    if sidecar := next((file for file in pictures if file.with_name(f"{file.name}.txt").is_file()), None):
+        said += f"; {sidecar.name}.txt is named after {sidecar.name}"
+        return f"{said}: use --source folder --set fields.text.from={sidecar.suffix}.txt"
     if pictures:
         return f"{said}; it has pictures, as {pictures[0]}: write a .txt with its captions beside each"
     return said

@@ -28,6 +28,8 @@ MARKS = (
 """(mark at the beginning of a file, its encoding)"""
 LINE_END = re.compile(r"\r\n|\r|\n")
 """what editors show as the end of a line; other separators of Unicode stand within a sentence"""
+NUMBER = re.compile(r"[+-]?\d+(\.0*)?")
+"""of a class; -1 stands for none, and some programs write all numbers with a point"""
 ESCAPES = re.compile("[\x0e\x0f\x1b]")
 """what ISO-2022 switches alphabets by, in bytes that are UTF-8 all the same"""
 LIST = re.compile(

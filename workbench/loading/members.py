@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workbench.errors import shorten
-from workbench.loading.captions import decode_text, load_json, parse_lines
+from workbench.loading.captions import NUMBER, decode_text, load_json, parse_lines
 from workbench.loading.cells import lookup
 from workbench.loading.choosing import Wanted
 from workbench.loading.fields import Fields, TextField
@@ -52,15 +52,16 @@ class MemberReader:
     def _name(self, content: bytes) -> str:
         assert self.classes is not None
         text = decode_text(content).strip()
-        if not text.isdecimal():  # some tars have the name itself
+        if not NUMBER.fullmatch(text):  # some tars have the name itself
             return text
         if not self.classes:
             raise ValueError(
                 f"it is the number of a class ({text}): name a file, a name a line, as the field's `classes`"
             )
-        if int(text) >= len(self.classes):
+        number = int(float(text))
+        if not 0 <= number < len(self.classes):
             raise ValueError(f"class {text} is none of the {len(self.classes)} that have a name, from 0 on")
-        return self.classes[int(text)]
+        return self.classes[number]
 
 
 Readers = Mapping[str, Sequence[tuple[int, MemberReader]]]

@@ -200,9 +200,11 @@ def _below(images: pa.ChunkedArray, root: str, common: str) -> pa.ChunkedArray:
     whole = os.fsencode(os.path.join(os.path.abspath(common), ""))  # noqa: PTH100, PTH118
     inside = pc.starts_with(raw, pattern=whole)  # type: ignore[attr-defined]
     raw = pc.replace_substring_regex(raw, b"^" + re.escape(whole), b"")  # type: ignore[attr-defined]
+    elsewhere = pc.match_substring_regex(raw, rb"^(/|\w+://|data:)")  # type: ignore[attr-defined]
+    coded = pc.greater(pc.binary_length(raw), LONG)  # type: ignore[attr-defined]
+    plain = pc.replace_substring_regex(raw, rb"(^|/)(?:\./+)+", rb"\1")  # type: ignore[attr-defined]
+    raw = pc.if_else(pc.or_(elsewhere, coded), raw, plain)  # type: ignore[attr-defined]
     if (prefix := os.path.relpath(root, common)) != ".":
-        elsewhere = pc.match_substring_regex(raw, rb"^(/|\w+://|data:)")  # type: ignore[attr-defined]
-        coded = pc.greater(pc.binary_length(raw), LONG)  # type: ignore[attr-defined]
         head, slash = (pa.scalar(os.fsencode(part), pa.large_binary()) for part in (prefix, "/"))
         joined = pc.binary_join_element_wise(head, raw, slash)  # type: ignore[attr-defined]
         empty = pc.equal(pc.binary_length(raw), 0)  # type: ignore[attr-defined]

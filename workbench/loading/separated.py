@@ -98,7 +98,10 @@ def tell_dialect(file: str, wanted: Sequence[str], sep: str | None, quote: str |
         if sep is None and line.startswith("sep=") and len(line.strip()) in (4, 5):  # as Excel writes it
             sep, line, skip = line[4:5], lines.readline(), 1
     if not line.strip():
-        raise ValueError(f"{file} is empty: there is no header")
+        rest = Path(file).stat().st_size > 2
+        raise ValueError(
+            f"{file} begins with an empty line: remove it" if rest else f"{file} is empty: there is no header"
+        )
     if "\0" in line:
         raise ValueError(f"{file} holds NUL characters, as UTF-16 without its mark does: save it as UTF-8")
     if sep is not None:
