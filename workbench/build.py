@@ -167,7 +167,8 @@ def _build_fusion(recipe: Recipe, encoders: dict[str, Encoder], sides: Sequence[
     spec = recipe.model.fusion
     if spec is None:
         raise RecipeError(
-            f"the objective contrasts {', '.join(map(str, fused))}: say which module fuses, as model.fusion: mlp"
+            f"the objective contrasts {', '.join(map(str, fused))}: say which module fuses, as model.fusion: mlp, or "
+            "transformer where towers have tokens, as ITO does"
         )
     given = (fused, {m: encoder.width for m, encoder in encoders.items()}, recipe.model.dim)
     seed_torch(recipe.seed, "fusion")

@@ -67,3 +67,10 @@ def test_shared_captions_are_told_in_plain_words(tmp_path: Path) -> None:
     assert "those of another image, too: a loss takes such images for each other's wrong answers" in " ".join(
         out.split()
     )
+
+
+def test_parts_that_do_not_fit_are_told_with_the_recipe_s_name(recipe: Path) -> None:
+    result = CliRunner().invoke(cli, ["check", str(recipe), "--set", "objective=ito"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"{recipe}: the objective contrasts image+text: say which module fuses")
+    assert run("check", recipe, "--set", "objective=ito", "--set", "model.fusion=transformer")[0] == f"{recipe}: ok\n"

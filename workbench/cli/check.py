@@ -42,11 +42,13 @@ def check_(recipes: tuple[str, ...], overrides: tuple[str, ...], deep: bool, as_
     for recipe in recipes:
         try:
             loaded = load_recipe(recipe, overrides)
+        except RecipeError as error:  # has the file and the line
+            found[recipe] = str(error)
+            continue
+        try:
             parts = assemble(loaded)
             found[recipe] = _deeply(recipe, loaded) if deep else None
             notes += _notes(recipe, parts)
-        except RecipeError as error:
-            found[recipe] = str(error)
         except ValueError as error:  # the keys are right, the parts do not fit each other
             found[recipe] = f"{recipe}: {error}"
     if as_json:
