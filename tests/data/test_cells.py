@@ -4,9 +4,11 @@ import base64
 import csv
 import io
 import struct
+import tarfile
 import zlib
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -200,3 +202,24 @@ def test_endings_that_nobody_asked_for_are_proposed(
     with pytest.raises(ValueError, match=f"{said} names them"):
         Shards(path=file).table(file)
     assert pairs(Shards(path=file, **keys)) == [(40, ["a card"])]
+
+
+@pytest.mark.parametrize(("zeros", "faults"), [(2**19, 0), (2**20, 0), (2**21, 1)])
+def test_a_tar_that_ends_in_megabytes_of_zeros_was_not_fetched_to_its_end(
+    tmp_path: Path, zeros: int, faults: int
+) -> None:
+    file = write(tmp_path / "0.tar", {"0.png": picture(40), "0.txt": b"said"})
+    with tarfile.open(file) as archive:
+        end = max(member.offset_data + member.size for member in archive)
+    sound = file.read_bytes()[: -(-end // 512) * 512]
+    file.write_bytes(sound + bytes(zeros))
+    table = Shards(path=str(file)).table(str(file))
+    assert len(table) == 1
+    assert ["bytes are zeros: was it fetched to its end?" in reason for _, reason in table.left_out] == [True] * faults
+
+
+@pytest.mark.parametrize("split", ["train[5:]", "train[3:]", "train[2:1]"])
+def test_a_part_without_a_row_says_how_many_there_are(tmp_path: Path, split: str) -> None:
+    datasets.Dataset.from_dict({"image": [picture(1)] * 3, "caption": ["a"] * 3}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(ValueError, match=r"no row is in this part \(train has 3\)"):
+        open_data(str(tmp_path / "saved"), None, (f"split={split}",))[1].table(split)

@@ -70,7 +70,7 @@ class Console(Callback):
         if self.progress:
             self.progress.stop()  # else the terminal has no cursor any more
         if self._skipped:
-            self._print(f"{self._skipped} bad samples were skipped: skipped.jsonl in the run folder names them")
+            self._print(f"{_samples(self._skipped)} skipped: skipped.jsonl in the run folder names them")
 
     def _print(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -83,3 +83,7 @@ class Console(Callback):
         chosen = self.headline or sorted(values, key=lambda name: name.rpartition("/")[2] not in HEADLINES)[:4]
         facts = "  ".join(f"{name} {values[name]:.3f}" for name in chosen if name in values)
         self._print(f"evaluation at step {record['step']}: {facts}")
+
+
+def _samples(number: int) -> str:
+    return "1 bad sample was" if number == 1 else f"{number} bad samples were"

@@ -130,7 +130,10 @@ def _slice(splits: dict[str, datasets.Dataset], wanted: str) -> datasets.Dataset
         parts = datasets.ReadInstruction.from_spec(wanted).to_absolute(lengths)
     except (ValueError, AssertionError) as error:
         raise ValueError(f"{error}; a part is written as train[:1000], train[50%:] or train+test") from None
-    rows = [splits[part.splitname].select(range(part.from_, max(part.from_, part.to))) for part in parts]
+    rows = [splits[part.splitname].select(range(part.from_, part.to)) for part in parts if part.from_ < part.to]
+    if not rows:
+        there = ", ".join(f"{name} has {length:,}" for name, length in lengths.items())
+        raise ValueError(f"no row is in this part ({there})")
     return datasets.concatenate_datasets(rows)
 
 

@@ -22,6 +22,8 @@ from workbench.loading.grouping import LINK, SPARSE, SPECIAL, Grouping, Index
 FORMAT = 2
 """of the index files: another number, and they are written anew"""
 BLOCK = 512
+PADDING = 2**20 + 2**10
+"""zeros that may stand at the end of a sound tar: the end mark, and what fills tar's largest record"""
 DAMAGED = "the tar is damaged or cut off; what lies before is used"
 
 
@@ -78,6 +80,8 @@ def members(tar: Path) -> Iterator[Member | Fault | NextArchive]:
                 if not header.strip(b"\0"):
                     found = _behind_the_end(file, at)
                     if found is None:
+                        if (rest := os.fstat(file.fileno()).st_size - at) > PADDING:
+                            yield Fault(f"its last {rest:,} bytes are zeros: was it fetched to its end?")
                         return
                     at = found
                     header = os.pread(file.fileno(), BLOCK, at)
