@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from small_pairs import picture, write
 
 from workbench.cli import cli
+from workbench.data.csv import CSV
 
 CONTEXT = 8
 
@@ -74,3 +76,11 @@ def test_parts_that_do_not_fit_are_told_with_the_recipe_s_name(recipe: Path) -> 
     assert result.exit_code == 2
     assert result.stderr.startswith(f"{recipe}: the objective contrasts image+text: say which module fuses")
     assert run("check", recipe, "--set", "objective=ito", "--set", "model.fusion=transformer")[0] == f"{recipe}: ok\n"
+
+
+def test_the_remedy_for_shared_captions_gives_such_images_one_id(tmp_path: Path) -> None:
+    for n in range(3):
+        (tmp_path / f"{n}.png").write_bytes(picture(n))
+    (tmp_path / "a.csv").write_text("filepath,title\n0.png,same\n1.png,same\n2.png,other\n")
+    ids = [CSV(path=str(tmp_path / "a.csv"), id="title").sample(n, np.random.default_rng(0)).id for n in range(3)]
+    assert ids[0] == ids[1] != ids[2]

@@ -24,6 +24,7 @@ from workbench.errors import BadSample
 from workbench.inspection.open_data import open_data
 from workbench.loading.cells import read_encoded
 from workbench.loading.decode import decode_image
+from workbench.loading.members import MemberReader
 
 
 @pytest.fixture
@@ -146,7 +147,7 @@ def test_further_endings_of_jpeg(tmp_path: Path, ending: str) -> None:
     [("-1", "class -1 is none"), ("2", "class 2 is none"), ("1.0", "red"), ("01", "red"), ("7up", "7up")],
 )
 def test_numbers_of_classes_however_they_are_written(content: str, said: str) -> None:
-    reader = CaptionReader(classes=("blue", "red"))
+    reader = MemberReader(classes=("blue", "red"))
     if said.startswith("class"):
         with pytest.raises(ValueError, match=said):
             reader(content.encode())
@@ -180,28 +181,29 @@ def test_captions_named_after_the_whole_file_have_a_remedy_that_works(tmp_path: 
     for n in range(2):
         (tmp_path / f"{n}.png").write_bytes(picture(10 * n))
         (tmp_path / f"{n}.png.txt").write_text(f"t{n}")
-    with pytest.raises(ValueError, match=r"use --source folder --set caption_key=\.png\.txt"):
+    with pytest.raises(ValueError, match=r"use --source folder --set fields\.text\.from=\.png\.txt"):
         open_data(str(tmp_path), None, ())
-    _, data = open_data(str(tmp_path), "folder", ("caption_key=.png.txt",))
+    _, data = open_data(str(tmp_path), "folder", ("fields.text.from=.png.txt",))
     assert pairs(data) == [(0, ["t0"]), (10, ["t1"])]
 
 
 @pytest.mark.parametrize(
     ("image", "text", "keys"),
     [
-        ("img", "cap", {"image_key": "img", "caption_key": ".cap"}),
-        ("webp", "cls", {"caption_key": ".cls"}),
-        ("jpg", "caption", {"caption_key": ".caption"}),
+        ("img", "cap", {"image": "img", "text": "cap"}),
+        ("webp", "cls", {"text": "cls"}),
+        ("jpg", "caption", {"text": "caption"}),
     ],
 )
 def test_endings_that_nobody_asked_for_are_proposed(
     tmp_path: Path, image: str, text: str, keys: dict[str, str]
 ) -> None:
     file = str(write(tmp_path / "0.tar", {f"0.{image}": picture(40), f"0.{text}": b"a card"}))
-    said = " and ".join(f"data.{key}={value}" for key, value in keys.items())
+    said = " and ".join(f"data.fields.{key}.from={value}" for key, value in keys.items())
     with pytest.raises(ValueError, match=f"{said} names them"):
         Shards(path=file).table(file)
-    assert pairs(Shards(path=file, **keys)) == [(40, ["a card"])]
+    _, data = open_data(file, None, tuple(f"fields.{key}.from={value}" for key, value in keys.items()))
+    assert pairs(data) == [(40, ["a card"])]
 
 
 @pytest.mark.parametrize(("zeros", "faults"), [(2**19, 0), (2**20, 0), (2**21, 1)])

@@ -53,14 +53,19 @@ def describe(found: Inspection) -> Iterator[tuple[str, str]]:
         if len(captions["histogram"]) > 1:
             yield "", "images with " + ", ".join(f"{k}: {n:,}" for k, n in _binned(captions["histogram"]).items())
         yield "tokens", f"{_three(captions['tokens'])}; {captions['cut']:.2%} are cut at {captions['context']}"
-        yield "shared", f"{captions['shared']:.2%} of the captions are those of another image, too{_on_shared(captions)}"
+        shared = f"{captions['shared']:.2%} of the captions are those of another image, too"
+        yield "shared", shared + _on_shared(captions)
     yield "bad", f"{len(found.bad):,}"
     yield from _beside(found)
     yield "speed", f"{found.images_per_second:,.0f} images a second read and decoded, by one process"
 
 
 def _on_shared(captions: dict[str, Any]) -> str:
-    return ": a loss takes such images for each other's wrong answers" if captions["shared"] else ""
+    return (
+        ": a loss takes such images for each other's wrong answers, unless data.id gives them one id"
+        if captions["shared"]
+        else ""
+    )
 
 
 def printable(text: str) -> str:
