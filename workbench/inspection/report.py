@@ -61,11 +61,8 @@ def describe(found: Inspection) -> Iterator[tuple[str, str]]:
 
 
 def _on_shared(captions: dict[str, Any]) -> str:
-    return (
-        ": a loss takes such images for each other's wrong answers, unless data.id gives them one id"
-        if captions["shared"]
-        else ""
-    )
+    said = ": a loss takes such images for each other's wrong answers, unless data.id gives them one id"
+    return said if captions["shared"] else ""
 
 
 def printable(text: str) -> str:
