@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner
 from PIL import Image
 
@@ -137,3 +138,13 @@ def test_a_label_that_the_data_do_not_have_is_told_with_a_guess(name: str, key: 
     wanted = recipe({"name": "emoji"}, {"name": name, key: "subgroups"})
     with pytest.raises(RecipeError, match=r"eval\.e: the data have no label 'subgroups'; did you mean 'subgroup'\?"):
         build_parts(parse_recipe(wanted))
+
+
+def test_a_label_that_no_recipe_declares_is_told_with_how_to(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "pairs")
+    data = {"name": "folder", "path": folder, "validation": folder}
+    zeroshot = {"name": "zeroshot", "target": "shape"}
+    with pytest.raises(RecipeError, match=r"no label 'shape': declare it, as data\.labels=(\{shape: .*\})") as caught:
+        build_parts(parse_recipe(recipe(data, zeroshot)))
+    declared = yaml.safe_load(str(caught.value).partition("data.labels=")[2])
+    build_parts(parse_recipe(recipe(data | {"labels": declared}, zeroshot)))

@@ -32,7 +32,12 @@ class KnowsLabels(KnowsSplits, Protocol):
 def refuse_missing_label(data: Data, name: str) -> None:
     """Raise ValueError where the data set knows that its items have no label of this name."""
     if isinstance(data, KnowsLabels) and _speaks_for_itself(data) and name not in data.labels:
-        raise ValueError(f"the data have no label '{name}'{did_you_mean(name, data.labels)}")
+        how = (
+            did_you_mean(name, data.labels)
+            if data.labels
+            else f": declare it, as data.labels={{{name}: {{from: {name}}}}}"
+        )
+        raise ValueError(f"the data have no label '{name}'{how}")
 
 
 def refuse_missing_splits(data: Data, *names: str) -> None:
