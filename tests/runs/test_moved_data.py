@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
 
-from workbench.recipe.schema import Recipe, parse_recipe
+from workbench.recipe.schema import Recipe, load_recipe, parse_recipe
 from workbench.runs.folder import RunError
 from workbench.runs.train import train
 
@@ -71,3 +72,19 @@ def test_a_run_that_has_no_fingerprint_keeps_its_path(tmp_path: Path) -> None:
     (run / "data.json").unlink()
     with pytest.raises(RunError, match=r"data\.path"):
         train(recipe(first.rename(tmp_path / "elsewhere"), 3), run)
+
+
+def test_a_run_of_the_words_before_fields_goes_on_as_it_would_have(tmp_path: Path) -> None:
+    first = pairs(tmp_path / "first")
+    fields = {"image": {"views": 2}, "text": {"at_most": 2, "pick": "first"}}
+    whole = train(recipe(first, 6, fields=fields), None)
+    run = tmp_path / "run"
+    train(recipe(first, 3, fields=fields), run)
+    tree = yaml.safe_load((run / "recipe.yaml").read_text())
+    old = {"image_key": "file_name", "caption_key": "text", "views": 2, "captions": 2, "pick": "first"}
+    tree["data"] = {"name": "folder", "path": str(first), "max_bad": 0.01, "samples": None, **old}
+    tree["train"]["for"] = "6 steps"
+    (run / "recipe.yaml").write_text(yaml.safe_dump(tree))
+    gone_on = train(load_recipe(run / "recipe.yaml"), run)
+    losses = [[record.values["train/loss"] for record in each.records] for each in (whole, gone_on)]
+    assert losses[0] == losses[1]

@@ -15,6 +15,7 @@ from workbench.runs.callbacks import list_callbacks
 from workbench.runs.folder import Run, RunError
 from workbench.runs.initial_weights import initialise
 from workbench.runs.measuring import measure
+from workbench.runs.meeting import refuse_terms_apart
 from workbench.runs.own_code import record_code
 from workbench.runs.process import explained, polite_stop, settle
 from workbench.training import checkpoint
@@ -72,6 +73,8 @@ def train(
         found = _find_checkpoint(run, parallel, say) if run else None
         # a checkpoint has all weights: the file of pretrained ones may be gone by now
         parts = build_parts(recipe, pretrained=found is None)
+        if found is None:
+            refuse_terms_apart(parts.objective, parts.data)
         if not found:  # it has what was measured; and weights of `model.init` come later, with what they learned by
             for line in measure(parts, parallel):
                 say(line)
