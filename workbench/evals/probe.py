@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float64, Int64
 from pydantic import PositiveInt
 
-from workbench.scoring.examples import Examples
+from workbench.scoring.examples import Examples, one_class_of_each
 from workbench.scoring.sides import refuse_untrained
 from workbench.scoring.splits import refuse_missing_label, refuse_missing_splits
 from workbench.seeds import generator, seed_for
@@ -142,7 +142,7 @@ class Probe:
         if self.label not in examples.targets:
             first, have = next(iter(members)), ", ".join(examples.targets) or "none"
             raise ValueError(f"probe: split '{split}' has no label '{self.label}' of {first}: it has {have}")
-        labels = examples.targets[self.label]
+        labels = one_class_of_each(examples.targets[self.label], self.label)
         rows = torch.randperm(len(labels), generator=generator(context.seed, "probe", split))
         rows = rows[labels[rows] >= 0]
         if not len(rows):

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator
 from torch import Tensor
 from torch.nn import functional as F
 
-from workbench.scoring.examples import Examples
+from workbench.scoring.examples import Examples, one_class_of_each
 from workbench.scoring.ranking import best_ranks
 from workbench.scoring.sides import compared, refuse_untrained
 from workbench.scoring.splits import refuse_missing_label, refuse_missing_splits
@@ -95,6 +95,7 @@ class ZeroShot:
             if self.target not in known:
                 have = ", ".join(known) or "none"
                 raise ValueError(f"split '{self.split}' has no {what} named '{self.target}': it has {have}")
+        one_class_of_each(examples.targets[self.target], self.target)
         examples = examples.take((examples.targets[self.target] >= 0).nonzero().squeeze(1))
         labels = examples.targets[self.target]
         if not len(labels):

@@ -29,7 +29,8 @@ def draw(data: Listing, found: Inspection, title: str, file: Path) -> None:
 def describe(found: Inspection) -> Iterator[tuple[str, str]]:
     """Write (what, its numbers as people read them), a line each."""
     of = "" if found.inspected == found.pairs else f", {found.inspected:,} of them inspected"
-    yield "pairs", f"{found.pairs:,}" + (f" in {found.files:,} files" if found.files else "") + of
+    what = "samples" if found.fields.keys() - {"image", "text"} else "pairs"
+    yield what, f"{found.pairs:,}" + (f" in {found.files:,} files" if found.files else "") + of
     images, captions = found.images, found.captions
     if not found.usable:
         yield "bad", f"{len(found.bad):,}"

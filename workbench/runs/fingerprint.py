@@ -46,6 +46,9 @@ def _parts_of(item: object) -> Iterator[bytes]:
     if isinstance(item, Image.Image):
         yield f"{item.mode}{item.size}".encode()
         yield item.tobytes()
+    elif isinstance(item, tuple):  # a sound is its waveform and its rate
+        for part in item:
+            yield from _parts_of(part)
     elif isinstance(item, Tensor):
         yield f"{item.dtype}{tuple(item.shape)}".encode()
         yield item.contiguous().numpy().tobytes()

@@ -195,7 +195,9 @@ class Run:
         """Keep the fingerprint of the training data, or say when it is another one than the run began with."""
         found = fingerprint(data)
         if not self.data.exists():
-            _write(self.data, json.dumps({"blake2b": found}))
+            # lengths that were found in the data, so that the run can be loaded where the data are not
+            dims = {name: modality.shape[-1] for name, modality in data.modalities.items() if modality.measured}
+            _write(self.data, json.dumps({"blake2b": found} | ({"dims": dims} if dims else {})))
         elif found and self._recorded() != found:
             say(f"the training data are not those that the run began with: {len(data)} samples now, or other ones")
 
@@ -219,7 +221,14 @@ def read_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
         )
     if not file.is_file():
         raise RunError(f"{path} is not a run folder: it has no recipe.yaml")
-    return load_recipe(file, overrides)
+    recipe, data = load_recipe(file, overrides), path / "data.json"
+    fields = getattr(recipe.data.settings, "fields", None) or {}
+    unknown = [name for name, field in fields.items() if getattr(field, "dim", 0) is None]
+    if not unknown or not data.is_file():
+        return recipe
+    dims = json.loads(data.read_text(encoding="utf-8")).get("dims", {})
+    known = tuple(f"data.fields.{name}.dim={dims[name]}" for name in unknown if name in dims)
+    return load_recipe(file, (*known, *overrides))
 
 
 def find_checkpoint(run: Path, which: str) -> Path:

@@ -41,7 +41,7 @@ class Examples:
     side: Side
     raw: dict[str, Sequence[Any]]
     ids: Int64[Tensor, " n"]
-    targets: dict[str, Int64[Tensor, " n"]]
+    targets: dict[str, Tensor]
     """labels of the first member's items"""
 
     @staticmethod
@@ -96,3 +96,11 @@ def _first_rows(ids: Int64[Tensor, " n"], wanted: Int64[Tensor, " m"]) -> Int64[
     """Find the first row of each of the wanted ids, all of which are there."""
     known, first = np.unique(ids.numpy(), return_index=True)
     return torch.from_numpy(first[np.searchsorted(known, wanted.numpy())])
+
+
+def one_class_of_each(labels: Tensor, name: str) -> Int64[Tensor, " n"]:
+    """Return labels that are a class of each item. Raises ValueError for several classes, and for numbers."""
+    if labels.ndim == 1 and not labels.is_floating_point():
+        return labels
+    what = "a number" if labels.ndim == 1 else "several classes of each item (many: true)"
+    raise ValueError(f"label '{name}' is {what}, and this evaluator needs one class of each item: name another label")
