@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from workbench.data.parquet import Parquet
     from workbench.data.shards import Shards
     from workbench.data.synthetic import Synthetic as SyntheticData
+    from workbench.encoders.audio import Audio
     from workbench.encoders.mlp import MLP as MLPEncoder  # noqa: N811
     from workbench.encoders.open_clip import OpenCLIP
     from workbench.encoders.sequence import FrameTransformer
@@ -73,7 +74,7 @@ if TYPE_CHECKING:
         Terms,
         TRIANGLE,
     ]
-    encoders: list[type[Encoder]] = [FrameTransformer, MLPEncoder, OpenCLIP]
+    encoders: list[type[Encoder]] = [Audio, FrameTransformer, MLPEncoder, OpenCLIP]
     fusions: list[type[Fusion]] = [DeepSet, MLPFusion, Transformer]
     data_sets: list[type[Data]] = [CSV, Emoji, Folder, HF, JSON, Parquet, Shards, SyntheticData]
     evaluators: list[type[Evaluator]] = [Gap, Probe, Retrieval, SyntheticEvaluator, ZeroShot]

@@ -15,6 +15,8 @@ CASES: list[tuple[Kind, dict[str, Any]]] = [
     ("vector", {"name": "mlp", "depth": 2, "noise": 0.3, "standardise": True}),
     ("sequence", {"name": "sequence", "width": 12, "heads": 3, "drop_frames": 0.3, "standardise": True}),
     ("sequence", {"name": "sequence", "width": 9, "heads": 3, "layers": 1}),
+    ("audio", {"name": "audio", "model": "test_convnext3", "mels": 32}),
+    ("audio", {"name": "audio", "model": "test_vit", "mels": 32, "augment": "none"}),
 ]
 IDS = ["-".join(map(str, settings.values())) for _, settings in CASES]
 

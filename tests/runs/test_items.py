@@ -122,3 +122,38 @@ def test_an_own_transform_that_reads_nothing_plain_is_left_alone() -> None:
 
     reader = Reader("own", VECTOR, picky)
     assert torch.equal(read(reader, [{"numbers": np.arange(2)}])[0], torch.arange(2))
+
+
+def test_sounds_and_sequences_are_read_as_data_gives_them() -> None:
+    sound = Reader("speech", Modality("audio", (4,), rate=8), lambda raw: raw[0][:4] * raw[1])
+    levels = torch.arange(6.0)
+    stereo = torch.stack([levels, 3 * levels], 1)
+    for given, expected in (((levels, 2), levels), ((levels.tolist(), 2), levels), ((stereo.numpy(), 2), 2 * levels)):
+        assert sound.input(given).tolist() == (2 * expected[:4]).tolist()
+    assert sound.input(levels[:4]).tolist() == [0, 1, 2, 3]  # a model input
+    assert len(sound.items([(levels, 2)] * 3)) == 3
+    frames = Reader("face", Modality("sequence", (4, 2)), lambda raw: torch.nn.functional.pad(raw, (0, 1, 0, 1))[:4])
+    frames.example = None  # its transform is none that pads
+    assert frames.input([[1.0, 2.0]]).tolist() == [[1, 2, 0], [0, 0, 0]]
+    assert frames.input(np.ones((3, 2))).shape == (4, 3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "said"),
+    [
+        ("audio", (torch.zeros(9), 8), r"give a list of sounds, not one tuple: write \[sound\]"),
+        ("audio", torch.zeros(()), r"give a list of sounds, not one Tensor"),
+        ("sequence", torch.zeros(3, 2), r"give a list of sequences, not one Tensor \[3, 2\]"),
+        ("audio", ["a.wav"], r"str is no sound: give \(waveform, rate\)"),
+        ("audio", [(torch.zeros(8, 9), 8)], r"it is 8 x 9 of float32: a waveform is one channel"),
+        ("audio", [(torch.tensor([0.0, float("inf")]), 8)], "it holds inf"),
+        ("audio", [(torch.zeros(0), 8)], "it is 0 samples long"),
+        ("sequence", [torch.zeros(3, 5)], "it is 3 x 5, where the data declares frames x 2"),
+        ("sequence", [[]], "it is 0, where"),
+    ],
+)
+def test_what_is_no_sound_and_no_sequence_is_said(kind: str, given: object, said: str) -> None:
+    shapes = {"audio": (4,), "sequence": (4, 2)}
+    reader = Reader("x", Modality(kind, shapes[kind], rate=8), lambda raw: torch.zeros(1))
+    with pytest.raises(ValueError, match=said):
+        reader.input(reader.items(given)[0])

@@ -21,6 +21,7 @@ from workbench.encoders._kinds import require_kind
 from workbench.encoders._open_clip_config import finish_trunk, tower_config
 from workbench.encoders._open_clip_weights import Part, Pretrained, load_tower, resize_positions, tower_depths
 from workbench.encoders._positions import grid_positions, line_positions
+from workbench.encoders._trunk import pools_class_token, trunk_tokens
 from workbench.loading.augment import Augment, Normalise
 from workbench.loading.decode import to_rgb
 from workbench.loading.ends import crop_ends
@@ -135,7 +136,7 @@ class OpenCLIP(Encoder):
 
     def _pools_class_token(self) -> bool:
         if self.kind == "timm":
-            return getattr(self.tower.trunk, "global_pool", None) == "token"  # convolutional trunks need not have it
+            return pools_class_token(self.tower.trunk)
         return self.kind == "vit" and self.tower.pool_type == "tok"
 
     def load_pretrained(self) -> None:
@@ -240,16 +241,8 @@ class OpenCLIP(Encoder):
         z = project(pooled)
         if not tokens:
             return Features(z, pooled)
-        if h.ndim == 3:  # n l c: a transformer
-            positions = grid_positions(trunk.patch_embed.grid_size, self.dim, trunk.num_prefix_tokens, z.device)
-            cls = 0 if self.has_class_token else None
-            return Features(z, pooled, project(trunk.fc_norm(h)), positions, cls=cls)
-        # A convolutional trunk pools, normalises and projects a map of features: each token is a map of one cell.
-        channels_last = getattr(trunk, "output_fmt", None) == "NHWC"
-        h = h if channels_last else h.permute(0, 2, 3, 1)
-        cells = h.flatten(0, 2)[:, None, None] if channels_last else h.flatten(0, 2)[..., None, None]
-        projected = project(trunk.forward_head(cells, pre_logits=True)).unflatten(0, (len(h), -1))
-        return Features(z, pooled, projected, grid_positions(h.shape[1:3], self.dim, 0, z.device))
+        found = trunk_tokens(trunk, h, project, self.dim)
+        return Features(z, pooled, found.tokens, found.positions, cls=0 if self.has_class_token else None)
 
 
 class Preprocess:

@@ -17,11 +17,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from workbench.loading.batching import to_float32, unfit
 from workbench.loading.decode import decode_image
-from workbench.types import Modality, Transform
+from workbench.types import Kind, Modality, Transform
 
+NOUNS: dict[Kind, str] = {
+    "image": "picture",
+    "text": "string",
+    "audio": "sound",
+    "vector": "vector",
+    "sequence": "sequence",
+}
 ARRAYS = ((np.uint8, 2), (np.uint8, 3), (np.uint16, 2))
 """(type, number of axes) of arrays that are taken for pictures: gray levels, colours [h, w, 3 or 4], 16 bits"""
+MOST_CHANNELS = 2
+"""channels that are mixed to one: of more, each may be a microphone of its own"""
 
 
 def plainest_item(modality: Modality) -> object:
@@ -55,9 +65,8 @@ class Reader:
 
         Raises ValueError that says what to write for what is no list, and for a tensor of another shape.
         """
-        a_picture = self.modality.kind == "image" and isinstance(given, np.ndarray | Tensor) and given.ndim < 4
-        if a_picture or isinstance(given, str | bytes | Path | Image.Image) or not isinstance(given, Iterable):
-            noun = {"image": "picture", "text": "string", "vector": "vector"}[self.modality.kind]
+        if self._is_one(given) or not isinstance(given, Iterable):
+            noun = NOUNS[self.modality.kind]
             one = repr(given) if isinstance(given, str) and len(given) < 40 else noun
             raise ValueError(f"{self.name}: give a list of {noun}s, not one {_describe(given)}: write [{one}]")
         if isinstance(given, Tensor):
@@ -67,14 +76,35 @@ class Reader:
             raise ValueError(f"{self.name}: the list is empty, there is nothing to encode")
         return items
 
+    def _is_one(self, given: object) -> bool:
+        """Whether this is a single item that a loop would take for many."""
+        if isinstance(given, str | bytes | Path | Image.Image):
+            return True
+        if isinstance(given, np.ndarray | Tensor):
+            return given.ndim < {"image": 4, "sequence": 3}.get(self.modality.kind, 1)
+        is_pair = isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], int)
+        return self.modality.kind == "audio" and is_pair
+
     def input(self, item: object) -> Tensor:
         """Turn one item into a model input. Raises ValueError for what cannot be read."""
-        if isinstance(item, Tensor) and self.modality.kind != "vector":
+        if isinstance(item, Tensor) and self.modality.kind not in ("vector", "sequence"):
             return self._checked(item[None])[0]
-        raw = _picture(item) if self.modality.kind == "image" else item
-        if self.modality.kind == "text" and not isinstance(raw, str):
-            raise ValueError(f"{_describe(raw)} is no text: give a string")
+        raw = self._raw(item)
+        if reason := unfit(raw, self.modality):
+            raise ValueError(f"it {reason}")
         return self._checked(self.transform(raw)[None])[0]
+
+    def _raw(self, item: object) -> object:
+        """Make of what a person gives what a data set would. Raises ValueError for what is no such thing."""
+        if self.modality.kind == "image":
+            return _picture(item)
+        if self.modality.kind == "audio":
+            return _sound(item)
+        if self.modality.kind == "sequence":
+            return to_float32(item)
+        if self.modality.kind == "text" and not isinstance(item, str):
+            raise ValueError(f"{_describe(item)} is no text: give a string")
+        return item
 
     def _checked(self, inputs: Tensor) -> Tensor:
         """Return model inputs [n, ...] in the type that the encoder reads, bytes of pixels as they are."""
@@ -88,7 +118,7 @@ class Reader:
             )
         if self.modality.kind == "image" and inputs.dtype == torch.uint8:
             return inputs  # the encoder normalises bytes
-        if self.modality.kind != "vector" and inputs.is_floating_point() != dtype.is_floating_point:
+        if self.modality.kind in ("image", "text") and inputs.is_floating_point() != dtype.is_floating_point:
             raise ValueError(f"model inputs are of {dtype}, these are of {inputs.dtype}: give raw items")
         return inputs.to(dtype)
 
@@ -103,6 +133,14 @@ def _picture(item: object) -> Image.Image:
     if isinstance(item, np.ndarray) and (item.dtype, item.ndim) in ARRAYS:
         return Image.fromarray(item)
     raise ValueError(f"{_describe(item)} is no picture: give a PIL image, a path, bytes, or [h, w, 3] of uint8")
+
+
+def _sound(item: object) -> object:
+    """Make a sound of a waveform and its rate: several channels, [n, channels] as soundfile reads them, become one."""
+    if not isinstance(item, tuple | list) or len(item) != 2 or not isinstance(item[0], np.ndarray | Tensor | list):
+        raise ValueError(f"{_describe(item)} is no sound: give (waveform, rate), as soundfile.read does")
+    waveform, rate = to_float32(item[0]), item[1]
+    return (waveform.mean(1) if waveform.ndim == 2 and waveform.shape[1] <= MOST_CHANNELS else waveform), rate
 
 
 def _describe(item: object) -> str:
