@@ -52,12 +52,13 @@ def repeated_layers(trunk: Any) -> list[nn.Module]:
 
 def trunk_depths(trunk: Any) -> dict[str, int]:
     """Give the layer of each parameter, by timm's own groups, from 0 upwards."""
-    return group_parameters(trunk, trunk.group_matcher(coarse=False), reverse=True)
+    groups: Any = group_parameters(trunk, trunk.group_matcher(coarse=False), reverse=True)
+    return groups
 
 
 def lock_trunk(trunk: Any, unlocked_groups: int) -> nn.Module:
     """Freeze all but the last groups of layers; returns the trunk with statistics of BatchNorms that never change."""
-    groups = group_parameters(trunk, trunk.group_matcher(coarse=True), reverse=True)
+    groups: Any = group_parameters(trunk, trunk.group_matcher(coarse=True), reverse=True)
     frozen = max(groups.values()) - unlocked_groups
     for name, group in groups.items():
         trunk.get_parameter(name).requires_grad = bool(unlocked_groups) and group > frozen
