@@ -40,7 +40,7 @@ def test_a_component_is_documented_by_its_source() -> None:
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
-        ("encoder", "mlp"),
+        *(("encoder", name) for name in ("mlp", "sequence", "audio")),
         ("fusion", "mlp"),
         ("objective", "clip"),
         ("data", "synthetic"),

@@ -8,6 +8,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 from sensed import recipe
+from tiny_transformers import make
+from transformers import AutoModel
 
 from workbench.build import build_engine, build_parts
 from workbench.cli import cli
@@ -77,3 +79,21 @@ def test_micro_batches_are_exact(tmp_path: Path, ito: bool) -> None:
 def test_a_deep_check_finds_nothing(tmp_path: Path) -> None:
     findings = check_deeply(parse_recipe(recipe(tmp_path)))
     assert all(finding.passed for finding in findings), findings
+
+
+def test_a_model_of_transformers_hears_with_layers_that_learn_at_rates_of_their_own(tmp_path: Path) -> None:
+    tree = fused(recipe(tmp_path))
+    tree["model"]["encoders"]["speech"] = {"name": "transformers", "model": make(tmp_path, "hubert"), "lock": 1}
+    tree["model"]["fusion"]["readout"] = "mean"
+    tree["train"] |= {"layer_decay": 0.5}
+    assert cost(parse_recipe(tree)).frozen["speech"] > 0
+    outcome = train(parse_recipe(tree), tmp_path / "run")
+    assert outcome.finished
+    published = AutoModel.from_pretrained(tmp_path / "hubert").state_dict()
+    trained = outcome.parts.model.encoders["speech"].tower.state_dict()
+    changed = {name for name, x in trained.items() if not torch.equal(x, published[name])}
+    assert changed
+    assert all(name.startswith("encoder.layers.2.") for name in changed)
+    (tmp_path / "hubert" / "model.safetensors").unlink()  # a checkpoint has all weights
+    rows = load(tmp_path / "run").encode({"speech": [(torch.randn(999), 16_000)]})
+    assert rows["speech"].shape == (1, 16)
