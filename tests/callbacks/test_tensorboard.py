@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sensed
 from matplotlib.figure import Figure
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -253,3 +254,16 @@ def test_charts_are_laid_out_by_what_is_measured() -> None:
     ]
     assert list(layout([])) == ["loss", "throughput"]
     assert "synthetic, against theory" in layout(["eval/synthetic/no_information_loss"])
+
+
+def test_sounds_readings_and_frames_are_drawn_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = {"log": {"tensorboard": True}, "train": {"batch": 8, "for": "1 steps"}, "objective": "clip"}
+    train(parse_recipe(sensed.recipe(tmp_path, **more, eval={"start": False, "retrieval": {}})), tmp_path / "run")
+    assert "no more pictures" not in capsys.readouterr().err
+    folder = tmp_path / "run" / "tensorboard" / "00001" / "held_out"
+    points = (folder / "metadata.tsv").read_text().splitlines()[1:]
+    assert {point.split("\t")[1] for point in points} == {"speech", "sensor", "face"}
+    sprite = np.asarray(Image.open(folder / "sprite.png"))
+    side = sprite.shape[0] // 48
+    tiles = sprite.reshape(side, 48, side, 48, 3).swapaxes(1, 2).reshape(-1, 48, 48, 3)
+    assert all((tile < 255).any() for tile in tiles[: len(points)])

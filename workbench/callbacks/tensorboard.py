@@ -29,6 +29,9 @@ __all__ = ["TensorBoard"]
 
 MAPS, MAP_ROWS = 6, 64
 QUERIES, ANSWERS = 6, 5
+SHOWN = ("image", "audio", "sequence")
+"""kinds of which a picture says more than the label"""
+NOUNS = {"image": "images", "text": "texts", "audio": "sounds", "sequence": "sequences"}
 THUMBNAIL = 48
 """pixels a side, in the projector"""
 
@@ -117,10 +120,10 @@ class TensorBoard(Callback):
         views = gallery.embed(self.context)
         for query, candidates in gallery.pairs()[:MAPS]:
             self._heat_map(gallery, views, query, candidates, step)
-        image, text = gallery.first("image"), gallery.first("text")
-        if image and text:
-            self._retrieved(gallery, views, image, text, step)
-            self._retrieved(gallery, views, text, image, step)
+        shown, text = gallery.first(*SHOWN), gallery.first("text")
+        if shown and text:
+            self._retrieved(gallery, views, shown, text, step)
+            self._retrieved(gallery, views, text, shown, step)
 
     def _heat_map(self, gallery: Gallery, views: Views, query: Side, candidates: Side, step: int) -> None:
         rows, columns = gallery.matches(query, candidates, MAP_ROWS)
@@ -140,9 +143,9 @@ class TensorBoard(Callback):
             [embeddings.Answer(items[j], line[j], bool(found.ids[j] == asked.ids[i])) for j in top]
             for i, line, top in zip(rows, scores, best.tolist(), strict=True)
         ]
-        kind = gallery.kinds[candidates]
-        title = f"top {best.shape[1]} of {len(found.ids)} {kind}s at step {step}, right ones in green"
-        if gallery.kinds[query] == "image":
+        nouns = NOUNS[gallery.kinds[candidates]]
+        title = f"top {best.shape[1]} of {len(found.ids)} {nouns} at step {step}, right ones in green"
+        if gallery.kinds[query] != "text":
             queries = [(raw[i], gallery.labels[query][i]) for i in rows]
             figure = embeddings.retrieved_texts(queries, answers, title)
         else:
@@ -156,7 +159,7 @@ class TensorBoard(Callback):
         if not sides:
             return
         tag, pictures = "held_out", None
-        if gallery.first("image"):
+        if gallery.first(*SHOWN):
             raw = [item for side in sides for items in gallery.examples[side].raw.values() for item in items]
             pictures = torch.from_numpy(np.stack([embeddings.thumbnail(item, THUMBNAIL) for item in raw]))
         metadata = [[embeddings.short(label, 80), str(side)] for side in sides for label in gallery.labels[side]]

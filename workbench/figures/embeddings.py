@@ -17,10 +17,14 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-RIGHT, WRONG, INK = "#1a7f37", "#8c959f", "#24292f"
+from workbench.figures.glimpses import INK, glimpse
+
+RIGHT, WRONG = "#1a7f37", "#8c959f"
 DPI = 110
+GLIMPSE = 240
+"""pixels a side of what is drawn of an item that is no picture"""
 T = TypeVar("T")
 
 
@@ -28,7 +32,7 @@ class Answer(NamedTuple):
     """One retrieved item."""
 
     item: Any
-    """a PIL image or a text"""
+    """a text, or a raw item of any other kind"""
     score: float
     correct: bool
 
@@ -57,7 +61,7 @@ def heat_map(scores: Float[np.ndarray, "q c"], rows: Sequence[str], columns: Seq
 
 
 def retrieved_texts(queries: Sequence[tuple[Any, str]], answers: Sequence[Sequence[Answer]], title: str) -> Figure:
-    """Draw a card for each query image: the image with its name, its best texts below, right ones in green."""
+    """Draw a card for each query that is no text: it with its name, its best texts below, right ones in green."""
     columns, lines = min(3, len(queries)), -(-len(queries) // 3)
     width, line = 3.7, 0.24
     height = 2.75 + line * max(map(len, answers))
@@ -75,7 +79,7 @@ def retrieved_texts(queries: Sequence[tuple[Any, str]], answers: Sequence[Sequen
 
 
 def retrieved_images(queries: Sequence[str], answers: Sequence[Sequence[Answer]], title: str) -> Figure:
-    """Draw a row for each query text: its best images, right ones in a green frame."""
+    """Draw a row for each query text: its best items of another kind, right ones in a green frame."""
     left, side, step = 2.3, 1.3, 1.6
     figure, axes = _sheet(left + step * max(map(len, answers)), 0.5 + step * len(queries), title)
     for row, (query, found) in enumerate(zip(queries, answers, strict=True)):
@@ -100,8 +104,8 @@ def retrieved_images(queries: Sequence[str], answers: Sequence[Sequence[Answer]]
     return figure
 
 
-def contact_sheet(cards: Sequence[tuple[Image.Image, str, Sequence[str]]], title: str) -> Figure:
-    """Draw a card for each image: the image, a line on it, then its captions; all cards of a row are as high."""
+def contact_sheet(cards: Sequence[tuple[Any, str, Sequence[str]]], title: str) -> Figure:
+    """Draw a card for each item: a picture of it, a line on it, then its captions; all cards of a row are as high."""
     across, width, line = min(6, len(cards)), 2.5, 0.19
     said = [[row for text in texts for row in textwrap.wrap(short(text, 90), 29)[:3]][:7] for _, _, texts in cards]
     rows = [range(begin, min(begin + across, len(cards))) for begin in range(0, len(cards), across)]
@@ -136,8 +140,9 @@ def _sheet(width: float, height: float, title: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _place(axes: Axes, image: Any, x: float, y: float, side: float) -> None:
-    """Draw an image in the middle of a square whose upper left corner is (x, y)."""
+def _place(axes: Axes, item: Any, x: float, y: float, side: float) -> None:
+    """Draw an item in the middle of a square whose upper left corner is (x, y)."""
+    image = glimpse(item, GLIMPSE)
     w, h = (side * length / max(image.size) for length in image.size)
     x, y = x + (side - w) / 2, y + (side - h) / 2
     axes.imshow(np.asarray(image.convert("RGB")), extent=(x, x + w, y + h, y), aspect="auto")
@@ -153,17 +158,11 @@ def pixels(figure: Figure) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def thumbnail(item: Any, size: int) -> Float[np.ndarray, "3 s s"]:
-    """Draw a square of an image, or of a text on white; values in [0, 1]."""
+    """Draw a square of a raw item of any kind, a picture on white; values in [0, 1]."""
     tile = Image.new("RGB", (size, size), "white")
-    if isinstance(item, Image.Image):
-        picture = item.convert("RGB")
-        picture.thumbnail((size, size))
-        tile.paste(picture, ((size - picture.width) // 2, (size - picture.height) // 2))
-    else:
-        letters = max(6, size // 5)
-        text = "\n".join(textwrap.wrap(str(item), letters)[: size // 11])
-        draw = ImageDraw.Draw(tile)
-        draw.multiline_text((size / 2, size / 2), text, INK, ImageFont.load_default(9), "mm", spacing=1, align="center")
+    picture = glimpse(item, size).convert("RGB")
+    picture.thumbnail((size, size))
+    tile.paste(picture, ((size - picture.width) // 2, (size - picture.height) // 2))
     return np.asarray(tile, dtype=np.float32).transpose(2, 0, 1) / 255
 
 

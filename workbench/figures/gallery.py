@@ -32,7 +32,7 @@ class Gallery:
     examples: dict[Side, Examples]
     labels: dict[Side, list[str]]
     kinds: dict[Side, str]
-    """{side: vector, image, text, or fused}"""
+    """{side: the kind of its items, or fused}"""
 
     @staticmethod
     def of(context: Context, split_name: str) -> Gallery:
@@ -57,9 +57,9 @@ class Gallery:
         disjoint = [(a, b) for a, b in combinations(self.examples, 2) if not set(a.members) & set(b.members)]
         return [(b, a) if self.kinds[b] == "fused" and self.kinds[a] != "fused" else (a, b) for a, b in disjoint]
 
-    def first(self, kind: str) -> Side | None:
-        """Find the first side of a kind."""
-        return next((side for side, known in self.kinds.items() if known == kind), None)
+    def first(self, *kinds: str) -> Side | None:
+        """Find the first side of the first of these kinds that there is."""
+        return next((side for kind in kinds for side, known in self.kinds.items() if known == kind), None)
 
     def matches(self, query: Side, candidates: Side, room: int) -> tuple[list[int], list[int]]:
         """Find rows of the two sides with equal ids, one of each id: the diagonal of a heat map.
