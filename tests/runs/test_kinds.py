@@ -52,6 +52,8 @@ def test_a_recipe_checks_costs_trains_resumes_and_evaluates(tmp_path: Path, ito:
     assert {str(side) for side in rows} == {str(side) for side in loaded.sides}
     assert all(z.shape == (3, 16) for z in rows.values())
     assert ("speech+sensor" in rows) == (not ito)
+    inputs = {m: torch.stack([loaded.preprocessors[m](item) for item in items[m]]) for m in items}
+    assert all(torch.equal(z, rows[side]) for side, z in loaded.encode(inputs).items())
 
 
 @pytest.mark.parametrize("ito", [False, True])

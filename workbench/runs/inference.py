@@ -62,6 +62,11 @@ class LoadedModel:
         """str -> token ids [l]. Raises ValueError where it is not clear of which modality."""
         return self._transforms[self._the("text")]
 
+    @property
+    def preprocessors(self) -> Mapping[str, Transform]:
+        """{modality: the map of one raw item to one model input}, as an evaluation uses it."""
+        return self._transforms
+
     def encode(
         self, items: Mapping[str, object], sides: Sequence[str] | None = None
     ) -> dict[str, Float[Tensor, "n d"]]:
@@ -69,8 +74,8 @@ class LoadedModel:
 
         Args:
             items: {modality: a list of items}: pictures (PIL, paths, bytes, arrays [h, w, 3] of uint8), strings,
-                vectors; or a tensor of model inputs, as `preprocess` and `tokenizer` give them. Row i of a fused side
-                is made of item i of each member.
+                sounds (waveform, samples a second), vectors, sequences of frames [l, d]; or a tensor of model inputs,
+                as `preprocessors` give them. Row i of a fused side is made of item i of each member.
             sides: names of sides, as "image" or "image+text"; by default all whose members are among the items.
 
         Raises ValueError for a side that the model does not have, for items that cannot be read, and for a fused side
