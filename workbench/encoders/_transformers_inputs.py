@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from workbench.loading.augment_audio import Listen
-from workbench.loading.crop import crop_ends
 from workbench.loading.decode import to_rgb
+from workbench.loading.ends import crop_ends
 
 ABSENT = -1
 """the id in the place of a token that is not there"""
