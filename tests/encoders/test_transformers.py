@@ -1,6 +1,7 @@
 """Models of transformers as towers: equal to what transformers computes, row by row, and locked as asked."""
 
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -205,8 +206,22 @@ def test_published_weights_are_loaded_unless_they_are_not_asked_for(folder: Call
     drawn = build("text", folder("bert"), pretrained=False).tower.encoder.layer[0].output.dense.weight
     assert torch.equal(own, published)
     assert not torch.equal(drawn, published)
-    with torch.device("meta"):
-        assert next(build("text", folder("bert")).parameters()).is_meta
+
+
+def test_a_check_without_numbers_leaves_none_behind(folder: Callable[[str], str]) -> None:
+    """A constant of torchaudio was without a number for good where a check had imported it."""
+    code = """
+import sys, torch
+from workbench.encoders.transformers import Transformers
+from workbench.types import Modality
+modality = Modality("audio", (8_000,), rate=8_000)
+with torch.device("meta"):
+    assert next(Transformers(modality, 4, model=sys.argv[1]).parameters()).is_meta
+encoder = Transformers(modality, 4, model=sys.argv[1])
+assert encoder(encoder.transform(True)((torch.randn(900), 8_000))[None]).z.isfinite().all()
+"""
+    ended = subprocess.run([sys.executable, "-c", code, folder("ast")], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_what_cannot_be_is_told_in_one_line(

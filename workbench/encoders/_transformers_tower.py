@@ -42,7 +42,8 @@ def read_config(library: Any, model: str) -> Any:
 def tell_missing(model: str, what: str, read: Any, **settings: Any) -> Any:
     """Read something of a model. Raises ValueError, in one line, where it cannot be had."""
     try:
-        return read(model, **settings)
+        with torch.device("cpu"):  # it imports more of the library: see `require`
+            return read(model, **settings)
     except Exception as error:  # a hub, a parser, a wrong class: transformers raises anything
         here = "the folder has no such file, or one that cannot be read" if Path(model).is_dir() else "it is no folder"
         reason = " ".join(str(error).split())[:200]

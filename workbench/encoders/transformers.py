@@ -88,6 +88,8 @@ class Transformers(Encoder):
         if wrong := [name for foreign in options.values() for name, value in foreign.items() if value is not None]:
             raise ValueError(f"{', '.join(wrong)}: no option of a model for {modality.kind}, remove it")
         library = import_transformers()
+        if modality.kind == "audio":
+            require("torchaudio.compliance.kaldi", "audio")  # transformers would import it in the middle of a build
         self.kind, self.model, self.pretrained, self.dim = modality.kind, model, pretrained, dim
         self.config = read_config(library, model)
         self.tower: Any = build_tower(library, self.config, self.kind)
@@ -128,7 +130,6 @@ class Transformers(Encoder):
             return Pixels(processor)
         if len(modality.shape) != 1 or modality.rate < 1:
             raise ValueError("the data has to declare how long its sounds are: a shape (samples,) and a rate")
-        require("torchaudio", "audio")
         extractor = tell_missing(self.model, "feature extractor", library.AutoFeatureExtractor.from_pretrained)
         samples = round(modality.shape[0] * extractor.sampling_rate / modality.rate)
         return Heard(extractor, Listen(samples, extractor.sampling_rate), self.tower.main_input_name)
