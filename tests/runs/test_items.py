@@ -124,7 +124,10 @@ def test_an_own_transform_that_reads_nothing_plain_is_left_alone() -> None:
     assert torch.equal(read(reader, [{"numbers": np.arange(2)}])[0], torch.arange(2))
 
 
-def test_sounds_and_sequences_are_read_as_data_gives_them() -> None:
+def test_sounds_and_sequences_are_read_as_data_gives_them(tmp_path: Path) -> None:
+    import soundfile
+
+    soundfile.write(tmp_path / "a.wav", np.full((6, 2), 0.5), 8)
     sound = Reader("speech", Modality("audio", (4,), rate=8), lambda raw: raw[0][:4] * raw[1])
     levels = torch.arange(6.0)
     stereo = torch.stack([levels, 3 * levels], 1)
@@ -132,6 +135,8 @@ def test_sounds_and_sequences_are_read_as_data_gives_them() -> None:
         assert sound.input(given).tolist() == (2 * expected[:4]).tolist()
     assert sound.input(levels[:4]).tolist() == [0, 1, 2, 3]  # a model input
     assert len(sound.items([(levels, 2)] * 3)) == 3
+    for file in (tmp_path / "a.wav", str(tmp_path / "a.wav"), (tmp_path / "a.wav").read_bytes()):
+        assert sound.input(file).tolist() == pytest.approx([4.0] * 4, abs=1e-3)
     frames = Reader("face", Modality("sequence", (4, 2)), lambda raw: torch.nn.functional.pad(raw, (0, 1, 0, 1))[:4])
     frames.example = None  # its transform is none that pads
     assert frames.input([[1.0, 2.0]]).tolist() == [[1, 2, 0], [0, 0, 0]]
@@ -144,10 +149,11 @@ def test_sounds_and_sequences_are_read_as_data_gives_them() -> None:
         ("audio", (torch.zeros(9), 8), r"give a list of sounds, not one tuple: write \[sound\]"),
         ("audio", torch.zeros(()), r"give a list of sounds, not one Tensor"),
         ("sequence", torch.zeros(3, 2), r"give a list of sequences, not one Tensor \[3, 2\]"),
-        ("audio", ["a.wav"], r"str is no sound: give \(waveform, rate\)"),
-        ("audio", [(torch.zeros(8, 9), 8)], r"it is 8 x 9 of float32: a waveform is one channel"),
-        ("audio", [(torch.tensor([0.0, float("inf")]), 8)], "it holds inf"),
-        ("audio", [(torch.zeros(0), 8)], "it is 0 samples long"),
+        ("audio", [7], r"int is no sound: give a path, bytes, or \(waveform, rate\)"),
+        ("audio", [b"no sound at all"], "not a sound that can be read"),
+        ("audio", [(torch.zeros(8, 9), 8)], r"a sound of shape 8 x 9, and not one row of samples"),
+        ("audio", [(torch.tensor([0.0, float("inf")]), 8)], "a sound that holds inf"),
+        ("audio", [(torch.zeros(0), 8)], "a sound 0 samples long"),
         ("sequence", [torch.zeros(3, 5)], "it is 3 x 5, where the data declares frames x 2"),
         ("sequence", [[]], "it is 0, where"),
     ],

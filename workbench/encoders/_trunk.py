@@ -6,8 +6,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxtyping import Float
-from timm.layers import freeze_batch_norm_2d
-from timm.models import group_parameters
 from torch import Tensor, nn
 
 from workbench.encoders._positions import grid_positions
@@ -52,12 +50,17 @@ def repeated_layers(trunk: Any) -> list[nn.Module]:
 
 def trunk_depths(trunk: Any) -> dict[str, int]:
     """Give the layer of each parameter, by timm's own groups, from 0 upwards."""
+    from timm.models import group_parameters  # half a second, which encoders without a trunk do not pay
+
     groups: Any = group_parameters(trunk, trunk.group_matcher(coarse=False), reverse=True)
     return groups
 
 
 def lock_trunk(trunk: Any, unlocked_groups: int) -> nn.Module:
     """Freeze all but the last groups of layers; returns the trunk with statistics of BatchNorms that never change."""
+    from timm.layers import freeze_batch_norm_2d
+    from timm.models import group_parameters
+
     groups: Any = group_parameters(trunk, trunk.group_matcher(coarse=True), reverse=True)
     frozen = max(groups.values()) - unlocked_groups
     for name, group in groups.items():

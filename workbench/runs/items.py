@@ -19,6 +19,7 @@ from torch import Tensor
 
 from workbench.loading.batching import to_float32, unfit
 from workbench.loading.decode import decode_image
+from workbench.loading.sounds import MOST_CHANNELS, Sound, as_sound, decode_sound
 from workbench.types import Kind, Modality, Transform
 
 NOUNS: dict[Kind, str] = {
@@ -30,8 +31,6 @@ NOUNS: dict[Kind, str] = {
 }
 ARRAYS = ((np.uint8, 2), (np.uint8, 3), (np.uint16, 2))
 """(type, number of axes) of arrays that are taken for pictures: gray levels, colours [h, w, 3 or 4], 16 bits"""
-MOST_CHANNELS = 2
-"""channels that are mixed to one: of more, each may be a microphone of its own"""
 
 
 def plainest_item(modality: Modality) -> object:
@@ -135,12 +134,19 @@ def _picture(item: object) -> Image.Image:
     raise ValueError(f"{_describe(item)} is no picture: give a PIL image, a path, bytes, or [h, w, 3] of uint8")
 
 
-def _sound(item: object) -> object:
-    """Make a sound of a waveform and its rate: several channels, [n, channels] as soundfile reads them, become one."""
+def _sound(item: object) -> Sound:
+    """Read a sound: a path or bytes of a file, or a waveform and its rate; two channels [n, 2] become their mean."""
+    if isinstance(item, str | Path):
+        return decode_sound(Path(item).read_bytes())
+    if isinstance(item, bytes):
+        return decode_sound(item)
     if not isinstance(item, tuple | list) or len(item) != 2 or not isinstance(item[0], np.ndarray | Tensor | list):
-        raise ValueError(f"{_describe(item)} is no sound: give (waveform, rate), as soundfile.read does")
-    waveform, rate = to_float32(item[0]), item[1]
-    return (waveform.mean(1) if waveform.ndim == 2 and waveform.shape[1] <= MOST_CHANNELS else waveform), rate
+        raise ValueError(
+            f"{_describe(item)} is no sound: give a path, bytes, or (waveform, rate), as soundfile.read does"
+        )
+    waveform = to_float32(item[0])
+    is_stereo = waveform.ndim == 2 and waveform.shape[1] <= MOST_CHANNELS
+    return as_sound(waveform.mean(1) if is_stereo else waveform, item[1])
 
 
 def _describe(item: object) -> str:
