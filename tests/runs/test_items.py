@@ -141,6 +141,14 @@ def test_sounds_and_sequences_are_read_as_data_gives_them(tmp_path: Path) -> Non
     frames.example = None  # its transform is none that pads
     assert frames.input([[1.0, 2.0]]).tolist() == [[1, 2, 0], [0, 0, 0]]
     assert frames.input(np.ones((3, 2))).shape == (4, 3)
+    np.save(tmp_path / "a.npy", np.arange(6.0).reshape(3, 2))
+    assert frames.input(str(tmp_path / "a.npy"))[2].tolist() == [4, 5, 0]
+    np.save(tmp_path / "b.npy", np.arange(3))
+    assert VECTORS.input(tmp_path / "b.npy").tolist() == [0, 1, 2]
+    np.save(tmp_path / "c.npy", np.array([{}]))
+    with pytest.raises(ValueError, match="which is a pickle and is not opened"):
+        VECTORS.input(tmp_path / "c.npy")
+    assert sound.input((levels, np.int64(2))).tolist() == [0, 2, 4, 6]
 
 
 @pytest.mark.parametrize(
@@ -156,6 +164,8 @@ def test_sounds_and_sequences_are_read_as_data_gives_them(tmp_path: Path) -> Non
         ("audio", [(torch.zeros(0), 8)], "a sound 0 samples long"),
         ("sequence", [torch.zeros(3, 5)], "it is 3 x 5, where the data declares frames x 2"),
         ("sequence", [[]], "it is 0, where"),
+        ("sequence", [[[1.0, float("nan")]]], "holds nan"),
+        ("sequence", [["a"]], "not numbers, but"),
     ],
 )
 def test_what_is_no_sound_and_no_sequence_is_said(kind: str, given: object, said: str) -> None:

@@ -74,8 +74,9 @@ class LoadedModel:
 
         Args:
             items: {modality: a list of items}: pictures (PIL, paths, bytes, arrays [h, w, 3] of uint8), strings,
-                sounds (paths, bytes, or a waveform and its rate), vectors, sequences of frames [l, d]; or a tensor of
-                model inputs, as `preprocessors` give them. Row i of a fused side is made of item i of each member.
+                sounds (paths, bytes, or a waveform and its rate), vectors and sequences of frames [l, d] (numbers, or
+                paths of a .npy); or a tensor of model inputs, as `preprocessors` give them. Row i of a fused side is
+                made of item i of each member.
             sides: names of sides, as "image" or "image+text"; by default all whose members are among the items.
 
         Raises ValueError for a side that the model does not have, for items that cannot be read, and for a fused side

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from operator import index
 from pathlib import Path
+from typing import SupportsIndex
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from torch import Tensor
 
 from workbench.loading.batching import to_float32, unfit
 from workbench.loading.decode import decode_image
+from workbench.loading.numbers import as_numbers, parse_npy
 from workbench.loading.sounds import MOST_CHANNELS, Sound, as_sound, decode_sound
 from workbench.types import Kind, Modality, Transform
 
@@ -99,8 +102,8 @@ class Reader:
             return _picture(item)
         if self.modality.kind == "audio":
             return _sound(item)
-        if self.modality.kind == "sequence":
-            return to_float32(item)
+        if self.modality.kind == "sequence" or (self.modality.kind == "vector" and isinstance(item, str | Path)):
+            return as_numbers(parse_npy(Path(item).read_bytes()) if isinstance(item, str | Path) else item)
         if self.modality.kind == "text" and not isinstance(item, str):
             raise ValueError(f"{_describe(item)} is no text: give a string")
         return item
@@ -146,7 +149,8 @@ def _sound(item: object) -> Sound:
         )
     waveform = to_float32(item[0])
     is_stereo = waveform.ndim == 2 and waveform.shape[1] <= MOST_CHANNELS
-    return as_sound(waveform.mean(1) if is_stereo else waveform, item[1])
+    rate = index(item[1]) if isinstance(item[1], SupportsIndex) else item[1]  # numpy's integers, too
+    return as_sound(waveform.mean(1) if is_stereo else waveform, rate)
 
 
 def _describe(item: object) -> str:
