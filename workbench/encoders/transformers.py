@@ -183,7 +183,7 @@ class Transformers(Encoder):
             raise ValueError("this model cannot recompute its layers: remove grad_checkpointing") from None
 
     def _lock(self, unlocked: int) -> None:
-        """Freeze all but the last layers, and what stands behind them; none at all where `unlocked` is 0."""
+        """Freeze all but the last `unlocked` layers and what stands behind them; everything where that is 0."""
         depths, layers = tower_depths(self.tower), len(layers_of(self.tower)[1])
         for name, parameter in self.tower.named_parameters():
             if not unlocked or depths[name] <= layers - unlocked:
