@@ -34,7 +34,7 @@ from workbench.encoders._transformers_tower import (
 )
 from workbench.loading.augment import Augment, Normalise
 from workbench.loading.augment_audio import AudioAugment, Listen
-from workbench.types import Encoder, Features, Modality, Transform
+from workbench.types import Encoder, Features, Kind, Modality, Transform
 
 __all__ = ["Transformers"]
 
@@ -90,7 +90,8 @@ class Transformers(Encoder):
         library = import_transformers()
         if modality.kind == "audio":
             require("torchaudio.compliance.kaldi", "audio")  # transformers would import it in the middle of a build
-        self.kind, self.model, self.pretrained, self.dim = modality.kind, model, pretrained, dim
+        self.kind: Kind = modality.kind
+        self.model, self.pretrained, self.dim = model, pretrained, dim
         self.config = read_config(library, model)
         self.tower: Any = build_tower(library, self.config, self.kind)
         self.augment, self.gain = augment or Augment(), 6.0 if gain is None else gain
