@@ -16,7 +16,7 @@ BLOCKS = [tree["data"] for tree in TREES if "data" in tree]
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block["name"])
 def test_every_data_block_builds(block: dict) -> None:
     data = validate("data", block).build()
-    assert set(data.modalities) == {"image", "text"}
+    assert set(data.modalities) == {"image", "text"} | set(block.get("fields", ()))
 
 
 def test_the_encoder_shown_is_an_encoder() -> None:
