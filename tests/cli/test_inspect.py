@@ -11,10 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
 from workbench.cli import cli
+from workbench.inspection.look import Seen
+from workbench.inspection.report import _cards
 
 LONG = " ".join(f"{word} and" for word in "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz")
 """104 words, 106 tokens with the marks of begin and end"""
@@ -287,3 +290,17 @@ def test_a_name_that_is_no_utf_8_can_be_printed(tmp_path: Path) -> None:
         result = run(tmp_path / "0.tar", *options)
         assert result.exit_code == 0, result.output
         assert "not a picture" in result.stdout
+
+
+def test_a_sheet_shows_every_kind() -> None:
+    image, sound = Image.new("RGB", (900, 50)), (torch.zeros(4_000), 16_000)
+    items = {"image": [image], "text": ["a", "b"], "speech": [sound], "sensor": [torch.zeros(3)], "face": []}
+    cards = _cards(Seen(image, ["a", "b"], 0, items | {"frames": [torch.zeros(5, 2)]}))
+    assert [(about, captions) for _, about, captions in cards] == [
+        ("image, 900 x 50, 2 captions", ["a", "b"]),
+        ("speech, 0.25 s at 16,000 Hz", []),
+        ("sensor, 3 numbers", []),
+        ("frames, 5 x 2", []),
+    ]
+    assert [about for _, about, _ in _cards(Seen(image, ["a"], 0, {"image": [image], "text": ["a"]}))] == ["400 x 22"]
+    assert _cards(Seen(None, ["a"], 0, {"text": ["a"], "image": []})) == [("a", "text", ["a"])]

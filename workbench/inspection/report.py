@@ -1,4 +1,4 @@
-"""What `workbench.inspection.look` found, as lines and as a sheet of images with their captions."""
+"""What `workbench.inspection.look` found, as lines and as a sheet of items with their captions."""
 
 from __future__ import annotations
 
@@ -6,24 +6,47 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from PIL import Image
+
 from workbench.figures.embeddings import contact_sheet, spread
-from workbench.inspection.look import Inspection, Listing
+from workbench.inspection.look import Inspection, Listing, Seen
 
 SHOWN = 24
 """samples on a sheet"""
 
 
 def draw(data: Listing, found: Inspection, title: str, file: Path) -> None:
-    """Draw a sheet of usable samples, evenly spread, with their captions."""
-    cards = []
-    for index in spread(found.good, SHOWN):
-        image, captions, *_ = data.see(index)
-        if image is None:
-            continue
-        about = f"{image.width} x {image.height}" + (f", {len(captions)} captions" if len(captions) > 1 else "")
-        image.thumbnail((400, 400))
-        cards.append((image, about, captions))
+    """Draw a sheet of usable samples, evenly spread: a card for each of their fields, their texts on the first."""
+    fields = max(1, len(found.fields.keys() - {"text"}))
+    cards = [card for index in spread(found.good, max(1, SHOWN // fields)) for card in _cards(data.see(index))]
     contact_sheet(cards, title).savefig(file)
+
+
+def _cards(seen: Seen) -> list[tuple[Any, str, list[str]]]:
+    """Make the cards of a sample: an item, a line on it, and the captions below the first."""
+    shown = {name: items[0] for name, items in seen.items.items() if items and not isinstance(items[0], str)}
+    if not shown:
+        return [(" ".join(seen.captions[:1]), "text", seen.captions)]
+    more = f", {len(seen.captions)} captions" if len(seen.captions) > 1 else ""
+    cards = []
+    for name, item in shown.items():
+        about = measures(item) if len(shown) == 1 else f"{name}, {measures(item)}"
+        if isinstance(item, Image.Image):
+            item.thumbnail((400, 400))
+        cards.append((item, about if cards else about + more, [] if cards else seen.captions))
+    return cards
+
+
+def measures(item: object) -> str:
+    """Say how large a raw item is: pixels, seconds, numbers, frames."""
+    if isinstance(item, Image.Image):
+        return f"{item.width} x {item.height}"
+    if isinstance(item, tuple):
+        waveform, rate = item
+        return f"{len(waveform) / rate:.2f} s at {rate:,} Hz"
+    shape = torch.as_tensor(item).shape
+    return f"{shape[0]} x {shape[1]}" if len(shape) == 2 else f"{shape.numel()} numbers"
 
 
 def describe(found: Inspection) -> Iterator[tuple[str, str]]:
