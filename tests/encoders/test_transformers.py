@@ -208,6 +208,7 @@ def test_published_weights_are_loaded_unless_they_are_not_asked_for(folder: Call
     assert not torch.equal(drawn, published)
 
 
+@pytest.mark.slow
 def test_a_check_without_numbers_leaves_none_behind(folder: Callable[[str], str]) -> None:
     """A constant of torchaudio was without a number for good where a check had imported it."""
     code = """
