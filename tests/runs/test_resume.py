@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from workbench.callbacks.nan_guard import NotFinite
 from workbench.engine import Callback, Engine, Logs
 from workbench.recipe.schema import load_recipe
-from workbench.runs.folder import MAY_CHANGE, Run, RunError, _is_in, find_checkpoint
+from workbench.runs.folder import Run, RunError, find_checkpoint
+from workbench.runs.resume_rules import MAY_CHANGE, is_in
 from workbench.runs.train import train
 from workbench.training import checkpoint
 from workbench.training.checkpoint import DamagedCheckpoint
@@ -341,9 +342,9 @@ def test_a_training_runs_in_any_thread_and_without_a_folder(recipe: Path, tmp_pa
 
 def test_only_what_alters_no_step_may_change() -> None:
     for key in ("train.for", "train.schedule.for", "log.every", "eval.retrieval.k", "eval.best", "parallel.workers"):
-        assert _is_in(key, MAY_CHANGE), key
+        assert is_in(key, MAY_CHANGE), key
     for key in ("train.format", "train.batch", "train", "evaluation", "logs.every", "data.path", "parallelism"):
-        assert not _is_in(key, MAY_CHANGE), key
+        assert not is_in(key, MAY_CHANGE), key
 
 
 def test_a_run_that_was_stopped_is_not_done_and_keeps_its_best(recipe: Path, tmp_path: Path) -> None:

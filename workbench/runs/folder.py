@@ -30,24 +30,10 @@ import yaml
 from workbench.errors import RecipeError, writing
 from workbench.recipe.schema import Recipe, load_recipe
 from workbench.runs.fingerprint import fingerprint
+from workbench.runs.resume_rules import MAY_CHANGE, MAY_MOVE, find_forbidden, flatten, is_in, say_of_weights
 from workbench.training import checkpoint
 from workbench.types import Data
 
-MAY_CHANGE = (
-    "train.for",
-    "train.schedule",
-    "train.microbatch",
-    "log",
-    "eval",
-    "checkpoint",
-    "parallel",
-    "data.max_bad",
-)
-"""what a resume may change: none of it alters a step that was already taken, or what the next ones compute, but for
-roundings and, as with another number of processes, the masks of dropout. A longer `train.for` stretches the learning
-rate's schedule, which is said."""
-MAY_MOVE = ("data.path", "data.validation", "data.splits", "data.root")
-"""what a resume may change, too, as long as the training data are the same: where they lie"""
 HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 """errors that mean that another process has the lock; any other one, that the file system has no locks"""
 
@@ -161,23 +147,20 @@ class Run:
         try:
             # read as a recipe, so that keys of later versions have their defaults and forbid nothing
             self.before = load_recipe(file)
-            old = _flatten(self.before.as_dict())
+            old = flatten(self.before.as_dict())
         except RecipeError:  # it names what there is no more: say what differs as it is written
-            old = _flatten(yaml.safe_load(file.read_text(encoding="utf-8")))
-        new = _flatten(recipe.as_dict())
-        keys = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
-        differs = {key for key in keys if not (_is_in(key, MAY_CHANGE) or _is_moved_code(old.get(key), new.get(key)))}
-        if differs and all(_is_in(key, MAY_MOVE) for key in differs) and self._has_data_of(recipe):
-            return
-        changed = [f"  {key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}" for key in sorted(differs)]
-        if not changed:
+            old = flatten(yaml.safe_load(file.read_text(encoding="utf-8")))
+        new = flatten(recipe.as_dict())
+        differs = find_forbidden(old, new)
+        if not differs or (all(is_in(key, MAY_MOVE) for key in differs) and self._has_data_of(recipe)):
             return
         steps = [checkpoint.step_of(path) for path in checkpoint.saved(self.checkpoints)]
         if any(steps):
+            changes = (f"  {key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}\n" for key in differs)
             raise RunError(
-                f"{self.path} was started with another recipe:\n" + "\n".join(changed) + "\n"
+                f"{self.path} was started with another recipe:\n{''.join(changes)}"
                 f"A resume may change only {', '.join(MAY_CHANGE)}, and {', '.join(MAY_MOVE)} where the training data "
-                "are the same: use another --run, or --fresh to begin again." + _hint(differs)
+                f"are the same: use another --run, or --fresh to begin again.{say_of_weights(differs)}"
             )
         # weights before the first step, kept as the best: drawn from the other recipe, and drawn again by that
         shutil.rmtree(self.checkpoints)
@@ -299,36 +282,6 @@ def package_version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def _is_in(key: str, sections: tuple[str, ...]) -> bool:
-    """Whether a dotted key is one of these, or below one."""
-    return any(key == section or key.startswith(section + ".") for section in sections)
-
-
-def _hint(differs: set[str]) -> str:
-    """Say that a resume needs no path to the weights that the run began with."""
-    if any(_is_in(key, ("model.init",)) or key.endswith(".pretrained") for key in differs):
-        return " Weights that the run began with are not read again: leave their path as it was, wherever they are now."
-    return ""
-
-
-def _is_moved_code(old: object, new: object) -> bool:
-    """Whether two names of a class of one's own differ in the place of its file only, of which the first is empty."""
-    if not isinstance(old, str) or not isinstance(new, str):
-        return False
-    before, now = (Path(name.rpartition(":")[0]) for name in (old, new))
-    same = before.name == now.name and old.rpartition(":")[2] == new.rpartition(":")[2]
-    return same and before.suffix == ".py" and not before.exists()
-
-
-def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """{dotted key: value} of a tree of dicts."""
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    return {
-        k: v for key, item in tree.items() for k, v in _flatten(item, f"{prefix}.{key}" if prefix else str(key)).items()
-    }
 
 
 def _write(path: Path, text: str) -> None:
