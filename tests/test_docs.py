@@ -16,14 +16,14 @@ BLOCKS = [tree["data"] for tree in TREES if "data" in tree]
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block["name"])
 def test_every_data_block_builds(block: dict) -> None:
     data = validate("data", block).build()
-    assert set(data.modalities) == {"image", "text"} | set(block.get("fields", ()))
+    assert set(data.declared) == {"image", "text"} | set(block.get("fields", ()))
 
 
 def test_the_encoder_shown_is_an_encoder() -> None:
-    (model,) = (tree["model"] for tree in TREES if "model" in tree)
+    (model,) = (tree["model"] for tree in TREES if "model" in tree and "data" not in tree)
     augment = validate("encoder", model["encoders"]["image"]).settings.augment  # type: ignore[attr-defined]
     assert (augment.jitter, augment.blur) == ((0.4, 0.4, 0.4, 0.1), 0.1)
 
 
-def test_every_source_of_pairs_is_shown() -> None:
+def test_every_source_is_shown() -> None:
     assert {block["name"] for block in BLOCKS} == {"shards", "folder", "csv", "json", "parquet", "hf"}

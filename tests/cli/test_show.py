@@ -37,6 +37,21 @@ def test_a_component_is_documented_by_its_source() -> None:
     assert "Args:" not in printed
 
 
+def test_a_source_shows_what_each_kind_of_field_may_say() -> None:
+    inner = document("data", "csv").inner
+    kinds = {
+        "ImageField": "views",
+        "TextField": "pick",
+        "AudioField": "rate",
+        "VectorField": "dim",
+        "SequenceField": "dim",
+    }
+    for name, key in kinds.items():
+        keywords = {keyword.name: keyword for keyword in inner[name].keywords}
+        assert {"from", "required", "kind", key} <= keywords.keys()
+        assert keywords[key].description
+
+
 @pytest.mark.parametrize(
     ("kind", "name"),
     [

@@ -5,6 +5,7 @@ import json
 import struct
 import tarfile
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,36 @@ def test_a_held_out_split_has_what_there_is_and_links_it_by_ids(tmp_path: Path, 
 def to_tensor(kind: str) -> Callable[[Any], torch.Tensor]:
     length = {"sound": lambda raw: raw[0][:5], "face": lambda raw: raw[:2], "sensor": lambda raw: raw}
     return length.get(kind, lambda raw: torch.ones(2))
+
+
+def read_image(raw: Any) -> torch.Tensor:
+    return torch.rand(2) + raw.getpixel((0, 0))[0]
+
+
+def read_text(raw: str) -> torch.Tensor:
+    return torch.tensor([len(raw), torch.rand(())])
+
+
+def read_sound(raw: Any) -> torch.Tensor:
+    return raw.waveform[:40] * torch.rand(())
+
+
+def read_numbers(raw: torch.Tensor) -> torch.Tensor:
+    return raw.flatten()[:2] + torch.rand(())
+
+
+def test_workers_and_a_start_in_between_change_nothing(tmp_path: Path) -> None:
+    """Order, choice and what transforms draw are functions of (seed, epoch, sample, field), for every kind."""
+    data = shards(tmp_path)
+    transforms = dict(zip(FIELDS, (read_image, read_text, read_sound, read_numbers, read_numbers), strict=True))
+    whole = list(islice(data.batches(0, Feed(transforms, 4, seed=9)), 7))
+    for start, workers in ((0, 2), (5, 0), (4, 2)):
+        again = data.batches(start, Feed(transforms, 4, seed=9, workers=workers))
+        for before, after in zip(whole[start:], islice(again, 7 - start), strict=True):
+            assert before.ids.equal(after.ids)
+            for name in FIELDS:
+                assert before.inputs[name].equal(after.inputs[name])
+                assert before.valid[name].equal(after.valid[name])
 
 
 def test_a_batch_without_a_rare_modality_is_one(tmp_path: Path) -> None:

@@ -263,7 +263,8 @@ class Fields(dict[str, FieldSection]):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, found: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, object]:
-        return {"type": "fields"}  # what `wb show` prints as the type
+        kinds = [handler(kind.__pydantic_core_schema__) for kind in KINDS.values()]
+        return {"type": "fields", "additionalProperties": {"anyOf": kinds}}  # `wb show` prints each of them below
 
     @classmethod
     def parse(cls, value: object) -> Fields:

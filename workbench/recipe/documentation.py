@@ -6,6 +6,7 @@ A keyword is documented where it lives, in the `Args:` of the class; everything 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypedDict, cast
@@ -44,6 +45,8 @@ JsonSchema = TypedDict(
         "type": str,
         "default": object,
         "description": str,
+        "title": str,
+        "additionalProperties": "JsonSchema",
     },
     total=False,
 )
@@ -103,11 +106,22 @@ def document(kind: str, name: str) -> Documentation:
     component = load(kind, name)
     found = cast(JsonSchema, schema(component).model_json_schema(by_alias=True))
     inner = {name: _block(block, block.get("description", "")) for name, block in found.get("$defs", {}).items()}
+    inner |= {block.get("title", ""): _block(block, block.get("description", "")) for block in _named_blocks(found)}
     file = Path(inspect.getfile(component)).resolve()
     here = Path.cwd()
     shown = file.relative_to(here) if file.is_relative_to(here) else file
     docs = [inspect.getdoc(component) or "", *(owner.__doc__ or "" for owner in declarers(component))]
     return Documentation(kind, name, str(shown), _block(found, *docs), inner)
+
+
+def _named_blocks(found: JsonSchema) -> Iterator[JsonSchema]:
+    """Find the blocks that a keyword may have by any name, as the fields of a data set."""
+    for value in found.get("properties", {}).values():
+        for choice in value.get("anyOf", [value]):
+            inside = choice.get("additionalProperties")
+            for block in inside.get("anyOf", []) if isinstance(inside, dict) else []:
+                if "title" in block:
+                    yield block
 
 
 def _block(found: JsonSchema, doc: str, *inherited: str) -> Block:
