@@ -101,14 +101,14 @@ def test_classes_are_their_names(tmp_path: Path, many: bool) -> None:
 
 @pytest.mark.parametrize(
     ("split", "expected"),
-    [("train[:50%]", 2), ("train[1:]", 3), ("train+test", 6), ("train[:1]+test[-1:]", 2), ("train[3:1]", 0)],
+    [("train[:50%]", 2), ("train[1:]", 3), ("train+test", 6), ("train[:1]+test[-1:]", 2)],
 )
 def test_what_was_saved_is_sliced_as_load_dataset_does(tmp_path: Path, split: str, expected: int) -> None:
     data = HF(path=saved(tmp_path / "saved"), **pair(text="label"), split=split)
     assert len(data.table(data.path)) == expected
 
 
-@pytest.mark.parametrize("split", ["vali", "train+vali", "train[", "train[a:b]", "train[:200%]", "", "+"])
+@pytest.mark.parametrize("split", ["vali", "train+vali", "train[", "train[a:b]", "train[:200%]", "train[3:1]", "", "+"])
 def test_a_slice_that_is_none_is_one_message(tmp_path: Path, split: str) -> None:
     with pytest.raises(ValueError, match=r"data.path=.*, split "):
         len(HF(path=saved(tmp_path / "saved"), **pair(text="label"), split=split))
