@@ -1,7 +1,8 @@
 """Runs that the version before the rooms (0.1.0, commit 5f7c1a4) left halfway: whatever is rebuilt, they must resume.
 
 Each folder of `runs/` holds a checkpoint at step 8 of 12 (ITO: 3 of 6) and the metrics of the whole run as that version
-computed them; `csv` has no checkpoint, but a recipe with keys that are said otherwise now, and begins again. The trap: a witness is never renewed. A change that breaks one breaks users' runs.
+computed them; `csv` has no checkpoint, but a recipe with keys that are said otherwise now, and begins again. The trap:
+a witness is never renewed. A change that breaks one breaks users' runs.
 """
 
 import json

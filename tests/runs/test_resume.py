@@ -21,7 +21,7 @@ from workbench.runs.resume_rules import MAY_CHANGE, is_in
 from workbench.runs.train import train
 from workbench.training import checkpoint
 from workbench.training.checkpoint import DamagedCheckpoint
-from workbench.training.metrics import read
+from workbench.training.metrics import Best, read
 
 RECIPE = """
 name: small
@@ -378,3 +378,19 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew_by_itself(r
     assert sum("damaged checkpoint left alone" in line for line in said) == len(
         list((run / "checkpoints").glob("step-*"))
     )
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_the_checkpoint_of_the_best_step_says_that_it_is_the_best(
+    recipe: Path, tmp_path: Path, background: bool
+) -> None:
+    """It is saved before it is evaluated, so its state is amended behind the evaluation."""
+    settings = ("train.for=40 steps", "checkpoint.every=20 steps", f"checkpoint.async={str(background).lower()}")
+    outcome = train(load_recipe(recipe, settings), tmp_path / "run")
+    name = "eval/retrieval/mean_recall"
+    values = {record["step"]: record[name] for record in facts(tmp_path / "run") if name in record}
+    assert values[0] < values[20] < values[40]
+    for step in (20, 40):
+        best = checkpoint.read_state(tmp_path / f"run/checkpoints/step-{step}").best
+        assert best == Best("retrieval/mean_recall", values[step], step)
+    assert outcome.best == best
