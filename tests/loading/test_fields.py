@@ -275,6 +275,15 @@ def test_a_batch_without_a_rare_modality_is_one(tmp_path: Path) -> None:
     assert not empty.inputs["sound"].any()
 
 
+def test_a_stream_without_a_rare_modality_goes_on(tmp_path: Path) -> None:
+    rows = [{**cells, "wav": wav(np.ones(9)) if n == 11 else None} for n, cells in enumerate(ROWS)]
+    data = Shards(path=write_tar(tmp_path / "0.tar", rows), streaming=True, samples=12, buffer=1, **fields(**COLUMNS))
+    feed = Feed({name: to_tensor(name) for name in FIELDS}, batch=3, seed=5)
+    batches = list(islice(data.batches(0, feed), 4))
+    assert [batch.valid["sound"].sum().item() for batch in batches] == [0, 0, 0, 1]
+    assert {tuple(batch.inputs["sound"].shape) for batch in batches} == {(3, 1, 5)}
+
+
 def vectors(folder: Path, cells: list[Any], **more: Any) -> Samples:
     """Texts with vectors, in lines of JSON."""
     lines = [json.dumps({"text": f"text {n}", "x": cell, **more}) for n, cell in enumerate(cells)]

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from workbench.errors import BadSample, did_you_mean
 from workbench.loading.fields import Keys
-from workbench.loading.samples import StreamedSamples
 from workbench.loading.samples_in_arrow import ArrowSamples, Columns, load, read_part, undecoded
+from workbench.loading.streamed_samples import StreamedSamples
 from workbench.loading.table import Raw
 
 if TYPE_CHECKING:

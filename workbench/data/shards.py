@@ -18,8 +18,8 @@ from workbench.loading.choosing import OTHERS, USUAL, Wanted
 from workbench.loading.fields import FieldSection, Keys
 from workbench.loading.members import Readers, make_readers
 from workbench.loading.paths import Paths, describe, expand, missing, mixed
-from workbench.loading.samples import StreamedSamples
 from workbench.loading.samples_in_tars import TarSamples, read_tar
+from workbench.loading.streamed_samples import StreamedSamples
 from workbench.loading.table import ENOUGH, Raw
 
 __all__ = ["Shards"]

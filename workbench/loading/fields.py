@@ -187,6 +187,8 @@ class VectorField(FieldSection):
             vector = vector[None]
         if vector.ndim != 1:
             raise ValueError(f"is of shape {' x '.join(map(str, vector.shape))}, and a vector is a row of numbers")
+        if not len(vector):
+            raise ValueError("a vector of no numbers")
         if self.dim is not None and len(vector) != self.dim:
             raise ValueError(f"a vector of {len(vector)} numbers, where others have {self.dim}: pad or cut it")
         return [vector]

@@ -66,6 +66,8 @@ def parse_text(text: str) -> object:
             return json.loads(text)
         except (ValueError, RecursionError):
             pass
+        if not text.endswith("]"):
+            raise ValueError(f"a list that is cut off: {shorten(text, 60)}")
     words = re.split(r"[\s,;]+", text.removeprefix("[").removesuffix("]").strip())
     try:
         return [float(word) for word in words if word]

@@ -24,8 +24,7 @@ from workbench.loading.fields import KINDS, Fields, FieldSection, Keys, Sequence
 from workbench.loading.labels import Label, LabelReader
 from workbench.loading.paths import Paths
 from workbench.loading.shares import Share, divide, identify
-from workbench.loading.stream import stream
-from workbench.loading.table import ENOUGH, ID, LABEL, Part, Raw, RawItems, Table, decode_sample, read_sample
+from workbench.loading.table import ENOUGH, ID, LABEL, Part, RawItems, Table, read_sample
 from workbench.seeds import seed_for
 from workbench.types import Batch, Items, Modality, Sample, Skipped, Split
 
@@ -145,7 +144,7 @@ class Samples(ABC, Generic[Source]):
         if complaint := self.missing():
             raise ValueError(f"{complaint}; or say how many numbers there are: --set data.fields.{name}.dim=N")
         wrong: Exception | None = None
-        for cells, root in islice(self._first_cells(name), SEARCHED):
+        for cells, root in islice(self.first_cells(name), SEARCHED):
             try:
                 if items := field.read(cells, root):
                     return items[0].shape[-1]
@@ -154,7 +153,8 @@ class Samples(ABC, Generic[Source]):
         said = f": {wrong}" if wrong else ": all of them are empty"
         raise ValueError(f"field '{name}' cannot be read in the first {SEARCHED} rows that have it{said}")
 
-    def _first_cells(self, name: str) -> Iterator[tuple[Any, Any]]:
+    def first_cells(self, name: str) -> Iterator[tuple[Any, Any]]:
+        """Give (cells, root) of the training rows that have something in a column, in their order."""
         for row in self.train.filled(name).nonzero()[0].tolist():
             yield self.train.cells(row, name), self.train.root(row, name)
 
@@ -187,7 +187,7 @@ class Samples(ABC, Generic[Source]):
     def raw_items(self, modality: str, at_most: int) -> Iterator[Any]:
         """Give raw items of the training split, in the order of the table; missing and bad ones are left out."""
         field, given = self.fields[modality], 0
-        for cells, root in self._first_cells(modality):
+        for cells, root in self.first_cells(modality):
             try:
                 items = field.read(cells, root)
             except (OSError, ValueError):
@@ -298,53 +298,3 @@ def _own(rng: np.random.Generator, field: str) -> np.random.Generator:
 
 def _key(split: str) -> str:
     return "validation" if split == "validation" else f"splits.{split}"
-
-
-class StreamedSamples(Samples[Source]):
-    """Samples that may also be read in parts, from front to back, without random access.
-
-    Args:
-        samples: samples to train on, for streaming, and for plans made before the data is there; else counted.
-        streaming: read whole files from front to back instead of by random access.
-        buffer: samples that wait to be shuffled in every worker, when streaming; more mix the files better.
-    """
-
-    def __init__(self, path: Source, *, streaming: bool = False, buffer: PositiveInt = 2000, **more: Any) -> None:
-        super().__init__(path, **more)
-        if streaming and not self.samples:
-            raise ValueError("streaming does not count the samples: set data.samples to their number, about")
-        if streaming and self.shares:
-            raise ValueError("streaming cannot hold out a share of the ids: give data.validation files of its own")
-        self.streaming, self.buffer = streaming, buffer
-
-    @abstractmethod
-    def parts(self) -> int:
-        """Count the parts there are to stream. Raises ValueError with the remedy when they are not there."""
-
-    @abstractmethod
-    def read(self, part: int) -> Iterator[Raw | BadSample]:
-        """Read the samples of a part, still encoded."""
-
-    def __len__(self) -> int:
-        return self.samples if self.streaming and self.samples else super().__len__()
-
-    def batches(self, start: int, feed: Feed) -> Iterator[Batch]:
-        """Give endless batches from optimizer step `start` on, or from about there when they are streamed."""
-        if not self.streaming:
-            return super().batches(start, feed)
-        for field in self.fields.values():
-            field.prepare()
-        return stream(self, feed, start, self.parts(), self.buffer)
-
-    def decode(self, raw: Raw, id: int, rng: np.random.Generator) -> Sample:
-        """Decode a sample that was streamed. Raises BadSample."""
-        found = decode_sample(raw, self.fields)
-        return self.choose(found, id if self.id is None else identify(raw.cells[ID], id), rng)
-
-    def _first_cells(self, name: str) -> Iterator[tuple[Any, Any]]:
-        if not self.streaming:
-            yield from super()._first_cells(name)
-            return
-        for raw in self.read(0):
-            if isinstance(raw, Raw):
-                yield raw.cells[name], raw.root

@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Bool
 from numpy import ndarray
 
-from workbench.loading.samples import Samples, StreamedSamples
+from workbench.loading.samples import Samples
+from workbench.loading.streamed_samples import StreamedSamples
 from workbench.loading.table import ENOUGH
 from workbench.terms import Terms
 from workbench.types import Data, Objective, Side
