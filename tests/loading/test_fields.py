@@ -526,3 +526,19 @@ def test_a_length_that_nobody_can_measure_is_asked_for(tmp_path: Path) -> None:
         _ = Shards(path=f"{tmp_path}/*.tar", fields=Fields.parse(said)).modalities
     named = {"text": {}, "x": {"kind": "vector", "dim": 7}}
     assert Shards(path=f"{tmp_path}/*.tar", fields=Fields.parse(named)).modalities["x"].shape == (7,)
+
+
+def test_ids_and_labels_that_cannot_be_read_are_of_bad_samples_or_unknown(tmp_path: Path) -> None:
+    said = [b'{"film": "%d", "kind": "b"}' % (n // 2) for n in range(8)]
+    said[5:7] = b"{broken", b"{}"
+    path = write_tar(tmp_path / "0.tar", [{"jpg": picture(n), "txt": f"text {n}", "json": said[n]} for n in range(8)])
+    pair = Fields.parse({"image": {}, "text": {}})
+    whole = Shards(path=path, fields=pair, id="json:film", max_bad=9)
+    assert "its id cannot be read" in why(whole, 5)
+    found = [whole.sample(n, np.random.default_rng(0)).id for n in (0, 1, 2, 3, 4, 6, 7)]
+    assert [found[0] == found[1], found[2] == found[3], len(set(found))] == [True, True, 5]
+    divided = Shards(path=path, fields=pair, id="json:film", max_bad=9, validation="40 %")
+    assert len(divided) + len(divided.split("validation").items["image"]) == 8
+    labels = {"kind": Label.model_validate("json:kind")}
+    kinds = Shards(path=path, fields=pair, labels=labels, max_bad=9).split("train").items["image"].targets["kind"]
+    assert kinds.tolist() == [0, 0, 0, 0, 0, -1, -1, 0]

@@ -115,8 +115,11 @@ def read_names(file: Path) -> list[str]:
 
 
 def _words(table: Table, row: int, name: str) -> list[str]:
-    """Spell the classes of a row."""
-    cells = flat(table.cells(row, LABEL + name))
+    """Spell the classes of a row; what cannot be read is unknown."""
+    try:
+        cells = flat(table.cells(row, LABEL + name))
+    except (OSError, ValueError):
+        return []
     return [_word(cell) for cell in cells if not is_empty(cell)]
 
 

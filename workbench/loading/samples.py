@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Int64
 from pydantic import PositiveInt
 
-from workbench.errors import BadSample
+from workbench.errors import BadSample, shorten
 from workbench.loading.bad_samples import MAX_BAD, MaxBad, refuse_too_many
 from workbench.loading.feed import Feed
 from workbench.loading.fields import KINDS, Fields, FieldSection, Keys, SequenceField, TextField, VectorField
@@ -171,7 +171,11 @@ class Samples(ABC, Generic[Source]):
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Read sample `index`, a pure function of both arguments. Raises BadSample."""
         found = read_sample(self.train, index, self.fields)
-        return self.choose(found, self._id_of(self.train, index), rng)
+        try:
+            id = self._id_of(self.train, index)
+        except (OSError, ValueError) as error:
+            raise BadSample(self.train.name(index), f"its id cannot be read: {shorten(str(error))}") from None
+        return self.choose(found, id, rng)
 
     def choose(self, found: Mapping[str, list[Any]], id: int, rng: np.random.Generator) -> Sample:
         """Make a sample of raw items: of each field as many as it shows."""
@@ -181,8 +185,15 @@ class Samples(ABC, Generic[Source]):
         return index if self.id is None else identify(table.cells(index, ID), index)
 
     def ids(self, table: Table) -> Int64[np.ndarray, " n"]:
-        """Read the id of every row."""
-        return np.array([self._id_of(table, index) for index in range(len(table))], np.int64)
+        """Read the id of every row; one that cannot be read is of a bad sample, and like no other."""
+
+        def read(index: int) -> int:
+            try:
+                return self._id_of(table, index)
+            except (OSError, ValueError):
+                return identify([], index)
+
+        return np.array([read(index) for index in range(len(table))], np.int64)
 
     def raw_items(self, modality: str, at_most: int) -> Iterator[Any]:
         """Give raw items of the training split, in the order of the table; missing and bad ones are left out."""
@@ -264,7 +275,8 @@ class Samples(ABC, Generic[Source]):
         texts: Mapping[str, list[tuple[str, int]]],
     ) -> Split:
         """Make the items of a split: of texts all there are, of other fields one of each row that has it."""
-        number = {row: place if self.id is None else self._id_of(table, row) for place, row in enumerate(usable)}
+        ids_of = self.ids(Part(table, np.array(usable)))
+        number = {row: place if self.id is None else int(ids_of[place]) for place, row in enumerate(usable)}
         targets = {name: reader.read(table, usable) for name, reader in self.label_readers.items()}
         place = {row: at for at, row in enumerate(usable)}
         items = {}
