@@ -82,6 +82,13 @@ def test_views_are_drawings_of_the_anchors_concept_repeated_only_when_there_are_
         assert views[0] == own[0]
 
 
+def test_the_first_view_is_the_drawing_of_the_index_whatever_is_drawn() -> None:
+    data, train = Emoji(views=2, drawings="different"), rows("train.parquet")
+    for index in np.random.default_rng(SEED).integers(len(data), size=20).tolist():
+        sample = data.sample(index, np.random.default_rng([SEED, index]))
+        assert pixels(sample.inputs["image"])[0] == decoded(train[index]["image"]), (SEED, index)
+
+
 def test_captions_are_distinct_texts_of_the_concept(concepts: list[dict]) -> None:
     any_, name = (Emoji(captions=8, captions_from=source) for source in ("any", "name"))
     firsts = Counter()
