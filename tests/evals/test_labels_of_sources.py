@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from workbench import load
 from workbench.build import build_parts
 from workbench.errors import RecipeError
+from workbench.recipe.component import validate
 from workbench.recipe.schema import Recipe, parse_recipe
 from workbench.runs.train import train
 
@@ -73,3 +74,15 @@ def test_a_label_is_one_of_three(tmp_path: Path) -> None:
     with pytest.raises((RecipeError, ValidationError), match="a label is a number, or has classes, not both"):
         parse_recipe(recipe(tmp_path).as_dict() | {"data": {"name": "json", "path": "a", "labels": {"a": {
             "from": "a", "number": True, "many": True}}}})  # fmt: skip
+
+
+def test_templates_are_the_lines_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "templates.txt").write_text("\ufeffa photo of a {}.\n\n a sketch of {c}\n", encoding="utf-8")
+    found = validate("eval", {"name": "zeroshot", "templates": str(tmp_path / "templates.txt")})
+    assert found.as_dict()["templates"] == ["a photo of a {}.", "a sketch of {c}"]
+    for wrong, said in (("none.txt", "no text file"), (str(tmp_path), "no text file"), ("a {} b", "write a list")):
+        with pytest.raises(ValidationError, match=said):
+            validate("eval", {"name": "zeroshot", "templates": wrong})
+    (tmp_path / "templates.txt").write_text("no place")
+    with pytest.raises(ValidationError, match="'no place' needs one place"):
+        validate("eval", {"name": "zeroshot", "templates": str(tmp_path / "templates.txt")})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -35,9 +36,20 @@ def write(template: str, prompt: str) -> str:
 
 
 def _read_templates(templates: object) -> object:
-    """Return what may be read as templates. Raises ValueError for what is no list of sentences, or an empty one."""
+    """Return what may be read as templates, those of a text file in the place of its name.
+
+    Raises ValueError for what is no list of sentences, or an empty one, and for a file that is not there.
+    """
+    if isinstance(templates, str) and not any(place in templates for place in PLACES):
+        try:
+            lines = Path(templates).expanduser().read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"'{templates}' is no text file with a template in each line: {error}") from None
+        templates = [line.strip() for line in lines if line.strip()]
     if not isinstance(templates, list | tuple) or not templates:
-        raise ValueError("write a list of sentences with a place for the prompt, as ['a photo of a {}.']")
+        raise ValueError(
+            "write a list of sentences with a place for the prompt, as ['a photo of a {}.'], or a file of them"
+        )
     return [_read_template(template) if isinstance(template, str) else template for template in templates]
 
 
@@ -65,7 +77,7 @@ class ZeroShot:
         split: evaluation split of the data set
         image: side that is classified
         text: side that embeds the class prompts
-        templates: sentences around each prompt, which takes the place of `{}` or `{c}`
+        templates: sentences around each prompt, which takes the place of `{}` or `{c}`; or a text file with one a line
 
     Raises ValueError when the split has no such classes or labels, or a score is NaN.
     """
