@@ -13,7 +13,7 @@ The trap: a stand-in is no class. A library that derives a class from one gets a
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from importlib import import_module
@@ -63,9 +63,13 @@ class Later(ModuleType):
 class _Finder:
     """Notices that more of a package is imported than what is postponed, and makes way for all of it."""
 
+    def __init__(self, stand_ins: Collection[str]) -> None:
+        self.stand_ins = stand_ins
+
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        stand_ins = [module for module, found in sys.modules.items() if isinstance(found, Later)]
-        if any(module.startswith(f"{name}.") or name.startswith(f"{module}.") for module in stand_ins):
+        # not a search of sys.modules: this is asked a thousand times, of thousands
+        related = (m for m in self.stand_ins if m.startswith(f"{name}.") or name.startswith(f"{m}."))
+        if any(isinstance(sys.modules.get(module), Later) for module in related):
             _drop_stand_ins()
             return find_spec(name)
         return None
@@ -98,7 +102,7 @@ def postponed(*modules: str) -> Iterator[None]:
     """Put stand-ins into the place of these modules, where they are installed and not imported yet."""
     # of an inner module only the package is looked for: to look inside would import the package
     stand_ins = {m: Later(m) for m in modules if m not in sys.modules and find_spec(m.partition(".")[0])}
-    finder = _Finder()
+    finder = _Finder(stand_ins)
     sys.modules.update(stand_ins)
     sys.meta_path.insert(0, finder)
     torch.compiler.disable = _disable_later
