@@ -19,7 +19,7 @@ from workbench.objectives.confu_chain import ConFuChain
 from workbench.objectives.hub import Hub
 from workbench.objectives.symile import Symile
 from workbench.recipe.component import validate
-from workbench.scoring.ranking import best_ranks, chance_recall, num_positives
+from workbench.scoring.ranking import best_ranks, chance_average_precision, chance_recall, num_positives
 from workbench.types import Objective, Side, View
 
 
@@ -121,6 +121,53 @@ def test_run_equals_brute_force(world, captions, dtype):
         assert got[f"{way}_chance_r1"] == pytest.approx(expected, abs=1e-12), seed
     assert got["mean_recall"] == pytest.approx(np.mean(recalls), abs=1e-12), seed
     assert len(got) == 2 * 7 + 1
+
+
+def average_precision_at(row: np.ndarray, right: np.ndarray, k: int) -> float:
+    """Average precision at k as DCASE writes it, one query at a time: precision is counted anew at every rank."""
+    order = sorted(range(len(row)), key=lambda j: (-row[j], j))[:k]
+    hits = [bool(right[j]) for j in order]
+    return sum(sum(hits[: i + 1]) / (i + 1) for i, hit in enumerate(hits) if hit) / min(int(right.sum()), k)
+
+
+@pytest.mark.parametrize("k", [1, 3, 10, 100])
+def test_mean_average_precision_equals_one_query_at_a_time(world, k):
+    """Five captions and more a sound, ties, queries that nothing matches."""
+    seed = np.random.SeedSequence().entropy
+    rng = np.random.default_rng(seed)
+    sound_ids = np.append(rng.permutation(12), 99)
+    text_ids = rng.permutation(np.append(np.repeat(range(12), rng.integers(1, 14, 12)), 200))
+    sounds, texts = (torch.from_numpy(rng.choice([-0.5, 0.5], (len(i), 4))) for i in (sound_ids, text_ids))
+    context = world({"sound": (sounds, sound_ids), "text": (texts, text_ids)})
+    evaluator = Retrieval(map_at=k, chunk=5)
+    got = dict(evaluator.run(context))
+    assert set(got) == set(evaluator.names(context.objective))
+    scores = (sounds @ texts.T).numpy()
+    for way, s, a, b in (
+        ("sound_to_text", scores, sound_ids, text_ids),
+        ("text_to_sound", scores.T, text_ids, sound_ids),
+    ):
+        of_each = [average_precision_at(row, b == own, k) for row, own in zip(s, a, strict=True) if own in b]
+        assert got[f"{way}_map{k}"] == pytest.approx(np.mean(of_each), abs=1e-12), seed
+    assert got["mean_recall"] == dict(Retrieval().run(context))["mean_recall"], "it is no recall"
+
+
+def test_average_precision_of_one_caption_in_four_ranks(world):
+    """One right answer at rank 2 of 4 is 1/2; three of them at ranks 1, 3 and 4 are (1 + 2/3 + 3/4) / 3."""
+    x = torch.tensor([[1.0, 0.0]])
+    texts = torch.tensor([[1.0, 0.0], [1.0, 0.1], [1.0, 0.2], [1.0, 0.3]])
+    one = world({"sound": (x, [7]), "text": (texts, [1, 7, 2, 3])})
+    three = world({"sound": (x, [7]), "text": (texts, [7, 1, 7, 7])})
+    ask = Retrieval(query="sound", candidates="text", both_ways=False, map_at=10)
+    assert dict(ask.run(one))["sound_to_text_map10"] == pytest.approx(1 / 2)
+    assert dict(ask.run(three))["sound_to_text_map10"] == pytest.approx((1 + 2 / 3 + 3 / 4) / 3)
+
+
+@pytest.mark.parametrize(("p", "c", "k"), [(1, 1, 10), (1, 6, 10), (2, 6, 3), (3, 6, 1), (5, 6, 4), (6, 6, 10)])
+def test_chance_of_average_precision_is_the_mean_over_all_rankings(p, c, k):
+    rankings = [np.isin(range(c), places) for places in combinations(range(c), p)]
+    mean = np.mean([average_precision_at(-np.arange(c), right, k) for right in rankings])
+    assert chance_average_precision(torch.tensor([p]), c, k).item() == pytest.approx(mean, abs=1e-12)
 
 
 def test_one_way_and_a_perfect_model(world):

@@ -18,7 +18,14 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from workbench.scoring.examples import Examples
-from workbench.scoring.ranking import best_ranks, chance_recall, num_positives, take
+from workbench.scoring.ranking import (
+    average_precision,
+    best_ranks,
+    chance_average_precision,
+    chance_recall,
+    num_positives,
+    take,
+)
 from workbench.scoring.sides import compared, refuse_untrained
 from workbench.scoring.splits import refuse_missing_splits
 from workbench.types import Context, Data, Objective, Side, Split, Views
@@ -48,7 +55,8 @@ class Retrieval:
     A query is right at k when at least one candidate with its id is among its top k; of equal scores the lower
     index ranks above. Queries that no candidate matches are left out. `*_chance_r{k}` is the expected recall of a
     random ranking, exactly; `mean_recall` is the mean of all R@k of all ways, and where several modalities ask
-    together, `mean_recall_{m}_to_1` that of the ways in which m do.
+    together, `mean_recall_{m}_to_1` that of the ways in which m do. With `map_at`, `*_map10` is the mean average
+    precision among the top 10, which counts every right candidate (DCASE's language-based audio retrieval).
 
     Args:
         query: side that asks (`image`, `image+text`); default: every set of modalities
@@ -56,6 +64,7 @@ class Retrieval:
         split: evaluation split of the data set
         captions: `all` items of a text side, or the `first` of each id
         k: how far down the ranking a right answer counts
+        map_at: how far down the mean average precision looks, as 10; default: it is not computed
         together: how many modalities ask at once, as [1, 2]; default as said above
         both_ways: search the query side with the candidates too; by default, each modality with those after it too
         chunk: queries scored at once; bounds the memory
@@ -68,6 +77,7 @@ class Retrieval:
     split: str = "validation"
     captions: Literal["first", "all"] = "all"
     k: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 5, 10)
+    map_at: PositiveInt | None = None
     together: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = None
     both_ways: bool = True
     chunk: PositiveInt = 1024
@@ -84,6 +94,7 @@ class Retrieval:
         """List the names that `run` yields. Raises ValueError when nothing can ask."""
         ways = self._ways(objective)
         facts = [*(f"r{k}" for k in self.k), "median_rank", *(f"chance_r{k}" for k in self.k)]
+        facts += [f"map{self.map_at}", f"chance_map{self.map_at}"] if self.map_at else []
         sizes = dict.fromkeys(len(way.asking) for way in ways)
         means = [f"mean_recall_{size}_to_1" for size in sizes] if len(sizes) > 1 else []
         return [*(f"{way.name}_{fact}" for way in ways for fact in facts), "mean_recall", *means]
@@ -170,14 +181,19 @@ class Retrieval:
                 f"{len(candidate_ids)} candidates ({', '.join(map(str, candidates))}): "
                 f"give matching items equal ids in split '{self.split}'"
             )
-        score = context.objective.score
-        ranks = best_ranks(score, take(query, matched), candidates, query_ids[matched], candidate_ids, self.chunk)
+        asked = (context.objective.score, take(query, matched), candidates, query_ids[matched], candidate_ids)
+        ranks = best_ranks(*asked, self.chunk)
         chance = {k: chance_recall(positives[matched], len(candidate_ids), k) for k in sorted(set(self.k))}
-        return {
+        facts = {
             **{f"r{k}": (ranks <= k).double().mean().item() for k in chance},
             "median_rank": float(np.median(ranks.numpy())),
             **{f"chance_r{k}": expected.mean().item() for k, expected in chance.items()},
         }
+        if self.map_at:
+            expected = chance_average_precision(positives[matched], len(candidate_ids), self.map_at)
+            facts[f"map{self.map_at}"] = average_precision(*asked, self.map_at, self.chunk).mean().item()
+            facts[f"chance_map{self.map_at}"] = expected.mean().item()
+        return facts
 
 
 def _as_written(

@@ -6,10 +6,10 @@ ones with a negative cosine, and its recall is quietly too low.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from workbench.types import View, Views
@@ -36,15 +36,7 @@ def best_ranks(
     """
     index = torch.arange(len(candidate_ids))
     ranks = []
-    for start in range(0, len(query_ids), chunk):
-        rows = slice(start, start + chunk)
-        scores = score(take(query, rows), candidates)  # chunk x c
-        if scores.isnan().any():
-            raise ValueError(
-                f"scores of queries {start} to {start + len(scores) - 1} contain NaN: "
-                "check that the model's weights and the objective's scale are finite"
-            )
-        positive = query_ids[rows, None] == candidate_ids
+    for scores, positive in _scored(score, query, candidates, query_ids, candidate_ids, chunk):
         assert positive.any(1).all(), "a query without a positive has no rank"
         best = scores.masked_fill(~positive, -torch.inf).amax(1, keepdim=True)
         # argmax returns the first maximum; `positive` again, as a negative may tie with (or both be -inf)
@@ -52,6 +44,50 @@ def best_ranks(
         above = (scores > best) | ((scores == best) & (index < first))
         ranks.append(1 + above.sum(1))
     return torch.cat(ranks)
+
+
+@torch.no_grad()
+def average_precision(
+    score: Callable[[Views, Views], Tensor],
+    query: Views,
+    candidates: Views,
+    query_ids: Int64[Tensor, " q"],
+    candidate_ids: Int64[Tensor, " c"],
+    k: int,
+    chunk: int = 1024,
+) -> Float64[Tensor, " q"]:
+    """Compute each query's average precision among its top k, as DCASE's language-based audio retrieval has it.
+
+    It is the sum of the precisions at those ranks up to k that a positive has, over min(p, k) of p positives: 1 where
+    all that fit are on top, 1 / rank where there is one. Ties and errors are those of `best_ranks`.
+    """
+    found = []
+    for scores, positive in _scored(score, query, candidates, query_ids, candidate_ids, chunk):
+        order = scores.sort(dim=1, descending=True, stable=True).indices[:, :k]
+        hits = positive.gather(1, order).double()
+        precision = hits.cumsum(1) / torch.arange(1, hits.shape[1] + 1)
+        found.append((precision * hits).sum(1) / positive.sum(1).clamp(max=k))
+    return torch.cat(found)
+
+
+def _scored(
+    score: Callable[[Views, Views], Tensor],
+    query: Views,
+    candidates: Views,
+    query_ids: Int64[Tensor, " q"],
+    candidate_ids: Int64[Tensor, " c"],
+    chunk: int,
+) -> Iterator[tuple[Float[Tensor, "m c"], Bool[Tensor, "m c"]]]:
+    """Score a chunk of queries at a time, and tell which candidates are right. Raises ValueError for NaN."""
+    for start in range(0, len(query_ids), chunk):
+        rows = slice(start, start + chunk)
+        scores = score(take(query, rows), candidates)
+        if scores.isnan().any():
+            raise ValueError(
+                f"scores of queries {start} to {start + len(scores) - 1} contain NaN: "
+                "check that the model's weights and the objective's scale are finite"
+            )
+        yield scores, query_ids[rows, None] == candidate_ids
 
 
 def num_positives(query_ids: Int64[Tensor, " q"], candidate_ids: Int64[Tensor, " c"]) -> Int64[Tensor, " q"]:
@@ -67,3 +103,13 @@ def chance_recall(positives: Int64[Tensor, " q"], num_candidates: int, k: int) -
     drawn = torch.arange(min(k, num_candidates))
     left = num_candidates - drawn.double()
     return 1 - ((left - positives[:, None]).clamp(min=0) / left).prod(1)
+
+
+def chance_average_precision(positives: Int64[Tensor, " q"], num_candidates: int, k: int) -> Float64[Tensor, " q"]:
+    """Compute the expected average precision at k of a random ranking of c candidates, p of them right.
+
+    A rank r holds a positive with probability p / c, and then (r - 1)(p - 1) / (c - 1) more are expected above it.
+    """
+    p, rank = positives.double()[:, None], torch.arange(1, min(k, num_candidates) + 1).double()
+    above = (rank - 1) * (p - 1) / max(num_candidates - 1, 1)
+    return (p / num_candidates * (1 + above) / rank).sum(1) / positives.clamp(max=k)
