@@ -304,3 +304,19 @@ def test_a_sheet_shows_every_kind() -> None:
     ]
     assert [about for _, about, _ in _cards(Seen(image, ["a"], 0, {"image": [image], "text": ["a"]}))] == ["400 x 22"]
     assert _cards(Seen(None, ["a"], 0, {"text": ["a"], "image": []})) == [("a", "text", ["a"])]
+
+
+def test_fields_are_counted_with_what_is_together_and_what_is_bad(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"text": f"t{n}", "x": [n, 1], "y": [[n]]} for n in range(9)]
+    rows[1]["x"], rows[2]["y"], rows[3]["text"] = None, None, " "
+    rows[4]["x"], rows[5] = [1, 2, 3], {"text": "alone"}
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    said = "fields={text: {from: text}, x: {kind: vector}, y: {kind: sequence}}"
+    facts = found(tmp_path / "a.jsonl", "--set", said)
+    assert facts["fields"] == {"text": 6, "x": 6, "y": 6}
+    assert facts["combinations"] == {"text+x+y": 4, "text+y": 1, "text+x": 1, "x+y": 1}
+    reasons = [bad["reason"] for bad in facts["bad"]["first"]]
+    assert reasons == [
+        "x: a vector of 3 numbers, where others have 2: pad or cut it",
+        "has only its text, of text, x, y: a sample has two at least",
+    ]

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -22,7 +23,7 @@ from workbench.errors import BadSample, DataLost, failure
 from workbench.loading.cells import first_filled, read_encoded
 from workbench.loading.decode import FORMATS, is_turned
 from workbench.loading.fields import ImageField, TextField
-from workbench.loading.samples import Samples
+from workbench.loading.samples import Samples, cells_in
 from workbench.loading.table import Table, read_sample
 from workbench.postponed import OF_OPEN_CLIP, postponed
 from workbench.seeds import seed_for
@@ -81,7 +82,11 @@ class _OfSamples:
         # not `data.train`, which refuses many bad ones instead of naming them
         self.table: Table = data.table(data.path)
         self.left_out, self.beside, self.files = self.table.left_out, self.table.beside, self.table.files
-        self.mixed, self.fields = self.table.mixed, data.declared
+        self.mixed = self.table.mixed
+        try:
+            self.fields = data.measured(partial(cells_in, self.table))
+        except ValueError:  # each of them is named when it is looked at
+            self.fields = data.declared
         self.image = next((name for name, each in self.fields.items() if isinstance(each, ImageField)), None)
         self.texts = [name for name, each in self.fields.items() if isinstance(each, TextField)]
         for each in self.fields.values():

@@ -7,9 +7,10 @@ here are the choice of what a sample shows, the limit on bad samples and the hel
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import numpy as np
@@ -32,6 +33,8 @@ Source = TypeVar("Source")
 """what a source lists its rows from: patterns of files, or the name of a split"""
 PAIR = ("image", "text")
 """the fields of a source whose recipe names none"""
+CellsOf = Callable[[str], Iterator[tuple[Sequence[object], str | Path]]]
+"""gives (cells, the folder that their paths start from) of the rows that have something in a column"""
 SEARCHED = 1000
 """rows in which a vector's length is looked for"""
 
@@ -129,22 +132,29 @@ class Samples(ABC, Generic[Source]):
 
     @cached_property
     def fields(self) -> Fields:
-        """Find the lengths of vectors and frames that the recipe does not say, by the first ones there are."""
+        """Give the fields, with the lengths of vectors and frames that the training rows have."""
+        return self.measured(self.first_cells)
+
+    def measured(self, cells_of: CellsOf) -> Fields:
+        """Find the lengths of vectors and frames that the recipe does not say, by the first ones there are.
+
+        Raises ValueError where there is none.
+        """
         found = Fields(self.declared)
         for name, field in self.declared.items():
             if isinstance(field, VectorField | SequenceField) and field.dim is None:
-                found[name] = field.model_copy(update={"dim": self._measure(name, field)})
+                found[name] = field.model_copy(update={"dim": self._measure(name, field, cells_of)})
         return found
 
     @property
     def modalities(self) -> Mapping[str, Modality]:
         return {name: field.modality() for name, field in self.fields.items()}
 
-    def _measure(self, name: str, field: FieldSection) -> int:
+    def _measure(self, name: str, field: FieldSection, cells_of: CellsOf) -> int:
         if complaint := self.missing():
             raise ValueError(f"{complaint}; or say how many numbers there are: --set data.fields.{name}.dim=N")
         wrong: Exception | None = None
-        for cells, root in islice(self.first_cells(name), SEARCHED):
+        for cells, root in islice(cells_of(name), SEARCHED):
             try:
                 if items := field.read(cells, root):
                     return items[0].shape[-1]
@@ -153,10 +163,9 @@ class Samples(ABC, Generic[Source]):
         said = f": {wrong}" if wrong else ": all of them are empty"
         raise ValueError(f"field '{name}' cannot be read in the first {SEARCHED} rows that have it{said}")
 
-    def first_cells(self, name: str) -> Iterator[tuple[Any, Any]]:
+    def first_cells(self, name: str) -> Iterator[tuple[Sequence[object], str | Path]]:
         """Give (cells, root) of the training rows that have something in a column, in their order."""
-        for row in self.train.filled(name).nonzero()[0].tolist():
-            yield self.train.cells(row, name), self.train.root(row, name)
+        yield from cells_in(self.train, name)
 
     def __len__(self) -> int:
         if self.samples and "train" not in vars(self) and self.missing():
@@ -298,6 +307,12 @@ class Samples(ABC, Generic[Source]):
         refuse_too_many(table.left_out, len(table) + len(table.left_out), self.max_bad)
         self.skipped += table.left_out
         return table
+
+
+def cells_in(table: Table, name: str) -> Iterator[tuple[Sequence[object], str | Path]]:
+    """Give (cells, root) of the rows of a table that have something in a column."""
+    for row in table.filled(name).nonzero()[0].tolist():
+        yield table.cells(row, name), table.root(row, name)
 
 
 def _own(rng: np.random.Generator, field: str) -> np.random.Generator:

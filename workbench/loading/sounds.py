@@ -60,7 +60,8 @@ def decode_sound(encoded: bytes) -> Sound:
                 )
             levels = file.read(dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
-        raise ValueError(f"not a sound that can be read ({tell_kind(encoded)}): {error}") from None
+        said = error.error_string.rstrip(".")
+        raise ValueError(f"not a sound that can be read ({tell_kind(encoded)}): {said}") from None
     return as_sound(levels.mean(axis=1) if channels > 1 else levels[:, 0], rate)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ class StreamedSamples(Samples[Source]):
         found = decode_sample(raw, self.fields)
         return self.choose(found, id if self.id is None else identify(raw.cells[ID], id), rng)
 
-    def first_cells(self, name: str) -> Iterator[tuple[Any, Any]]:
+    def first_cells(self, name: str) -> Iterator[tuple[Sequence[object], str | Path]]:
         if not self.streaming:
             yield from super().first_cells(name)
             return
