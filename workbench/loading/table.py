@@ -8,7 +8,7 @@ position.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, overload
@@ -115,36 +115,30 @@ class Part:
 
 def read_sample(table: Table, index: int, fields: Fields) -> dict[str, list[Any]]:
     """Read the raw items of a row, of each field as many as there are. Raises BadSample."""
-    found: dict[str, list[Any]] = {}
-    name = ""
     try:
-        for name, field in fields.items():  # a failure names the field
-            found[name] = field.read(table.cells(index, name), table.root(index, name))
-        name = ""
-        refuse_gaps(found, fields)
+        return _read(fields, lambda name: (table.cells(index, name), table.root(index, name)))
     except (OSError, ValueError) as error:
-        raise BadSample(table.name(index), _reason(error, name, fields)) from None  # its name has to be read, too
-    return found
+        raise BadSample(table.name(index), shorten(str(error))) from None  # the name only now: it has to be read, too
 
 
 def decode_sample(raw: Raw, fields: Fields) -> dict[str, list[Any]]:
     """Make the raw items of a sample that was streamed. Raises BadSample."""
-    found: dict[str, list[Any]] = {}
-    name = ""
     try:
-        for name, field in fields.items():
-            found[name] = field.read(raw.cells[name], raw.root)
-        name = ""
-        refuse_gaps(found, fields)
+        return _read(fields, lambda name: (raw.cells[name], raw.root))
     except (OSError, ValueError) as error:
-        raise BadSample(raw.name, _reason(error, name, fields)) from None
+        raise BadSample(raw.name, shorten(str(error))) from None
+
+
+def _read(fields: Fields, cells_of: Callable[[str], tuple[Sequence[object], str | Path]]) -> dict[str, list[Any]]:
+    """Read every field from its (cells, root). Raises ValueError, which names the field where there are many."""
+    found: dict[str, list[Any]] = {}
+    for name, field in fields.items():
+        try:
+            found[name] = field.read(*cells_of(name))
+        except (OSError, ValueError) as error:
+            raise ValueError(str(error) if len(fields) == ENOUGH else f"{name}: {error}") from None
+    refuse_gaps(found, fields)
     return found
-
-
-def _reason(error: Exception, name: str, fields: Fields) -> str:
-    """Say what is wrong, and with which field where that does not go without saying."""
-    said = shorten(str(error))
-    return f"{name}: {said}" if name and len(fields) > ENOUGH else said
 
 
 def refuse_gaps(found: Mapping[str, Sequence[object]], fields: Mapping[str, FieldSection]) -> None:
