@@ -27,6 +27,7 @@ def test_photos_are_photographs_with_captions(tmp_path: Path) -> None:
     assert 20_000 < len(data.train.cells(5, "image")[0]) < 200_000
 
 
+@pytest.mark.slow
 def test_the_emoji_are_few_tars_of_one_text_each(tmp_path: Path) -> None:
     data = Shards(path=loader_shards.emoji(tmp_path), validation=None)
     drawings = pq.read_table(PACKAGED / FILES["train"])

@@ -40,6 +40,7 @@ def tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_both_train_the_same_towers_alike(tars: Path, tmp_path: Path) -> None:
     recipe = parse_recipe(train_programs.write_recipe(SETTING, tars))
     engine = build_engine(build_parts(recipe), Parallel(), Metrics(None))

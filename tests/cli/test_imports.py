@@ -34,14 +34,15 @@ def imported(*command: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split()[1:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "beside"),
     [
-        pytest.param(["check", *recipe_names()], [], marks=pytest.mark.slow),
-        pytest.param(["check", "synth/comm.yaml"], [*TOWERS, "pyarrow"], marks=pytest.mark.slow),
+        (["check", *recipe_names()], []),
+        (["check", "synth/comm.yaml"], [*TOWERS, "pyarrow"]),
         (["check", "ito_l14.yaml"], ["timm"]),
         (["show", "objective", "ito"], [*TOWERS, "pyarrow"]),
-        pytest.param(["show", "recipe", "ito_b16_cc12m.yaml"], ["timm"], marks=pytest.mark.slow),
+        (["show", "recipe", "ito_b16_cc12m.yaml"], ["timm"]),
     ],
     ids=["all", "synthetic", "vit", "objective", "recipe"],
 )

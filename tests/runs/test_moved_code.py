@@ -98,6 +98,7 @@ def test_code_beside_the_run_wins_over_code_of_the_same_name_further_away(tmp_pa
     assert found.objective.name == f"{new}/lib/mine.py:Mine"
 
 
+@pytest.mark.slow
 def test_a_run_that_moved_is_used_from_any_folder(tmp_path: Path) -> None:
     new = make_project(tmp_path / "old", "mine.py").rename(tmp_path / "new")
     program = f"import workbench; print(workbench.load({str(new / 'runs' / 'one')!r}).sides)"

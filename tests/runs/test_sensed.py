@@ -32,6 +32,7 @@ def fused(tree: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ito", [False, True])
 def test_a_recipe_checks_costs_trains_resumes_and_evaluates(tmp_path: Path, ito: bool) -> None:
     tree = fused(recipe(tmp_path)) if ito else recipe(tmp_path)
@@ -83,6 +84,7 @@ def test_a_deep_check_finds_nothing(tmp_path: Path) -> None:
     assert all(finding.passed for finding in findings), findings
 
 
+@pytest.mark.slow
 def test_a_model_of_transformers_hears_with_layers_that_learn_at_rates_of_their_own(tmp_path: Path) -> None:
     tree = fused(recipe(tmp_path))
     tree["model"]["encoders"]["speech"] = {"name": "transformers", "model": make(tmp_path, "hubert"), "lock": 1}
