@@ -47,10 +47,16 @@ def test_a_probe_reads_a_class_from_its_features(tmp_path: Path) -> None:
     assert found["probe/x/accuracy"] == 1  # the class is a linear function of x
 
 
+def test_a_probe_reads_several_classes(tmp_path: Path) -> None:
+    parts = build_parts(recipe(tmp_path, probe={"name": "probe", "label": "tags", "on": ["x"]}))
+    found = dict(parts.evaluate(torch.device("cpu")))
+    assert set(found) == {f"probe/{x}{f1}" for x in ("always_", "x/") for f1 in ("weighted_f1", "macro_f1")}
+    assert found["probe/x/weighted_f1"] > found["probe/always_weighted_f1"]
+
+
 @pytest.mark.parametrize(
     ("evaluator", "said"),
     [
-        ({"name": "probe", "label": "tags", "on": ["x"]}, "label 'tags' is several classes of each item"),
         ({"name": "probe", "label": "year", "on": ["x"]}, "label 'year' is a number"),
         ({"name": "zeroshot", "target": "tags", "image": "x", "text": "y"}, "label 'tags' is several classes"),
         (

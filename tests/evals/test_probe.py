@@ -148,6 +148,80 @@ def test_the_strength_is_that_of_the_validation_split(noise):
     assert got["image/balanced_accuracy"] == pytest.approx(np.mean(balanced)), seed
 
 
+def f1(found: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Weighted and macro F1 by counts: 2 tp / (2 tp + fp + fn) of each class."""
+    tp, wrong = (found & labels).sum(0), (found ^ labels).sum(0)
+    of_each = 2 * tp / np.maximum(2 * tp + wrong, 1)
+    return float(of_each @ labels.sum(0) / labels.sum()), float(of_each.mean())
+
+
+def several(rng: np.random.Generator, n: int, noise: float) -> Rows:
+    """Four classes, common and rare, each an axis of six; some samples have none, and the last class all have."""
+    labels = rng.random((n, 4)) < [0.6, 0.3, 0.12, 1.0]
+    x = np.concatenate([labels[:, :3], np.zeros((n, 3))], 1) + noise * rng.normal(size=(n, 6))
+    return {"image": (np.float32(3 * x - 1), range(n), labels)}
+
+
+@pytest.mark.parametrize("noise", [0.4, 1.5])
+def test_several_classes_are_probed_one_by_one(noise):
+    """Standardised, a logistic regression a class, the strength by weighted F1; all of it written out by hand."""
+    seed = np.random.SeedSequence().entropy
+    rng = np.random.default_rng(seed)
+    splits = three(lambda: several(rng, 90, noise))
+    (x, _, y), (x_val, _, y_val), (x_test, _, y_test) = (splits[s]["image"] for s in ("train", "validation", "test"))
+
+    def fitted(x, y, strength):
+        x = x.astype(np.float64)
+        mean, std = x.mean(0), x.std(0)
+        models = [LogisticRegression(C=1 / strength, max_iter=1000).fit((x - mean) / std, y[:, c]) for c in range(3)]
+
+        def predict(new):
+            z = (new.astype(np.float64) - mean) / std
+            return np.stack([*(m.predict_proba(z)[:, 1] for m in models), np.ones(len(z))], 1)
+
+        return predict
+
+    def merit(strength):
+        p = fitted(x, y, strength)(x_val)
+        return f1(p > 0.5, y_val)[0], np.log(np.where(y_val, p, 1 - p)).mean()
+
+    strength = max(STRENGTHS["linear"], key=merit)
+    p = fitted(np.concatenate([x, x_val]), np.concatenate([y, y_val]), strength)(x_test)
+    weighted, macro = f1(p > 0.5, y_test)
+    always = f1(np.ones_like(y_test), y_test)
+    objective = SimpleNamespace(all_sides=[Side(("image",))])
+    got = dict(Probe(on=("image",)).run(context(splits, objective)))
+    assert got == pytest.approx(
+        {
+            "always_weighted_f1": always[0],
+            "always_macro_f1": always[1],
+            "image/weighted_f1": weighted,
+            "image/macro_f1": macro,
+        }
+    ), seed
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_several_separable_classes_are_told(kind):
+    rng = np.random.default_rng()
+    objective = SimpleNamespace(all_sides=[Side(("image",))])
+    got = dict(Probe(kind=kind, on=("single",)).run(context(three(lambda: several(rng, 150, 0.05)), objective)))
+    assert got["image/weighted_f1"] == got["image/macro_f1"] == 1
+    assert set(got) < set(Probe(kind=kind, on=("single",)).names(objective))  # type: ignore[arg-type]
+
+
+def test_several_classes_that_leave_nothing_to_tell_are_refused():
+    rng = np.random.default_rng()
+    rows = several(rng, 60, 1.0)
+    x, ids, labels = rows["image"]
+    objective = SimpleNamespace(all_sides=[Side(("image",))])
+    for wrong, said in ((labels[:, :1], "has one class"), (labels[:, [3, 3]], "no class of 'group' that some")):
+        with pytest.raises(ValueError, match=said):
+            dict(Probe().run(context(three(lambda wrong=wrong: {"image": (x, ids, wrong)}), objective)))
+    with pytest.raises(ValueError, match="shots are samples of one class"):
+        dict(Probe(shots=3).run(context(three(lambda: rows), objective)))
+
+
 def test_a_strong_penalty_that_is_barely_right_is_not_chosen():
     """On balanced training labels every strength is right; fitted again on unbalanced ones, the strongest says the
     majority."""
