@@ -87,7 +87,8 @@ def _scored(
                 f"scores of queries {start} to {start + len(scores) - 1} contain NaN: "
                 "check that the model's weights and the objective's scale are finite"
             )
-        yield scores, query_ids[rows, None] == candidate_ids
+        positive = query_ids[rows, None] == candidate_ids
+        yield scores, positive
 
 
 def num_positives(query_ids: Int64[Tensor, " q"], candidate_ids: Int64[Tensor, " c"]) -> Int64[Tensor, " q"]:
