@@ -21,9 +21,8 @@ from PIL import Image, ImageFilter
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from workbench.errors import did_you_mean
 from workbench.loading.ends import crop_ends
-from workbench.recipe.section import Section, make_error_at
+from workbench.recipe.section import Section, from_preset
 from workbench.types import Transform
 
 __all__ = ["Augment", "Normalise"]
@@ -67,13 +66,7 @@ class Augment(Section):
     @model_validator(mode="before")
     @classmethod
     def _preset(cls, value: Any) -> Any:
-        block = {"name": value} if isinstance(value, str) else value
-        if not isinstance(block, dict) or "name" not in block:
-            return block
-        name = block["name"]
-        if not isinstance(name, str) or name not in PRESETS:
-            raise make_error_at(("name",), f"no augmentation '{name}'{did_you_mean(str(name), PRESETS)}", name)
-        return PRESETS[name] | {key: item for key, item in block.items() if key != "name"}
+        return from_preset(value, PRESETS, "augmentation")
 
     @model_validator(mode="after")
     def _ordered(self) -> Augment:

@@ -20,8 +20,7 @@ from jaxtyping import Float
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, model_validator
 from torch import Tensor, nn
 
-from workbench.errors import did_you_mean
-from workbench.recipe.section import Section, make_error_at
+from workbench.recipe.section import Section, from_preset
 
 PRESETS: dict[str, dict[str, Any]] = {
     "none": {"gain": 0.0, "time_masks": 0, "mel_masks": 0},
@@ -57,13 +56,7 @@ class AudioAugment(Section):
     @model_validator(mode="before")
     @classmethod
     def _preset(cls, value: Any) -> Any:
-        block = {"name": value} if isinstance(value, str) else value
-        if not isinstance(block, dict) or "name" not in block:
-            return block
-        name = block["name"]
-        if not isinstance(name, str) or name not in PRESETS:
-            raise make_error_at(("name",), f"no augmentation '{name}'{did_you_mean(str(name), PRESETS)}", name)
-        return PRESETS[name] | {key: item for key, item in block.items() if key != "name"}
+        return from_preset(value, PRESETS, "augmentation")
 
 
 @dataclass(frozen=True)

@@ -130,3 +130,17 @@ def make_error_at(loc: tuple[str, ...], message: str, value: object) -> Validati
     """Make an error of one line for the key at `loc`, seen from the block that is being read."""
     line = InitErrorDetails(type=make_error(message), loc=loc, input=value)
     return ValidationError.from_exception_data(loc[-1], [line])
+
+
+def from_preset(value: object, presets: Mapping[str, Mapping[str, object]], what: str) -> object:
+    """Put a preset's keys below those that a block says itself; a bare name is short for `{name: NAME}`.
+
+    Raises ValidationError for a name that no preset has; `what` is what the presets are of.
+    """
+    block = {"name": value} if isinstance(value, str) else value
+    if not isinstance(block, dict) or "name" not in block:
+        return block
+    name = block["name"]
+    if not isinstance(name, str) or name not in presets:
+        raise make_error_at(("name",), f"no {what} '{name}'{did_you_mean(str(name), presets)}", name)
+    return {**presets[name], **{key: item for key, item in block.items() if key != "name"}}
