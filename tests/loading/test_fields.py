@@ -383,6 +383,7 @@ def test_a_fortran_npy_keeps_its_rows_and_other_numbers_become_float32(tmp_path:
         (wav(np.array([0, np.inf])), "holds inf"),
         (wav(np.zeros(9), 44100)[:30], "not a sound that can be read"),
     ],
+    ids=["junk", "HTML", "nothing", "8 channels", "NaN", "infinity", "cut"],  # the bytes hold the time of their making
 )
 def test_a_sound_that_is_none_is_a_bad_sample(tmp_path: Path, content: bytes, reason: str) -> None:
     rows = [{"txt": "good", "wav": wav(np.zeros(9))}, {"txt": "bad", "wav": content}]
