@@ -10,7 +10,7 @@ The trap: an empty cell is no bad one. It makes a list of no items, and the samp
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -35,6 +35,8 @@ Keys = str | tuple[str, ...]
 """a column, a dotted key or a member of a tar; or several"""
 Pick = Literal["random", "first", "longest"]
 """which texts a sample shows, when there are more than it may"""
+Draw = Callable[[], np.random.Generator]
+"""makes a generator, which takes longer than most fields that need none"""
 LONGEST_SOUND = 3600.0
 """seconds that a model may be asked to read at once: more is a slip of the pen"""
 
@@ -67,8 +69,8 @@ class FieldSection(Section):
         relative paths start from. Raises OSError and ValueError for what cannot be used."""
         raise NotImplementedError
 
-    def choose(self, items: list[Any], rng: np.random.Generator) -> list[Any]:
-        """Choose those that a training sample shows."""
+    def choose(self, items: list[Any], draw: Draw) -> list[Any]:
+        """Choose those that a training sample shows; `draw` makes the random numbers of this field."""
         return items
 
     def prepare(self) -> None:
@@ -93,7 +95,7 @@ class ImageField(FieldSection):
         cell = first_filled(cells)
         return [] if cell is None else [decode_image(read_encoded(cell, root, "picture"), self.max_pixels)]
 
-    def choose(self, items: list[Image.Image], rng: np.random.Generator) -> list[Image.Image]:
+    def choose(self, items: list[Image.Image], draw: Draw) -> list[Image.Image]:
         return items * self.views
 
 
@@ -121,9 +123,9 @@ class TextField(FieldSection):
     def read(self, cells: Sequence[object], root: str | Path) -> list[str]:
         return clean(flat(cells))
 
-    def choose(self, items: list[str], rng: np.random.Generator) -> list[str]:
+    def choose(self, items: list[str], draw: Draw) -> list[str]:
         if self.pick == "random":
-            items = [items[i] for i in rng.permutation(len(items))]
+            items = [items[i] for i in draw().permutation(len(items))]
         elif self.pick == "longest":
             items = sorted(items, key=len, reverse=True)
         return items[: self.at_most]

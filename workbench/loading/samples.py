@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, cast
@@ -188,7 +188,8 @@ class Samples(ABC, Generic[Source]):
 
     def choose(self, found: Mapping[str, list[Any]], id: int, rng: np.random.Generator) -> Sample:
         """Make a sample of raw items: of each field as many as it shows."""
-        return Sample({name: self.fields[name].choose(items, _own(rng, name)) for name, items in found.items()}, id)
+        shown = {name: self.fields[name].choose(items, partial(_own, rng, name)) for name, items in found.items()}
+        return Sample(shown, id)
 
     def _id_of(self, table: Table, index: int) -> int:
         return index if self.id is None else identify(table.cells(index, ID), index)

@@ -49,6 +49,7 @@ class TarSamples:
 
     def __init__(self, files: Sequence[str], wanted: Wanted, readers: Readers) -> None:
         self.tars, self.files, self._readers = list(files), len(files), readers
+        self._roots = [Path(file).parent for file in files]
         with ThreadPoolExecutor(8) as pool:  # most of the time goes into waiting for the disk
             found = list(pool.map(lambda file: _list(file, wanted), files))
         self.tar = np.repeat(np.arange(len(found), dtype=np.int32), [len(chosen.rows) for chosen, _, _ in found])
@@ -70,7 +71,7 @@ class TarSamples:
         return member_name(self.tars[self.tar[index]], int(self.at[index]))
 
     def root(self, index: int, column: str) -> Path:
-        return Path(self.tars[self.tar[index]]).parent
+        return self._roots[self.tar[index]]
 
     def cells(self, index: int, column: str) -> list[object]:
         there = ((self.places[index, slot].tolist(), read) for slot, read in self._readers[column])
