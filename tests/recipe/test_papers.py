@@ -170,3 +170,30 @@ def test_cocos_captions(folder: Path) -> None:
     list_.write_text(json.dumps({"info": {}, "licenses": [], "images": images, "annotations": annotations}))
     found = train("coco_retrieval.yaml", **TOWERS)
     assert found["test/image_to_text_chance_r1"] == pytest.approx(5 / 30)
+
+
+def write_mmimdb(folder: Path) -> None:
+    """Seven-digit names, several plots, genres beyond the 23, a film of no such genre."""
+    names = [f"{n:07}" for n in range(5, 53)]
+    write_pictures(folder / "dataset", [f"{name}.jpeg" for name in names])
+    for n, name in enumerate(names):
+        genres = [genre for k, genre in enumerate(["Drama", "Sci-Fi", "Film-Noir"], 1) if n % (k + 1) == 0] + ["Adult"]
+        about = {"title": f"Film {n}", "year": 1950 + n, "plot": [f"One. {n}", "Two."][: 1 + n % 2], "genres": genres}
+        (folder / "dataset" / f"{name}.json").write_text(json.dumps(about))
+    split = {"train": names[::2], "dev": names[1::4], "test": names[3::4]}
+    (folder / "split.json").write_text(json.dumps(split))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["confu", "comm"])
+def test_mmimdb(folder: Path, objective: str) -> None:
+    plan(f"mmimdb_{objective}.yaml")
+    write_mmimdb(folder / "data" / "mmimdb")
+    more = {"model__dim": 16, "data__fields__plot__at_most": 1} if objective == "confu" else {"model__dim": 16}
+    small = {key.replace("text", "plot"): value.replace(", pretrained: null", "") for key, value in TOWERS.items()}
+    found = train(f"mmimdb_{objective}.yaml", **small, **more)
+    assert found["test/plot_to_image_chance_r1"] == pytest.approx(1 / 12), "films of the list, and no others"
+    assert 0 < found["probe/always_macro_f1"] < 0.1, "3 of 23 genres are there"
+    inputs = ["image", "plot", "title", "image+plot"] if objective == "confu" else ["+image", "image+plot"]
+    for name in inputs:
+        assert {f"probe/{name}/{average}_f1" for average in ("weighted", "macro")} < found.keys()

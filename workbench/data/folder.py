@@ -13,7 +13,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import pyarrow as pa
 
@@ -22,6 +22,7 @@ from workbench.loading.choosing import USUAL, Wanted, is_picture
 from workbench.loading.fields import AudioField, Fields, ImageField, Keys, TextField
 from workbench.loading.json_lists import Row, listed, read_lines
 from workbench.loading.members import make_readers
+from workbench.loading.name_lists import choose_named, file_of
 from workbench.loading.paths import Paths, by_split, describe, expand, walk
 from workbench.loading.samples import Samples
 from workbench.loading.samples_in_files import FileSamples
@@ -36,7 +37,14 @@ __all__ = ["Folder"]
 METADATA = ("metadata.jsonl", "metadata.csv")
 
 
-class Folder(Samples[Paths]):
+class Choice(NamedTuple):
+    """A folder, or several; and the list that names the samples wanted of it."""
+
+    folders: Paths
+    names: str | None
+
+
+class Folder(Samples[Choice]):
     """Samples of a folder; where it has metadata files, pictures that none of them names are only counted.
 
     `from` is a key of the metadata. Without them it is the ending of files side by side, as jpg or json:caption, as it
@@ -44,12 +52,22 @@ class Folder(Samples[Paths]):
 
     Args:
         path: the folder of the training samples, or a list of folders.
+        names: list of those of its files that are trained on, where they lie side by side: a text file with a name a
+            line, or a list in a JSON file, as split.json:train; null: all.
+        splits: further ones, by name: folders, or lists of names in `path`, as {test: {names: split.json:test}}.
     """
 
     usual: ClassVar[Mapping[str, Keys]] = {"image": "file_name", "text": "text"}
 
-    def __init__(self, *, path: Paths, **more: Any) -> None:
-        super().__init__(path, **more)
+    def __init__(
+        self,
+        *,
+        path: Paths,
+        names: str | None = None,
+        splits: Mapping[str, Paths | Mapping[str, str]] | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init__(Choice(path, names), splits=cast(Any, splits), **more)
         given: Fields = more.get("fields") or Fields()
         usual = {name: USUAL[cast(Any, field).kind] for name, field in self.declared.items()}
         said = {name: field.keys for name, field in given.items() if field.from_ is not None}
@@ -60,29 +78,44 @@ class Folder(Samples[Paths]):
         texts = {name for name, field in self.declared.items() if isinstance(field, TextField)}
         self.written_columns = {*self.columns} - {*self.paths} - texts
 
-    def absent(self, source: Paths) -> str | None:
-        found, absent = expand(source)
+    def source(self, value: Paths | Mapping[str, str]) -> Choice:
+        if not isinstance(value, Mapping):
+            return Choice(value, None)
+        if set(value) != {"names"}:
+            raise ValueError(f"splits: a split is a folder, or {{names: split.json:test}}, and not {dict(value)}")
+        return Choice(self.path.folders, value["names"])
+
+    def absent(self, source: Choice) -> str | None:
+        found, absent = expand(source.folders)
         absent += [path for path in found if not Path(path).is_dir()]
         if found and not absent:
-            return None
-        where = f"'{absent[0]}'" if absent else describe(source)
+            if source.names is None or file_of(source.names).is_file():
+                return None
+            key = "data.names" if source == self.path else f"{self.key_of(source)}.names"
+            return f"no file '{file_of(source.names)}' of names: point to yours with --set {key}=/where/train.txt"
+        where = f"'{absent[0]}'" if absent else describe(source.folders)
         return f"no folder {where}: point to yours (pictures and {METADATA[0]}) with --set {self.key_of(source)}=/where"
 
-    def table(self, source: Paths) -> Table:
+    def table(self, source: Choice) -> Table:
         if complaint := self.absent(source):
             raise ValueError(complaint)
-        folders = [Path(folder) for folder in expand(source)[0]]
+        folders = [Path(folder) for folder in expand(source.folders)[0]]
         lists = [(folder, file) for folder in folders for file in walk(folder) if file.name in METADATA]
         files = [file for _, file in lists]
         doubled = (file for file in files if file.suffix == ".csv" and file.with_suffix(".jsonl") in files)
         if twice := next(doubled, None):
             raise ValueError(f"{twice.parent} has metadata.jsonl and metadata.csv: remove or rename one of them")
         if lists and not self.beside_one_another:
-            return self._listed_by(folders, files, describe(source))
+            if source.names is not None:
+                raise ValueError(
+                    f"names are of files side by side, and {files[0]} lists rows: choose them by data.where of json"
+                )
+            return self._listed_by(folders, files, describe(source.folders))
         if len(folders) > 1:
-            raise ValueError(f"none of {describe(source)} has a {METADATA[0]}: without one, data.path is one folder")
+            raise ValueError(
+                f"none of {describe(source.folders)} has a {METADATA[0]}: without one, data.path is one folder"
+            )
         found = FileSamples(folders[0], self.wanted, make_readers(self.wanted, self.declared, folders[0]))
-        found.mixed = mixed_folders(folders, {Path(found.name(index)).parent for index in range(len(found))})
         if not len(found):
             nouns = [self.wanted.slots[slots[0]].noun for slots in self.wanted.fields.values()]
             raise ValueError(
@@ -91,6 +124,9 @@ class Folder(Samples[Paths]):
                 f"Nor has it a {nouns[0]} with a {' or '.join(nouns[1:])} beside it{_what_else(folders[0])}"
                 + (f"; the first that is none is {found.left_out[0]}" if found.left_out else "")
             )
+        if source.names is not None:
+            return choose_named(found, source.names)
+        found.mixed = mixed_folders(folders, {Path(found.name(index)).parent for index in range(len(found))})
         return found
 
     def _listed_by(self, folders: list[Path], files: list[Path], where: str) -> Table:
