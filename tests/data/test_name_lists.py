@@ -57,6 +57,8 @@ def test_what_is_not_used_is_counted(films: Path) -> None:
     table = data(films, f"{films.parent / 'split.json'}:train").train
     assert [each.name.rpartition("/")[2] for each in table.left_out] == ["0000005.jpeg", "split.json:train: 0000077"]
     assert [number for what, number in table.beside.items() if "does not name" in what] == [4]
+    of_others = data(films, None, splits={"test": {"names": str(films.parent / "test.txt")}})
+    assert not of_others.table(of_others.held_out["test"]).left_out, "0000005 is none of its own"
     every = data(films, None).train
     assert len(every) == 6
     assert len(every.left_out) == 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -197,3 +198,37 @@ def test_mmimdb(folder: Path, objective: str) -> None:
     inputs = ["image", "plot", "title", "image+plot"] if objective == "confu" else ["+image", "image+plot"]
     for name in inputs:
         assert {f"probe/{name}/{average}_f1" for average in ("weighted", "macro")} < found.keys()
+
+
+def write_mosi(folder: Path) -> None:
+    """Sequences padded at the beginning, -inf in sounds, opinions from -3 to 3; one sample has nothing of vision."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    data = {}
+    for part, n in (("train", 24), ("valid", 12), ("test", 12)):
+        opinions = rng.permutation(np.linspace(-3, 3, n)).reshape(n, 1, 1)
+        rows = {
+            key: rng.normal(size=(n, 50, d)) + opinions for key, d in (("vision", 35), ("audio", 74), ("text", 300))
+        }
+        for key in rows:
+            rows[key][:, : rng.integers(10, 40)] = 0
+        rows["audio"][0, -1, 0] = -np.inf
+        rows["vision"][1] = 0
+        data[part] = {**rows, "labels": opinions, "id": [f"{part}[{k}]" for k in range(n)]}
+    with (folder / "mosi_raw.pkl").open("wb") as file:
+        pickle.dump(data, file)
+
+
+@pytest.mark.slow
+def test_multibench(folder: Path) -> None:
+    plan("multibench_confu.yaml")
+    write_mosi(folder / "data" / "mosi")
+    convert("MultiBench's sequences")
+    found = train("multibench_confu.yaml", model__dim=8)
+    assert np.load("data/mosi/train/0.audio.npy").shape[0] < 41, "padding is gone"
+    assert found["probe/chance"] == 0.5
+    assert found["probe/majority"] == pytest.approx(6 / 11), "inputs are compared on samples that have all of them"
+    assert found["probe/words/accuracy"] > 0.5, "an opinion shifts every frame"
+    assert {f"validation/mean_recall_{n}_to_1" for n in (1, 2)} < found.keys()
+    assert found["validation/audio_to_words_chance_r1"] == pytest.approx(1 / 12)
+    assert found["validation/audio_to_vision_chance_r1"] == pytest.approx(1 / 11), "one sample has no vision"
