@@ -252,7 +252,7 @@ def test_wb_check_refuses_batchnorm_by_name(tmp_path: Path, trunk: str, more: di
         assert (result.exit_code, found) == (0, None)
     else:
         assert result.exit_code == 2
-        assert found.startswith(f"model.encoders.image (open_clip) mixes the samples of a batch ({mixes}")
+        assert f"recipe.yaml: model.encoders.image (open_clip) mixes the samples of a batch ({mixes}" in found
         assert all(word in found for word in ("convnext_atto", "edgenext_xx_small", "ViT", "lock: 0"))
 
 

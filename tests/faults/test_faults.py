@@ -165,7 +165,7 @@ def test_a_sample_that_is_no_number(recipe: Path, run: Path) -> None:
     """It never reaches the weights: another one stands in for it, and it is named."""
     status, said = finish(recipe, run, before=poison)
     assert status == 0, said
-    assert "1 bad samples were skipped" in said
+    assert "1 bad sample was skipped" in said
     assert "77" in (run / "skipped.jsonl").read_text()
     assert all(math.isfinite(record["train/loss"]) for record in read(run / "metrics.jsonl") if "train/loss" in record)
 
