@@ -59,7 +59,7 @@ class Parts:
         return span.steps(batch, epoch_steps(len(self.data), batch))
 
     def transforms(self, train: bool) -> dict[str, Transform]:
-        """{modality: raw item -> tensor}"""
+        """Give for each modality the map of a raw item to a tensor."""
         return {modality: encoder.transform(train) for modality, encoder in self.model.encoders.items()}
 
     def evaluate(self, device: torch.device, evaluators: dict[str, Any] | None = None) -> Iterator[tuple[str, float]]:

@@ -39,12 +39,12 @@ class Task(Protocol):
 
     @property
     def codes(self) -> Mapping[str, int]:
-        """{variable: size of its alphabet}: of every modality, and of variables that are never shown"""
+        """Give the size of the alphabet of every modality, and of variables that are never shown."""
         ...
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """{modality: shape of one input}; () where it is an image or a text"""
+        """Give the shape of one input of each modality; () where it is an image or a text."""
         ...
 
     def sample(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:

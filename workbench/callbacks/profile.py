@@ -159,7 +159,7 @@ class Clock:
         return event
 
     def read(self) -> dict[str, float]:
-        """{phase: seconds so far}; 'between them' is the rest. Waits for the device."""
+        """Sum up the seconds of each phase so far; 'between them' is the rest. Waits for the device."""
         end = self.now()
         _settle(self.device)
         seconds: dict[str, float] = defaultdict(float)

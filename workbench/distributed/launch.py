@@ -52,7 +52,7 @@ class Rank:
 
     @property
     def words(self) -> dict[str, Any] | None:
-        """{message, error, status, time}, or None when it has not failed, or could not say so."""
+        """Read what it left: message, error, status and time; None when it has not failed, or could not say so."""
         return json.loads(self.file.read_text()) if self.file.exists() else None
 
     @property

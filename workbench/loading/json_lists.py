@@ -142,7 +142,7 @@ def find_keys(fields: Mapping[str, object], known: tuple[str, ...], what: str, w
 
 
 class Layout(Protocol):
-    """Which columns hold what."""
+    """Says which columns hold what."""
 
     @property
     def paths(self) -> Sequence[str]: ...

@@ -48,7 +48,7 @@ class Table(Protocol):
 
     @property
     def beside(self) -> Mapping[str, int]:
-        """{what lies there and was not asked for: how many}"""
+        """Count what lies there and was not asked for, by what it is."""
         ...
 
     @property

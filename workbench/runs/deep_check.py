@@ -121,7 +121,7 @@ def _engine(recipe: Recipe) -> Engine:
 
 
 def _switch_off_dropout(model: nn.Module) -> None:
-    """In torch's own modules and in those that timm and open_clip have for it, under the names that these use."""
+    """Set every dropout to 0: torch's own, and those of timm and open_clip, which have other names for it."""
     for module in model.modules():
         if "drop" in type(module).__name__.lower() or isinstance(module, nn.MultiheadAttention):
             for name in ("p", "drop_prob", "prob", "dropout"):
@@ -155,7 +155,7 @@ def _objective_draws(engine: Engine, batch: Batch, whole: Gradients) -> bool:
 
 
 def _embed(engine: Engine, batch: Batch, seed: int = 0) -> Embeddings:
-    """{side: unit rows} of a batch, without gradient."""
+    """Embed a batch as {side: unit rows}, without gradient."""
     seed_torch(seed)
     with torch.no_grad():
         views = engine.model(batch.inputs, batch.valid, engine.objective.sides(0))

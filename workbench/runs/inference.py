@@ -64,7 +64,7 @@ class LoadedModel:
 
     @property
     def preprocessors(self) -> Mapping[str, Transform]:
-        """{modality: the map of one raw item to one model input}, as an evaluation uses it."""
+        """Give for each modality the map of one raw item to one model input, as an evaluation uses it."""
         return self._transforms
 
     def encode(
