@@ -50,7 +50,7 @@ def run(command: str, recipe: str, *more: str, fails: bool = False, **sets: Any)
 
 
 def plan(recipe: str) -> None:
-    """Cost and refusal where the data is not: the last line says what to point where."""
+    """Plan a recipe and refuse to train it where the data is not: one line says what to point where."""
     found = json.loads(run("pretrain", recipe, "--dry", "--json"))
     assert found["total_parameters"] > 1e5
     for said in (found["missing_data"], run("pretrain", recipe, fails=True)):
@@ -59,7 +59,7 @@ def plan(recipe: str) -> None:
 
 
 def train(recipe: str, **sets: Any) -> dict[str, float]:
-    """Check a recipe by every gradient, train it for two steps and evaluate it: its metrics."""
+    """Check a recipe, train it for two steps and evaluate it: its metrics."""
     small = {**{key.replace(".", "__"): value for key, value in SHORT.items()}, **sets}
     run("check", recipe, **small)
     found = json.loads(run("pretrain", recipe, "--run", "run", "--json", **small))["metrics"]
