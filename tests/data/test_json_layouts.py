@@ -130,5 +130,6 @@ def test_metadata_of_both_kinds_in_folders_of_their_own(tmp_path: Path, order: t
 def test_metadata_of_both_kinds_in_one_folder_is_refused(folder: Path) -> None:
     (folder / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "a"}')
     (folder / "metadata.csv").write_text("file_name,text\n0.png,b\n")
+    data = Folder(path=str(folder))
     with pytest.raises(ValueError, match=r"has metadata\.jsonl and metadata\.csv: remove or rename one"):
-        Folder(path=str(folder)).table(str(folder))
+        data.table(data.path)
