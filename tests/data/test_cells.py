@@ -173,8 +173,9 @@ def test_a_folder_of_ambiguous_pictures_says_which_is_which(tmp_path: Path) -> N
     for name in ("a.png", "a.jpg"):
         (tmp_path / name).write_bytes(picture(1))
     (tmp_path / "a.txt").write_text("said")
+    data = Folder(path=str(tmp_path))
     with pytest.raises(ValueError, match=r"the first that is none is .*a\.jpg \(\.jpg, \.png are pictures of one name"):
-        Folder(path=str(tmp_path)).table(str(tmp_path))
+        data.table(data.path)
 
 
 def test_captions_named_after_the_whole_file_have_a_remedy_that_works(tmp_path: Path) -> None:

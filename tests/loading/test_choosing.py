@@ -241,7 +241,7 @@ def test_files_beside_one_another_are_grouped_as_members_are(tmp_path: Path) -> 
     (tmp_path / "more" / "3.txt").write_bytes(T)
     (folder / "link").symlink_to(tmp_path / "more")
     (tmp_path / "more" / "up").symlink_to(tmp_path / "more")  # and round again
-    table = Folder(path=str(folder)).table(str(folder))
+    table = (data := Folder(path=str(folder))).table(data.path)
     assert [table.name(i) for i in range(len(table))] == [f"{folder}/00000/0.jpg", f"{folder}/link/3.png"]
     assert {s.name: s.reason for s in table.left_out} == {
         f"{folder}/1.png": "no .txt of the same name",
