@@ -150,12 +150,23 @@ def _build_encoder(recipe: Recipe, data: Any, modality: str, pretrained: bool, t
 
 
 def _build_heads(recipe: Recipe, encoders: dict[str, Encoder], sides: Sequence[Side]) -> dict[str, nn.Module]:
-    """Build linear heads on pooled features: for every plain side with `head: linear`, and for every second head."""
+    """Build linear heads on pooled features: for every plain side with `head: linear`, and for every second head.
+
+    Raises RecipeError for a plain side without a head whose encoder does not end in the shared space.
+    """
     heads: dict[str, nn.Module] = {}
     for side in sides:
-        if not side.fused and (side.head or recipe.model.head == "linear"):
+        if side.fused:
+            continue
+        encoder = encoders[side.members[0]]
+        if side.head or recipe.model.head == "linear":
             seed_torch(recipe.seed, "head", str(side))
-            heads[str(side)] = nn.Linear(encoders[side.members[0]].width, recipe.model.dim)
+            heads[str(side)] = nn.Linear(encoder.width, recipe.model.dim)
+        elif not encoder.has_projection:
+            raise RecipeError(
+                f"model.encoders.{side.members[0]} hands on {encoder.width} numbers, and model.dim is {recipe.model.dim}: "
+                "set model.head=linear"
+            )
     return heads
 
 

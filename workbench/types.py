@@ -76,6 +76,8 @@ class Encoder(nn.Module):
 
     width: int
     """length of `Features.pooled`"""
+    has_projection: bool = True
+    """whether `Features.z` lies in the shared space; where it does not, `model.head: linear` has to bring it there"""
     has_tokens: bool = False
     """whether `forward(x, tokens=True)` gives `Features.tokens`"""
     has_class_token: bool = False

@@ -13,6 +13,8 @@ SURFACE = {
     | {"--tasks", "--rendered", "--csv", "--plot"},  # of the matrix
     "pretrain": {"recipe", "--set", "--run", "--nproc", "--fresh", "--dry", "--profile", "--json"},
     "eval": {"run", "--suite", "--checkpoint", "--set", "--json"},
+    "embed": {"source", "--with", "--out", "--split", "--field", "--tokens", "--batch", "--dim", "--checkpoint"}
+    | {"--source", "--set", "--json"},
     "check": {"recipes", "--set", "--deep", "--json"},
     "ls": {"kind", "--dir", "--json"},
     "show": {"kind", "name", "--set", "--json"},

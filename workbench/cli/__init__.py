@@ -20,6 +20,7 @@ VERBS = {
     "synth": "Train a line-up of objectives on a synthetic task and compare them with its exact truth.",
     "pretrain": "Train a recipe; resumes by itself.",
     "eval": "Evaluate a run.",
+    "embed": "Write the embeddings of data into a file, to train on them.",
     "check": "Validate recipes.",
     "ls": "List components, tasks, recipes or runs.",
     "show": "Print the documentation of a component, the truth of a task, or a resolved recipe.",

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from workbench.loading.fields import Keys
 from workbench.loading.paths import Paths, describe, expand, missing, mixed
+from workbench.loading.provenance import Provenance, read_provenance, refuse_mixture, refuse_other
 from workbench.loading.samples import Samples
 from workbench.loading.samples_in_arrow import ArrowSamples, Columns, load
 from workbench.loading.samples_in_lists import guess_keys, require_columns
@@ -32,13 +33,23 @@ class Parquet(Samples[Paths]):
     Args:
         path: the training files: a glob, braces, or a list of them.
         root: folder that relative paths start from; null: the folder of each file.
+        embedded_by: what `wb embed` printed of the encoders; files of other ones are refused.
+        embedded_from: what it printed of the data; training files of other data are refused.
     """
 
     usual: ClassVar[Mapping[str, Keys]] = {"image": "image", "text": "caption"}
 
-    def __init__(self, *, path: Paths, root: Path | None = None, **more: Any) -> None:
+    def __init__(
+        self,
+        *,
+        path: Paths,
+        root: Path | None = None,
+        embedded_by: str | None = None,
+        embedded_from: str | None = None,
+        **more: Any,
+    ) -> None:
         super().__init__(path, **more)
-        self.root = root
+        self.root, self.embedded_by, self.embedded_from = root, embedded_by, embedded_from
 
     def absent(self, source: Paths) -> str | None:
         return missing(source, "parquet file", "(columns image and caption)", self.key_of(source), "/where/*.parquet")
@@ -49,18 +60,21 @@ class Parquet(Samples[Paths]):
         files, _ = expand(source)
         columns = Columns(self.columns, self.declared, describe(source))
         schemas: dict[str, pa.Schema] = {}
+        made: dict[str, Provenance | None] = {}
         begins: list[tuple[int, Path]] = []
         rows = 0
         for file in files:
             try:
                 about = pq.read_metadata(file)
                 schemas[file] = about.schema.to_arrow_schema()
+                made[file] = read_provenance(about.metadata, file)
             except (pa.ArrowException, OSError) as error:
                 raise ValueError(f"{file} is no readable parquet file: {error}; remove it or fetch it again") from None
             names = schemas[file].names
             require_columns(columns.top(names), names, _about(file, names), guess_keys(names))
             begins.append((rows, self.root or Path(file).parent))
             rows += about.num_rows
+        self._refuse_others(made, source == self.path)
         if not rows:
             raise ValueError(f"there is no row in {describe(source)}: point data.path to files that have some")
         wanted = columns.top(next(iter(schemas.values())).names)
@@ -70,6 +84,22 @@ class Parquet(Samples[Paths]):
         found = ArrowSamples(data, columns, begins, len(files))
         found.mixed = mixed(source)
         return found
+
+    def _refuse_others(self, made: Mapping[str, Provenance | None], training: bool) -> None:
+        """Raise ValueError for embeddings of other encoders or data than the recipe says, or than another split has."""
+        for file, found in made.items():
+            refuse_other(file, found, self.embedded_by, self.embedded_from if training else None)
+        firsts = [expand(source)[0][:1] for source in (self.path, *self.held_out.values())]
+        others = {file for first in firsts for file in first if file not in made and Path(file).is_file()}
+        # said before the first step, not when a split is first evaluated
+        refuse_mixture({**made, **{file: _made(file) for file in sorted(others)}})
+
+
+def _made(file: str) -> Provenance | None:
+    try:
+        return read_provenance(pq.read_metadata(file).metadata, file)
+    except (pa.ArrowException, OSError):  # told where it is listed
+        return None
 
 
 def common_features(schemas: Mapping[str, pa.Schema], columns: Sequence[str]) -> datasets.Features | None:

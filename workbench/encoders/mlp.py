@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from workbench.encoders._kinds import require_kind
@@ -26,10 +26,11 @@ class MLP(Encoder):
 
     Args:
         width: units of each hidden layer
-        depth: linear layers; 1 is a linear encoder without hidden layers
+        depth: linear layers; 1 is a linear encoder without hidden layers, 0 hands the vectors on as they are, so that
+            `model.head: linear` stands on features which a frozen tower gave once (`wb embed`)
         dropout: probability that a hidden unit is left out in training
         standardise: subtract the mean of the training split and divide by its standard deviation, number by number;
-            null does so for readings from files, not for the symbols of synthetic tasks
+            null does so for readings from files, not for the symbols of synthetic tasks, nor with depth 0
         noise: standard deviation of what is added to each number in training, after the standardisation
 
     Raises ValueError for a modality that is not made of vectors.
@@ -41,15 +42,15 @@ class MLP(Encoder):
         dim: int,
         *,
         width: PositiveInt = 64,
-        depth: PositiveInt = 1,
+        depth: NonNegativeInt = 1,
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         standardise: bool | None = None,
         noise: NonNegativeFloat = 0.0,
     ):
         super().__init__()
         require_kind(modality, ["vector"])
-        self.width, self.shape, self.noise = dim, tuple(modality.shape), noise
-        self.needs_items = modality.measured if standardise is None else standardise
+        self.shape, self.noise = tuple(modality.shape), noise
+        self.needs_items = modality.measured and depth > 0 if standardise is None else standardise
         self.standardise = Standardise(self.shape) if self.needs_items else nn.Identity()
         sizes = [math.prod(modality.shape), *[width] * (depth - 1)]
         hidden = [
@@ -57,7 +58,10 @@ class MLP(Encoder):
             for inputs, outputs in pairwise(sizes)
             for layer in (nn.Linear(inputs, outputs), nn.GELU(), nn.Dropout(dropout))
         ]
-        self.layers = nn.Sequential(*hidden, nn.Linear(sizes[-1], dim))
+        last = [nn.Linear(sizes[-1], dim)] if depth else []
+        self.layers = nn.Sequential(*hidden, *last)
+        self.width = dim if depth else sizes[0]
+        self.has_projection = self.width == dim
 
     def forward(self, x: Float[Tensor, "n ..."], tokens: bool = False) -> Features:
         """Encode vectors [n, *shape], or [n, 2, *shape] with the noise that is added to each.

@@ -66,7 +66,7 @@ class LabelReader:
         if label.number:
             return LabelReader(name, label, None)
         if label.classes is None:
-            names = sorted({word for row in range(len(train)) for word in _words(train, row, name)})
+            names = sorted({word for row in range(len(train)) for word in read_words(train, row, name)})
         elif isinstance(label.classes, Path):
             names = read_names(label.classes)
         else:
@@ -83,7 +83,7 @@ class LabelReader:
         if self.classes is None:
             return torch.tensor([self._number(table, row) for row in rows], dtype=torch.float32)
         places = {name: place for place, name in enumerate(self.classes.names)}
-        found = [[self._place(word, places) for word in _words(table, row, self.name)] for row in rows]
+        found = [[self._place(word, places) for word in read_words(table, row, self.name)] for row in rows]
         if not self.label.many:
             return torch.tensor([each[0] if len(each) == 1 else -1 for each in found], dtype=torch.int64)
         values = torch.zeros(len(rows), len(places), dtype=torch.bool)
@@ -98,7 +98,7 @@ class LabelReader:
         return int(word) if numbered else -1
 
     def _number(self, table: Table, row: int) -> float:
-        words = _words(table, row, self.name)
+        words = read_words(table, row, self.name)
         if not words:
             return math.nan
         try:
@@ -114,7 +114,7 @@ def read_names(file: Path) -> list[str]:
     return names if names[-1] else names[:-1]
 
 
-def _words(table: Table, row: int, name: str) -> list[str]:
+def read_words(table: Table, row: int, name: str) -> list[str]:
     """Spell the classes of a row; what cannot be read is unknown."""
     try:
         cells = flat(table.cells(row, LABEL + name))

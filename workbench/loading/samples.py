@@ -232,6 +232,13 @@ class Samples(ABC, Generic[Source]):
             have = f" (there are: {held_out})" if held_out else ""
             raise ValueError(f"this data has no split '{name}'{have}: set data.{_key(name)} to held-out samples")
 
+    def rows(self, split: str) -> Table:
+        """List the rows of a split, good and bad ones, in their order. Raises ValueError."""
+        self.check_split(split)
+        if split == "train":
+            return self.train
+        return self._divided[split] if split in self.shares else self._listed(self.held_out[split])
+
     @cached_property
     def _splits(self) -> dict[str, Split]:
         return {}
@@ -254,8 +261,7 @@ class Samples(ABC, Generic[Source]):
 
     def _read_split(self, name: str) -> Split:
         """Find bad samples by decoding everything once, so that no evaluation meets one."""
-        table = self.train if name == "train" else self._divided[name] if name in self.shares else None
-        table = table or self._listed(self.held_out[name])
+        table = self.rows(name)
         rows: dict[str, list[int]] = {field: [] for field in self.fields}
         texts: dict[str, list[tuple[str, int]]] = {}
         usable: list[int] = []
