@@ -164,8 +164,8 @@ def _build_heads(recipe: Recipe, encoders: dict[str, Encoder], sides: Sequence[S
             heads[str(side)] = nn.Linear(encoder.width, recipe.model.dim)
         elif not encoder.has_projection:
             raise RecipeError(
-                f"model.encoders.{side.members[0]} hands on {encoder.width} numbers, and model.dim is {recipe.model.dim}: "
-                "set model.head=linear"
+                f"model.encoders.{side.members[0]} hands on {encoder.width} numbers, and model.dim is "
+                f"{recipe.model.dim}: set model.head=linear"
             )
     return heads
 

@@ -36,6 +36,7 @@ from workbench.types import Data, Encoder, Sample, Skipped
 
 CARRIED = ("text", "vector", "sequence")
 """kinds whose items are written as they are, where no tower reads them; pictures and sounds would fill the disk"""
+PACKAGES = ("multimodal-workbench", "torch", "open_clip_torch", "timm", "transformers")
 CHUNK = 1024
 """rows, about, that are lost when it is killed"""
 
@@ -150,7 +151,7 @@ def embed(
     data, batch = rows.data, batch or towers.batch
     what = "tokens" if tokens else "pooled"
     kinds = {name: modality.kind for name, modality in data.modalities.items()}
-    made = {name: "sequence" if tokens else "vector" for name in towers.encoders}
+    made: dict[str, str] = dict.fromkeys(towers.encoders, "sequence" if tokens else "vector")
     made |= {name: kind for name, kind in kinds.items() if name not in made and kind in CARRIED}
     origin = fingerprint(data)
     facts: dict[str, object] = {
@@ -161,12 +162,12 @@ def embed(
         "rows": len(rows),
         "batch": batch,
         "fields": made,
+        "id": data.id if isinstance(data, Samples) else None,
+        "labels": {name: label.model_dump(mode="json") for name, label in rows.labelled.items()},
         "with": towers.said,
         "step": towers.step,
         "encoders": towers.settings,
-        "versions": {
-            name: package_version(name) for name in ("multimodal-workbench", "torch", "open_clip_torch", "timm")
-        },
+        "versions": {name: package_version(name) for name in PACKAGES},
     }
     with EmbeddingFile(out, facts, made, rows.labelled, rows.named) as file:
         found, resumed = file.whole(), len(rows)
@@ -258,9 +259,7 @@ class _Work:
             for row, (place, _) in enumerate(group):
                 value = given[row] if mask is None else given[row][mask[row]]
                 if not value.isfinite().all():
-                    raise ValueError(
-                        f"the embedding of a row's '{name}' is no number: the weights overflow or hold NaN"
-                    )
+                    raise ValueError(f"the embedding of '{name}' is no number: the weights overflow or hold NaN")
                 yield place, value.numpy()
 
 

@@ -111,8 +111,8 @@ class EmbeddingFile:
         request = self.parts / "request.json"
         if request.exists() and request.read_text(encoding="utf-8") != self.facts:
             raise ValueError(
-                f"{self.parts} holds the beginning of {self.path.name} by other encoders, data or settings: remove that "
-                "folder to begin anew, or choose another --out"
+                f"{self.parts} holds the beginning of {self.path.name} by other encoders, data or settings: remove "
+                "that folder to begin anew, or choose another --out"
             )
         _replace(request, self.facts.encode())
 
