@@ -59,8 +59,8 @@ def test_refuses_images() -> None:
 def test_recipe() -> None:
     encoder = validate("encoder", {"name": "mlp", "depth": 3, "width": 5}).build(Modality("vector", (2,)), 7)
     assert [m.out_features for m in encoder.layers if hasattr(m, "out_features")] == [5, 5, 7]
-    with pytest.raises(ValueError, match="greater than 0"):
-        validate("encoder", {"name": "mlp", "depth": 0})
+    with pytest.raises(ValueError, match="greater than or equal to 0"):
+        validate("encoder", {"name": "mlp", "depth": -1})
 
 
 def test_standardises_by_the_training_split_as_numpy_does(in_float64: None) -> None:

@@ -3,13 +3,15 @@
 The rows stand in the order of their source, bad ones as empty rows: a training on the file then draws the same samples
 as one with the towers, and the same ones stand in for bad samples.
 
-The trap: a matrix product may round a row otherwise in a smaller batch. So every batch is filled up to one size.
+The trap: a matrix product may round a row otherwise in a smaller batch, so every batch is filled up to one size; and
+attention has another kernel for evaluations, which rounds otherwise, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +23,7 @@ from workbench.distributed.processes import device
 from workbench.errors import BadSample, failure, shorten
 from workbench.loading.bad_samples import refuse_too_many
 from workbench.loading.batching import prepare
+from workbench.loading.captions import decode_text
 from workbench.loading.cells import first_filled
 from workbench.loading.feed import MapStyle
 from workbench.loading.labels import Label, read_words
@@ -66,33 +69,48 @@ class Reading:
     split: str
     table: Table | None
     """None of a data set that is no table: then its training samples are read"""
+    _last: dict[int, Sample] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.data if self.table is None else self.table)
 
+    def id(self, index: int) -> object:
+        """Give the id as the source has it, by default the number of the row.
+
+        Raises OSError and ValueError where it cannot be read, BadSample where only its sample has it.
+        """
+        if self.table is None:
+            return self._sample(index).id
+        if not self.named:
+            return index
+        cell = first_filled(self.table.cells(index, ID))
+        return None if cell is None else decode_text(cell) if isinstance(cell, bytes) else str(cell)
+
     def items(self, index: int) -> Mapping[str, list[object]]:
         """Read the raw items of all fields. Raises BadSample."""
         if self.table is None:
-            return self.data.sample(index, np.random.default_rng(seed_for("embed", index))).inputs
+            return self._sample(index).inputs
         assert isinstance(self.data, Samples)
         return read_sample(self.table, index, self.data.fields)
+
+    def _sample(self, index: int) -> Sample:
+        if index not in self._last:
+            self._last.clear()
+            self._last[index] = self.data.sample(index, np.random.default_rng(seed_for("embed", index)))
+        return self._last[index]
 
     def name(self, index: int) -> str:
         """Say what a person finds the row by."""
         return f"row {index}" if self.table is None else self.table.name(index)
 
-    def id(self, index: int) -> object:
-        """Give the id as the source has it, by default the number of the row. Raises OSError and ValueError."""
-        if self.table is None or not self.named:
-            return index
-        found = first_filled(self.table.cells(index, ID))
-        return None if found is None else (found.decode(errors="replace") if isinstance(found, bytes) else str(found))
-
     def labels(self, index: int) -> dict[str, object]:
         """Give the labels as words, a list of them where there may be many, or as numbers."""
         if self.table is None:
             return {}
-        return {f"label {k}": _label(v, read_words(self.table, index, k)) for k, v in self.labelled.items()}
+        try:
+            return {f"label {k}": _label(v, read_words(self.table, index, k)) for k, v in self.labelled.items()}
+        except ValueError as error:
+            raise ValueError(f"a label of {self.name(index)} is no number: {error}") from None
 
     @property
     def labelled(self) -> Mapping[str, Label]:
@@ -169,9 +187,10 @@ def embed(
         "encoders": towers.settings,
         "versions": {name: package_version(name) for name in PACKAGES},
     }
-    with EmbeddingFile(out, facts, made, rows.labelled, rows.named) as file:
-        found, resumed = file.whole(), len(rows)
-        if found is None:
+    file = EmbeddingFile(out, facts, made, rows.labelled, rows.named)
+    found, resumed = file.whole(), len(rows)
+    if found is None:
+        with file:
             resumed = _write(file, _Work(rows, towers, made, tokens, batch), tell)
             found = file.summary()
             if isinstance(data, Samples):
@@ -250,7 +269,7 @@ class _Work:
             group = inputs[begin : begin + self.batch]
             x = torch.stack([x for _, x in group])
             filler = x[-1:].expand(self.batch - len(x), *x.shape[1:])
-            with torch.inference_mode():
+            with torch.inference_mode(), _as_in_training():
                 features = encoder(torch.cat([x, filler]).to(on), **({"tokens": True} if self.tokens else {}))
             given = features.tokens if self.tokens else features.pooled
             assert given is not None
@@ -261,6 +280,17 @@ class _Work:
                 if not value.isfinite().all():
                     raise ValueError(f"the embedding of '{name}' is no number: the weights overflow or hold NaN")
                 yield place, value.numpy()
+
+
+@contextmanager
+def _as_in_training() -> Iterator[None]:
+    """Have torch's attention take the kernel that a training takes, whether its module is in eval mode or not."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _carried(items: list[object], kind: str) -> object:

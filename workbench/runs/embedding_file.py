@@ -109,7 +109,7 @@ class EmbeddingFile:
     def _refuse_others(self) -> None:
         """Raise ValueError where chunks, or the file itself, were made otherwise."""
         request = self.parts / "request.json"
-        if request.exists() and request.read_text(encoding="utf-8") != self.facts:
+        if self._chunks() and request.read_text(encoding="utf-8") != self.facts:
             raise ValueError(
                 f"{self.parts} holds the beginning of {self.path.name} by other encoders, data or settings: remove "
                 "that folder to begin anew, or choose another --out"

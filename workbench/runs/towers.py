@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from pydantic import ValidationError
 
-from workbench.build import build_parts
+from workbench.build import Parts, build_parts
 from workbench.contracts import as_encoder
 from workbench.errors import RecipeError
 from workbench.inspection.open_data import is_recipe
@@ -92,13 +92,14 @@ def open_towers(said: str, data: Data, chosen: tuple[str, ...], checkpoint: str,
         raise RecipeError(f"--field {unknown[0]}: the data has {', '.join(data.modalities)}")
     seed, step, batch = 0, None, BATCH
     if Path(said).is_dir():
-        recipe = read_recipe(Path(said))
-        parts, step = load_parts(Path(said), checkpoint, recipe)
-        encoders, settings, batch = dict(parts.model.encoders), _blocks(recipe), _batch(recipe)
+        parts, step = load_parts(Path(said), checkpoint, read_recipe(Path(said)))
+        encoders, settings, batch = dict(parts.model.encoders), _blocks(parts.recipe), _batch(parts.recipe)
+        _refuse_other_kinds(parts.data, data, encoders)
     elif is_recipe(said):
-        recipe = load_recipe(said)
-        encoders, settings, batch = _of_recipe(recipe, said, chosen)
-        seed = recipe.seed
+        parts = build_parts(load_recipe(said), training=False)
+        encoders, settings, batch = _locked(parts, said, chosen), _blocks(parts.recipe), _batch(parts.recipe)
+        _refuse_other_kinds(parts.data, data, encoders)
+        seed = parts.recipe.seed
     else:
         encoders, settings = _of_encoder(_read_block(said), data, chosen, dim)
     found = {name: encoders[name] for name in chosen or data.modalities if name in encoders}
@@ -113,20 +114,25 @@ def open_towers(said: str, data: Data, chosen: tuple[str, ...], checkpoint: str,
     return Towers(found, {name: settings[name] for name in found}, said, batch, step)
 
 
-def _of_recipe(
-    recipe: Recipe, said: str, chosen: tuple[str, ...]
-) -> tuple[dict[str, Encoder], dict[str, dict[str, object]], int]:
-    """Build a recipe's encoders; unless fields are chosen, those that it never trains. Raises RecipeError."""
-    encoders = dict(build_parts(recipe, training=False).model.encoders)
-    if not chosen:
-        locked = {n: e for n, e in encoders.items() if not any(p.requires_grad for p in e.parameters())}
-        if not locked:
-            raise RecipeError(
-                f"{said} trains all of its encoders ({', '.join(encoders)}): lock those that are to be embedded, as "
-                "lock: 0, name one with --field, or give the run that has trained them"
-            )
-        encoders = locked
-    return encoders, _blocks(recipe), _batch(recipe)
+def _locked(parts: Parts, said: str, chosen: tuple[str, ...]) -> dict[str, Encoder]:
+    """List a recipe's encoders; unless fields are chosen, those that it never trains. Raises RecipeError."""
+    encoders = dict(parts.model.encoders)
+    locked = {n: e for n, e in encoders.items() if not any(p.requires_grad for p in e.parameters())}
+    if not chosen and not locked:
+        raise RecipeError(
+            f"{said} trains all of its encoders ({', '.join(encoders)}): lock those that are to be embedded, as "
+            "lock: 0, name one with --field, or give the run that has trained them"
+        )
+    return encoders if chosen else locked
+
+
+def _refuse_other_kinds(known: Data, given: Data, fields: Iterable[str]) -> None:
+    """Raise ValueError for a field of another kind, or with numbers of another length, than an encoder was made for."""
+    for name in fields:
+        a, b = known.modalities[name], given.modalities.get(name)
+        if b and (a.kind != b.kind or (a.kind in ("vector", "sequence") and a.shape[-1:] != b.shape[-1:])):
+            mine, theirs = (f"{m.kind} {' x '.join(map(str, m.shape))}".strip() for m in (b, a))
+            raise ValueError(f"field '{name}' is {mine}, and its encoder reads {theirs}: take the fields of its recipe")
 
 
 def _blocks(recipe: Recipe) -> dict[str, dict[str, object]]:
