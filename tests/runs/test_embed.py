@@ -259,9 +259,9 @@ WRONG = [
     (["--with", "mlp", "--field", "image"], 2, r"encoder 'mlp': .*vectors, not image"),
     (["--split", "test"], 1, r"this data has no split 'test' \(there are: validation\)"),
     (["--with", "all.yaml"], 2, r"all.yaml trains all of its encoders \(image, text, sensor\).*lock: 0"),
-    (["--set", "fields.sensor.from=[readings, worth]"], 1, r"'sensor'|sensor"),
+    (["--field", "sensor", "--set", "fields.sensor.from=[readings, worth]"], 1, r"is vector 4, and .* reads vector 3"),
     (
-        ["--set", "fields.text={kind: vector, from: readings}"],
+        ["--field", "text", "--set", "fields.text={kind: vector, from: readings}"],
         1,
         r"field 'text' is vector 3, and its encoder reads text",
     ),
