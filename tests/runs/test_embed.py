@@ -61,10 +61,11 @@ model: {encoders: {image: {name: mlp, depth: 0}}}
 
 @pytest.fixture
 def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Forty cards: every fifth lacks its text, some have two, one picture cannot be read."""
+    """Cards: every fifth lacks its text, some have two, one picture cannot be read: of 27 pictures the last batch
+    of 8 has three."""
     rng, rows = np.random.default_rng(0), []
     (tmp_path / "cards").mkdir()
-    for n in range(40):
+    for n in range(35):
         Image.fromarray(rng.integers(256, size=(20, 24, 3), dtype=np.uint8)).save(tmp_path / "cards" / f"{n}.png")
         says = None if n % 5 == 0 else [f"suit {n % 4}", f"card {n}"] if n % 3 else f"card {n}"
         row = {"file_name": f"{n}.png", "says": says, "readings": rng.normal(size=3).tolist(), "name": f"n{n}"}
@@ -119,13 +120,13 @@ def test_a_locked_text_tower_too(cards: Path) -> None:
 def test_labels_and_ids_are_in_the_file(cards: Path) -> None:
     said = run("locked.yaml", "--with", "locked.yaml", "--split", "validation", "--out", "held.parquet")
     rows = pq.read_table("held.parquet").to_pylist()
-    assert said["rows"] == len(rows) == 8
+    assert said["rows"] == len(rows) == 7
     for row in rows:
         n = int(row["id"][1:])
         assert (row["suit"], row["marks"], row["worth"]) == (f"s{n % 4}", ["a", "b"][: n % 3], n / 2)
     both = {row["id"] for row in rows}
     run("locked.yaml", "--with", "locked.yaml", "--out", "train.parquet")
-    assert both | {row["id"] for row in pq.read_table("train.parquet").to_pylist()} == {f"n{n}" for n in range(40)}
+    assert both | {row["id"] for row in pq.read_table("train.parquet").to_pylist()} == {f"n{n}" for n in range(35)}
 
 
 class Killed(BaseException):
@@ -159,7 +160,7 @@ def test_the_same_command_goes_on(cards: Path, monkeypatch: pytest.MonkeyPatch, 
         a, b = (np.load(file, allow_pickle=False) for file in (name, f"whole-{name}"))
         assert all(np.array_equal(a[key], b[key]) for key in a.files)
     again = run(*words)
-    assert again["resumed"] == again["rows"] == 32
+    assert again["resumed"] == again["rows"] == 28
     assert len(again["bad"]) == 1
     assert not Path(f"{name}.parts").exists()
 
@@ -193,7 +194,7 @@ def test_a_run_gives_the_features_of_its_own_weights(cards: Path) -> None:
     assert said["embedded_by"] != run("locked.yaml", "--with", "locked.yaml", "--out", "b.parquet")["embedded_by"]
     model = workbench.load("run")
     rows = [row for row in pq.read_table("a.parquet").to_pylist() if row["text"]]
-    texts = {f"n{n}": f"suit {n % 4}" if n % 3 else f"card {n}" for n in range(40)}
+    texts = {f"n{n}": f"suit {n % 4}" if n % 3 else f"card {n}" for n in range(35)}
     z = model.model.heads["text"](torch.tensor([row["text"] for row in rows])).detach()
     expected = model.encode({"text": [texts[row["id"]] for row in rows]}, ["text"])["text"]
     torch.testing.assert_close(torch.nn.functional.normalize(z, dim=-1), expected, rtol=0, atol=1e-5)
@@ -266,7 +267,7 @@ WRONG = [
         r"field 'text' is vector 3, and its encoder reads text",
     ),
     (["--set", "labels.worth.from=suit"], 1, r"a label of .*row 0.* is no number: .*'s0'"),
-    (["--set", "max_bad=0"], 1, r"1 bad samples among 32 .*7.png"),
+    (["--set", "max_bad=0"], 1, r"1 bad samples among 28 .*7.png"),
     (["--set", "path=nothing"], 1, r"nothing"),
     (["--out", "locked.yaml/a.parquet"], 1, r"cannot write locked.yaml/a.parquet.parts"),
 ]

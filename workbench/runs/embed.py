@@ -65,7 +65,7 @@ class Report(NamedTuple):
 class Reading:
     """The rows of a split, one by one."""
 
-    data: MapStyle
+    data: Data
     split: str
     table: Table | None
     """None of a data set that is no table: then its training samples are read"""
@@ -96,6 +96,7 @@ class Reading:
     def _sample(self, index: int) -> Sample:
         if index not in self._last:
             self._last.clear()
+            assert isinstance(self.data, MapStyle)
             self._last[index] = self.data.sample(index, np.random.default_rng(seed_for("embed", index)))
         return self._last[index]
 
@@ -172,9 +173,10 @@ def embed(
     made: dict[str, str] = dict.fromkeys(towers.encoders, "sequence" if tokens else "vector")
     made |= {name: kind for name, kind in kinds.items() if name not in made and kind in CARRIED}
     origin = fingerprint(data)
+    by, of = towers.digest(what), f"d{origin[:15]}" if origin else None
     facts: dict[str, object] = {
-        "embedded_by": towers.digest(what),
-        "embedded_from": f"d{origin[:15]}" if origin else None,
+        "embedded_by": by,
+        "embedded_from": of,
         "what": what,
         "split": rows.split,
         "rows": len(rows),
@@ -198,7 +200,6 @@ def embed(
             file.finish()
     fields = {name: {"kind": kind, "rows": found.filled[name]} for name, kind in made.items()}
     left_out = [name for name in kinds if name not in made]
-    by, of = str(facts["embedded_by"]), facts["embedded_from"] and str(facts["embedded_from"])
     return Report(len(rows), resumed, fields, left_out, found.several, found.bad, by, of)
 
 
