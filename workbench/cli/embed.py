@@ -54,9 +54,11 @@ def embed_(
     with the locked encoder.
 
     \b
-    Examples: wb embed films.yaml --with films.yaml --out train.parquet
-              wb embed 'cc12m/*.tar' --with '{name: open_clip, model: ViT-B-32, pretrained: openai}' --out cc12m.parquet
-              wb embed films.yaml --with runs/films --split validation --out validation.parquet
+    Examples:
+      wb embed films.yaml --with films.yaml --out train.parquet
+      wb embed films.yaml --with runs/films --split test --out test.parquet
+      wb embed 'cc12m/*.tar' --with '{name: open_clip, model: ViT-B-32,
+        pretrained: openai}' --out cc12m.parquet
     """
     from workbench.errors import did_you_mean
     from workbench.inspection.open_data import SOURCES, open_data
