@@ -48,18 +48,6 @@ def test_a_reader_that_has_gone_is_no_error(arguments: tuple[str, ...]) -> None:
     assert done.returncode == 1
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("encoding", ["ascii"])
-def test_letters_that_a_terminal_lacks_are_spelt(encoding: str) -> None:
-    options = [word for key in SMALL for word in ("--set", key)]
-    done = wb("synth", "--task", "xor", "--objective", "clip", "--seeds", "2", *options, PYTHONIOENCODING=encoding)
-    assert done.returncode == 0, done.stderr
-    assert ("accuracy+-s.e." if encoding == "ascii" else "accuracy\udcb1s.e.") in done.stdout
-    assert any(line.startswith("clip") for line in done.stdout.splitlines())
-    shown = wb("show", "task", "image-text-xor", PYTHONIOENCODING=encoding)
-    assert shown.returncode == 0, shown.stderr
-
-
 def test_a_stream_spells_the_letters_that_its_encoding_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     streams = {name: io.TextIOWrapper(io.BytesIO(), encoding="ascii", newline="\n") for name in ("stdout", "stderr")}
     for name, stream in streams.items():
@@ -80,16 +68,20 @@ def test_a_message_with_a_name_that_is_no_text_is_printed(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("columns", ["40"])
-def test_a_narrow_terminal_cuts_no_number_and_no_name(columns: str) -> None:
+def test_a_narrow_terminal_of_ascii_cuts_no_number_and_no_name_and_spells_its_letters() -> None:
     options = [word for key in SMALL for word in ("--set", key)]
-    done = wb("synth", "--task", "xor", "--objective", "clip", "--seeds", "2", *options, COLUMNS=columns)
+    narrow = {"COLUMNS": "40", "PYTHONIOENCODING": "ascii"}
+    done = wb("synth", "--task", "xor", "--objective", "clip", "--seeds", "2", *options, **narrow)
+    assert done.returncode == 0, done.stderr
+    assert "accuracy+-s.e." in done.stdout
     assert "…" not in done.stdout
+    assert "..." not in done.stdout
     row = next(line.split() for line in done.stdout.splitlines() if line.startswith("clip"))
     assert len(row) >= 9  # more where the seeds have different verdicts
-    assert all(len(cell.partition("±")[0]) >= 5 or cell == "-" for cell in row[1:7])
-    listed = wb("synth", "--list", COLUMNS=columns)
-    assert "…" not in listed.stdout
+    assert all(len(cell.partition("+-")[0]) >= 5 or cell == "-" for cell in row[1:7])
+    listed = wb("synth", "--list", **narrow)
+    assert listed.returncode == 0, listed.stderr
+    assert "..." not in listed.stdout
     assert {"image-text-xor", "m3-lite"} <= {(line.split() or [""])[0] for line in listed.stdout.splitlines()}
 
 

@@ -22,8 +22,8 @@ name: pair
 data: {name: synthetic, task: xor, samples: 200}
 model: {dim: 8, head: linear, encoders: {a: mlp, b: mlp, c: mlp}, fusion: {name: deep_set, hidden: 16, dropout: 0.0}}
 objective: OBJECTIVE
-train: {for: 14 steps, batch: 24, microbatch: 12, lr: 0.01}
-checkpoint: {every: 14 steps}
+train: {for: 9 steps, batch: 24, microbatch: 12, lr: 0.01}
+checkpoint: {every: 9 steps}
 parallel: {workers: 0}
 log: {tensorboard: false}
 """
@@ -168,7 +168,7 @@ def test_the_command_with_two_processes_and_torchrun_equal_one(tmp_path: Path) -
             [sys.executable, *command, *options], capture_output=True, text=True, timeout=240, env=threads
         )
         assert done.returncode == 0, done.stderr
-        weights = load_file(out / "checkpoints" / "step-14" / "model.safetensors")
+        weights = load_file(out / "checkpoints" / "step-9" / "model.safetensors")
         trained.append((read(out / "metrics.jsonl"), weights))
     assert_same(trained[0], trained[1])
     losses = [[record["train/loss"] for record in records] for records, _ in trained[1:]]
