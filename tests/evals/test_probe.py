@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
+from sklearn.metrics import f1_score, log_loss
 
-from workbench.evals.probe import STRENGTHS, Probe
+from workbench.evals.probe import STRENGTHS, Probe, _merit
 from workbench.objectives.clip import CLIP
 from workbench.objectives.confu import ConFu
 from workbench.recipe.component import validate
@@ -296,3 +296,27 @@ def test_the_recipe_reads_its_arguments():
     assert spec.build() == Probe(kind="mlp", on=("single", ("image", "text")), shots=5)
     with pytest.raises(ValueError, match="kind"):
         validate("eval", {"name": "probe", "kind": "tree"})
+
+
+def test_of_several_classes_the_strength_is_that_of_the_best_weighted_f1():
+    """One classifier is right of the common class, the other of the rare one: the plain mean would take the other."""
+    labels = np.array([[True, n == 0] for n in range(9)] + [[False, True]])
+
+    class Says:
+        def __init__(self, common, rare):
+            self.found = np.stack([common, rare], axis=1)
+
+        def predict(self, x):
+            return self.found
+
+        def predict_proba(self, x):
+            return self.found * 0.8 + 0.1
+
+    common, rare = Says(labels[:, 0], ~labels[:, 1]), Says(np.arange(10) < 4, labels[:, 1])
+    weighted, macro = (
+        [f1_score(labels, c.found, average=average, zero_division=0) for c in (common, rare)]
+        for average in ("weighted", "macro")
+    )
+    assert weighted[0] > weighted[1]
+    assert macro[0] < macro[1]
+    assert _merit(common, np.zeros((10, 1)), labels) > _merit(rare, np.zeros((10, 1)), labels)
