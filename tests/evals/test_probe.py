@@ -303,14 +303,14 @@ def test_of_several_classes_the_strength_is_that_of_the_best_weighted_f1():
     labels = np.array([[True, n == 0] for n in range(9)] + [[False, True]])
 
     class Says:
-        def __init__(self, common, rare):
-            self.found = np.stack([common, rare], axis=1)
+        def __init__(self, common, rare, sure=0.8):
+            self.found, self.sure = np.stack([common, rare], axis=1), sure
 
         def predict(self, x):
             return self.found
 
         def predict_proba(self, x):
-            return self.found * 0.8 + 0.1
+            return self.found * self.sure + (1 - self.sure) / 2
 
     common, rare = Says(labels[:, 0], ~labels[:, 1]), Says(np.arange(10) < 4, labels[:, 1])
     weighted, macro = (
@@ -320,3 +320,5 @@ def test_of_several_classes_the_strength_is_that_of_the_best_weighted_f1():
     assert weighted[0] > weighted[1]
     assert macro[0] < macro[1]
     assert _merit(common, np.zeros((10, 1)), labels) > _merit(rare, np.zeros((10, 1)), labels)
+    surer = Says(labels[:, 0], labels[:, 1], sure=0.9)
+    assert _merit(surer, np.zeros((10, 1)), labels) > _merit(Says(*labels.T), np.zeros((10, 1)), labels)

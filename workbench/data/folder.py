@@ -23,7 +23,7 @@ from workbench.loading.fields import AudioField, Fields, ImageField, Keys, TextF
 from workbench.loading.json_lists import Row, listed, read_lines
 from workbench.loading.members import make_readers
 from workbench.loading.name_lists import choose_named, file_of
-from workbench.loading.paths import Paths, by_split, describe, expand, walk
+from workbench.loading.paths import Paths, by_split, describe, expand, name_splits, walk
 from workbench.loading.samples import Samples
 from workbench.loading.samples_in_files import FileSamples
 from workbench.loading.samples_in_lists import Listed, ListedSamples, lead_of, mixed_rows, require_columns, split_column
@@ -226,8 +226,7 @@ def mixed_folders(folders: list[Path], parents: set[Path]) -> str | None:
     """Say that one of the folders holds several splits, each in a folder of its own."""
     for folder in folders:
         groups = by_split([parent / "x" for parent in sorted(parents) if folder == parent or folder in parent.parents])
-        if len(groups) > 1 and {"validation", "test"} & groups.keys():
-            some = ", ".join(f"{split or 'others'} ({Path(found[0]).parent})" for split, found in groups.items())
+        if some := name_splits(groups, lambda file: Path(file).parent):
             return (
                 f"'{folder}' mixes splits: {some}: point data.path and data.validation to one of them each, or to a "
                 "list of folders to train on all of them"

@@ -16,7 +16,7 @@ from workbench.errors import RecipeError
 from workbench.inspection.cut_captions import read_context
 from workbench.inspection.look import CONTEXT
 from workbench.loading.choosing import PICTURES
-from workbench.loading.paths import braces, by_split, describe, expand, walk
+from workbench.loading.paths import are_mixed, braces, by_split, describe, expand, walk
 from workbench.recipe.component import validate
 from workbench.recipe.schema import load_recipe
 from workbench.recipe.yaml_file import apply_override, find_recipe
@@ -127,7 +127,7 @@ def _files(folder: Path, extension: str, files: list[Path]) -> Found:
     """Name all files of a kind; where they are of several splits, those of training."""
     groups = by_split(files)
     patterns = sorted({f"{escape(str(file.parent))}/*{file.suffix}" for file in files})  # .TAR is no .tar to a glob
-    if not len(groups) > 1 or not {"validation", "test"} & groups.keys():
+    if not are_mixed(groups):
         return Found({"name": EXTENSIONS[extension], "path": patterns})
     name = next(split for split in ("train", "", "validation", "test") if split in groups)
     return Found({"name": EXTENSIONS[extension], "path": groups[name]}, _beside(folder, name, groups))
@@ -136,7 +136,7 @@ def _files(folder: Path, extension: str, files: list[Path]) -> Found:
 def _folders(folder: Path, parents: list[Path]) -> Found:
     """Name a folder of pictures; where those below it are splits, that of training."""
     groups = by_split([parent / "x" for parent in sorted({*parents})])
-    if not len(groups) > 1 or not {"validation", "test"} & groups.keys():
+    if not are_mixed(groups):
         return Found({"name": "folder", "path": str(folder)})
     name = next(split for split in ("train", "", "validation", "test") if split in groups)
     folders = {split: [str(Path(file).parent) for file in found] for split, found in groups.items()}

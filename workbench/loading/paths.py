@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from glob import escape, glob, has_magic
 from pathlib import Path
 
@@ -207,13 +207,23 @@ def by_split(files: Sequence[str | Path]) -> dict[str, list[str]]:
     return groups
 
 
+def are_mixed(groups: Collection[str]) -> bool:
+    """Whether files of these splits, as `by_split` calls them, must not be trained on together."""
+    return len(groups) > 1 and ("validation" in groups or "test" in groups)
+
+
+def name_splits(groups: Mapping[str, Sequence[str]], show: Callable[[str], object] = str) -> str | None:
+    """Name the splits that files are of, each with its first file as `show` has it; None where they are of one."""
+    if not are_mixed(groups):
+        return None
+    return ", ".join(f"{split or 'others'} ({show(files[0])})" for split, files in groups.items())
+
+
 def mixed(patterns: Paths) -> str | None:
     """Say that the files of a glob are of several splits: test data would be trained on, without a word."""
     for pattern in as_tuple(patterns):
         found, _ = expand(pattern)
-        groups = by_split(found)
-        if len(groups) > 1 and {"validation", "test"} & groups.keys():
-            some = ", ".join(f"{split or 'others'} ({files[0]})" for split, files in groups.items())
+        if some := name_splits(by_split(found)):
             return (
                 f"'{pattern}' mixes splits: {some}: name the files of one split, as data.path and data.validation, or "
                 "each of these patterns in a list to train on all of them"
