@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -38,6 +38,7 @@ EvaluatorSpec = Annotated[Spec[Evaluator], Component("eval")]
 
 Count = Annotated[int, Field(gt=0, le=2**31)]
 """of samples, dimensions and processes: what is larger is a slip of the pen, and would be counted up to for ever"""
+S = TypeVar("S", bound=Section)
 SHOWN = 120
 """characters of a wrong value that a message repeats"""
 
@@ -262,7 +263,7 @@ class LogSection(Section):
     tensorboard: bool = Field(default=True, description="write TensorBoard's files beside metrics.jsonl")
 
 
-def _as_folder(name: str) -> str:
+def as_folder(name: str) -> str:
     """Return a name that a folder below runs/ can have. Raises ValueError for what would lie elsewhere."""
     parts = name.split("/")
     if any(part.strip() in ("", ".", "..") or not part.isprintable() for part in parts) or len(name.encode()) > 200:
@@ -273,7 +274,7 @@ def _as_folder(name: str) -> str:
 class Recipe(Section):
     """Everything about a run: two runs of equal recipes are equal."""
 
-    name: Annotated[str, AfterValidator(_as_folder)] = Field(description="the run's folder is runs/NAME")
+    name: Annotated[str, AfterValidator(as_folder)] = Field(description="the run's folder is runs/NAME")
     seed: Annotated[NonNegativeInt, Field(lt=2**63)] = Field(
         default=0, description="all initial weights, orders, augmentations and dropout follow from it"
     )
@@ -322,8 +323,13 @@ def is_of_a_run(path: Path) -> bool:
 
 def parse_recipe(tree: Mapping[str, object], lines: Lines | None = None) -> Recipe:
     """Make a recipe of a plain tree; `lines` says where each key was written. Raises RecipeError."""
+    return parse_section(Recipe, tree, lines)
+
+
+def parse_section(section: type[S], tree: Mapping[str, object], lines: Lines | None = None) -> S:
+    """Make a file's section of a plain tree; `lines` says where each key was written. Raises RecipeError."""
     try:
-        return Recipe.model_validate(tree)
+        return section.model_validate(tree)
     except ValidationError as error:
         raise RecipeError("\n".join(_explain(line, lines or {}) for line in error.errors())) from None
 

@@ -88,35 +88,49 @@ def _read(path: Path, children: tuple[Path, ...]) -> tuple[Tree, Lines]:
     return merge(base, tree), base_lines | lines
 
 
+def find_named(name: str, beside: Path) -> list[Path]:
+    """List the files that a recipe's name stands for in a file: one beside it, an absolute path, a shipped recipe."""
+    path = Path(name).expanduser() if name.startswith("~/") else Path(name)
+    return [p for p in (beside.parent / path, *_shipped_of_name(path)) if _is_file(p)]
+
+
 def _find_parent(name: str, children: tuple[Path, ...], where: str) -> Path:
     """Find the recipe that the last of `children` extends: a file beside it, an absolute path, or a shipped recipe.
 
     A file may extend the shipped recipe of its own name, so files that are being read already are passed over.
     """
-    path = Path(name).expanduser() if name.startswith("~/") else Path(name)
-    own = {child.resolve() for child in children}
-    found = [p for p in (children[-1].parent / path, *_shipped_of_name(path)) if _is_file(p)]
+    own, found = {child.resolve() for child in children}, find_named(name, children[-1])
     new = [p for p in found if p.resolve() not in own]
     if new:
         return new[0]
     if found:
         raise RecipeError(f"{where}: extends itself through {' -> '.join(map(str, (*children, found[0])))}")
     raise RecipeError(
-        f"{where}: extends: no such file: {children[-1].parent / path}, and no shipped recipe of that name"
+        f"{where}: extends: no such file: {children[-1].parent / name}, and no shipped recipe of that name"
         + did_you_mean(name, recipe_names())
     )
 
 
 def _parse_file(path: Path) -> tuple[Tree, Lines]:
     """Read a file's own keys, without its parents'. Raises RecipeError with file and line."""
+    tree, lines, blank = read_mapping(path, "recipe")
+    for at in blank:
+        if fill_blank(at, None) is not None:  # an explicit null drops an inherited one
+            tree["eval"] = block(tree, "eval") | {str(at[1]): {}}
+    return tree, lines | _lines_of_words(tree, lines, ())
+
+
+def read_mapping(path: Path, what: str) -> tuple[Tree, Lines, set[Keys]]:
+    """Read a file of keys; returns them, where each was written, and which have no value written behind them.
+
+    Raises RecipeError with file and line; `what` is the word for such a file, as `recipe`.
+    """
     parsed = parse_yaml(_read_text(path), lambda line: f"{path}:{line}")
     tree = {} if parsed.value is None else parsed.value
     if not isinstance(tree, dict):
-        raise RecipeError(f"{path}:1: a recipe is a mapping of keys, not a {_kind(tree)}: begin with `name: NAME`")
-    for at in parsed.blank:
-        _fill_evaluator(tree, at)
+        raise RecipeError(f"{path}:1: a {what} is a mapping of keys, not a {_kind(tree)}: begin with `name: NAME`")
     tree = {key: _find_code(item, path.parent) for key, item in tree.items() if not key.startswith(ASIDE)}
-    return tree, {(): str(path)} | parsed.lines | _lines_of_words(tree, parsed.lines, ())
+    return tree, {(): str(path)} | parsed.lines, parsed.blank
 
 
 def _find_code(value: object, folder: Path) -> object:
@@ -179,15 +193,6 @@ def _kind(value: object) -> str:
     return {list: "list", str: "text"}.get(type(value), "number")
 
 
-def _fill_evaluator(tree: Tree, at: Keys) -> None:
-    """Make an evaluator with its defaults of `retrieval:` alone below `eval`; an explicit null drops an inherited
-    one."""
-    if len(at) == 2 and at[0] == "eval":
-        block = tree["eval"]
-        assert isinstance(block, dict)
-        block[at[1]] = {}
-
-
 def remember_lines(lines: Lines, at: Keys, value: object, where: str) -> None:
     """Remember where a key was written, with the keys of its block or the one that a bare word is short for."""
     lines[at] = where
@@ -228,18 +233,36 @@ def block(tree: Mapping[str, object], *keys: str) -> Tree:
 
 def apply_override(tree: Mapping[str, object], lines: Lines, override: str) -> Tree:
     """Merge one `key=value` of the command line into a tree. Raises RecipeError."""
+    path, value = read_override(override)
+    remember_lines(lines, path, value, f"--set {override}")
+    return set_key(tree, path, value)
+
+
+def read_override(override: str) -> tuple[tuple[str, ...], object]:
+    """Read `key=value` of the command line: the keys that lead there, and the value. Raises RecipeError."""
     key, equals, text = override.partition("=")
-    path = tuple(part.strip() for part in key.split("."))
+    path = split_key(key)
     if not equals or not all(path):
         raise RecipeError(f"--set {override}: write key=value, as in --set train.lr=1e-3")
-    value: object = _read_value(text, f"--set {override}")
-    added: Tree = {path[-1]: value}
-    for part in reversed(path[:-1]):
-        added = {part: added}
-    if not text.strip():
-        _fill_evaluator(added, path)
-    remember_lines(lines, path, value, f"--set {override}")
-    return merge(tree, added)
+    value = _read_value(text, f"--set {override}")
+    return path, value if text.strip() else fill_blank(path, value)
+
+
+def split_key(key: str) -> tuple[str, ...]:
+    """Split a dotted key into the keys of its blocks."""
+    return tuple(part.strip() for part in key.split("."))
+
+
+def fill_blank(path: Keys, value: object) -> object:
+    """Return what a key with nothing written behind it stands for: below `eval`, an evaluator with its defaults."""
+    return {} if len(path) == 2 and path[0] == "eval" else value
+
+
+def set_key(tree: Mapping[str, object], path: tuple[str, ...], value: object) -> Tree:
+    """Merge a value into a tree at a path of keys."""
+    for part in reversed(path[1:]):
+        value = {part: value}
+    return merge(tree, {path[0]: value})
 
 
 def _read_value(text: str, where: str) -> object:
