@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from workbench.objectives.gram import GRAM
     from workbench.objectives.hub import Hub as HubObjective
     from workbench.objectives.ito import ITO
+    from workbench.objectives.modgap import ModGap
     from workbench.objectives.siglip import SigLIP
     from workbench.objectives.slip import SLIP
     from workbench.objectives.symile import Symile
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
         GRAM,
         HubObjective,
         ITO,
+        ModGap,
         SigLIP,
         SLIP,
         Symile,

@@ -6,18 +6,28 @@ term into calls of `kernels`, which know neither views nor modalities: rows, ids
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float
 from pydantic import Field, NonNegativeFloat, model_validator
 from torch import Tensor, nn
 
 from kernels import multi_positive_infonce, multi_positive_sigmoid
 from synthetic.theory.optima import Optimum
+from workbench.contrasts import (
+    Contrasted,
+    TermRows,
+    align_uniform,
+    all_rows,
+    scale_gradient,
+    share_with_positive,
+    shown,
+    weight_of,
+)
 from workbench.recipe.component import Section
 from workbench.scale import Scale
 from workbench.types import Loss, Objective, Option, Pool, Question, Side, View, Views
@@ -28,11 +38,15 @@ if TYPE_CHECKING:
     from synthetic.theory.truth import Truth
 
 
+Stop = Literal["tokens", "positions", "scale", "fused"]
+"""a place where a term stops its gradient: at what its fused side reads, at the scale, or at the fused vector itself"""
+
+
 class Term(Section):
     """One contrast between two sides."""
 
     between: tuple[str, str]
-    loss: Literal["infonce", "sigmoid"] = "infonce"
+    loss: Literal["infonce", "sigmoid", "align_uniform"] = "infonce"
     positives: Literal["pairwise", "mean", "logsum", "each"] | None = Field(
         default=None,
         description="default: pairwise, each view against each view in its own contrast; for a side and itself, each",
@@ -40,9 +54,7 @@ class Term(Section):
     views: Literal["zip", "all"] = Field(default="zip", description="how a fused side combines its members' views")
     weight: NonNegativeFloat = 1.0
     scale: Literal["shared"] | Scale = "shared"
-    detach: tuple[Literal["tokens", "positions", "scale"], ...] = Field(
-        default=(), description="stop the gradient there"
-    )
+    detach: tuple[Stop, ...] = Field(default=(), description="stop the gradient there")
 
     @model_validator(mode="after")
     def _consistent(self) -> Term:
@@ -54,7 +66,22 @@ class Term(Section):
             )
         if self.loss == "sigmoid" and self.positives in ("logsum", "each"):
             raise ValueError(f"a sigmoid term judges every pair by itself: positives {self.positives!r} does not apply")
+        if self.loss == "align_uniform":
+            self._refuse_for_centroids()
+        if "fused" in self.detach and sum(side.fused for side in map(Side.parse, self.between)) != 1:
+            raise ValueError(
+                f"detach: [fused] lets a fused side teach one that is not, and this term is between "
+                f"{self.between[0]} and {self.between[1]}: remove it, or name one fused side"
+            )
         return self
+
+    def _refuse_for_centroids(self) -> None:
+        if self.is_self:
+            raise ValueError(f"align_uniform brings two sides together, and {self.between[0]} stands on both")
+        if self.positives not in (None, "pairwise"):
+            raise ValueError(f"align_uniform pairs view with view: positives {self.positives!r} does not apply")
+        if self.scale != "shared" or "scale" in self.detach:
+            raise ValueError("align_uniform measures distances and has no scale: remove scale, and it from detach")
 
     @property
     def is_self(self) -> bool:
@@ -74,25 +101,8 @@ class Term(Section):
         if not side.fused:
             return side
         options: set[Option] = {"all"} if self.views == "all" else set()
-        options |= {stop for stop in self.detach if stop != "scale"}
+        options |= {stop for stop in self.detach if stop == "tokens" or stop == "positions"}
         return Side(side.members, True, None, frozenset(options))
-
-
-class TermRows(NamedTuple):
-    """One side of a term as the kernels see it."""
-
-    z: Float[Tensor, "m d"]
-    ids: Int64[Tensor, " m"]
-    weight: Float[Tensor, " m"] | None
-    """1 where the row exists, else 0; None when all do"""
-
-
-class Contrasted(NamedTuple):
-    """One term's value."""
-
-    loss: Float[Tensor, ""]
-    positives: Float[Tensor, ""]
-    """share of the pool's rows that have a positive: where it is 0 the loss is 0, too, and nothing is learned"""
 
 
 class Terms(Objective):
@@ -109,6 +119,12 @@ class Terms(Objective):
         if not self.terms:
             none = "the list of terms is empty" if not terms else "every term of the objective has weight 0"
             raise ValueError(f"{none}: nothing would be trained")
+        with_fusion = [term for term in self.terms if any(side.fused for side in term.sides)]
+        if with_fusion and all("fused" in term.detach for term in with_fusion):
+            raise ValueError(
+                f"detach: [fused] stands in every term of a fused side ({', '.join(t.name for t in with_fusion)}), "
+                "and nothing trains the fusion that teaches: remove it from one, or add a term that trains the fusion"
+            )
         self.named = dict(zip(_unique_names(self.terms), self.terms, strict=True))
         self.limits = {"shared": scale} | {n: t.scale for n, t in self.named.items() if isinstance(t.scale, Scale)}
         self.log_scales = nn.ParameterDict({name: limits.parameter() for name, limits in self.limits.items()})
@@ -140,13 +156,15 @@ class Terms(Objective):
         """Compute one term, unweighted: its value is the loss over all rows of the pool, alike on every rank."""
         a, b = term.sides
         scale = scale.detach() if "scale" in term.detach else scale
+        if "fused" in term.detach:
+            z, pool = _without_gradient_of_fused(z), replace(pool, views=_without_gradient_of_fused(pool.views))
         if term.is_self:
             return self._against_itself(term, z[a], pool.views[a], pool, scale)
         if term.positives in (None, "pairwise"):
             return self._pairwise(term, z, pool, scale)
         x, y = all_rows(z[a], _own_ids(pool, z[a])), all_rows(pool.views[b], pool.ids)
         loss = self._loss(term, x, y, pool, scale, pool.offset * z[a].z.shape[1])
-        return Contrasted(loss, _share_with_positive(all_rows(pool.views[a], pool.ids), y, others=0))
+        return Contrasted(loss, share_with_positive(all_rows(pool.views[a], pool.ids), y, others=0))
 
     def _against_itself(
         self, term: Term, mine: View, everyone: View, pool: Pool, scale: Float[Tensor, 1]
@@ -158,7 +176,7 @@ class Terms(Objective):
             )
         x, y = all_rows(mine, _own_ids(pool, mine)), all_rows(everyone, pool.ids)
         loss = self._loss(term, x, y, pool, scale, pool.offset * k, exclude_self=True)
-        return Contrasted(loss, _share_with_positive(y, y, others=1))
+        return Contrasted(loss, share_with_positive(y, y, others=1))
 
     def _pairwise(self, term: Term, z: Views, pool: Pool, scale: Float[Tensor, 1]) -> Contrasted:
         """Contrast every view of one side with every view of the other, over the samples that have both."""
@@ -167,9 +185,13 @@ class Terms(Objective):
         losses, counts = [], []
         for v, t in product(range(mine.z.shape[1]), range(everyone.z.shape[1])):
             both, all_both = mine.valid[:, v] & theirs.valid[:, t], pool.views[a].valid[:, v] & everyone.valid[:, t]
-            x = TermRows(mine.z[:, v], _own_ids(pool, mine), _weight(both))
-            y = TermRows(everyone.z[:, t], pool.ids, _weight(all_both))
-            losses.append(self._loss(term, x, y, pool, scale, pool.offset))
+            x = TermRows(mine.z[:, v], _own_ids(pool, mine), weight_of(both))
+            y = TermRows(everyone.z[:, t], pool.ids, weight_of(all_both))
+            if term.loss == "align_uniform":
+                pair = (everyone.z[:, t], pool.views[a].z[:, v])
+                losses.append(align_uniform((x.z, theirs.z[:, t]), pair[::-1], all_both, pool))
+            else:
+                losses.append(self._loss(term, x, y, pool, scale, pool.offset))
             counts.append(all_both.sum())
         rows = torch.stack(counts)
         positives = rows.sum() / (len(pool.ids) * len(counts))  # a row of a sample that has both is its own positive
@@ -271,44 +293,9 @@ def _unique_names(terms: Sequence[Term]) -> list[str]:
     return names
 
 
-def all_rows(view: View, ids: Tensor) -> TermRows:
-    """Make every view of every sample a row of its own, which has the sample's id."""
-    k = view.z.shape[1]
-    return TermRows(view.z.flatten(0, 1), ids.repeat_interleave(k), _weight(view.valid.flatten()))
-
-
-def shown(terms: Mapping[str, Contrasted], scale: Float[Tensor, 1]) -> dict[str, Tensor]:
-    """List what is shown of terms: their losses, their shares of rows that have a positive, and the scale."""
-    logs = {f"loss/{name}": found.loss.detach() for name, found in terms.items()}
-    logs |= {f"positives/{name}": found.positives for name, found in terms.items()}
-    return logs | {"scale": scale.detach()[0]}
-
-
-def _share_with_positive(x: TermRows, y: TermRows, others: int) -> Float[Tensor, ""]:
-    """Compute the share of rows of x whose id more than `others` rows of y have: 1 where x is y, which excludes itself.
-
-    By sorting, as a matrix of all pairs would not fit, and without an answer that the CPU waits for.
-    """
-    if x.weight is None and y.weight is None:
-        return torch.ones((), device=x.z.device)  # as every sample has rows on both sides, two or more on its own
-    exist = torch.ones(len(y.ids), device=y.ids.device) if y.weight is None else y.weight
-    known, order = y.ids.sort()
-    below = F.pad(exist[order].cumsum(0), (1, 0))
-    count = below[torch.searchsorted(known, x.ids, right=True)] - below[torch.searchsorted(known, x.ids)]
-    matched = (count > others).float()
-    return (matched if x.weight is None else matched * x.weight).mean()
-
-
-def _weight(valid: Bool[Tensor, " m"]) -> Float[Tensor, " m"] | None:
-    """Give a row weight 1 where it exists, else 0; None where all do, as kernels are faster without weights."""
-    # asking is free on a CPU; on a GPU the answer would cost a stall
-    return None if valid.is_cpu and valid.all() else valid.float()
+def _without_gradient_of_fused(views: Views) -> Views:
+    return {side: View(view.z.detach(), view.valid) if side.fused else view for side, view in views.items()}
 
 
 def _own_ids(pool: Pool, mine: View) -> Tensor:
     return pool.ids[pool.offset : pool.offset + len(mine.z)]
-
-
-def scale_gradient(x: Tensor, factor: float) -> Tensor:
-    """Return the same value with `factor` times the gradient."""
-    return x if factor == 1 else x * factor - (x * (factor - 1)).detach()

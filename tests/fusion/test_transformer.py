@@ -34,7 +34,8 @@ def inputs(n: int = 5, dim: int = DIM, dtype: torch.dtype = torch.float64) -> di
 def with_torch_layers(fusion: Transformer, features: dict[str, Features]) -> Tensor:
     """All blocks at all positions, by nn.TransformerEncoderLayer and its own kind of mask (True = ignore)."""
     dim, heads = fusion.norm.weight.numel(), fusion.blocks[0].heads
-    x = torch.cat([f.tokens + f.positions for f in features.values()], dim=1)
+    types = [fusion.types.get(m, 0) for m in features]
+    x = torch.cat([f.tokens + f.positions + t for f, t in zip(features.values(), types, strict=True)], dim=1)
     image, text = features.values()
     real = torch.cat([torch.ones(image.tokens.shape[:2], dtype=torch.bool), text.mask], dim=1)
     if fusion.token is not None:
@@ -58,10 +59,11 @@ def with_torch_layers(fusion: Transformer, features: dict[str, Features]) -> Ten
 
 
 @pytest.mark.parametrize("readout", ["cls", "mean", "token"])
-@pytest.mark.parametrize("layers", [1, 3])
-def test_equals_torchs_layers(readout: str, layers: int) -> None:
-    fusion, x = make(readout, layers=layers, mlp_ratio=2.5), inputs()
-    leaves = [f.tokens.requires_grad_() for f in x.values()] + [f.positions.requires_grad_() for f in x.values()]
+@pytest.mark.parametrize(("layers", "type_embedding"), [(1, False), (3, True)])
+def test_equals_torchs_layers(readout: str, layers: int, type_embedding: bool) -> None:
+    fusion, x = make(readout, layers=layers, mlp_ratio=2.5, type_embedding=type_embedding), inputs()
+    leaves = [*fusion.types.values()]
+    leaves += [f.tokens.requires_grad_() for f in x.values()] + [f.positions.requires_grad_() for f in x.values()]
     mine, theirs = fusion("image+text", x), with_torch_layers(fusion, x)
     torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-10)
     upstream = torch.randn_like(mine)
@@ -75,6 +77,9 @@ def test_parameters() -> None:
     for d, layers in ((512, 2), (48, 3)):
         count = sum(p.numel() for p in Transformer(SIDES, WIDTHS, d, layers=layers).parameters())
         assert count == layers * (12 * d**2 + 13 * d) + 2 * d
+    assert count + 2 * 48 == sum(
+        p.numel() for p in Transformer(SIDES, WIDTHS, 48, layers=3, type_embedding=True).parameters()
+    )
     assert count + 48 == sum(p.numel() for p in Transformer(SIDES, WIDTHS, 48, layers=3, readout="token").parameters())
 
 

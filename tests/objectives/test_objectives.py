@@ -274,7 +274,7 @@ def test_what_makes_no_sense_is_refused(make: Callable[[], object], message: str
         make()
 
 
-@pytest.mark.parametrize("name", ["hub", "slip", "gram", "triangle", "comm", "confu", "confu_chain"])
+@pytest.mark.parametrize("name", ["hub", "slip", "gram", "triangle", "comm", "confu", "confu_chain", "modgap"])
 def test_documentation_gives_source_and_cost(name: str) -> None:
     found = document("objective", name)
     for word in ("arxiv", "time ", "b^2 d", "memory "):

@@ -23,7 +23,15 @@ from workbench.studies import arms
 from workbench.training.metrics import Metrics
 from workbench.types import Encoder, Features, Pool
 
-OBJECTIVES: list[Any] = ["hub", "gram", "triangle", "comm", {"name": "confu", "fuse": "subsets"}, "confu_chain"]
+OBJECTIVES: list[Any] = [
+    "hub",
+    "gram",
+    "triangle",
+    "comm",
+    {"name": "confu", "fuse": "subsets"},
+    "confu_chain",
+    "modgap",
+]
 
 
 def parts(objective: Any, seed: int = 0, **train: Any) -> Parts:

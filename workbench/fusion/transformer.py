@@ -24,14 +24,16 @@ __all__ = ["Transformer"]
 class Transformer(Fusion):
     """Applies pre-norm self-attention to the members' tokens, plus their positions, one member behind the other.
 
-    The weights are the same for every side, the width is `dim`, and there is no modality embedding. What is read out
-    goes through a LayerNorm. There are layers x (12 d^2 + 13 d) + 2 d parameters at mlp_ratio 4.
+    The weights are the same for every side and the width is `dim`. What is read out goes through a LayerNorm. There are
+    layers x (12 d^2 + 13 d) + 2 d parameters at mlp_ratio 4, and d a modality with type embeddings.
 
     Args:
         layers: blocks of attention and MLP
         heads: attention heads; they divide the shared width
         mlp_ratio: hidden units of the MLP, as a multiple of the width
         dropout: probability of the dropout on what each attention and each MLP adds
+        type_embedding: add a learned vector of each modality to its tokens; the paper has none, so that its fusion can
+            tell modalities apart only by where their tokens lie
         readout: 'cls' reads the first class token of a member, 'mean' the mean of real tokens, 'token' a learned one
 
     Raises ValueError when `heads` does not divide `dim`, when a member has no tokens, and for 'cls' when none has a
@@ -51,6 +53,7 @@ class Transformer(Fusion):
         heads: PositiveInt = 8,
         mlp_ratio: PositiveFloat = 4.0,
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        type_embedding: bool = False,
         readout: Literal["cls", "mean", "token"] = "cls",
     ):
         super().__init__()
@@ -64,6 +67,8 @@ class Transformer(Fusion):
         self.token = nn.Parameter(0.02 * torch.randn(dim)) if readout == "token" else None
         self.blocks = nn.ModuleList(Block(dim, heads, mlp_ratio, dropout, layers) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
+        fused = dict.fromkeys(m for side in sides for m in side.members) if type_embedding else ()
+        self.types = nn.ParameterDict({m: nn.Parameter(0.02 * torch.randn(dim)) for m in fused})
 
     def repeated(self) -> list[nn.Module]:
         """List the blocks."""
@@ -98,7 +103,8 @@ class Transformer(Fusion):
         tokens, real = [], []
         for member, f in features.items():
             assert f.tokens is not None
-            tokens.append(f.tokens if f.positions is None else f.tokens + f.positions)
+            x = f.tokens if f.positions is None else f.tokens + f.positions
+            tokens.append(x + self.types[member] if member in self.types else x)
             mask = f.tokens.new_ones(f.tokens.shape[:2], dtype=torch.bool) if f.mask is None else f.mask
             real.append(mask & present[member][:, None] if member in present else mask)
         x, mask = torch.cat(tokens, dim=1), torch.cat(real, dim=1)
