@@ -188,8 +188,8 @@ class Terms(Objective):
             x = TermRows(mine.z[:, v], _own_ids(pool, mine), weight_of(both))
             y = TermRows(everyone.z[:, t], pool.ids, weight_of(all_both))
             if term.loss == "align_uniform":
-                pair = (everyone.z[:, t], pool.views[a].z[:, v])
-                losses.append(align_uniform((x.z, theirs.z[:, t]), pair[::-1], all_both, pool))
+                pairs = (pool.views[a].z[:, v], y.z)
+                losses.append(align_uniform((x.z, theirs.z[:, t]), pairs, all_both, pool))
             else:
                 losses.append(self._loss(term, x, y, pool, scale, pool.offset))
             counts.append(all_both.sum())
