@@ -14,7 +14,6 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import pyarrow as pa
 
@@ -25,11 +24,11 @@ LARGEST = 2 << 30  # bytes of files that a package may unpack to: ten times what
 FETCH = "fetch it again with `apt-get download tuxpaint-stamps-default`"
 
 
-def _open_zstd(stream: io.BytesIO) -> BinaryIO:
+def _open_zstd(stream: io.BytesIO) -> io.BufferedIOBase:
     return pa.CompressedInputStream(stream, "zstd")  # the standard library has none before Python 3.14
 
 
-OPENERS: dict[str, Callable[[io.BytesIO], BinaryIO]] = {
+OPENERS: dict[str, Callable[[io.BytesIO], io.BufferedIOBase]] = {
     ".tar": lambda stream: stream,
     ".tar.gz": lambda stream: gzip.GzipFile(fileobj=stream),
     ".tar.bz2": bz2.BZ2File,
