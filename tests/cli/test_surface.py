@@ -18,7 +18,7 @@ SURFACE = {
     "check": {"recipes", "--set", "--deep", "--json"},
     "ls": {"kind", "--dir", "--json"},
     "show": {"kind", "name", "--set", "--json"},
-    "data build": {"name", "--out", "--sources", "--json"},
+    "data build": {"name", "--out", "--sources", "--deb", "--json"},
     "data inspect": {"path", "--source", "--set", "--limit", "--sheet", "--bad", "--json"},
     "board": {"folder", "--port", "--bind-all"},
     "doctor": {"--json"},

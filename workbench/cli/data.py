@@ -18,8 +18,13 @@ BUILDERS = {
     "emoji": "drawings with their names, from the packages that their makers publish. The packaged copy serves every "
     "recipe; this repeats how it was made. Needs npm, and resvg-py (pip install 'multimodal-workbench[data]')",
     "emoji-shards": "the packaged copy as webdataset tars, for `data: {name: shards}` and other trainers",
+    "tux": "pictures, English sentences and people who say them in thirteen languages, as parquet. From Debian's "
+    "stamps for Tux Paint: `apt-get download tuxpaint-stamps-default` (161 MB), then --deb FILE, or the folder that "
+    "`dpkg-deb -x` unpacks it to. Needs resvg-py (pip install 'multimodal-workbench[data]'). GPL-2",
 }
 """{data set: what it is}"""
+OPTIONS = {"emoji": "sources", "tux": "deb"}
+"""{data set: its own option}; those that are in no such pair take --out and --json alone"""
 
 
 @click.group()
@@ -52,35 +57,57 @@ class Build(click.Command):
 @click.option(
     "--sources", type=click.Path(path_type=Path), metavar="DIR", help="Scratch folder for what is downloaded."
 )
+@click.option(
+    "--deb", type=click.Path(path_type=Path), metavar="FILE", help="The Debian package, or its unpacked folder."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON on stdout.")
-def build(name: str, out: Path | None, sources: Path | None, as_json: bool) -> None:
+def build(name: str, out: Path | None, sources: Path | None, deb: Path | None, as_json: bool) -> None:
     """Build the data set NAME and print what it holds.
 
     \b
     emoji         drawings with their names, from the packages of their makers
     emoji-shards  the packaged copy of them as webdataset tars
+    tux           pictures, sentences and voices, from Debian's stamps (--deb)
 
-    `wb data build NAME --help` says what each needs.
+    `wb data build NAME --help` says what each needs. It ends with 0, with 1 where it
+    could not be built, with 2 for a wrong command.
 
-    Example: wb data build emoji-shards --out data/emoji-shards
+    \b
+    Examples: wb data build emoji-shards --out data/emoji-shards
+              wb data build tux --deb tuxpaint-stamps-default_2022.06.04-1_all.deb
     """
     from workbench.errors import did_you_mean
 
     if name not in BUILDERS:
         raise click.UsageError(f"no data set '{name}' to build{did_you_mean(name, BUILDERS)}")
-    if sources and name != "emoji":
-        raise click.UsageError(f"--sources belongs to emoji: {name} downloads nothing")
+    options = _options_of(name, {"sources": sources, "deb": deb})
     builder = importlib.import_module(f"workbench.builders.{name.replace('-', '_')}")
     out = out or Path("data") / name
-    scratch = {"sources": sources or Path(tempfile.gettempdir()) / "emoji_sources"} if name == "emoji" else {}
-    counts = builder.build(out, **scratch)
+    counts = builder.build(out, **options)
     if as_json:
         click.echo(json.dumps({"name": name, "out": str(out), **counts}))
         return
     click.echo(f"{name} is in {out}")
     for what, count in counts.items():
-        parts = ", ".join(f"{part} {n:,}" for part, n in count.items()) if isinstance(count, dict) else f"{count:,}"
-        click.echo(f"  {what}: {parts}")
+        parts = ", ".join(f"{part} {n:,}" for part, n in count.items()) if isinstance(count, dict) else count
+        click.echo(f"  {what}: {parts}" if isinstance(parts, str) else f"  {what}: {parts:,}")
+
+
+def _options_of(name: str, given: dict[str, Path | None]) -> dict[str, Path]:
+    """Give the option that the builder of a data set takes. Raises UsageError for another's, and for a missing one."""
+    own = OPTIONS.get(name)
+    for option, path in given.items():
+        if path and option != own:
+            owners = ", ".join(other for other, taken in OPTIONS.items() if taken == option)
+            raise click.UsageError(f"--{option} belongs to {owners}: {name} reads nothing from it")
+    if own is None:
+        return {}
+    path = given[own] or (Path(tempfile.gettempdir()) / "emoji_sources" if name == "emoji" else None)
+    if path is None:
+        raise click.UsageError(
+            f"{name} is built from a file: wb data build {name} --{own} FILE. It holds {BUILDERS[name]}"
+        )
+    return {own: path}
 
 
 @data_.command(short_help="Look at samples before training on them.")
