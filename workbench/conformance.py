@@ -40,8 +40,10 @@ if TYPE_CHECKING:
     from workbench.encoders.sequence import FrameTransformer
     from workbench.encoders.transformers import Transformers
     from workbench.evals.gap import Gap
+    from workbench.evals.knn import KNN
     from workbench.evals.probe import Probe
     from workbench.evals.retrieval import Retrieval
+    from workbench.evals.swap import Swap
     from workbench.evals.synthetic import Synthetic as SyntheticEvaluator
     from workbench.evals.zeroshot import ZeroShot
     from workbench.fusion.deep_set import DeepSet
@@ -80,7 +82,7 @@ if TYPE_CHECKING:
     encoders: list[type[Encoder]] = [Audio, FrameTransformer, MLPEncoder, OpenCLIP, Transformers]
     fusions: list[type[Fusion]] = [DeepSet, MLPFusion, Transformer]
     data_sets: list[type[Data]] = [CSV, Emoji, Folder, HF, JSON, Parquet, Shards, SyntheticData]
-    evaluators: list[type[Evaluator]] = [Gap, Probe, Retrieval, SyntheticEvaluator, ZeroShot]
+    evaluators: list[type[Evaluator]] = [Gap, KNN, Probe, Retrieval, Swap, SyntheticEvaluator, ZeroShot]
     tasks: list[type[Task]] = [
         And,
         Distractor,

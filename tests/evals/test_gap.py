@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.stats import entropy, wasserstein_distance
 
 from workbench.evals import gap
 from workbench.evals.gap import Gap
@@ -32,6 +33,8 @@ def brute_force(x: np.ndarray, y: np.ndarray, neighbours: int) -> dict[str, Any]
     pairs = [(i, j) for i in range(n) for j in range(n) if i != j]
     within = [np.mean([cosine_distance(z[i], z[j]) for i, j in pairs]) for z in (x, y)]
     across = np.mean([cosine_distance(x[i], y[i]) for i in range(n)])
+    towards = (x.mean(0) - y.mean(0)) / math.dist(x.mean(0), y.mean(0))
+    along = [(z - z.mean(0)) @ towards for z in (x, y)]
     both, crossed = np.concatenate([x, y]), []
     for i in range(2 * n):
         order = sorted((j for j in range(2 * n) if j != i), key=lambda j: np.sum((both[i] - both[j]) ** 2))
@@ -39,6 +42,9 @@ def brute_force(x: np.ndarray, y: np.ndarray, neighbours: int) -> dict[str, Any]
     return {
         "l2m": math.dist(x.mean(0), y.mean(0)),
         "l2i": np.mean([math.dist(a, b) for a, b in zip(x, y, strict=True)]),
+        "distribution_gap": wasserstein_distance(*along),
+        "rankme_image": math.exp(entropy(np.sqrt(np.maximum(np.linalg.eigvalsh(x.T @ x), 0)))),
+        "rankme_text": math.exp(entropy(np.sqrt(np.maximum(np.linalg.eigvalsh(y.T @ y), 0)))),
         "rmg": across / (across + sum(within) / 2),
         "alignment": np.mean([math.dist(a, b) ** 2 for a, b in zip(x, y, strict=True)]),
         "uniformity_image": math.log(np.mean([math.exp(-2 * math.dist(x[i], x[j]) ** 2) for i, j in pairs])),
@@ -97,6 +103,43 @@ def test_offset_sets_have_the_gap_they_were_given():
     assert gap.mixing(x, y, 10) == 0
     assert gap.probe_accuracy(x, y, 0) == 1
     assert gap.uniformity(x) == gap.uniformity(y) > gap.uniformity(torch.cat([x, y]))
+
+
+def test_an_offset_moves_no_distribution_and_a_stretch_does() -> None:
+    x = torch.from_numpy(np.random.default_rng().normal(size=(50, 3)))
+    offset = torch.tensor([3.0, 0, 0], dtype=torch.float64)
+    assert gap.distribution_gap(x, x + offset) == pytest.approx(0, abs=1e-12)
+    stretched = (x - x.mean(0)) * torch.tensor([2.0, 1, 1], dtype=torch.float64) + x.mean(0) + offset
+    assert gap.distribution_gap(x, stretched) == pytest.approx((x - x.mean(0))[:, 0].abs().mean().item())
+
+
+def test_rankme_counts_dimensions() -> None:
+    assert gap.rankme(torch.eye(7, dtype=torch.float64)) == pytest.approx(7)
+    assert gap.rankme(torch.ones(9, 4, dtype=torch.float64) / 2) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("apart", "low", "high"), [(0.0, 0.99, 1.0), (9.0, 0.0, 0.05)])
+def test_clusters_are_classes_without_a_gap_and_modalities_with_one(world, apart: float, low: float, high: float):
+    """Two classes, two modalities: k-means with k = 2 finds what lies further apart. The unlabelled are left out."""
+    rng = np.random.default_rng()
+    classes = rng.integers(2, size=60)
+    noise = 0.05 * rng.normal(size=(2, 60, 4))
+    x, y = (torch.from_numpy(n + np.stack([1.0 - classes, classes, 0 * classes, 0 * classes], 1)) for n in noise)
+    x, y = (F.pad(z, (0, 1), value=side) for z, side in ((x, apart), (y, -apart)))
+    labels = torch.from_numpy(classes)
+    labels[:5], x[:5] = -1, -x[:5]
+    items = {"image": (x, range(60)), "text": (y, range(60))}
+    found = dict(Gap(label="group").run(world(items, targets={"group": labels.tolist()})))
+    assert low <= found["v_measure"] <= high
+
+
+def test_names_are_those_that_it_yields(world):
+    items = {"image": (torch.eye(12), range(12)), "text": (-torch.eye(12), range(12))}
+    found = world(items, targets={"group": [0, 1] * 6})
+    for evaluator in (Gap(), Gap(label="group")):
+        assert sorted(evaluator.names(found.objective)) == sorted(dict(evaluator.run(found)))
+    with pytest.raises(ValueError, match="have no label 'kind': they have group"):
+        dict(Gap(label="kind").run(found))
 
 
 def test_uniformity_of_one_point_and_of_opposite_points():

@@ -13,14 +13,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from pydantic import PositiveInt
 from torch import Tensor
+from torch.nn import functional as F
 
-from workbench.scoring.examples import Examples
+from workbench.scoring.examples import Examples, one_class_of_each
 from workbench.scoring.sides import compared, refuse_untrained
-from workbench.scoring.splits import refuse_missing_splits
-from workbench.seeds import generator
+from workbench.scoring.splits import refuse_missing_label, refuse_missing_splits
+from workbench.seeds import generator, seed_for
 from workbench.types import Context, Data, Objective
 
 __all__ = ["Gap"]
@@ -35,17 +36,19 @@ Points = Float64[Tensor, "n d"]
 class Gap:
     """Gap, alignment, uniformity and mixing of two modalities, with the scale that moves them.
 
-    Every x item is paired with the first y item of its id. Yields `l2m`, `l2i`, `rmg`, `probe_accuracy`,
-    `alignment`, `uniformity_{x}`, `uniformity_{y}`, `mixing`, and `scale` where the objective has one.
+    Every x item is paired with the first y item of its id. Yields `l2m`, `distribution_gap`, `l2i`, `rmg`,
+    `probe_accuracy`, `alignment`, `uniformity_{x}`, `uniformity_{y}`, `mixing`, `rankme_{x}`, `rankme_{y}`, with a
+    `label` `v_measure`, and `scale` where the objective has one.
 
     Args:
         x: one side; of a modality that is trained through a second head or a fusion alone, that side
         y: the other; of the items that share an id the first is used
         split: evaluation split of the data set
         neighbours: how many nearest items `mixing` looks at
+        label: classes of x, as the data set names them, that clusters of both modalities are compared with
         max_pairs: larger splits are sampled down to so many pairs, by the run's seed
 
-    Raises ValueError when a side does not fit the split, or there are too few pairs.
+    Raises ValueError when a side does not fit the split, there are too few pairs, or x has no such classes.
     """
 
     x: str = "image"
@@ -53,6 +56,7 @@ class Gap:
     split: str = "validation"
     neighbours: PositiveInt = 10
     max_pairs: PositiveInt = 2000
+    label: str | None = None
 
     def check(self, objective: Objective, data: Data) -> None:
         sides = compared(objective, self.x, self.y)
@@ -62,6 +66,8 @@ class Gap:
             raise ValueError(f"x and y are both '{self.x}', which has no gap to itself: name another side")
         if self.max_pairs < self._needed:
             raise ValueError(f"max_pairs={self.max_pairs} with neighbours={self.neighbours} needs {self._needed} pairs")
+        if self.label:
+            refuse_missing_label(data, self.label)
 
     @property
     def _needed(self) -> int:
@@ -70,13 +76,15 @@ class Gap:
 
     def names(self, objective: Objective) -> list[str]:
         """List the names that `run` yields."""
-        uniformity = [f"uniformity_{self.x}", f"uniformity_{self.y}"]
-        scale = [] if objective.scale() is None else ["scale"]
-        return ["l2m", "l2i", "rmg", "probe_accuracy", "alignment", *uniformity, "mixing", *scale]
+        of_each = [f"{fact}_{side}" for fact in ("uniformity", "rankme") for side in (self.x, self.y)]
+        more = [*(["v_measure"] if self.label else []), *([] if objective.scale() is None else ["scale"])]
+        return ["l2m", "distribution_gap", "l2i", "rmg", "probe_accuracy", "alignment", "mixing", *of_each, *more]
 
     def run(self, context: Context) -> Iterator[tuple[str, float]]:
-        x, y = (side.embed(context).z[:, 0].double() for side in self._pairs(context))
+        pairs = self._pairs(context)
+        x, y = (side.embed(context).z[:, 0].double() for side in pairs)
         yield "l2m", l2m(x, y)
+        yield "distribution_gap", distribution_gap(x, y)
         yield "l2i", l2i(x, y)
         yield "rmg", rmg(x, y)
         yield "probe_accuracy", probe_accuracy(x, y, context.seed)
@@ -84,6 +92,10 @@ class Gap:
         yield f"uniformity_{self.x}", uniformity(x)
         yield f"uniformity_{self.y}", uniformity(y)
         yield "mixing", mixing(x, y, self.neighbours)
+        yield f"rankme_{self.x}", rankme(x)
+        yield f"rankme_{self.y}", rankme(y)
+        if self.label:
+            yield "v_measure", v_measure(x, y, self._classes(pairs[0]), context.seed)
         if (scale := context.objective.scale()) is not None:
             yield "scale", scale.item()
 
@@ -103,10 +115,52 @@ class Gap:
         partners = first[np.searchsorted(ids, x.ids[rows].numpy())]
         return x.take(rows), y.take(torch.from_numpy(partners))
 
+    def _classes(self, x: Examples) -> Int64[Tensor, " n"]:
+        """Find the classes of the pairs by those of their x items; -1 where unknown."""
+        if self.label not in x.targets:
+            have = ", ".join(x.targets) or "none"
+            raise ValueError(
+                f"items of {self.x} in split '{self.split}' have no label '{self.label}': they have {have}"
+            )
+        return one_class_of_each(x.targets[self.label], self.label)
+
 
 def l2m(x: Points, y: Points) -> float:
     """Measure the distance between the two means (Liang et al. 2022, arXiv 2203.02053)."""
     return (x.mean(0) - y.mean(0)).norm().item()
+
+
+def distribution_gap(x: Points, y: Points) -> float:
+    """Measure how much the modalities still differ in the direction of their means when these are the same.
+
+    It is the Wasserstein-1 distance of their coordinates along the line through both means, each taken from its mean:
+    for as many points on both sides, the mean distance of the sorted ones. An offset moves `l2m` and not this.
+    """
+    towards = F.normalize(x.mean(0) - y.mean(0), dim=0)
+    along = [((z - z.mean(0)) @ towards).sort().values for z in (x, y)]
+    return (along[0] - along[1]).abs().mean().item()
+
+
+def rankme(z: Points) -> float:
+    """Compute exp of the entropy of the normalised singular values: an effective number of dimensions (RankMe,
+    Garrido et al. 2023, arXiv 2210.02885)."""
+    share = torch.linalg.svdvals(z)
+    share = share / share.sum()
+    return torch.special.entr(share).sum().exp().item()
+
+
+def v_measure(x: Points, y: Points, classes: Int64[Tensor, " n"], seed: int) -> float:
+    """Cluster both modalities together into as many clusters as there are classes, by k-means, and compare with these.
+
+    1 when clusters are classes; low when they are modalities (the V-measure of Rosenberg and Hirschberg 2007).
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import v_measure_score
+
+    known = classes >= 0
+    labels = classes[known].repeat(2).numpy()
+    means = KMeans(len(np.unique(labels)), n_init=5, random_state=seed_for(seed, "v-measure") % 2**32)
+    return float(v_measure_score(labels, means.fit_predict(torch.cat([x[known], y[known]]).numpy())))
 
 
 def l2i(x: Points, y: Points) -> float:

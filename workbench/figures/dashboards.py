@@ -24,9 +24,10 @@ def layout(names: Iterable[str]) -> dict[str, dict[str, list[str | list[str]]]]:
     boards["retrieval, both ways"] = retrieval | ranks
     for prefix in _prefixes(names, "/l2m"):
         boards[f"{_title(prefix)}, with the scale that moves it"] = {
-            "distance of the modalities": f"{prefix}/(l2m|l2i|rmg)$",
+            "distance of the modalities": f"{prefix}/(l2m|distribution_gap|l2i|rmg)$",
             "alignment and uniformity": f"{prefix}/(alignment|uniformity_.*)$",
-            "can they be told apart": f"{prefix}/(mixing|probe_accuracy)$",
+            "can they be told apart": f"{prefix}/(mixing|probe_accuracy|v_measure)$",
+            "effective number of dimensions": f"{prefix}/rankme_.*$",
             "scale": "train/scale$",
         }
     for prefix in _prefixes(names, "/no_information_loss"):
