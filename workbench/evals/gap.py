@@ -159,7 +159,8 @@ def v_measure(x: Points, y: Points, classes: Int64[Tensor, " n"], seed: int) -> 
 
     known = classes >= 0
     labels = classes[known].repeat(2).numpy()
-    means = KMeans(len(np.unique(labels)), n_init=5, random_state=seed_for(seed, "v-measure") % 2**32)
+    random_state = seed_for(seed, "v-measure") % 2**32
+    means = KMeans(len(np.unique(labels)), n_init=5, random_state=random_state)  # type: ignore[arg-type]
     return float(v_measure_score(labels, means.fit_predict(torch.cat([x[known], y[known]]).numpy())))
 
 
