@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.library import custom_op
+from torch.library import infer_schema, register_autograd, register_fake
 
 from kernels import reference
 from kernels.autograd import Context, first_derivative_only, refuse_other_derivatives
 from kernels.backends import load
 from kernels.dispatch import BackendName, check_features, check_scalar, choose_backend
 from kernels.ops import empty_results, fill_results
+from kernels.registration import define_operator
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -62,13 +63,11 @@ def _check(x: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return x.to(dtype), y.to(dtype), z.to(dtype)
 
 
-@custom_op("multimodal_workbench::khatri_rao_lse", mutates_args=())
-def _row_lse(x: Tensor, y: Tensor, z: Tensor, scale: Tensor, *, backend: str) -> Tensor:
+def _compute(x: Tensor, y: Tensor, z: Tensor, scale: Tensor, *, backend: str) -> Tensor:
     return load(backend).khatri_rao_lse(x, y, z, scale)
 
 
-@custom_op("multimodal_workbench::khatri_rao_lse_backward", mutates_args=())
-def _row_lse_backward(
+def _compute_gradients(
     x: Tensor, y: Tensor, z: Tensor, scale: Tensor, row: Tensor, g: Tensor, *, backend: str, wanted: Sequence[bool]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns (dx, dy, dz, dscale), an empty tensor in the place of what is not wanted."""
@@ -78,16 +77,22 @@ def _row_lse_backward(
     return dx, dy, dz, dscale
 
 
-@_row_lse.register_fake
-def _(x: Tensor, y: Tensor, z: Tensor, scale: Tensor, *, backend: str) -> Tensor:
+def _fake(x: Tensor, y: Tensor, z: Tensor, scale: Tensor, *, backend: str) -> Tensor:
     return scale.new_empty(x.shape[0])
 
 
-@_row_lse_backward.register_fake
-def _(
+def _fake_gradients(
     x: Tensor, y: Tensor, z: Tensor, scale: Tensor, row: Tensor, g: Tensor, *, backend: str, wanted: Sequence[bool]
 ) -> tuple[Tensor, ...]:
     return tuple(empty_results((x, y, z, scale), wanted))
+
+
+_row_lse = define_operator("khatri_rao_lse", infer_schema(_compute, mutates_args=()), _compute)
+_row_lse_backward = define_operator(
+    "khatri_rao_lse_backward", infer_schema(_compute_gradients, mutates_args=()), _compute_gradients
+)
+register_fake(_row_lse, _fake)
+register_fake(_row_lse_backward, _fake_gradients)
 
 
 class _KhatriRaoContext(Context, Protocol):
@@ -113,4 +118,4 @@ def _backward(ctx: _KhatriRaoContext, g: Tensor) -> tuple[Tensor | None, ...]:
     return tuple(gradient.to(v.dtype) if want else None for gradient, v, want in kept)
 
 
-_row_lse.register_autograd(_backward, setup_context=_keep)
+register_autograd(_row_lse, _backward, setup_context=_keep)

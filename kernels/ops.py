@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.library import custom_op
+from torch.library import register_autograd, register_fake
 
 from kernels.autograd import Context, Gradients, Wanted, first_derivative_only, refuse_other_derivatives
 from kernels.backends import load
 from kernels.distributed import sum_over
 from kernels.problem import Problem
+from kernels.registration import define_operator
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -102,15 +103,13 @@ def lse(problem: Problem) -> tuple[Float[Tensor, " m"], Float[Tensor, " n"]]:
     return contrast_lse_op(*tensors, **options)
 
 
-@custom_op("multimodal_workbench::infonce", mutates_args=(), schema=LOSS)
-def infonce_op(*tensors: Tensor | None, **options: Any) -> tuple[Tensor, ...]:
+def compute_infonce(*tensors: Tensor | None, **options: Any) -> tuple[Tensor, ...]:
     """Returns (value, dx, dy, dscale, dbias) of a packed problem; dbias is empty."""
     problem = unpack(tensors, options)
     return _complete(problem, load(problem.backend).infonce)
 
 
-@custom_op("multimodal_workbench::sigmoid", mutates_args=(), schema=LOSS)
-def sigmoid_op(*tensors: Tensor | None, **options: Any) -> tuple[Tensor, ...]:
+def compute_sigmoid(*tensors: Tensor | None, **options: Any) -> tuple[Tensor, ...]:
     """Returns (value, dx, dy, dscale, dbias) of a packed problem."""
     problem = unpack(tensors, options)
     return _complete(problem, load(problem.backend).sigmoid)
@@ -139,8 +138,10 @@ def _fake_loss(*tensors: Tensor | None, wanted: Sequence[bool], **options: Any) 
     return torch.empty_like(scale), *empty_results((x, y, scale, bias), wanted)
 
 
-infonce_op.register_fake(_fake_loss)
-sigmoid_op.register_fake(_fake_loss)
+infonce_op = define_operator("infonce", LOSS, compute_infonce)
+sigmoid_op = define_operator("sigmoid", LOSS, compute_sigmoid)
+register_fake(infonce_op, _fake_loss)
+register_fake(sigmoid_op, _fake_loss)
 
 
 class _LossContext(Context, Protocol):
@@ -177,19 +178,17 @@ def _multiply(ctx: _LossContext, upstream: Tensor | None, *_: None) -> tuple[Ten
     return *((gradient * upstream).to(dtype) if dtype else None for gradient, dtype in kept), *no_gradients
 
 
-infonce_op.register_autograd(_multiply, setup_context=_keep_gradients)
-sigmoid_op.register_autograd(_multiply, setup_context=_keep_gradients)
+register_autograd(infonce_op, _multiply, setup_context=_keep_gradients)
+register_autograd(sigmoid_op, _multiply, setup_context=_keep_gradients)
 
 
-@custom_op("multimodal_workbench::contrast_lse", mutates_args=(), schema=LSE)
-def contrast_lse_op(*tensors: Tensor | None, **options: Any) -> tuple[Tensor, Tensor]:
+def compute_contrast_lse(*tensors: Tensor | None, **options: Any) -> tuple[Tensor, Tensor]:
     """Returns (row, column) of a packed problem."""
     problem = unpack(tensors, options)
     return load(problem.backend).lse(problem)
 
 
-@custom_op("multimodal_workbench::contrast_lse_backward", mutates_args=(), schema=LSE_BACKWARD)
-def contrast_lse_backward_op(
+def compute_contrast_lse_backward(
     row: Tensor, column: Tensor, g: Tensor, h: Tensor, *tensors: Tensor | None, **options: Any
 ) -> tuple[Tensor, ...]:
     """Returns (dx, dy, dscale) of g . row + h . column, for the (row, column) of a packed problem."""
@@ -198,13 +197,11 @@ def contrast_lse_backward_op(
     return tuple(fill_results((problem.x, problem.y, problem.scale), gradients[:3]))
 
 
-@contrast_lse_op.register_fake
-def _(x: Tensor, y: Tensor, scale: Tensor, *others: Tensor | None, **options: Any) -> tuple[Tensor, Tensor]:
+def _fake_lse(x: Tensor, y: Tensor, scale: Tensor, *others: Tensor | None, **options: Any) -> tuple[Tensor, Tensor]:
     return scale.new_empty(x.shape[0]), scale.new_empty(y.shape[0])
 
 
-@contrast_lse_backward_op.register_fake
-def _(
+def _fake_lse_backward(
     row: Tensor,
     column: Tensor,
     g: Tensor,
@@ -214,6 +211,12 @@ def _(
     **options: Any,
 ) -> tuple[Tensor, ...]:
     return tuple(empty_results(tensors[:3], wanted[:3]))
+
+
+contrast_lse_op = define_operator("contrast_lse", LSE, compute_contrast_lse)
+contrast_lse_backward_op = define_operator("contrast_lse_backward", LSE_BACKWARD, compute_contrast_lse_backward)
+register_fake(contrast_lse_op, _fake_lse)
+register_fake(contrast_lse_backward_op, _fake_lse_backward)
 
 
 class _LseContext(Context, Protocol):
@@ -244,7 +247,7 @@ def _lse_backward(ctx: _LseContext, g: Tensor, h: Tensor) -> tuple[Tensor | None
     return *(gradient.to(v.dtype) if want else None for gradient, v, want in kept), *no_gradients
 
 
-contrast_lse_op.register_autograd(_lse_backward, setup_context=_keep_lse)
+register_autograd(contrast_lse_op, _lse_backward, setup_context=_keep_lse)
 
 
 def _find_group(name: Any) -> ProcessGroup | None:

@@ -177,7 +177,9 @@ class Engine:
                 # a side may have parts that learn and yet not depend on them: a fusion of detached tokens
                 reached = [(z, g) for z, g in learning if z.requires_grad]
                 if reached:
-                    torch.autograd.backward([z for z, _ in reached], [g for _, g in reached])
+                    # the gradient of sum z g in z is g, bit for bit; to hand g to torch.autograd.backward would import
+                    # sympy, with which torch compares symbolic shapes: a second of the process
+                    torch.stack([(z * g).sum() for z, g in reached]).sum().backward()
 
     def _embed(self, chunk: Slice, sides: list[Side]) -> Embedded:
         """Embed the rows of a micro-batch.

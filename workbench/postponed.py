@@ -4,8 +4,8 @@
         import open_clip               # transformers is imported when open_clip first uses it, if ever
 
 Inside of the block imports find stand-ins, which import the real thing when they are used. Where a library needs it
-there and then, everything goes on with the real modules. torch's compiler is postponed, too, where a library tells it
-to leave a function alone: saying so imports the compiler.
+there and then, everything goes on with the real modules. torch's compiler is left out, too, where a library tells it to
+leave a function alone: saying so imports the compiler.
 
 The trap: a stand-in is no class. A library that derives a class from one gets an error.
 """
@@ -13,9 +13,8 @@ The trap: a stand-in is no class. A library that derives a class from one gets a
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -23,6 +22,8 @@ from types import ModuleType
 from typing import Any
 
 import torch
+
+from kernels.registration import hide_from_compiler
 
 OF_TORCHVISION = ("torch._dynamo.utils",)
 """torchvision imports torch's compiler to ask, in an operator that nobody here uses, whether there is one"""
@@ -82,19 +83,12 @@ def _drop_stand_ins() -> None:
 
 
 def _disable_later(fn: Any = None, *args: Any, **kwargs: Any) -> Any:
-    """Do as torch.compiler.disable does, but for the compiler's import, which waits until the function is called."""
-    if not callable(fn) or "torch._dynamo" in sys.modules:
+    """Do as torch.compiler.disable does, but for the compiler's import."""
+    if not callable(fn) or args or kwargs:
         return disable(fn, *args, **kwargs)
-    disabled: list[Callable[..., Any]] = []
-
-    @wraps(fn)
-    def call(*given: Any, **named: Any) -> Any:
-        if not disabled:
-            disabled.append(disable(fn, *args, **kwargs))
-        return disabled[0](*given, **named)
-
-    call._torchdynamo_disable = True  # pyright: ignore[reportAttributeAccessIssue] how the compiler knows such a function
-    return call
+    hidden = hide_from_compiler(fn)
+    hidden._torchdynamo_disable = True  # pyright: ignore[reportFunctionMemberAccess] how the compiler knows such a function
+    return hidden
 
 
 @contextmanager

@@ -108,7 +108,7 @@ class Inside(TorchDispatchMode, ABC):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.namespace == "multimodal_workbench":
             with self:
-                return getattr(ops, f"{func._opname}_op")._init_fn(*args, **(kwargs or {}))
+                return getattr(ops, f"compute_{func._opname}")(*args, **(kwargs or {}))
         result = func(*args, **(kwargs or {}))
         self.seen(func, result)
         return result

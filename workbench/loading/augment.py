@@ -22,6 +22,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from workbench.loading.ends import crop_ends
+from workbench.postponed import OF_TORCHVISION, postponed
 from workbench.recipe.section import Section, from_preset
 from workbench.types import Transform
 
@@ -76,10 +77,11 @@ class Augment(Section):
 
     def compose(self, size: Sequence[int]) -> Transform:
         """Build the map of an RGB image of any size to bytes [3, *size]."""
-        # torchvision's transforms import torch's compiler: two seconds, which `wb check` does not pay
-        from torchvision.transforms import v2
+        # a second, which `wb check` does not pay
+        with postponed(*OF_TORCHVISION):
+            from torchvision.transforms import v2
 
-        from workbench.loading.random_crop import RandomCrop
+            from workbench.loading.random_crop import RandomCrop
 
         colours: list[nn.Module] = []
         if self.jitter:

@@ -3,6 +3,7 @@
 The trap: the engine sets a group's learning rate at every step, to the scheduled one times the group's `lr_scale`.
 """
 
+import inspect
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -25,6 +26,25 @@ def trainable_parameters(model: nn.Module) -> list[Parameter]:
     return trainable
 
 
+class AdamW(torch.optim.AdamW):
+    """Update as torch.optim.AdamW does, bit for bit, without importing torch's compiler.
+
+    torch wraps these methods for programs that compile an optimizer's step. A wrapper imports the compiler at its first
+    call: 2 to 3 seconds of every process, for nothing, as here only towers are compiled, if anything is. So the methods
+    inside of the wrappers are called; where a release of torch has no wrapper, they are the same ones.
+    """
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        inspect.unwrap(torch.optim.AdamW.add_param_group)(self, param_group)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        inspect.unwrap(torch.optim.AdamW.zero_grad)(self, set_to_none)
+
+    @torch.no_grad()  # which the wrapper of a step does besides
+    def step(self, closure: None = None) -> None:
+        inspect.unwrap(torch.optim.AdamW.step)(self)
+
+
 def adamw(
     model: nn.Module,
     objective: nn.Module,
@@ -34,7 +54,7 @@ def adamw(
     betas: tuple[float, float],
     eps: float,
     lr_scales: dict[Parameter, float] | None = None,
-) -> torch.optim.AdamW:
+) -> AdamW:
     """Make AdamW (Loshchilov and Hutter 2019) over the trainable parameters of model and objective.
 
     `lr_scales` are factors on the learning rate, 1 where a parameter has none. Raises ValueError where the whole model
@@ -52,7 +72,7 @@ def adamw(
         {"params": members, "weight_decay": 0.0 if plain else weight_decay, "lr_scale": scale}
         for (scale, plain, _), members in groups.items()
     ]
-    return torch.optim.AdamW(described, lr=lr, betas=betas, eps=eps, fused=True)
+    return AdamW(described, lr=lr, betas=betas, eps=eps, fused=True)
 
 
 def layer_lr_scales(encoders: Mapping[str, Encoder], decay: float) -> dict[Parameter, float]:
