@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import cache, wraps
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ def hide_from_compiler(function: Callable[P, Result]) -> Callable[P, Result]:
 
     @cache
     def disabled() -> Callable[P, Result]:
-        return torch.compiler.disable(function)
+        return cast("Callable[P, Result]", torch.compiler.disable(function))
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> Result:
