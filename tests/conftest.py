@@ -52,3 +52,13 @@ def in_float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def no_new_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that the code spawns are forked from a server that has torch; spawned, each imports for seconds."""
+    from multiprocessing import context
+
+    from forked import server
+
+    monkeypatch.setitem(context._concrete_contexts, "spawn", server)  # type: ignore[attr-defined]

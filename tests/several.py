@@ -3,12 +3,12 @@
 import os
 import socket
 from collections.abc import Callable
-from multiprocessing import set_forkserver_preload
 from typing import Any
 
 import pytest
 import torch
 import torch.multiprocessing as mp
+from forked import server
 
 from workbench.training.metrics import Record
 
@@ -47,9 +47,7 @@ def spawn(world: int, work: Callable[..., None], *arguments: Any) -> None:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    # forked from one that has imported what takes seconds, as the first optimizer does: each would do it for itself
-    set_forkserver_preload(["torch._dynamo", "workbench.build", "workbench.runs.train"])
-    mp.start_processes(process, (world, port, work, arguments), nprocs=world, start_method="forkserver")
+    mp.start_processes(process, (world, port, work, arguments), nprocs=world, start_method=server.get_start_method())
 
 
 def process(rank: int, world: int, port: int, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:

@@ -55,7 +55,9 @@ def test_there_is_a_sum_of_terms_and_one_that_is_none() -> None:
 
 
 @pytest.mark.slow
-def test_copied_objectives_train_are_judged_and_stand_in_one_table(files: dict[str, str]) -> None:
+def test_copied_objectives_train_are_judged_and_stand_in_one_table(
+    files: dict[str, str], no_new_interpreter: None
+) -> None:
     names = ["clip", *files.values()]
     options = [word for name in names for word in ("--objective", name)]
     options += [word for key in SMALL for word in ("--set", key)]
@@ -91,7 +93,9 @@ def test_the_second_one_is_what_its_formula_says(files: dict[str, str], in_float
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(CODE))
-def test_copied_objectives_are_the_same_on_two_processes(files: dict[str, str], name: str, tmp_path: Path) -> None:
+def test_copied_objectives_are_the_same_on_two_processes(
+    files: dict[str, str], name: str, tmp_path: Path, no_new_interpreter: None
+) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(f"extends: synth/clip.yaml\nobjective: {files[name]}\n", encoding="utf-8")
     assert load_recipe(recipe).objective.is_own

@@ -1,25 +1,21 @@
 """`wb synth --task xor`, as a newcomer runs it: clip is blind, symile and confu land on their exact optimum."""
 
 import json
-import subprocess
-import sys
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from workbench.cli import cli
 
 
-def wb(*arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "workbench", *arguments], capture_output=True, text=True, timeout=timeout
-    )
+def wb(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, arguments)
 
 
 @pytest.mark.slow
-def test_the_default_line_up_on_xor() -> None:
+def test_the_default_line_up_on_xor(no_new_interpreter: None) -> None:
     done = wb("synth", "--task", "xor", "--seeds", "1", "--json")  # with three: the README
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert found["task"] == "xor"
     assert found["truth"]["total_correlation"] == pytest.approx(3 * 0.6931471805599453)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from forked import Command
 from PIL import Image
 
 from workbench.cli import cli
@@ -49,7 +46,7 @@ def wb(folder: Path, *more: str, settings: tuple[str, ...] = ()) -> Result:
 
 
 @pytest.mark.slow
-def test_a_small_matrix_with_cells_that_fail(tmp_path: Path) -> None:
+def test_a_small_matrix_with_cells_that_fail(tmp_path: Path, no_new_interpreter: None) -> None:
     (tmp_path / "astray.py").write_text(ASTRAY)
     chosen, settings = ("--tasks", "xor d=3,and", "--objective", "clip"), ("train.for=2 steps",)
     out = ("--csv", str(tmp_path / "m.csv"), "--plot", str(tmp_path / "m.png"))
@@ -83,7 +80,7 @@ def test_a_small_matrix_with_cells_that_fail(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_fails_one_run(tmp_path: Path) -> None:
+def test_a_process_that_is_killed_fails_one_run(tmp_path: Path, no_new_interpreter: None) -> None:
     (tmp_path / "astray.py").write_text(ASTRAY)
     small = (*TINY, "train.for=2 steps")
     killed, sound = (
@@ -98,18 +95,19 @@ def test_a_process_that_is_killed_fails_one_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_matrix_goes_on(tmp_path: Path) -> None:
+def test_a_killed_matrix_goes_on(tmp_path: Path, no_new_interpreter: None) -> None:
     settings = ("train.for=300 steps", "checkpoint.every=20 steps")
     chosen = ("--tasks", "xor d=3", "--objective", "clip", "--jobs", "1")
     folder = tmp_path / "r" / "xor-bits=3" / "clip-seed0"
-    command = [sys.executable, "-m", "workbench", *arguments(tmp_path / "r", *chosen, settings=settings)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as first:
-        until = time.monotonic() + 120
-        while not list(folder.glob("checkpoints/step-*")):
-            assert first.poll() is None
-            assert time.monotonic() < until
-            time.sleep(0.01)
-        os.kill(first.pid, signal.SIGKILL)
+    said = tmp_path / "said"
+    first = Command(arguments(tmp_path / "r", *chosen, settings=settings), said, said).process
+    until = time.monotonic() + 120
+    while not list(folder.glob("checkpoints/step-*")):
+        assert first.exitcode is None, said.read_text()
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    first.kill()
+    first.join()
     assert not (folder / "DONE").exists()
     kept = (folder / "metrics.jsonl").read_text().splitlines()[:20]
 

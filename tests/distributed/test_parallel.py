@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+from forked import wb
 from safetensors.torch import load_file
 from several import assert_same, spawn
 
@@ -149,27 +151,22 @@ def test_what_was_frozen_when_the_processes_met_is_averaged_too() -> None:
 
 @pytest.mark.slow
 def test_the_command_with_two_processes_and_torchrun_equal_one(tmp_path: Path) -> None:
+    """Those of two processes are started as users' are, from nothing."""
     recipe, trained = write_recipe(tmp_path, "confu"), []
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    for name, launcher, options in (("one", [], []), ("two", [], ["--nproc=2"]), ("torchrun", torchrun, [])):
-        out = tmp_path / name
-        command = [
-            *launcher,
-            "-m",
-            *(["--"] if launcher else []),
-            "workbench",
-            "pretrain",
-            str(recipe),
-            "--run",
-            str(out),
-        ]
-        threads = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, *command, *options], capture_output=True, text=True, timeout=240, env=threads
-        )
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    starts: dict[str, Callable[[Sequence[str]], subprocess.CompletedProcess[str]]] = {
+        "one": lambda words: wb(*words),
+        "two": lambda words: wb(*words, "--nproc=2"),
+        "torchrun": lambda words: subprocess.run(
+            [*torchrun, "--", "workbench", *words], capture_output=True, text=True, timeout=240, env=environment
+        ),
+    }
+    for name, start in starts.items():
+        done = start(["pretrain", str(recipe), "--run", str(tmp_path / name)])
         assert done.returncode == 0, done.stderr
-        weights = load_file(out / "checkpoints" / "step-9" / "model.safetensors")
-        trained.append((read(out / "metrics.jsonl"), weights))
+        weights = load_file(tmp_path / name / "checkpoints" / "step-9" / "model.safetensors")
+        trained.append((read(tmp_path / name / "metrics.jsonl"), weights))
     assert_same(trained[0], trained[1])
     losses = [[record["train/loss"] for record in records] for records, _ in trained[1:]]
     assert losses[0] == losses[1]

@@ -1,19 +1,17 @@
 """One of several processes dies, fails, hangs or is asked to stop: the job ends at once, and one message says why."""
 
-import multiprocessing
 import os
 import signal
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import ranks_are_forked
 from trials import Trial, assert_one_message, goes_on, last_step, left_in_peace, limit_files, write_recipe
 
-from workbench.cli import main
 from workbench.distributed import launch
 from workbench.engine import Engine, Logs
 from workbench.training import checkpoint
@@ -23,36 +21,9 @@ pytestmark = pytest.mark.slow
 FOR_EVER = "train.for=100000 steps"
 
 
-class Forked:
-    """A rank that is forked from its launcher, which has torch, in the place of a new interpreter."""
-
-    def __init__(self, arguments: Sequence[str], environment: dict[str, str]) -> None:
-        self.process = multiprocessing.get_context("fork").Process(target=self._run, args=(arguments, environment))
-        self.process.start()
-        self.pid = self.process.pid
-        self.wait, self.kill = self.process.join, self.process.kill
-
-    def _run(self, arguments: Sequence[str], environment: dict[str, str]) -> None:
-        os.setsid()
-        launch._stop_with_parent()
-        os.environ |= environment
-        sys.argv = ["wb", *arguments]
-        main()
-
-    def poll(self) -> int | None:
-        return self.process.exitcode
-
-    @property
-    def returncode(self) -> int | None:
-        return self.process.exitcode
-
-    def send_signal(self, number: int) -> None:
-        os.kill(self.process.pid or 0, number)
-
-
 def fork_ranks(then: Callable[[], None] | None = None) -> None:
     """Called in the launcher."""
-    launch._start = Forked  # type: ignore[assignment]
+    ranks_are_forked()
     if then:
         then()
 

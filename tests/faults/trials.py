@@ -1,20 +1,15 @@
-"""Real runs to be broken: the command itself, each in a process of its own that may be killed.
-
-A process that starts from nothing imports torch for six seconds, so these are forked from a server that has it.
-"""
+"""Real runs to be broken: the command itself, each in a process of its own that may be killed."""
 
 import ctypes
-import multiprocessing
 import os
 import resource
 import signal
-import sys
 import time
 from collections.abc import Callable
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from forked import Command
 from noisy_pairs import DATA
 
 from workbench.training.metrics import read
@@ -31,11 +26,6 @@ checkpoint: {{every: 7 steps, keep: 2, keep_every: 14 steps}}
 parallel: {{workers: 0}}
 log: {{tensorboard: false}}
 """
-
-server = multiprocessing.get_context("forkserver")
-preloaded = ["cli.pretrain", "runs.train", "runs.report", "callbacks.console", "encoders.open_clip", "objectives.clip"]
-# the first optimizer imports torch._dynamo, another three seconds
-server.set_forkserver_preload(["torch._dynamo", *(f"workbench.{module}" for module in preloaded)])
 
 
 def write_recipe(folder: Path, width: int = 16) -> Path:
@@ -54,8 +44,7 @@ class Trial:
         self.run, self.output = run, recipe.with_name(f"said.{time.monotonic_ns()}.txt")
         arguments = ["pretrain", str(recipe), "--run", str(run), *(a for s in settings for a in ("--set", s))]
         arguments += self.options
-        self.process: ForkServerProcess = server.Process(target=_command, args=(arguments, self.output, before))
-        self.process.start()
+        self.process = Command(arguments, self.output, self.output, before).process
 
     def wait(self) -> tuple[int, str]:
         """(exit status, everything it said)"""
@@ -84,23 +73,6 @@ class Trial:
     def kill(self) -> None:
         self.process.kill()
         self.process.join()
-
-
-def _command(arguments: list[str], output: Path, before: Callable[[], None] | None) -> None:
-    os.setsid()
-    said = os.open(output, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-    os.dup2(said, 1)
-    os.dup2(said, 2)
-    multiprocessing.set_start_method("fork", force=True)  # of data workers, as in a process that was not forked
-    if before:
-        before()
-    import torch
-
-    from workbench.cli import main
-
-    torch.set_num_threads(1)
-    sys.argv = ["wb", *arguments]
-    main()
 
 
 def finish(recipe: Path, run: Path, *settings: str, before: Callable[[], None] | None = None) -> tuple[int, str]:

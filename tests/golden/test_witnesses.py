@@ -7,12 +7,11 @@ a witness is never renewed. A change that breaks one breaks users' runs.
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import ranks_are_forked, wb
 
 import workbench
 from workbench.recipe.schema import load_recipe
@@ -76,8 +75,8 @@ def test_a_recipe_in_the_words_of_the_version_before_trains_as_it_did(
 @pytest.mark.parametrize("run", PROCESSES, indirect=True)
 def test_a_run_of_several_processes_goes_on_as_it_would_have(run: Path) -> None:
     started = started_at(run)
-    command = [sys.executable, "-m", "workbench", "pretrain", str(run / "recipe.yaml"), "--run", str(run)]
-    result = subprocess.run([*command, "--nproc", str(PROCESSES[run.name])], capture_output=True, text=True)
+    words = ("pretrain", str(run / "recipe.yaml"), "--run", str(run), "--nproc", str(PROCESSES[run.name]))
+    result = wb(*words, before=ranks_are_forked)
     assert result.returncode == 0, result.stderr
     assert_it_went_on_as_then(run, started, result.stderr)
 

@@ -1,9 +1,6 @@
 """Bad samples are replaced by a pure function, named, counted and limited; good ones stay where they were."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -13,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from forked import ranks_are_forked, wb
 
 from workbench.callbacks.bad_samples import BadSamples
 from workbench.distributed.processes import Parallel
@@ -200,9 +198,7 @@ def test_too_many_fail_the_run_which_goes_on_when_more_are_allowed(recipe: Path,
 @pytest.mark.slow
 def test_two_processes_name_the_same_as_one(recipe: Path, tmp_path: Path) -> None:
     train(load_recipe(recipe), tmp_path / "one")
-    command = [sys.executable, "-m", "workbench", "pretrain", str(recipe), "--run", str(tmp_path / "two"), "--nproc=2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    done = wb("pretrain", str(recipe), "--run", str(tmp_path / "two"), "--nproc=2", before=ranks_are_forked)
     assert done.returncode == 0, done.stderr
     assert "4 bad samples were skipped" in done.stderr
     one, two = ((tmp_path / n / "skipped.jsonl").read_text().splitlines() for n in ("one", "two"))

@@ -62,7 +62,7 @@ def check(folder: Path, *overrides: str) -> tuple[int, dict[str, str], str]:
 
 
 @pytest.mark.slow
-def test_sound_parts_pass_every_comparison(tmp_path: Path) -> None:
+def test_sound_parts_pass_every_comparison(tmp_path: Path, no_new_interpreter: None) -> None:
     code, found, said = check(tmp_path, "objective=mine.py:Sound", "model.encoders.a.dropout=0.3")
     assert (code, found) == (0, {"synth/clip.yaml": None})
     assert [line.split()[1] for line in said.splitlines() if "the same" in line] == [
@@ -71,7 +71,9 @@ def test_sound_parts_pass_every_comparison(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_objective_that_forgets_the_rows_of_other_processes_is_told_so(tmp_path: Path) -> None:
+def test_an_objective_that_forgets_the_rows_of_other_processes_is_told_so(
+    tmp_path: Path, no_new_interpreter: None
+) -> None:
     code, found, _ = check(tmp_path, "objective=mine.py:Forgets")
     assert code == 2
     assert "processes (" in str(found)
