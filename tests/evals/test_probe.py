@@ -11,7 +11,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, log_loss
 
-from workbench.evals.probe import STRENGTHS, Probe, _merit
+from workbench.evals._readouts import STRENGTHS, SeveralClasses
+from workbench.evals.probe import Probe
 from workbench.objectives.clip import CLIP
 from workbench.objectives.confu import ConFu
 from workbench.recipe.component import validate
@@ -215,7 +216,10 @@ def test_several_classes_that_leave_nothing_to_tell_are_refused():
     rows = several(rng, 60, 1.0)
     x, ids, labels = rows["image"]
     objective = SimpleNamespace(all_sides=[Side(("image",))])
-    for wrong, said in ((labels[:, :1], "has one class"), (labels[:, [3, 3]], "no class of 'group' that some")):
+    for wrong, said in (
+        (labels[:, :1], "has one class"),
+        (labels[:, [3, 3]], "label 'group' of split 'train' has no class that some"),
+    ):
         with pytest.raises(ValueError, match=said):
             dict(Probe().run(context(three(lambda wrong=wrong: {"image": (x, ids, wrong)}), objective)))
     with pytest.raises(ValueError, match="shots are samples of one class"):
@@ -319,6 +323,7 @@ def test_of_several_classes_the_strength_is_that_of_the_best_weighted_f1():
     )
     assert weighted[0] > weighted[1]
     assert macro[0] < macro[1]
-    assert _merit(common, np.zeros((10, 1)), labels) > _merit(rare, np.zeros((10, 1)), labels)
+    merit: Any = SeveralClasses().merit
+    assert merit(common, np.zeros((10, 1)), labels) > merit(rare, np.zeros((10, 1)), labels)
     surer = Says(labels[:, 0], labels[:, 1], sure=0.9)
-    assert _merit(surer, np.zeros((10, 1)), labels) > _merit(Says(*labels.T), np.zeros((10, 1)), labels)
+    assert merit(surer, np.zeros((10, 1)), labels) > merit(Says(*labels.T), np.zeros((10, 1)), labels)

@@ -144,7 +144,7 @@ def test_settings_that_fit_no_side_are_refused_without_a_model(evaluator: Any, m
     [
         ({"gap": {}}, "eval.gap: no term of the objective trains side 'image': name one of a, b, c"),
         ({"probe": {"split": "train"}}, "train and split are both 'train'"),
-        ({"zeroshot": {"templates": ["a photo"]}}, "'a photo' needs one place for the prompt"),
+        ({"zeroshot": {"prompts": ["a photo"]}}, "'a photo' needs one place for the name of a class"),
         ({"retrieval": {"k": []}}, "at least 1 item"),
     ],
 )

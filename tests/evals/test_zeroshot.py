@@ -41,7 +41,7 @@ def test_equals_brute_force(world, num_classes, n):
     classes = {"kind": Classes(tuple(map(str, range(num_classes))), prompts)}
     items = {"image": (torch.from_numpy(images), range(n))}
     context = world(items, targets={"kind": labels.tolist()}, classes=classes, lookup=lookup(table))
-    got = dict(ZeroShot(target="kind", templates=templates).run(context))
+    got = dict(ZeroShot(label="kind", prompts=templates).run(context))
 
     means = [np.mean([unit(table[t.format(p)]) for p in of_class for t in templates], 0) for of_class in prompts]
     scores = unit(images[labels >= 0]) @ unit(np.array(means)).T
@@ -71,8 +71,8 @@ def test_equal_scores_go_to_the_lower_class(world):
 def test_templates_that_void_the_number_are_refused(template):
     """A sentence without a place for the class gave every class the same text, and an accuracy."""
     with pytest.raises(ValueError) as found:
-        validate("eval", {"name": "zeroshot", "templates": ["fine: {}", template]})
-    assert f"{template!r} needs one place for the prompt" in str(found.value)
+        validate("eval", {"name": "zeroshot", "prompts": ["fine: {}", template]})
+    assert f"{template!r} needs one place for the name of a class" in str(found.value)
 
 
 def test_both_ways_of_writing_a_place_are_read(world):
@@ -80,7 +80,7 @@ def test_both_ways_of_writing_a_place_are_read(world):
     classes = {"group": Classes(("a", "b", "c"), (("a",), ("b",), ("c",)))}
     table = {f"a {c}!": torch.eye(3)[i] for i, c in enumerate("bca")}
     context = world(items, targets={"group": [1, 2, 1]}, classes=classes, lookup=lookup(table))
-    ways = [validate("eval", {"name": "zeroshot", "templates": [t]}).build().run(context) for t in ("a {}!", "a {c}!")]
+    ways = [validate("eval", {"name": "zeroshot", "prompts": [t]}).build().run(context) for t in ("a {}!", "a {c}!")]
     first, second = map(dict, ways)
     assert first == second
     assert first["accuracy"] == pytest.approx(2 / 3)
@@ -98,7 +98,7 @@ def test_refusals(world):
     items = {"image": (torch.eye(2), range(2))}
     classes = {"group": Classes(("a",), (("a",),))}
     with pytest.raises(ValueError, match="no classes named 'kind': it has group"):
-        list(ZeroShot(target="kind").run(world(items, targets={"kind": [0, 0]}, classes=classes)))
+        list(ZeroShot(label="kind").run(world(items, targets={"kind": [0, 0]}, classes=classes)))
     with pytest.raises(ValueError, match="no labels of image named 'group': it has none"):
         list(ZeroShot().run(world(items, classes=classes)))
     with pytest.raises(ValueError, match="all are -1"):
@@ -110,13 +110,13 @@ def test_refusals(world):
 @pytest.mark.parametrize(
     ("templates", "message"),
     [
-        (["a {}", "none"], r"'none' needs one place for the prompt, \{\} or \{c\}"),
-        ([], r"write a list of sentences with a place for the prompt"),
+        (["a {}", "none"], r"'none' needs one place for the name of a class, \{\} or \{c\}"),
+        ([], r"write a list of sentences with a place for the name of a class"),
         ("a {}", r"write a list of sentences"),
     ],
 )
 def test_wrong_templates_are_one_message(templates: object, message: str) -> None:
     """A wrong template also left an empty list, of which a second message spoke."""
     with pytest.raises(ValidationError, match=message) as caught:
-        schema(ZeroShot).model_validate({"templates": templates})
+        schema(ZeroShot).model_validate({"prompts": templates})
     assert caught.value.error_count() == 1

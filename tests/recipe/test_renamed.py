@@ -72,3 +72,24 @@ def test_keys_that_say_nothing_are_left_out_and_other_data_keep_theirs(tmp_path:
     assert load(tmp_path, usual).data.settings.fields is None
     assert translate({"name": "emoji", "views": 2, "captions": 1}) is None
     assert translate({"name": "csv", "path": "a", "fields": {}}) is None
+
+
+def with_eval(folder: Path, evaluator: dict[str, Any], name: str = "recipe.yaml") -> Path:
+    (folder / name).write_text(RECIPE.replace("{DATA}", "emoji") + f"eval: {json.dumps(evaluator)}\n")
+    return folder / name
+
+
+def test_old_words_of_an_evaluator_are_told_in_the_new_ones_and_those_of_a_run_are_read(tmp_path: Path) -> None:
+    old = {
+        "zeroshot": {"target": "group", "templates": ["a {}", "{c}: it"]},
+        "kind": {"name": "zeroshot", "target": "x"},
+    }
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(with_eval(tmp_path, old, "mine.yaml"))
+    first, second = (line.partition(" (got")[0] for line in str(caught.value).splitlines())
+    assert first.endswith('target and templates: write it as label: group, prompts: ["a {}", "{c}: it"]')
+    assert second.endswith("target: write it as label: x")
+    (tmp_path / "environment.json").write_text("{}")
+    read = load_recipe(with_eval(tmp_path, old)).eval.evaluators
+    new = {"zeroshot": {"label": "group", "prompts": ["a {}", "{c}: it"]}, "kind": {"name": "zeroshot", "label": "x"}}
+    assert read == load_recipe(with_eval(tmp_path, new, "mine.yaml")).eval.evaluators

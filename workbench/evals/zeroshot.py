@@ -26,74 +26,75 @@ __all__ = ["ZeroShot"]
 
 
 PLACES = ("{}", "{c}")
-"""where a prompt goes in a template: Python's way, and that of CLIP_benchmark's files"""
+"""where the name of a class goes in a prompt: Python's way, and that of CLIP_benchmark's files"""
 
 
-def write(template: str, prompt: str) -> str:
-    """Put a prompt into a template."""
-    (place,) = (place for place in PLACES if place in template)
-    return template.replace(place, prompt)
+def write(prompt: str, name: str) -> str:
+    """Put the name of a class into a prompt."""
+    (place,) = (place for place in PLACES if place in prompt)
+    return prompt.replace(place, name)
 
 
-def _read_templates(templates: object) -> object:
-    """Return what may be read as templates, those of a text file in the place of its name.
+def _read_prompts(prompts: object) -> object:
+    """Return what may be read as prompts, those of a text file in the place of its name.
 
     Raises ValueError for what is no list of sentences, or an empty one, and for a file that is not there.
     """
-    if isinstance(templates, str) and not any(place in templates for place in PLACES):
+    if isinstance(prompts, str) and not any(place in prompts for place in PLACES):
         try:
-            lines = Path(templates).expanduser().read_text(encoding="utf-8-sig").splitlines()
+            lines = Path(prompts).expanduser().read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"'{templates}' is no text file with a template in each line: {error}") from None
-        templates = [line.strip() for line in lines if line.strip()]
-    if not isinstance(templates, list | tuple) or not templates:
+            raise ValueError(f"'{prompts}' is no text file with a prompt in each line: {error}") from None
+        prompts = [line.strip() for line in lines if line.strip()]
+    if not isinstance(prompts, list | tuple) or not prompts:
         raise ValueError(
-            "write a list of sentences with a place for the prompt, as ['a photo of a {}.'], or a file of them"
+            "write a list of sentences with a place for the name of a class, as ['a photo of a {}.'], or a file of them"
         )
-    return [_read_template(template) if isinstance(template, str) else template for template in templates]
+    return [_read_prompt(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
 
 
-def _read_template(template: str) -> str:
-    rest, places = template, 0
+def _read_prompt(prompt: str) -> str:
+    rest, places = prompt, 0
     for place in PLACES:
         places += rest.count(place)
         rest = rest.replace(place, "")
     if places != 1 or "{" in rest or "}" in rest:
-        raise ValueError(f"{template!r} needs one place for the prompt, {{}} or {{c}}, and no other braces")
-    return template
+        raise ValueError(f"{prompt!r} needs one place for the name of a class, {{}} or {{c}}, and no other braces")
+    return prompt
 
 
 @dataclass(frozen=True, kw_only=True)
 class ZeroShot:
     """Accuracy of the nearest class text (Radford et al. 2021, arXiv 2103.00020, section 3.1), in fractions.
 
-    A class is the mean of its normalised prompt embeddings, normalised again. Yields `accuracy`, `top5` (with more
-    than five classes), `balanced_accuracy` (mean recall of the classes present), `chance` (1 / classes) and
+    A class is the mean of the normalised embeddings of its prompts, normalised again. Yields `accuracy`, `top5` (with
+    more than five classes), `balanced_accuracy` (mean recall of the classes present), `chance` (1 / classes) and
     `majority` (share of the commonest class). Of equal scores the lower class ranks above; items labelled -1 are
     left out.
 
     Args:
-        target: which classes, as the data set names them
+        label: which classes, as the data set names them
         split: evaluation split of the data set
         image: side that is classified
         text: side that embeds the class prompts
-        templates: sentences around each prompt, which takes the place of `{}` or `{c}`; or a text file with one a line
+        prompts: sentences around the name of a class, which takes the place of `{}` or `{c}`; or a text file of them,
+            one a line
 
     Raises ValueError when the split has no such classes or labels, or a score is NaN.
     """
 
-    target: str = "group"
+    label: str = "group"
     split: str = "validation"
     image: str = "image"
     text: str = "text"
-    templates: Annotated[tuple[str, ...], BeforeValidator(_read_templates)] = ("{}",)
+    prompts: Annotated[tuple[str, ...], BeforeValidator(_read_prompts)] = ("{}",)
 
     def check(self, objective: Objective, data: Data) -> None:
         sides = compared(objective, self.image, self.text)
         refuse_untrained(objective, *sides)
         self._modality_of(sides[1])
         refuse_missing_splits(data, self.split)
-        refuse_missing_label(data, self.target)
+        refuse_missing_label(data, self.label)
 
     def names(self, objective: Objective) -> list[str]:
         """List the names that `run` may yield; `top5` depends on the number of classes."""
@@ -104,18 +105,18 @@ class ZeroShot:
         image, text = compared(context.objective, self.image, self.text)
         examples = Examples.of(split, image)
         for what, known in (("classes", split.classes), (f"labels of {self.image}", examples.targets)):
-            if self.target not in known:
+            if self.label not in known:
                 have = ", ".join(known) or "none"
-                raise ValueError(f"split '{self.split}' has no {what} named '{self.target}': it has {have}")
-        one_class_of_each(examples.targets[self.target], self.target)
-        examples = examples.take((examples.targets[self.target] >= 0).nonzero().squeeze(1))
-        labels = examples.targets[self.target]
+                raise ValueError(f"split '{self.split}' has no {what} named '{self.label}': it has {have}")
+        one_class_of_each(examples.targets[self.label], self.label)
+        examples = examples.take((examples.targets[self.label] >= 0).nonzero().squeeze(1))
+        labels = examples.targets[self.label]
         if not len(labels):
-            raise ValueError(f"no item of split '{self.split}' has a label of '{self.target}': all are -1")
+            raise ValueError(f"no item of split '{self.split}' has a label of '{self.label}': all are -1")
 
-        candidates = {text: self._class_embeddings(context, text, split.classes[self.target])}
+        candidates = {text: self._class_embeddings(context, text, split.classes[self.label])}
         images = {image: examples.embed(context)}
-        num_classes = len(split.classes[self.target].names)
+        num_classes = len(split.classes[self.label].names)
         ranks = best_ranks(context.objective.score, images, candidates, labels, torch.arange(num_classes))
 
         counts = labels.bincount(minlength=num_classes)
@@ -129,13 +130,13 @@ class ZeroShot:
 
     def _class_embeddings(self, context: Context, text: Side, classes: Classes) -> View:
         modality = self._modality_of(text)
-        prompts = [[write(t, p) for t in self.templates for p in prompts] for prompts in classes.prompts]
-        for name, written in zip(classes.names, prompts, strict=True):
-            if not written:
-                raise ValueError(f"class '{name}' of '{self.target}' has no prompt: give it one, as its name")
-        texts = [prompt for written in prompts for prompt in written]
+        written = [[write(prompt, name) for prompt in self.prompts for name in names] for names in classes.prompts]
+        for name, texts in zip(classes.names, written, strict=True):
+            if not texts:
+                raise ValueError(f"class '{name}' of '{self.label}' has no prompt: give it one, as its name")
+        texts = [text for each in written for text in each]
         z: Tensor = context.embed({modality: texts}, [text])[text].z[:, 0]
-        means = torch.stack([rows.mean(0) for rows in z.split([len(written) for written in prompts])])
+        means = torch.stack([rows.mean(0) for rows in z.split([len(each) for each in written])])
         return View(F.normalize(means, dim=1)[:, None], torch.ones(len(means), 1, dtype=torch.bool))
 
     def _modality_of(self, text: Side) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +82,8 @@ class LabelReader:
         """Read the labels of some rows: classes [n], -1 where unknown; bool [n, classes] of `many`; numbers [n], NaN
         where unknown. Raises ValueError for what is no number."""
         if self.classes is None:
-            return torch.tensor([self._number(table, row) for row in rows], dtype=torch.float32)
+            # seconds of an epoch, or cents of a price, are more than float32 tells apart
+            return torch.tensor([self._number(table, row) for row in rows], dtype=torch.float64)
         places = {name: place for place, name in enumerate(self.classes.names)}
         found = [[self._place(word, places) for word in read_words(table, row, self.name)] for row in rows]
         if not self.label.many:
@@ -98,14 +100,15 @@ class LabelReader:
         return int(word) if numbered else -1
 
     def _number(self, table: Table, row: int) -> float:
+        """Read a number. Raises ValueError for anything else, for several of them and for infinity."""
         words = read_words(table, row, self.name)
         if not words:
             return math.nan
-        try:
-            return float(words[0])
-        except ValueError:
-            where = table.name(row)
-            raise ValueError(f"label '{self.name}' of {where} is no number: {shorten(words[0], 40)}") from None
+        said = "is no number" if len(words) == 1 else "is several"
+        with suppress(ValueError):
+            if len(words) == 1 and not math.isinf(number := float(words[0])):
+                return number
+        raise ValueError(f"label '{self.name}' of {table.name(row)} {said}: {shorten(', '.join(words), 40)}")
 
 
 def read_names(file: Path) -> list[str]:

@@ -34,7 +34,7 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, PydanticUserErr
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from workbench.errors import RecipeError, did_you_mean
-from workbench.recipe.renamed import say_renamed, translate
+from workbench.recipe.renamed import rename
 from workbench.recipe.section import Section, make_error, make_error_at
 
 Built = TypeVar("Built", covariant=True)
@@ -228,9 +228,10 @@ def validate(kind: str, value: object, default_name: str | None = None) -> Spec[
     if not isinstance(name, str):
         raise make_error(f"this block needs a name{did_you_mean('', names(kind))}")
     settings = {key: item for key, item in value.items() if key != "name"}
-    if kind == "data" and (now := translate({**settings, "name": name})):
-        old = [key for key in settings if key not in now]
-        raise make_error_at((old[0],), say_renamed(old, now), settings[old[0]])
+    if renamed := rename(kind, {"name": name, **settings}):
+        now, said = renamed
+        old = next(key for key in settings if key not in now)
+        raise make_error_at((old,), said, settings[old])
     try:
         found = schema(load(kind, name))
     except PydanticCustomError as error:

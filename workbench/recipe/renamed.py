@@ -1,10 +1,12 @@
-"""Keys of data that recipes once had, and what is written now: `image_key: photo` is `fields: {image: {from: photo}}`.
+"""Keys that recipes once had, and what is written now: `image_key: photo` is `fields: {image: {from: photo}}`.
 
 A person's recipe that has them is told the new words; that of a run of an older version is read as it was meant.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -14,10 +16,38 @@ TEXT = {"caption_key": "from", "captions": "at_most", "pick": "pick", "classes":
 """{key as it was: what the field calls it}"""
 USUAL: Mapping[str, object] = {"views": 1, "captions": 1, "pick": "random", "max_pixels": 89_478_485}
 """what needed not be said, in the defaults of resolved recipes"""
+EVALUATORS: Mapping[str, Mapping[str, str]] = {"zeroshot": {"target": "label", "templates": "prompts"}}
+"""{evaluator: {key as it was: as it is}}"""
+
+
+def rename(kind: str, block: Mapping[str, object]) -> tuple[dict[str, object], str] | None:
+    """Write a block of a recipe in today's words, and say to somebody who wrote it what to write; None where it is in
+    today's words already."""
+    name = str(block.get("name"))
+    if kind == "data" and (now := translate(block)):
+        return now, say_renamed([key for key in block if key not in now], now)
+    words = EVALUATORS.get(name, {}) if kind == "eval" else {}
+    old = [key for key in block if key in words]
+    if not old:
+        return None
+    said = ", ".join(f"{words[key]}: {_flow(block[key])}" for key in old)
+    return {words.get(key, key): value for key, value in block.items()}, f"{' and '.join(old)}: write it as {said}"
+
+
+def rename_all(tree: Mapping[str, object]) -> dict[str, object]:
+    """Write the recipe of a run of an older version in today's words: the run then goes on as it would have."""
+    found = dict(tree)
+    if isinstance(data := tree.get("data"), Mapping) and (renamed := rename("data", data)):
+        found["data"] = renamed[0]
+    if isinstance(evals := tree.get("eval"), Mapping):
+        blocks = {key: {"name": key, **block} for key, block in evals.items() if isinstance(block, Mapping)}
+        now = {key: renamed[0] for key, block in blocks.items() if (renamed := rename("eval", block))}
+        found["eval"] = {**evals, **now}
+    return found
 
 
 def translate(block: Mapping[str, object]) -> dict[str, object] | None:
-    """Write a block of data in today's words; None where it is already."""
+    """Write a block of data in today's words; None where it is in these already."""
     name = block.get("name")
     old = {key: value for key, value in block.items() if key in IMAGE | TEXT}
     if name not in SOURCES or not old:
@@ -59,4 +89,6 @@ def _flow(value: object) -> str:
         return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_flow, value)) + "]"
+    if isinstance(value, str) and re.search(r"[{}\[\],:#'\"]", value):
+        return json.dumps(value, ensure_ascii=False)
     return str(value)

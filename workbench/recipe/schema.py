@@ -22,7 +22,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from workbench.errors import RecipeError, did_you_mean
 from workbench.recipe.component import Component, Spec, names, refuse_other_class, validate
 from workbench.recipe.duration import Duration, Every, Timeout, parse, parse_clock, parse_interval
-from workbench.recipe.renamed import translate
+from workbench.recipe.renamed import rename_all
 from workbench.recipe.section import Section, make_error, reraise_below
 from workbench.recipe.yaml_file import Tree, apply_override, read_tree
 from workbench.recipe.yaml_text import Lines, write_yaml
@@ -309,8 +309,8 @@ class Recipe(Section):
 def load_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
     """Read `path`, its parents and `key=value` overrides. Raises RecipeError with every mistake found."""
     tree, lines = read_tree(path)
-    if is_of_a_run(Path(path)) and isinstance(data := tree.get("data"), dict):
-        tree["data"] = translate(data) or data  # a run of an older version goes on as it would have
+    if is_of_a_run(Path(path)):
+        tree = rename_all(tree)
     for override in overrides:
         tree = apply_override(tree, lines, override)
     return parse_recipe(tree, lines)

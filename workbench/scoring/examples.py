@@ -11,7 +11,7 @@ from typing import Any, overload
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Int64
 from torch import Tensor
 
 from workbench.types import Context, Items, Side, Split, View, Views
@@ -100,15 +100,10 @@ def _first_rows(ids: Int64[Tensor, " n"], wanted: Int64[Tensor, " m"]) -> Int64[
 
 def one_class_of_each(labels: Tensor, name: str) -> Int64[Tensor, " n"]:
     """Return labels that are a class of each item. Raises ValueError for several classes, and for numbers."""
-    if classes_of_each(labels, name).ndim == 1:
+    if labels.is_floating_point():
+        raise ValueError(f"label '{name}' is a number, and this evaluator needs classes: name another label")
+    if labels.ndim == 1:
         return labels
     raise ValueError(
         f"label '{name}' is several classes of each item (many: true), and this evaluator needs one: name another label"
     )
-
-
-def classes_of_each(labels: Tensor, name: str) -> Int64[Tensor, " n"] | Bool[Tensor, "n c"]:
-    """Return labels that are a class of each item, or several of them. Raises ValueError for numbers."""
-    if labels.is_floating_point():
-        raise ValueError(f"label '{name}' is a number, and this evaluator needs classes: name another label")
-    return labels

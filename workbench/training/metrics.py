@@ -25,7 +25,7 @@ HEADLINES = ("mean_recall", "accuracy", "l2m")
 Record = dict[str, Any]
 PATIENCE = 0.5
 """seconds that device values may wait; half of what readers of the file are promised"""
-LESS_IS_BETTER = ("rank", "loss", "error", "perplexity", "l2m", "l2i", "rmg", "gap", "alignment", "uniformity")
+LESS_IS_BETTER = ("rank", "loss", "error", "mae", "perplexity", "l2m", "l2i", "rmg", "gap", "alignment", "uniformity")
 """words in the last part of a metric's name, as `median_rank`, by which the smaller value is the better one"""
 
 
