@@ -140,7 +140,7 @@ def test_held_out_pairs_that_are_not_there_are_told_before_the_first_epoch(tmp_p
     assert CliRunner().invoke(cli, ["pretrain", str(file), "--run", str(run), "--set", "eval.e=null"]).exit_code == 0
 
 
-@pytest.mark.parametrize(("name", "key"), [("zeroshot", "target"), ("probe", "label")])
+@pytest.mark.parametrize(("name", "key"), [("zeroshot", "label"), ("probe", "label")])
 def test_a_label_that_the_data_do_not_have_is_told_with_a_guess(name: str, key: str) -> None:
     wanted = recipe({"name": "emoji"}, {"name": name, key: "subgroups"})
     with pytest.raises(RecipeError, match=r"eval\.e: the data have no label 'subgroups'; did you mean 'subgroup'\?"):
