@@ -150,7 +150,7 @@ def test_a_label_that_the_data_do_not_have_is_told_with_a_guess(name: str, key: 
 def test_a_label_that_no_recipe_declares_is_told_with_how_to(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "pairs")
     data = {"name": "folder", "path": folder, "validation": folder}
-    zeroshot = {"name": "zeroshot", "target": "shape"}
+    zeroshot = {"name": "zeroshot", "label": "shape"}
     with pytest.raises(RecipeError, match=r"no label 'shape': declare it, as data\.labels=(\{shape: .*\})") as caught:
         build_parts(parse_recipe(recipe(data, zeroshot)))
     declared = yaml.safe_load(str(caught.value).partition("data.labels=")[2])
