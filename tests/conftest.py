@@ -57,8 +57,8 @@ def in_float64() -> Iterator[None]:
 @pytest.fixture
 def no_new_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes that the code spawns are forked from a server that has torch; spawned, each imports for seconds."""
-    from multiprocessing import context
+    import multiprocessing.context
 
     from forked import server
 
-    monkeypatch.setitem(context._concrete_contexts, "spawn", server)  # type: ignore[attr-defined]
+    monkeypatch.setitem(multiprocessing.context._concrete_contexts, "spawn", server)  # type: ignore[attr-defined]

@@ -1,17 +1,18 @@
-"""Processes for tests, forked from a server that has torch: one that starts from nothing imports for four seconds.
+"""Commands for tests, forked from a server that has torch: one that starts from nothing imports for four seconds.
 
-`wb` runs a command and returns what it said; `ranks_are_forked` is for a launcher whose ranks are to be forked, too.
-Where the start itself is the point, a test takes `subprocess`.
+Where the start itself is the point, and in what is measured, a test takes `subprocess`.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.context
 import os
+import runpy
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -21,59 +22,75 @@ import workbench.distributed.launch as launch
 
 server = multiprocessing.get_context("forkserver")
 preloaded = ["cli.pretrain", "runs.train", "runs.report", "callbacks.console", "encoders.open_clip", "objectives.clip"]
-server.set_forkserver_preload(["torch._dynamo", *(f"workbench.{module}" for module in preloaded)])
+server.set_forkserver_preload([f"workbench.{module}" for module in preloaded])
 
 
-class Command:
-    """`wb ARGUMENTS`, in a process and a session of its own, whose output goes to files.
-
-    `before` is called in it first.
-    """
-
-    def __init__(
-        self, arguments: Sequence[str], stdout: Path, stderr: Path, before: Callable[[], None] | None = None
-    ) -> None:
-        work = (list(arguments), stdout, stderr, before)
-        self.process: ForkServerProcess = server.Process(target=_command, args=work)
-        self.process.start()
-
-    def wait(self) -> int:
-        """Wait for its end; returns its exit status."""
-        self.process.join(120)
-        assert self.process.exitcode is not None, "still running after two minutes"
-        return self.process.exitcode
+def start(
+    arguments: Sequence[str],
+    stdout: Path,
+    stderr: Path,
+    before: Callable[[], None] | None = None,
+    environment: Mapping[str, str] | None = None,
+    module: str = "workbench",
+) -> ForkServerProcess:
+    """Start `python -m MODULE ARGUMENTS` in a process and a session of its own; `before` is called in it first."""
+    work = (module, list(arguments), stdout, stderr, before, environment or {})
+    process = server.Process(target=_run, args=work)
+    process.start()
+    return process
 
 
-def _command(arguments: list[str], stdout: Path, stderr: Path, before: Callable[[], None] | None) -> None:
+def _run(
+    module: str,
+    arguments: list[str],
+    stdout: Path,
+    stderr: Path,
+    before: Callable[[], None] | None,
+    environment: Mapping[str, str],
+) -> None:
     os.setsid()
     for number, file in ((1, stdout), (2, stderr)):
         os.dup2(os.open(file, os.O_CREAT | os.O_WRONLY | os.O_APPEND), number)
     multiprocessing.set_start_method("fork", force=True)  # of data workers, as in a process that was not forked
+    os.environ |= environment
     if before:
         before()
-    _main(arguments)
+    _call(module, arguments)
 
 
-def _main(arguments: Sequence[str]) -> None:
+def _call(module: str, arguments: Sequence[str]) -> None:
     import torch
 
-    from workbench.cli import main
-
     torch.set_num_threads(1)
-    sys.argv = ["wb", *arguments]
-    main()
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
-def wb(*arguments: str, before: Callable[[], None] | None = None) -> CompletedProcess[str]:
-    """Run `wb ARGUMENTS` to its end."""
+def run(
+    arguments: Sequence[str], before: Callable[[], None] | None = None, module: str = "workbench", **environment: str
+) -> CompletedProcess[str]:
+    """Run `python -m MODULE ARGUMENTS` to its end, for two minutes at the most."""
     with tempfile.TemporaryDirectory() as folder:
         said = Path(folder, "stdout"), Path(folder, "stderr")
-        status = Command(arguments, *said, before=before).wait()
-        return CompletedProcess(arguments, status, *(file.read_text(errors="surrogateescape") for file in said))
+        process = start(arguments, *said, before, environment, module)
+        process.join(120)
+        assert process.exitcode is not None, "still running after two minutes"
+        out, err = (file.read_text(errors="surrogateescape") for file in said)
+        return CompletedProcess(arguments, process.exitcode, out, err)
 
 
-def ranks_are_forked() -> None:
-    """Called in a launcher, before it starts them."""
+def wb(*arguments: str, before: Callable[[], None] | None = None, **environment: str) -> CompletedProcess[str]:
+    """Run `wb ARGUMENTS` to its end."""
+    return run(arguments, before, **environment)
+
+
+def fork_what_is_spawned() -> None:
+    """Called before a command that spawns processes from its main thread alone: a fork takes no other along."""
+    multiprocessing.context._concrete_contexts["spawn"] = multiprocessing.get_context("fork")  # type: ignore[attr-defined]
+
+
+def fork_ranks() -> None:
+    """Called before a command with --nproc."""
     launch._start = Rank  # type: ignore[assignment]
 
 
@@ -92,7 +109,7 @@ class Rank:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         os.environ |= environment
-        _main(arguments)
+        _call("workbench", arguments)
 
     def poll(self) -> int | None:
         return self.process.exitcode

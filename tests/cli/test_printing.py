@@ -21,13 +21,8 @@ from workbench.training.metrics import Best
 SMALL = ("data.samples=128", "data.held_out=32", "train.batch=32", "train.for=2 steps", "eval.synthetic.batches=2")
 
 
-def narrow() -> None:
-    os.environ["COLUMNS"] = "40"
-
-
-def narrow_and_ascii() -> None:
+def ascii_alone() -> None:
     """As PYTHONIOENCODING=ascii does it."""
-    narrow()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="ascii")  # type: ignore[union-attr]
 
@@ -76,7 +71,7 @@ def test_a_message_with_a_name_that_is_no_text_is_printed(tmp_path: Path) -> Non
 def test_a_narrow_terminal_of_ascii_cuts_no_number_and_no_name_and_spells_its_letters() -> None:
     options = [word for key in SMALL for word in ("--set", key)]
     words = ("--task", "xor", "--objective", "clip", "--seeds", "2", "--jobs", "1")
-    done = wb("synth", *words, *options, before=narrow_and_ascii)
+    done = wb("synth", *words, *options, before=ascii_alone, COLUMNS="40")
     assert done.returncode == 0, done.stderr
     assert "accuracy+-s.e." in done.stdout
     assert "…" not in done.stdout
@@ -84,7 +79,7 @@ def test_a_narrow_terminal_of_ascii_cuts_no_number_and_no_name_and_spells_its_le
     row = next(line.split() for line in done.stdout.splitlines() if line.startswith("clip"))
     assert len(row) >= 9  # more where the seeds have different verdicts
     assert all(len(cell.partition("+-")[0]) >= 5 or cell == "-" for cell in row[1:7])
-    listed = wb("synth", "--list", before=narrow_and_ascii)
+    listed = wb("synth", "--list", before=ascii_alone, COLUMNS="40")
     assert listed.returncode == 0, listed.stderr
     assert "..." not in listed.stdout
     assert {"image-text-xor", "m3-lite"} <= {(line.split() or [""])[0] for line in listed.stdout.splitlines()}
@@ -99,7 +94,7 @@ def test_runs_are_a_line_each_in_a_pipe(tmp_path: Path) -> None:
         (tmp_path / name / "recipe.yaml").write_text(json.dumps({"name": name, "eval": {"best": metric}}))
         record = {"step": 8, "samples": 80, f"eval/{metric}": 0.25}
         (tmp_path / name / "metrics.jsonl").write_text(json.dumps(record) + "\n")
-    done = wb("ls", "run", "--dir", str(tmp_path), before=narrow)
+    done = wb("ls", "run", "--dir", str(tmp_path), COLUMNS="60")
     lines = [line for line in done.stdout.splitlines() if metric in line]
     assert sorted(line.split()[0] for line in lines) == names
     assert all(line.split()[-1] == "0.25" for line in lines)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from forked import Command
+from forked import start
 from PIL import Image
 
 from workbench.cli import cli
@@ -100,7 +100,7 @@ def test_a_killed_matrix_goes_on(tmp_path: Path, no_new_interpreter: None) -> No
     chosen = ("--tasks", "xor d=3", "--objective", "clip", "--jobs", "1")
     folder = tmp_path / "r" / "xor-bits=3" / "clip-seed0"
     said = tmp_path / "said"
-    first = Command(arguments(tmp_path / "r", *chosen, settings=settings), said, said).process
+    first = start(arguments(tmp_path / "r", *chosen, settings=settings), said, said)
     until = time.monotonic() + 120
     while not list(folder.glob("checkpoints/step-*")):
         assert first.exitcode is None, said.read_text()

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
-from forked import ranks_are_forked
 from trials import Trial, assert_one_message, goes_on, last_step, left_in_peace, limit_files, write_recipe
 
 from workbench.distributed import launch
@@ -23,7 +23,7 @@ FOR_EVER = "train.for=100000 steps"
 
 def fork_ranks(then: Callable[[], None] | None = None) -> None:
     """Called in the launcher."""
-    ranks_are_forked()
+    forked.fork_ranks()
     if then:
         then()
 

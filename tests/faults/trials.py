@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from forked import Command
+from forked import start
 from noisy_pairs import DATA
 
 from workbench.training.metrics import read
@@ -44,7 +44,7 @@ class Trial:
         self.run, self.output = run, recipe.with_name(f"said.{time.monotonic_ns()}.txt")
         arguments = ["pretrain", str(recipe), "--run", str(run), *(a for s in settings for a in ("--set", s))]
         arguments += self.options
-        self.process = Command(arguments, self.output, self.output, before).process
+        self.process = start(arguments, self.output, self.output, before)
 
     def wait(self) -> tuple[int, str]:
         """(exit status, everything it said)"""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forked import ranks_are_forked, wb
+from forked import fork_ranks, wb
 
 import workbench
 from workbench.recipe.schema import load_recipe
@@ -76,7 +76,7 @@ def test_a_recipe_in_the_words_of_the_version_before_trains_as_it_did(
 def test_a_run_of_several_processes_goes_on_as_it_would_have(run: Path) -> None:
     started = started_at(run)
     words = ("pretrain", str(run / "recipe.yaml"), "--run", str(run), "--nproc", str(PROCESSES[run.name]))
-    result = wb(*words, before=ranks_are_forked)
+    result = wb(*words, before=fork_ranks)
     assert result.returncode == 0, result.stderr
     assert_it_went_on_as_then(run, started, result.stderr)
 

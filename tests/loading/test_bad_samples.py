@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from forked import ranks_are_forked, wb
+from forked import fork_ranks, wb
 
 from workbench.callbacks.bad_samples import BadSamples
 from workbench.distributed.processes import Parallel
@@ -198,7 +198,7 @@ def test_too_many_fail_the_run_which_goes_on_when_more_are_allowed(recipe: Path,
 @pytest.mark.slow
 def test_two_processes_name_the_same_as_one(recipe: Path, tmp_path: Path) -> None:
     train(load_recipe(recipe), tmp_path / "one")
-    done = wb("pretrain", str(recipe), "--run", str(tmp_path / "two"), "--nproc=2", before=ranks_are_forked)
+    done = wb("pretrain", str(recipe), "--run", str(tmp_path / "two"), "--nproc=2", before=fork_ranks)
     assert done.returncode == 0, done.stderr
     assert "4 bad samples were skipped" in done.stderr
     one, two = ((tmp_path / n / "skipped.jsonl").read_text().splitlines() for n in ("one", "two"))

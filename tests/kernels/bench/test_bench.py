@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import random
-import subprocess
 import sys
 import types
+from dataclasses import replace
 
+import forked
 import pytest
 import torch
 from bench_remotes import ABOUT, PLAN, Clock, Here
 from loss_arguments import assert_equal
 from torch import Tensor
 
-from kernels.bench import table
+from kernels.bench import cases, table, worker
 from kernels.bench.compare import compare
 from kernels.bench.measuring import Runner
 from kernels.bench.plot import COLORS, plot
@@ -270,12 +273,43 @@ def test_plot_draws_nothing_from_nothing(tmp_path):
     assert not (tmp_path / "plot.png").exists()
 
 
+class Forked:
+    """Takes the place of Popen in a Worker; the real one is tested above."""
+
+    def __init__(self, command, *, stderr, **_):
+        (stdin, to), (back, stdout) = os.pipe(), os.pipe()
+        self.process = multiprocessing.get_context("fork").Process(
+            target=self.serve, args=(command, stdin, stdout, stderr.fileno())
+        )
+        self.process.start()
+        os.close(stdin)
+        os.close(stdout)
+        self.stdin, self.stdout = os.fdopen(to, "w"), os.fdopen(back)
+        self.kill = self.process.kill
+
+    def serve(self, command, *streams):
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+        sys.stdin, sys.argv = os.fdopen(0), command[2:]
+        worker.serve()
+
+    def wait(self):
+        self.process.join()
+        return self.process.exitcode
+
+
+def fork_workers():
+    """Called before the command; a round has each provider's turn."""
+    cases.CPU_PLAN = replace(cases.CPU_PLAN, rounds=1)
+    worker.subprocess = types.SimpleNamespace(Popen=Forked, PIPE=None)
+
+
 @pytest.mark.slow
 def test_the_command(tmp_path):
-    """The command runs end to end, with real processes."""
-    command = [sys.executable, "-m", "kernels.bench", "--sizes", "64", "--dim", "16", "--threads", "1"]
-    command += ["--providers", "chunked,dense,open_clip chunked", "--out", str(tmp_path / "results.csv")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    """The command runs end to end, with a process for everything that is measured."""
+    words = ["--sizes", "64", "--dim", "16", "--threads", "1"]
+    words += ["--providers", "chunked,dense,open_clip chunked", "--out", str(tmp_path / "results.csv")]
+    done = forked.run(words, fork_workers, "kernels.bench")
     assert done.returncode == 0, done.stderr
     assert "No GPU here" in done.stdout
     assert "open_clip chunked: " in done.stdout
