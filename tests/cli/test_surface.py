@@ -15,6 +15,7 @@ SURFACE = {
     "eval": {"run", "--suite", "--checkpoint", "--set", "--json"},
     "embed": {"source", "--with", "--out", "--split", "--field", "--tokens", "--batch", "--dim", "--checkpoint"}
     | {"--source", "--set", "--json"},
+    "compare": {"runs", "--metric", "--at", "--against", "--anyway", "--format", "--csv", "--plot", "--html", "--json"},
     "check": {"recipes", "--set", "--deep", "--json"},
     "ls": {"kind", "--dir", "--json"},
     "show": {"kind", "name", "--set", "--json"},

@@ -21,6 +21,7 @@ VERBS = {
     "pretrain": "Train a recipe; resumes by itself.",
     "eval": "Evaluate a run.",
     "embed": "Write the embeddings of data into a file, to train on them.",
+    "compare": "Compare runs over seeds: means, paired differences, what may be said of them.",
     "check": "Validate recipes.",
     "ls": "List components, tasks, recipes or runs.",
     "show": "Print the documentation of a component, the truth of a task, or a resolved recipe.",
@@ -31,7 +32,7 @@ VERBS = {
 """{verb: its line in `wb --help`}, so that help needs none of their modules"""
 
 
-SHORT = ("check", "show", "ls")
+SHORT = ("check", "show", "ls", "compare")
 """verbs that spend their time on imports"""
 NO_MEMORY = re.compile("can't allocate memory|out of memory")
 """what torch says of the CPU's and of a GPU's"""

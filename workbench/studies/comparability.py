@@ -1,0 +1,64 @@
+"""Whether runs may be compared: the same data, the same split, the same evaluation; else what differs.
+
+The trap: an arm may be shown more of a sample than another one, as two views or three captions. That is a difference
+between methods, and the data are still the same; another file, another task or another split is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from workbench.runs.resume_rules import is_in
+from workbench.studies.grouping import PLACES
+from workbench.studies.run_facts import At, RunFacts
+
+SHOWN = ("views", "captions", "captions_from", "drawings", "max_bad")
+"""last words of keys below `data` that say what a step is shown of a sample"""
+
+
+def find_conflicts(runs: Sequence[RunFacts], metrics: Sequence[str], at: Sequence[At]) -> list[str]:
+    """List, a line each, in what runs differ that makes their values of these metrics no matter of the arms."""
+    if not runs:
+        return []
+    lines = [line for run in runs[1:] for line in _compare(runs[0], run, metrics, at)]
+    return list(dict.fromkeys(lines))
+
+
+def _compare(one: RunFacts, other: RunFacts, metrics: Sequence[str], at: Sequence[At]) -> Iterator[str]:
+    yield from _compare_data(one, other)
+    evaluators = dict.fromkeys(metric.partition("/")[0] for metric in metrics)
+    for evaluator in evaluators:
+        yield from _compare_keys("evaluation", one, other, [f"eval.{evaluator}"])
+    if "best" in at:
+        yield from _compare_keys("choice of the best step", one, other, ["eval.best"])
+
+
+def _compare_keys(what: str, one: RunFacts, other: RunFacts, sections: Sequence[str]) -> Iterator[str]:
+    for key in dict.fromkeys((*one.recipe, *other.recipe)):
+        if is_in(key, tuple(sections)) and one.recipe.get(key) != other.recipe.get(key):
+            yield _say(what, key, one, other)
+
+
+def _say(what: str, key: str, one: RunFacts, other: RunFacts) -> str:
+    a, b = (run.recipe.get(key, "absent") for run in (one, other))
+    return f"{what}: {key} is {a} in {one.path} and {b} in {other.path}"
+
+
+def _compare_data(one: RunFacts, other: RunFacts) -> Iterator[str]:
+    keys = [key for key in dict.fromkeys((*one.recipe, *other.recipe)) if is_in(key, ("data",))]
+    differ = [key for key in keys if one.recipe.get(key) != other.recipe.get(key)]
+    shown = [key for key in differ if key.rpartition(".")[2] in SHOWN]
+    same = one.fingerprint is not None and one.fingerprint == other.fingerprint
+    for key in differ:
+        moved = is_in(key, PLACES) and same and _name(one.recipe.get(key)) == _name(other.recipe.get(key))
+        if key not in shown and not moved:
+            yield _say("data", key, one, other)
+    # what a step is shown is part of the digest, so digests tell only where that is the same
+    if not shown and None not in (one.fingerprint, other.fingerprint) and not same:
+        a, b = one.fingerprint, other.fingerprint
+        yield f"data: the training data of {one.path} ({a}) are not those of {other.path} ({b}), by their fingerprints"
+
+
+def _name(place: object) -> str:
+    return Path(place).name if isinstance(place, str) else repr(place)
