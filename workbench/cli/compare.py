@@ -12,16 +12,42 @@ if TYPE_CHECKING:
     from workbench.studies.comparison import Comparison
 
 
+FILE = click.Path(path_type=Path)
+
+
 @click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
-@click.option("--metric", "metrics", multiple=True, metavar="NAME", help="A metric, as validation/mean_recall or 'min NAME' (repeatable). [default: the recipe's eval.best]")  # fmt: skip
-@click.option("--at", type=click.Choice(["last", "best"]), default="last", show_default=True, help="The evaluation that stands first.")  # fmt: skip
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=FILE)
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME",
+    help="A metric, as validation/mean_recall or 'min NAME' (repeatable). [default: the recipe's eval.best]",
+)
+@click.option(
+    "--at",
+    type=click.Choice(["last", "best"]),
+    default="last",
+    show_default=True,
+    help="The evaluation that stands first.",
+)
 @click.option("--against", metavar="ARM", help="Compare every arm with this one alone. [default: every two]")
 @click.option("--anyway", is_flag=True, help="Compare runs of other data, splits or evaluations all the same.")
-@click.option("--format", "form", type=click.Choice(["table", "markdown", "latex", "csv"]), default="table", show_default=True, help="What is printed on stdout.")  # fmt: skip
-@click.option("--csv", "csv_file", metavar="FILE", type=click.Path(path_type=Path), help="Write means and differences there.")  # fmt: skip
-@click.option("--plot", "plot_file", metavar="FILE", type=click.Path(path_type=Path), help="Draw curves with bands, and intervals: .png, .svg or .pdf.")  # fmt: skip
-@click.option("--html", "html_file", metavar="FILE", type=click.Path(path_type=Path), help="Write all of it into one page that opens without a network.")  # fmt: skip
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "markdown", "latex", "csv"]),
+    default="table",
+    show_default=True,
+    help="What is printed on stdout.",
+)
+@click.option("--csv", "csv_file", metavar="FILE", type=FILE, help="Write means and differences there.")
+@click.option(
+    "--plot", "plot_file", metavar="FILE", type=FILE, help="Draw curves with bands, and intervals: .png, .svg or .pdf."
+)
+@click.option(
+    "--html", "html_file", metavar="FILE", type=FILE, help="Write all of it into one page that opens without a network."
+)
 @click.option("--json", "as_json", is_flag=True, help='Print {"metric", "arms", "differences", ...} on stdout.')
 def compare_(
     runs: tuple[Path, ...],

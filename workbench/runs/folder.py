@@ -189,9 +189,9 @@ class Run:
         for file in (self.data, self.code):
             file.unlink(missing_ok=True)
 
-    def finish(self, step: int) -> None:
-        """Mark the run as done."""
-        _write(self.done, json.dumps({"step": step}) + "\n")
+    def finish(self, step: int, peak_bytes: int) -> None:
+        """Mark the run as done, with the most memory of the process that finished it."""
+        _write(self.done, json.dumps({"step": step, "peak_bytes": peak_bytes}) + "\n")
 
 
 def read_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:

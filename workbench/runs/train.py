@@ -20,6 +20,7 @@ from workbench.runs.own_code import record_code
 from workbench.runs.process import explained, polite_stop, settle
 from workbench.training import checkpoint
 from workbench.training.metrics import Metrics, Record, read
+from workbench.training.peak_memory import count_peak_anew, read_peak
 
 
 @dataclass
@@ -146,7 +147,8 @@ def _fit(engine: Engine, run: Run | None, recipe: Recipe) -> None:
     if run and lead:
         run.done.unlink(missing_ok=True)
     engine.metrics.open(engine.step)
+    count_peak_anew(engine.parallel.device)
     with engine.metrics, polite_stop(engine), explained(recipe.parallel.workers):
         engine.fit()
     if run and lead and engine.finished:
-        run.finish(engine.step)
+        run.finish(engine.step, read_peak(engine.parallel.device))

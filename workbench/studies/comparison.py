@@ -1,7 +1,7 @@
 """A comparison: arms, their means, their differences within seeds, what they cost and in what their recipes differ.
 
-The trap: a run that failed is no run that was not made. Whatever is not counted is named with its reason, and a seed that
-one arm lacks is left out of a difference and counted as left out.
+The trap: an arm whose bad runs are left out looks good. Whatever is not counted is named with its reason, and a seed
+that one arm lacks is left out of a difference and counted as left out.
 """
 
 from __future__ import annotations
@@ -10,18 +10,15 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
-from pathlib import Path
 
 from workbench.errors import did_you_mean
 from workbench.recipe.yaml_file import Tree
 from workbench.runs.folder import RunError
 from workbench.studies.comparability import find_conflicts
-from workbench.studies.grouping import NO_RESULT, Arms, diff_recipes
+from workbench.studies.grouping import Arms, diff_recipes
 from workbench.studies.paired import Difference, Summary, compare_paired, subtract, summarise
 from workbench.studies.run_facts import At, Cost, RunFacts, find_metric
 from workbench.studies.wording import Metric, count_seeds, describe, list_words
-
-BOTH: tuple[At, ...] = ("last", "best")
 
 
 @dataclass(frozen=True)
@@ -139,8 +136,8 @@ def compare(
         raise RunError(f"no arm '{against}'{did_you_mean(against, arms)}")
     runs = [run for group in arms.values() for run in group]
     chosen = _choose_metrics(metrics, runs)
-    order = (at, *(other for other in BOTH if other != at))
-    shown = order if any(run.criterion for run in runs) else ("last",)
+    has_best = any(run.criterion for run in runs)
+    shown: tuple[At, ...] = (at, "best" if at == "last" else "last") if has_best else ("last",)
     if at not in shown:
         raise RunError("no recipe names eval.best, so that no step is the best one: compare --at last")
     conflicts = find_conflicts(runs, [metric.name for metric in chosen], shown)
@@ -150,7 +147,9 @@ def compare(
             + "".join(f"  {line}\n" for line in conflicts)
             + "leave some out, or add --anyway to compare them all the same"
         )
-    pairs = [(a, b) for b, a in combinations(arms, 2)] if against is None else [(a, against) for a in arms if a != against]
+    pairs = (
+        [(a, b) for b, a in combinations(arms, 2)] if against is None else [(a, against) for a in arms if a != against]
+    )
     measured = tuple(_measure(metric, which, arms, pairs) for metric in chosen for which in shown)
     if not any(values for one in measured for values in one.values.values()):
         missing = [f"  {run.path}: {run.explain_missing(chosen[0].name, at)}" for run in runs]
@@ -188,7 +187,9 @@ def _measure(metric: Metric, at: At, arms: Arms, pairs: Sequence[tuple[str, str]
 def contrast(a: str, of_a: Mapping[int, float], b: str, of_b: Mapping[int, float]) -> Contrast:
     """Compare two arms, each {seed: value}, within the seeds that both have."""
     differences = subtract(of_a, of_b)
-    alone = [(seed, arm) for arm, own, other in ((a, of_a, of_b), (b, of_b, of_a)) for seed in own.keys() - other.keys()]
+    alone = [
+        (seed, arm) for arm, own, other in ((a, of_a, of_b), (b, of_b, of_a)) for seed in own.keys() - other.keys()
+    ]
     unpaired = tuple(f"{arm} seed {seed}" for seed, arm in sorted(alone))
     found = compare_paired(list(differences.values())) if differences else None
     return Contrast(a, b, found, tuple(differences), unpaired)
@@ -210,7 +211,9 @@ def _note(runs: Sequence[RunFacts], measured: Sequence[Measured], pairs: Sequenc
     notes = []
     asked = len(pairs) * len(measured)
     if asked > 1:
-        notes.append(f"{asked} differences were asked for; each interval holds with 95 % by itself, not all of them at once")
+        notes.append(
+            f"{asked} differences were asked for; each interval holds with 95 % by itself, not all of them at once"
+        )
     unpaired = list(dict.fromkeys(seed for one in measured for c in one.contrasts for seed in c.unpaired))
     if unpaired:
         notes.append(f"left out of differences, as the other arm lacks them ({len(unpaired)}): {list_words(unpaired)}")
@@ -225,6 +228,3 @@ def _note(runs: Sequence[RunFacts], measured: Sequence[Measured], pairs: Sequenc
     if fewest == 1:
         notes.append(f"an arm has {count_seeds(1)} only: no error and no interval exist for it")
     return notes
-
-
-__all__ = ["BOTH", "NO_RESULT", "Comparison", "Contrast", "Measured", "compare", "contrast"]

@@ -28,7 +28,7 @@ FORMATS = (".png", ".svg", ".pdf")
 
 
 def draw(found: Comparison) -> Figure:
-    """Draw a row for each metric: its curves, and the intervals of its differences at the first evaluation asked for."""
+    """Draw a row for each metric: its curves, and intervals of its differences at the evaluation that stands first."""
     rows = [one for one in found.measured if one.at == found.measured[0].at]
     tallest = max(1, *(len(one.contrasts) for one in rows))
     height = max(3.2, 1.3 + 0.34 * tallest)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from pathlib import Path
 
-from workbench.errors import writing
 from workbench.studies.comparison import Comparison
 from workbench.studies.comparison_figures import as_svg, draw
 from workbench.studies.comparison_tables import CONFLICTS, Table, list_remarks, list_tables
@@ -35,7 +33,8 @@ const sort = head => {
   const up = head.getAttribute("aria-sort") !== "ascending", body = head.closest("table").tBodies[0];
   for (const other of head.parentNode.children) other.removeAttribute("aria-sort");
   head.setAttribute("aria-sort", up ? "ascending" : "descending");
-  const rows = [...body.rows].sort((a, b) => compare(a.cells[head.cellIndex].innerText, b.cells[head.cellIndex].innerText));
+  const text = row => row.cells[head.cellIndex].innerText;
+  const rows = [...body.rows].sort((a, b) => compare(text(a), text(b)));
   body.append(...(up ? rows : rows.reverse()));
 };
 for (const head of document.querySelectorAll("th")) {

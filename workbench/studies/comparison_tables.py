@@ -31,7 +31,7 @@ class Table:
 
 
 def list_tables(found: Comparison) -> list[Table]:
-    """Lay out what a comparison says: values, differences, costs, in what the recipes differ; empty ones are left out."""
+    """Lay out what a comparison says: values, differences, costs, in what recipes differ; empty ones are left out."""
     tables = [_tabulate_values(found), _tabulate_differences(found), _tabulate_costs(found), _tabulate_recipes(found)]
     return [table for table in tables if table.rows]
 

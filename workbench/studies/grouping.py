@@ -17,7 +17,7 @@ from workbench.runs.resume_rules import is_in
 from workbench.studies.run_facts import RunFacts, read_facts
 
 NO_RESULT = ("seed", "name", "log", "checkpoint", "parallel", "eval", "train.microbatch", "data.max_bad")
-"""keys of a recipe that make no other arm; evaluations may not differ either, which is looked at for all runs at once"""
+"""keys of a recipe that make no other arm; that evaluations are the same is looked at for all runs at once"""
 PLACES = ("data.path", "data.validation", "data.splits", "data.root")
 """keys that say where data lie, not which they are"""
 SEED = re.compile(r"(?P<arm>.+?)[-_.]?s(?:eed)?[-_.]?(?P<seed>\d+)")

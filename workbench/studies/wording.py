@@ -79,7 +79,9 @@ def describe(metric: Metric, a: str, b: str, difference: Difference | None) -> s
         return f"{a} and {b} share no seed: nothing can be said"
     if difference.se is None or difference.half_width is None:
         gap, way = metric.write(abs(difference.mean)), "above" if difference.mean >= 0 else "below"
-        return f"{a} is {way} {b} by {gap}{metric.unit} on the one seed that they share: no interval exists for one seed"
+        return (
+            f"{a} is {way} {b} by {gap}{metric.unit} on the one seed that they share: no interval exists for one seed"
+        )
     seeds = count_seeds(difference.n)
     if not difference.excludes_zero:
         return (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-WITNESS = Path(__file__).parents[1] / "golden" / "runs" / "one" / "recipe.yaml"
+WITNESS = Path(__file__).parent / "golden" / "runs" / "one" / "recipe.yaml"
 METRIC = "synthetic/accuracy"
 
 
