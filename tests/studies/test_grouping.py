@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from fake_runs import make_run
+from fake_runs import WITNESS, make_run
 
 from workbench.runs.folder import RunError
 from workbench.studies.grouping import diff_recipes, group_runs, read_runs
@@ -61,3 +61,19 @@ def test_the_difference_of_recipes_is_only_what_differs(tmp_path: Path) -> None:
     assert found["train.lr"] == {"a": 0.5, "b": 0.01}
     assert found["objective.name"] == {"a": "confu", "b": "clip"}
     assert {key.partition(".")[0] for key in found} == {"train", "objective"}
+
+
+def test_a_sweep_has_its_own_order_and_names_what_is_not_begun(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "two"
+    for seed in (0, 1, 4):  # 4 was added later
+        make_run(folder / f"second-seed{seed}", seed, [0.1])
+    make_run(folder / "first-seed0", 0, [0.2], **CLIP)
+    (tmp_path / "base.yaml").write_text(WITNESS.read_text())
+    text = f"name: two\nbase: {tmp_path}/base.yaml\nseeds: 2\narms: {{second: {{}}, first: {{objective: clip}}}}\n"
+    (folder / "sweep.yaml").write_text(text)
+    runs, complaints = read_runs([folder])
+    assert {name: [run.seed for run in arm] for name, arm in group_runs(runs).items()} == {
+        "second": [0, 1, 4],
+        "first": [0],
+    }
+    assert complaints == [f"{folder}/first-seed1 is not begun", f"{folder}/first-seed4 is not begun"]

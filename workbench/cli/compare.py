@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -61,7 +62,7 @@ def compare_(
     html_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Compare run folders, or all that lie below folders, such as a sweep's: means, paired differences, costs, recipes.
+    """Compare run folders, those below a folder, or a sweep's: means, paired differences, costs, recipes.
 
     Runs whose recipes differ in the seed alone are one arm. Differences are taken within seeds, with 95 % t intervals.
     Exit 1 when runs are not comparable, as their data or evaluations differ, or have no numbers.
@@ -75,9 +76,8 @@ def compare_(
     from workbench.studies.grouping import group_runs, read_runs
 
     read, complaints = read_runs(runs)
-    for line in complaints:
-        click.echo(f"left out: {line}", err=True)
     found = compare(group_runs(read), metrics, at, against, anyway=anyway)
+    found = replace(found, left_out=(*complaints, *found.left_out))
     if csv_file:
         _write(csv_file, write_csv(found))
     if plot_file:

@@ -11,10 +11,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from workbench.errors import RecipeError
 from workbench.runs.folder import RunError
 from workbench.runs.resume_rules import is_in
 from workbench.studies.run_facts import RunFacts, read_facts
+from workbench.studies.sweep import read_sweep
+from workbench.studies.sweep_runs import FILE as SWEEP
+from workbench.studies.sweep_runs import find_runs
 
 NO_RESULT = ("seed", "name", "log", "checkpoint", "parallel", "eval", "train.microbatch", "data.max_bad")
 """keys of a recipe that make no other arm; that evaluations are the same is looked at for all runs at once"""
@@ -27,18 +29,25 @@ Arms = dict[str, list[RunFacts]]
 """{name of the arm: its runs, by rising seed}"""
 
 
-def find_run_folders(paths: Iterable[Path]) -> list[Path]:
-    """List the run folders among `paths` and below them, each once. Raises RunError for a path without any."""
-    found: dict[Path, None] = {}
-    for path in paths:
-        if (path / "recipe.yaml").is_file():
-            found[path] = None
-            continue
-        below = sorted(file.parent for file in path.rglob("recipe.yaml")) if path.is_dir() else []
-        if not below:
+def find_run_folders(path: Path) -> list[Path]:
+    """List the run folders at a path or below it; of a sweep also those that are not there yet, in its own order.
+
+    Raises RunError where there are none, RecipeError where the path is a sweep's file that cannot be read.
+    """
+    if (path / "recipe.yaml").is_file():
+        return [path]
+    if (path / SWEEP).is_file():
+        sweep, folder = read_sweep(path), path
+    elif path.is_file():
+        sweep = read_sweep(path)
+        folder = Path("runs") / sweep.name
+    else:
+        found = sorted(file.parent for file in path.rglob("recipe.yaml"))
+        if not found:
             raise RunError(f"{path} is no run folder, and there is none below it: wb ls runs --dir FOLDER lists them")
-        found |= dict.fromkeys(below)
-    return list(found)
+        return found
+    there = {seed for _, seed, _ in find_runs(folder)} if folder.is_dir() else set()
+    return [run.folder for run in sweep.runs(folder, sorted(there | set(sweep.seeds)))]
 
 
 def group_runs(runs: Sequence[RunFacts]) -> Arms:
@@ -104,13 +113,19 @@ def diff_recipes(runs: Mapping[str, RunFacts]) -> dict[str, dict[str, object]]:
 
 
 def read_runs(paths: Iterable[Path]) -> tuple[list[RunFacts], list[str]]:
-    """Read run folders; also say which could not be read. Raises RunError where none can."""
+    """Read the runs at paths and below them, each once; also say which could not be read, or are not begun.
+
+    Raises RunError where none can, RecipeError where a path is a sweep's file that cannot be read.
+    """
     runs, complaints = list[RunFacts](), list[str]()
-    for folder in find_run_folders(paths):
+    for folder in dict.fromkeys(folder for path in paths for folder in find_run_folders(path)):
+        if not folder.exists():
+            complaints.append(f"{folder} is not begun")
+            continue
         try:
             runs.append(read_facts(folder))
-        except (RunError, RecipeError) as error:
+        except RunError as error:
             complaints.append(str(error))
     if not runs:
-        raise RunError("\n".join(complaints))
+        raise RunError("none of these runs can be read:\n" + "\n".join(f"  {line}" for line in complaints))
     return runs, complaints
