@@ -1,4 +1,4 @@
-"""A package of 23 made-up stamps with every awkward case, to build the set `tux` from in a second."""
+"""A package of 24 made-up stamps with every awkward case, to build the set `tux` from in a second."""
 
 from __future__ import annotations
 
@@ -78,6 +78,9 @@ def stamp_files() -> dict[str, bytes]:
         "seasonal/alone.txt": b"Alone.",  # one modality: in no row
         "seasonal/torn.txt": b"A torn page.",  # a picture that cannot be read, and no voice: in no row
         "seasonal/torn.png": png(1)[:60],
+        "seasonal/snow.txt": b"Snow.",  # white on white, and a voice: kept without its picture
+        "seasonal/snow.svg": SVG.replace("<rect", '<rect fill="#fff"').encode(),
+        "seasonal/snow_desc_fr.ogg": sound(1500),
         "symbols/math/7.txt": b"Seven.",  # training only; its effect is its spoken name
         "symbols/math/7.png": png(50),
         "symbols/math/7.ogg": sound(700),

@@ -52,7 +52,8 @@ class Parquet(Samples[Paths]):
         self.root, self.embedded_by, self.embedded_from = root, embedded_by, embedded_from
 
     def absent(self, source: Paths) -> str | None:
-        return missing(source, "parquet file", "(columns image and caption)", self.key_of(source), "/where/*.parquet")
+        keys = " and ".join(dict.fromkeys(key for field in self.declared.values() for key in field.keys))
+        return missing(source, "parquet file", f"(columns {keys})", self.key_of(source), "/where/*.parquet")
 
     def table(self, source: Paths) -> ArrowSamples:
         if complaint := self.absent(source):

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
+from PIL import Image, ImageStat
 
-from workbench.builders.emoji.render import frame, rasterise
+from workbench.builders.emoji.render import BLANK, frame, rasterise
 from workbench.builders.tux.rows import FILES, Row, make_rows
 from workbench.builders.tux.splits import group_stamps, split_stamps
 from workbench.builders.tux.stamps import Stamp, read_stamps
@@ -72,8 +72,8 @@ def build(out: Path, deb: Path, size: int = SIZE) -> dict[str, object]:
 def draw_pictures(stamps: Iterable[Stamp], size: int, left_out: Counter[str]) -> dict[str, bytes]:
     """Return {name of a stamp: PNG}: on white, cropped to what is visible, a square of `size` pixels.
 
-    A bitmap is taken before a drawing in vectors. Pictures that cannot be read, and stamps that have none, are counted
-    in `left_out`. Raises ValueError where a drawing needs resvg-py, which is not installed.
+    A bitmap is taken before a drawing in vectors. Pictures that cannot be read or are white on white, and stamps that
+    have none, are counted in `left_out`. Raises ValueError where a drawing needs resvg-py, which is not installed.
     """
     pictures: dict[str, bytes] = {}
     for stamp in stamps:
@@ -83,20 +83,23 @@ def draw_pictures(stamps: Iterable[Stamp], size: int, left_out: Counter[str]) ->
         if "png" not in stamp.pictures and find_spec("resvg_py") is None:
             raise ValueError("resvg-py, which draws SVG, is not installed: pip install 'multimodal-workbench[data]'")
         try:
-            pictures[stamp.name] = _draw(stamp.pictures, size)
+            square = _draw(stamp.pictures, size)
         except (OSError, ValueError, ArithmeticError, SyntaxError, Image.DecompressionBombError):
             left_out["pictures that cannot be read"] += 1
+            continue
+        if ImageStat.Stat(square.convert("L")).stddev[0] < BLANK:  # a white glow round a flash of lightning
+            left_out["pictures that show nothing on white"] += 1
+            continue
+        png = io.BytesIO()
+        square.save(png, "PNG", optimize=True)
+        pictures[stamp.name] = png.getvalue()
     return pictures
 
 
-def _draw(files: Mapping[str, bytes], size: int) -> bytes:
+def _draw(files: Mapping[str, bytes], size: int) -> Image.Image:
     if "png" in files:
-        drawing = Image.open(io.BytesIO(files["png"]))
-    else:
-        drawing = rasterise(files["svg"].decode("utf-8"), 2 * size)
-    png = io.BytesIO()
-    frame(drawing, size).save(png, "PNG", optimize=True)
-    return png.getvalue()
+        return frame(Image.open(io.BytesIO(files["png"])), size)
+    return frame(rasterise(files["svg"].decode("utf-8"), 2 * size), size)
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:

@@ -55,7 +55,8 @@ def make_rows(
         for number, row in enumerate(_spoken(stamp, voices)):
             rows[split].append({**common, **row, **(shown if split == "train" or number == 0 else {})})
         if VOICE in stamp.descriptions:
-            row = {**common, **shown, "speech": stamp.descriptions[VOICE], "language": VOICE}
+            known = _second(stamp, voices[0]) if voices else {}
+            row = {**common, **shown, "speech": stamp.descriptions[VOICE], "language": VOICE, **known}
             if split == "validation" or stamp.category == TRAINING_ONLY:
                 left_out[f"recordings in {VOICE} of validation stamps, letters, digits and coins"] += 1
             else:
@@ -69,8 +70,15 @@ def _spoken(stamp: Stamp, voices: Sequence[str]) -> Iterator[Row]:
         yield {}
     for number, language in enumerate(voices):
         other = voices[(number + 1) % len(voices)]
-        second = {"other": stamp.descriptions[other], "other_language": other} if other != language else {}
-        yield {"speech": stamp.descriptions[language], "language": language, **second}
+        yield {
+            "speech": stamp.descriptions[language],
+            "language": language,
+            **(_second(stamp, other) if other != language else {}),
+        }
+
+
+def _second(stamp: Stamp, language: str) -> Row:
+    return {"other": stamp.descriptions[language], "other_language": language}
 
 
 def _plain(sentence: str) -> str:
