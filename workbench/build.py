@@ -23,6 +23,7 @@ from workbench.distributed.sharding import EvaluationModel, divide
 from workbench.engine import Engine
 from workbench.errors import RecipeError
 from workbench.first_law import refuse_mixing_encoder, refuse_mixing_fusion
+from workbench.loading.draws import build_data
 from workbench.loading.feed import Feed, epoch_steps
 from workbench.model import Model
 from workbench.recipe.duration import Span
@@ -79,8 +80,7 @@ def build_parts(recipe: Recipe, *, pretrained: bool = True, training: bool = Tru
     Every part draws its initial weights from (seed, its name), so that arms of a comparison share what they share.
     `pretrained` and `training` are those of `build_model`.
     """
-    with torch.device("cpu"):  # a data set is real, also where `wb check` builds the model without memory
-        data = recipe.data.build()
+    data = build_data(recipe)
     unknown = set(recipe.model.encoders) - set(data.modalities)
     if unknown:
         raise RecipeError(f"model.encoders has {sorted(unknown)}, the data has {list(data.modalities)}")

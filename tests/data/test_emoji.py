@@ -33,7 +33,15 @@ def pixels(images: list[Image.Image]) -> list[bytes]:
 
 
 def test_recipe_keys() -> None:
-    assert set(schema(Emoji).model_fields) == {"views", "captions", "drawings", "captions_from", "languages", "path"}
+    assert set(schema(Emoji).model_fields) == {
+        "views",
+        "captions",
+        "drawings",
+        "captions_from",
+        "languages",
+        "limit",
+        "path",
+    }
 
 
 def test_a_sample_is_a_pure_function_of_index_and_generator(data: Emoji) -> None:

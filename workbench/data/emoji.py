@@ -25,6 +25,7 @@ from PIL import Image
 from pydantic import PositiveInt
 
 from workbench.loading.feed import Feed
+from workbench.loading.shares import Limit
 from workbench.types import Batch, Classes, Items, Modality, Sample, Split
 
 __all__ = ["Emoji"]
@@ -51,6 +52,8 @@ class Emoji:
             drawings of the concept, repeated when there are fewer than views
         captions_from: what the first caption is: the emoji's `name`, or `any` of its texts; the others are any others
         languages: further modalities, each the concept's name in a language (Unicode's, one a concept), as [de, fr]
+        limit: concepts to train on, drawn by the run's seed: a number, or a share, as 25 %; default: all. Evaluation
+            splits stay whole
         path: folder of another build of the set (`wb data build emoji`); default: the one in the package
     """
 
@@ -62,6 +65,7 @@ class Emoji:
         drawings: Literal["same", "different"] = "same",
         captions_from: Literal["name", "any"] = "any",
         languages: tuple[Language, ...] = (),
+        limit: int | str | None = None,
         path: Path | None = None,
     ) -> None:
         self.modalities: Mapping[str, Modality] = {
@@ -82,7 +86,16 @@ class Emoji:
             target: torch.tensor([self.classes[target].names.index(name) for name in concepts[target]])
             for target in TARGETS
         }
-        self._images, self._concept = self._load("train")
+        self.limit = Limit.parse(limit)
+        self._all = self._load("train")
+        self.draw(0)
+
+    def draw(self, seed: int) -> None:
+        """Choose the concepts that `limit` leaves, by the run's seed: before the first sample is read."""
+        self._images, self._concept = self._all
+        if self.limit:
+            kept = self.limit.keep(np.array(self._concept), seed).tolist()
+            self._images, self._concept = self._images.take(kept), [self._concept[row] for row in kept]
         self._siblings: dict[int, list[int]] = {}
         for drawing, concept in enumerate(self._concept):
             self._siblings.setdefault(concept, []).append(drawing)
@@ -173,6 +186,10 @@ class Drawings(Sequence[Image.Image]):
 
     def __len__(self) -> int:
         return len(self._encoded)
+
+    def take(self, rows: Sequence[int]) -> Drawings:
+        """Choose pictures, still encoded."""
+        return Drawings([self._encoded[row] for row in rows])
 
     @overload
     def __getitem__(self, index: int) -> Image.Image: ...

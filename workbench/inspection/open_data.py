@@ -16,6 +16,7 @@ from workbench.errors import RecipeError
 from workbench.inspection.cut_captions import read_context
 from workbench.inspection.look import CONTEXT
 from workbench.loading.choosing import PICTURES
+from workbench.loading.draws import build_data
 from workbench.loading.paths import are_mixed, braces, by_split, describe, expand, walk
 from workbench.recipe.component import validate
 from workbench.recipe.schema import load_recipe
@@ -55,8 +56,8 @@ def open_data(path: str, source: str | None, settings: tuple[str, ...]) -> tuple
     nothing is there that can be read.
     """
     if source is None and is_recipe(path):
-        spec = load_recipe(path, tuple(f"data.{setting}" for setting in settings)).data
-        return spec.name, spec.build()
+        recipe = load_recipe(path, tuple(f"data.{setting}" for setting in settings))
+        return recipe.data.name, build_data(recipe)
     block: dict[str, Any] = {"name": source, "path": path} if source else find(path).block
     for setting in settings:
         block = apply_override(block, {}, setting)

@@ -24,7 +24,7 @@ from workbench.loading.feed import Feed
 from workbench.loading.fields import KINDS, Fields, FieldSection, Keys, SequenceField, TextField, VectorField
 from workbench.loading.labels import Label, LabelReader
 from workbench.loading.paths import Paths
-from workbench.loading.shares import Share, divide, identify
+from workbench.loading.shares import Limit, Share, divide, identify
 from workbench.loading.table import ENOUGH, ID, LABEL, Part, RawItems, Table, read_sample
 from workbench.seeds import seed_for
 from workbench.types import Batch, Items, Modality, Sample, Skipped, Split
@@ -51,6 +51,7 @@ class Samples(ABC, Generic[Source]):
         validation: held-out files for evaluation, as `path`; or a share of the ids of `path`, as 10 %.
         splits: further ones, by name: {test: ..., noisy: ...}.
         samples: samples to train on, for plans made before the data is there; counted when it is.
+        limit: ids to train on, drawn by the run's seed: a number, or a share, as 25 %; null: all.
         max_bad: bad samples before the run fails: a share of those seen below 1, a number from 1 on.
     """
 
@@ -67,8 +68,10 @@ class Samples(ABC, Generic[Source]):
         validation: Paths | None = None,
         splits: Mapping[str, Paths] | None = None,
         samples: PositiveInt | None = None,
+        limit: int | str | None = None,
         max_bad: MaxBad = MAX_BAD,
     ) -> None:
+        self.limit, self.seed = Limit.parse(limit), 0
         self.path, self.samples, self.max_bad = path, samples, max_bad
         self.declared = self._complete(fields)
         self.labels, self.id = dict(labels or {}), id
@@ -243,9 +246,16 @@ class Samples(ABC, Generic[Source]):
     def _splits(self) -> dict[str, Split]:
         return {}
 
+    def draw(self, seed: int) -> None:
+        """Take the run's seed, by which the ids that `limit` leaves are drawn: before the first sample is read."""
+        self.seed = seed
+
     @cached_property
     def train(self) -> Table:
-        return self._divided["train"] if self.shares else self._listed(self.path)
+        whole = self._divided["train"] if self.shares else self._listed(self.path)
+        if self.limit is None:
+            return whole
+        return Part(whole, self.limit.keep(self.ids(whole), self.seed), whole.left_out)
 
     @cached_property
     def _divided(self) -> dict[str, Table]:

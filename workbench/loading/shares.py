@@ -1,4 +1,4 @@
-"""Held-out shares of the ids: no id is on both sides, so that what belongs together is never trained on and tested.
+"""Shares of the ids: held-out ones, and those that are trained on. What belongs together is never on both sides.
 
 The trap: a share of the rows would put the second caption of a picture into the split that the first is held out from.
 """
@@ -35,6 +35,41 @@ class Share(NamedTuple):
         if not 0 < percent < 100:
             raise ValueError(f"a split of {percent:g} % leaves nothing on one side: write a share between, as 10 %")
         return Share(percent)
+
+
+class Limit(NamedTuple):
+    """How many of the training ids are used: a number of them, or a share."""
+
+    count: int | None
+    share: Share | None
+
+    @staticmethod
+    def parse(value: int | str | None) -> Limit | None:
+        """Read 500 or '25 %'; None stays None. Raises ValueError for anything else."""
+        if value is None:
+            return None
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return Limit(value, None)
+        if share := Share.parse(value):
+            return Limit(None, share)
+        raise ValueError(f"limit: {value!r}: write how many ids are trained on, as 500, or which share, as 25 %")
+
+    def keep(self, ids: Int64[ndarray, " n"], seed: int) -> Int64[ndarray, " m"]:
+        """Choose the rows of so many ids, drawn by the seed; a larger limit keeps what a smaller one does.
+
+        Raises ValueError where none are left, or there are fewer ids than `count`.
+        """
+        known, row_of = np.unique(ids, return_inverse=True)
+        count = self.count if self.share is None else round(self.share.percent / 100 * len(known))
+        if not count or count > len(known):
+            said = count if self.share is None else f"{self.share.percent:g} %"
+            raise ValueError(
+                f"limit: {said} of {len(known)} ids: set data.limit to a number between 1 and {len(known)}"
+            )
+        order = np.argsort([seed_for(seed, "limit", value) for value in known.tolist()], kind="stable")
+        kept = np.zeros(len(known), dtype=bool)
+        kept[order[:count]] = True
+        return np.flatnonzero(kept[row_of])
 
 
 def identify(cells: Sequence[object], index: int) -> int:

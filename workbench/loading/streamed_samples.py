@@ -34,6 +34,8 @@ class StreamedSamples(Samples[Source]):
             raise ValueError("streaming does not count the samples: set data.samples to their number, about")
         if streaming and self.shares:
             raise ValueError("streaming cannot hold out a share of the ids: give data.validation files of its own")
+        if streaming and self.limit:
+            raise ValueError("streaming cannot tell which ids there are: drop data.limit, or streaming")
         self.streaming, self.buffer = streaming, buffer
 
     @abstractmethod

@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 from workbench.build import Parts, build_objective, build_optimizer, build_parts
 from workbench.errors import RecipeError
 from workbench.loading.bad_samples import HoldsOut, MayBeMissing
+from workbench.loading.draws import build_data
 from workbench.recipe.schema import Recipe
 from workbench.runs.items import plainest_item
 from workbench.training.optim import trainable_parameters
@@ -262,7 +263,7 @@ def missing_data(recipe: Recipe, data: Data | None = None) -> str | None:
     What is held out is needed by evaluators only: one that looked for it in vain would end the run at its first epoch.
     `data` is the recipe's data set, where it is built already.
     """
-    data = recipe.data.build() if data is None else data
+    data = build_data(recipe) if data is None else data
     missing = data.missing() if isinstance(data, MayBeMissing) else None
     if missing is None and recipe.eval.evaluators and isinstance(data, HoldsOut):
         return data.missing_held_out()

@@ -28,6 +28,7 @@ from weakref import WeakSet
 import yaml
 
 from workbench.errors import RecipeError, writing
+from workbench.loading.draws import build_data
 from workbench.recipe.schema import Recipe, load_recipe
 from workbench.runs.fingerprint import fingerprint
 from workbench.runs.resume_rules import MAY_CHANGE, MAY_MOVE, find_forbidden, flatten, is_in, say_of_weights
@@ -169,7 +170,7 @@ class Run:
     def _has_data_of(self, recipe: Recipe) -> bool:
         """Whether the recipe's training data are those that the run began with, wherever they lie now."""
         recorded = self._recorded() if self.data.exists() else None
-        return recorded is not None and recorded == fingerprint(recipe.data.build())
+        return recorded is not None and recorded == fingerprint(build_data(recipe))
 
     def _recorded(self) -> str | None:
         return json.loads(self.data.read_text())["blake2b"]
