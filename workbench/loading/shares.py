@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +38,8 @@ class Share(NamedTuple):
         return Share(percent)
 
 
-class Limit(NamedTuple):
+@dataclass(frozen=True)
+class Limit:
     """How many of the training ids are used: a number of them, or a share."""
 
     count: int | None
