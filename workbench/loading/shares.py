@@ -61,7 +61,7 @@ class Limit:
 
         Raises ValueError where none are left, or there are fewer ids than `count`.
         """
-        known, row_of = np.unique(ids, return_inverse=True)
+        known, of_row = np.unique(ids, return_inverse=True)
         count = self.count if self.share is None else round(self.share.percent / 100 * len(known))
         if not count or count > len(known):
             said = count if self.share is None else f"{self.share.percent:g} %"
@@ -71,7 +71,7 @@ class Limit:
         order = np.argsort([seed_for(seed, "limit", value) for value in known.tolist()], kind="stable")
         kept = np.zeros(len(known), dtype=bool)
         kept[order[:count]] = True
-        return np.flatnonzero(kept[row_of])
+        return np.flatnonzero(kept[of_row])
 
 
 def identify(cells: Sequence[object], index: int) -> int:
