@@ -2,12 +2,16 @@
 
 import difflib
 import os
+import re
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 GO_ON = "The last checkpoint, if there is one, is sound: put it right, and the same command goes on from there"
+
+NO_MEMORY = re.compile("can't allocate memory|out of memory")
+"""what torch says of the CPU's and of a GPU's"""
 
 
 class RecipeError(ValueError):
@@ -83,3 +87,17 @@ def writing(path: Path) -> Iterator[None]:
             f"cannot write {path}: {error.strerror or error}. Nothing that was saved before is lost: "
             "make it possible to write there, and the same command goes on from the last checkpoint"
         ) from None
+
+
+def explain(error: Exception) -> str:
+    """Return what an error says to people; a traceback follows where it is one that nobody has foreseen."""
+    foreseen = ValueError, OSError, ArithmeticError, ImportError, RankLate, RankLost
+    said = str(error)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and NO_MEMORY.search(said)):
+        first = said.partition("\n")[0]
+        remedy = "lower train.microbatch or parallel.workers, which a resume may change, or train.batch in a new run"
+        said = f"out of memory{first and f' ({first})'}: {remedy}"
+    elif not isinstance(error, foreseen):
+        return f"an unforeseen {type(error).__name__}\n{traceback.format_exc().rstrip()}"
+    said = said or f"{type(error).__name__} (WB_DEBUG=1 shows where)"
+    return f"{said}\n{traceback.format_exc().rstrip()}" if os.environ.get("WB_DEBUG") else said

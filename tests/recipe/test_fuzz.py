@@ -15,7 +15,7 @@ import pytest
 import yaml
 from fuzzing import LONG, SECONDS, Hang, fresh_seed, limit
 
-from workbench.cli import explain
+from workbench.errors import explain
 from workbench.recipe.schema import RecipeError, load_recipe
 from workbench.recipe.yaml_file import recipe_names, shipped_recipes
 from workbench.runs.cost import assemble

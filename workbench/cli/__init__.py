@@ -6,10 +6,8 @@ import gc
 import importlib
 import importlib.util
 import os
-import re
 import sys
 import threading
-import traceback
 from pathlib import Path
 
 import click
@@ -34,8 +32,6 @@ VERBS = {
 
 SHORT = ("check", "show", "ls", "compare")
 """verbs that spend their time on imports"""
-NO_MEMORY = re.compile("can't allocate memory|out of memory")
-"""what torch says of the CPU's and of a GPU's"""
 
 
 class Verbs(click.Group):
@@ -76,6 +72,7 @@ def report(error: Exception) -> int:
     """Print one message on stderr, or hand it to the launcher of several processes. Returns the exit status: 2 for a
     recipe, 1 for everything else."""
     from workbench.distributed.launch import report_to_launcher
+    from workbench.errors import explain
 
     status = 2 if type(error).__name__ == "RecipeError" else 1
     said = explain(error)
@@ -83,22 +80,6 @@ def report(error: Exception) -> int:
         alone = int(os.environ.get("WORLD_SIZE", 1)) == 1 or status == 2
         click.echo(f"error: {said}" if alone else f"error: rank {os.environ.get('RANK')}: {said}", err=True)
     return status
-
-
-def explain(error: Exception) -> str:
-    """Return what an error says to people; a traceback follows where it is one that nobody has foreseen."""
-    from workbench.errors import RankLate, RankLost
-
-    foreseen = ValueError, OSError, ArithmeticError, ImportError, RankLate, RankLost
-    said = str(error)
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and NO_MEMORY.search(said)):
-        first = said.partition("\n")[0]
-        remedy = "lower train.microbatch or parallel.workers, which a resume may change, or train.batch in a new run"
-        said = f"out of memory{first and f' ({first})'}: {remedy}"
-    elif not isinstance(error, foreseen):
-        return f"an unforeseen {type(error).__name__}\n{traceback.format_exc().rstrip()}"
-    said = said or f"{type(error).__name__} (WB_DEBUG=1 shows where)"
-    return f"{said}\n{traceback.format_exc().rstrip()}" if os.environ.get("WB_DEBUG") else said
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -133,7 +133,9 @@ def _train(task: str, recipes: list[tuple[str, Recipe]], folder: Path | None, jo
     )
     with Progress(*columns, console=Console(file=sys.stderr)) as progress:
         bar = progress.add_task(f"{task}: {len(recipes)} runs", total=len(recipes))
-        results = list(arms.run(recipes, folder, jobs, lambda shares: progress.update(bar, completed=sum(shares))))
+        results = list(
+            arms.run(recipes, folder, jobs, lambda runs: progress.update(bar, completed=sum(r.share for r in runs)))
+        )
         progress.update(bar, completed=len(recipes))
     order = {name: i for i, (name, _) in enumerate(recipes)}
     return sorted(results, key=lambda r: (order[r.objective], r.seed))

@@ -13,6 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from workbench.studies.matrix import Matrix
+    from workbench.studies.side_by_side import Progress
 
 
 def synth_all(
@@ -77,9 +78,10 @@ def _measure(found: Matrix, jobs: int) -> None:
     with Progress(*columns, console=console, speed_estimate_period=120) as progress:
         bar = progress.add_task("matrix", total=sum(costs), done=ready, runs=runs)
 
-        def show(shares: Sequence[float]) -> None:
-            done = sum(share == 1 or cost == 0 for share, cost in zip(shares, costs, strict=True))
-            progress.update(bar, completed=sum(s * c for s, c in zip(shares, costs, strict=True)), done=done)
+        def show(found: Sequence[Progress]) -> None:
+            both = [(run.share, cost) for run, cost in zip(found, costs, strict=True)]
+            done = sum(share == 1 or cost == 0 for share, cost in both)
+            progress.update(bar, completed=sum(share * cost for share, cost in both), done=done)
 
         found.measure(jobs, show)
         progress.update(bar, completed=sum(costs), done=runs)

@@ -48,6 +48,10 @@ class RunError(ValueError):
     """A run folder that cannot be used as asked; the message says why and what to do."""
 
 
+class RunHeld(RunError):
+    """Another process is training in the folder."""
+
+
 class Run:
     """A run folder. After `open` this process holds it: a second process that wants it is told so.
 
@@ -113,7 +117,7 @@ class Run:
             except OSError as error:
                 if error.errno in HELD:
                     lock.close()
-                    raise RunError(
+                    raise RunHeld(
                         f"{self.path} is being trained by another process; wait for it or choose another --run"
                     ) from None
                 say(
@@ -153,7 +157,7 @@ class Run:
             old = flatten(yaml.safe_load(file.read_text(encoding="utf-8")))
         new = flatten(recipe.as_dict())
         differs = find_forbidden(old, new)
-        if not differs or (all(is_in(key, MAY_MOVE) for key in differs) and self._has_data_of(recipe)):
+        if not differs or (all(is_in(key, MAY_MOVE) for key in differs) and self.has_data_of(recipe)):
             return
         steps = [checkpoint.step_of(path) for path in checkpoint.saved(self.checkpoints)]
         if any(steps):
@@ -167,7 +171,7 @@ class Run:
         shutil.rmtree(self.checkpoints)
         self.before = None
 
-    def _has_data_of(self, recipe: Recipe) -> bool:
+    def has_data_of(self, recipe: Recipe) -> bool:
         """Whether the recipe's training data are those that the run began with, wherever they lie now."""
         recorded = self._recorded() if self.data.exists() else None
         return recorded is not None and recorded == fingerprint(build_data(recipe))

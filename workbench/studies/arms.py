@@ -15,10 +15,11 @@ from typing import Any
 from synthetic.theory.truth import Truth
 from workbench.build import build_parts
 from workbench.data.synthetic import Synthetic
+from workbench.errors import RecipeError
 from workbench.recipe.schema import Recipe, parse_recipe
 from workbench.recipe.yaml_file import Tree, apply_override, block, merge, read_tree, remember_lines, shipped_recipes
 from workbench.scoring.verdict import verdict
-from workbench.studies.side_by_side import Job, Trained, train_all
+from workbench.studies.side_by_side import Failed, Job, Progress, Trained, train_all
 from workbench.types import Modality
 
 DEFAULT = ("clip", "symile", "confu")
@@ -100,18 +101,18 @@ def run(
     recipes: list[tuple[str, Recipe]],
     folder: Path | None,
     jobs: int,
-    progress: Callable[[Sequence[float]], None] = lambda _: None,
+    progress: Callable[[Sequence[Progress]], None] = lambda _: None,
 ) -> Iterator[Result]:
-    """Train every (objective, recipe), `jobs` at once, and yield results as they come. Raises what a run raises.
+    """Train every (objective, recipe), `jobs` at once, and yield results as they come.
 
     With a folder each run keeps its run folder below it and is resumed, or read when it is finished. `progress` gets
-    the share of each run that is done.
+    how far each run is. Raises ValueError where a run fails, RecipeError where its recipe is wrong.
     """
     runs = [Job(recipe, folder and name_folder(folder, objective, recipe.seed)) for objective, recipe in recipes]
     with closing(train_all(runs, jobs, progress)) as outcomes:
         for index, outcome in outcomes:
-            if isinstance(outcome, Exception):
-                raise outcome
+            if isinstance(outcome, Failed):
+                raise (RecipeError if outcome.kind == "RecipeError" else ValueError)(outcome.said)
             objective, recipe = recipes[index]
             yield judge(objective, recipe.seed, outcome)
 

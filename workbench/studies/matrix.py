@@ -21,7 +21,7 @@ from workbench.recipe.yaml_file import Tree
 from workbench.studies import arms
 from workbench.studies.arms import Result
 from workbench.studies.predictions import Row, Variant
-from workbench.studies.side_by_side import Job, Trained, train_all
+from workbench.studies.side_by_side import Failed, Job, Outcome, Progress, train_all
 
 OBJECTIVES = ("clip", "hub", "symile", "gram", "triangle", "confu", "confu_subsets", "confu_chain", "comm")
 
@@ -180,7 +180,7 @@ class Matrix:
         """Estimate the seconds of each run on one core; 0 of those that are finished."""
         return [0.0 if job.folder and (job.folder / "DONE").exists() else v.seconds for v, _, job in self.runs]
 
-    def measure(self, processes: int, progress: Callable[[Sequence[float]], None] = lambda _: None) -> None:
+    def measure(self, processes: int, progress: Callable[[Sequence[Progress]], None] = lambda _: None) -> None:
         """Train what is not finished, `processes` at once; a run that fails is an error of its cells alone."""
         with closing(train_all([job for *_, job in self.runs], processes, progress)) as outcomes:
             for index, outcome in outcomes:
@@ -210,9 +210,9 @@ class Matrix:
         ]
 
 
-def _enter(cell: Cell, seed: int, outcome: Trained | Exception) -> None:
-    if isinstance(outcome, Exception):
-        cell.errors[seed] = f"{type(outcome).__name__}: {outcome}".partition("\n")[0]
+def _enter(cell: Cell, seed: int, outcome: Outcome) -> None:
+    if isinstance(outcome, Failed):
+        cell.errors[seed] = str(outcome).partition("\n")[0]
     else:
         cell.runs.append(arms.judge(cell.objective, seed, outcome, cell.row.evaluator))
 

@@ -1,25 +1,35 @@
-"""Independent trainings side by side, a process each: one that fails, or is killed, leaves the others alone.
+"""The one place that trains many runs: a process each, and one that fails or is killed leaves the others alone.
 
-Processes are spawned, not forked, and each takes one thread: two runs on two cores beat one run on two threads, because
-the matrices are small. The trap: a process must not outlive the command that started it, or it keeps the lock of its
-run folder and the next command is refused. A pool never notices that its owner was killed, so each process watches.
+A process trains one run after the other, with its share of the threads: two runs on two cores beat one run on two
+threads. It is a command line of its own (`worker`), not a fork and not a spawn of multiprocessing, which would run a
+script that calls `workbench.sweep` a second time from its top.
+
+The trap: a terminal sends Ctrl-C to all processes of a command, and to each of them once more when the parent passes it
+on; the second one stops a run without saving. So workers have a session of their own, and hear of it from here alone.
 """
 
 from __future__ import annotations
 
-import multiprocessing as mp
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Literal
 
-from workbench.recipe.schema import Recipe, parse_recipe
+from workbench.recipe.schema import Recipe
+from workbench.studies.machine import list_gpus
+from workbench.studies.worker import Order
+
+RETRY = 2.0
+"""seconds until a run that another process trains is asked for again"""
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,10 @@ class Job:
     recipe: Recipe
     folder: Path | None = None
     """its run folder, resumed, or only read when it is finished; None keeps nothing"""
+    log: Path | None = None
+    """a file for what it says; None leaves that on stderr"""
+    fresh: bool = False
+    """set aside what the folder holds, and begin anew"""
 
 
 @dataclass(frozen=True)
@@ -43,105 +57,216 @@ class Trained:
     """spent in steps, those before a resume included"""
 
 
+@dataclass(frozen=True)
+class Failed:
+    """Why a training has no result."""
+
+    kind: str
+    """the name of the error; `Stopped` where it was asked to stop, and has saved what it has a folder for"""
+    said: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.said}"
+
+
+Outcome = Trained | Failed
+
+
+@dataclass
+class Progress:
+    """How far a job is."""
+
+    state: Literal["waiting", "running", "elsewhere", "ended"] = "waiting"
+    """elsewhere: another process holds its folder"""
+    step: int = 0
+    steps: int = 0
+    """0 until it is known"""
+    began: float = 0.0
+    """time.monotonic() of its first step here"""
+    first: int = 0
+    """the step that it began with here"""
+
+    @property
+    def share(self) -> float:
+        """The share of its steps that is done."""
+        return 1.0 if self.state == "ended" else self.step / self.steps if self.steps else 0.0
+
+
 def train_all(
-    jobs: Sequence[Job], processes: int, progress: Callable[[Sequence[float]], None] = lambda _: None
-) -> Generator[tuple[int, Trained | Exception], None, None]:
-    """Train every job, `processes` at once, and yield (its index, its result or error) as they end.
+    jobs: Sequence[Job],
+    at_once: int,
+    progress: Callable[[Sequence[Progress]], None] = lambda _: None,
+    *,
+    threads: int = 1,
+    wait: bool = False,
+) -> Generator[tuple[int, Outcome], None, None]:
+    """Train every job, so many at once, and yield (its index, its result or why it has none) as they end.
 
-    `progress` gets the fraction of each job that is done, a few times a second. Close the iterator to start no further
-    job (`contextlib.closing`): those that run are finished.
+    Close the iterator to stop (`contextlib.closing`): runs finish their step, save, and no further one begins. A second
+    KeyboardInterrupt meanwhile ends them at once.
+
+    Args:
+        progress: gets how far each job is, a few times a second.
+        threads: of each process.
+        wait: for jobs that another process is training, when all others are done; else they have failed.
     """
-    context = mp.get_context("spawn")
-    done = context.RawArray("d", len(jobs))  # each job writes its own: no lock that a killed process could hold
-    todo: SimpleQueue[int] = SimpleQueue()
-    ended: SimpleQueue[tuple[int, Trained | Exception]] = SimpleQueue()
-    stopped = threading.Event()
-    for index in range(len(jobs)):
-        todo.put(index)
-
-    def pool() -> ProcessPoolExecutor:
-        # a pool of one: the death of its process is the failure of one job
-        return ProcessPoolExecutor(1, mp_context=context, initializer=_own_process, initargs=(done,))
-
-    def work() -> None:
-        own = pool()
-        while not stopped.is_set():
-            try:
-                index = todo.get_nowait()
-            except Empty:
-                break
-            outcome: Trained | Exception
-            try:
-                outcome = own.submit(_train, index, jobs[index].recipe.as_dict(), jobs[index].folder).result()
-            except BrokenProcessPool:
-                own, outcome = pool(), ChildProcessError("its process was killed, perhaps for want of memory")
-            except Exception as error:
-                outcome = error
-            ended.put((index, outcome))
-        own.shutdown()
-
-    for _ in range(min(processes, len(jobs))):
-        threading.Thread(target=work).start()
+    crew = _Crew(jobs, threads, wait)
+    crew.start(min(at_once, len(jobs)))
     try:
         for _ in jobs:
-            yield _next(ended, lambda: progress(done))
-        progress(done)
+            yield crew.next_ended(lambda: progress(crew.progress))
+        progress(crew.progress)
     finally:
-        stopped.set()
+        crew.stop()
 
 
-def _next(ended: SimpleQueue[Any], waiting: Callable[[], None]) -> Any:
-    """Wait for the next that ended, calling `waiting` meanwhile."""
-    while True:
+class _Crew:
+    """Jobs, and the threads that each lead a process through them."""
+
+    def __init__(self, jobs: Sequence[Job], threads: int, wait: bool) -> None:
+        self.jobs, self.threads, self.wait = jobs, threads, wait
+        self.progress = [Progress() for _ in jobs]
+        self._todo = deque(range(len(jobs)))
+        self._not_before = dict[int, float]()
+        self._ended: SimpleQueue[tuple[int, Outcome]] = SimpleQueue()
+        self._stopped = threading.Event()
+        self._workers: list[_Worker] = []
+        self._leaders: list[threading.Thread] = []
+
+    def start(self, at_once: int) -> None:
+        gpus = list_gpus()
+        for place in range(at_once):
+            gpu = gpus[place % len(gpus)] if gpus else None
+            self._workers.append(_Worker(self.threads, gpu))
+            self._leaders.append(threading.Thread(target=self._lead, args=(self._workers[-1],), daemon=True))
+            self._leaders[-1].start()
+
+    def _lead(self, worker: _Worker) -> None:
+        """Give a process one job after the other."""
+        while (index := self._take()) is not None:
+            mine = self.progress[index]
+            mine.state = "running"
+            outcome = worker.train(self.jobs[index], mine)
+            held = isinstance(outcome, Failed) and outcome.kind == "RunHeld"
+            if held and self.wait and not self._stopped.is_set():
+                mine.state = "elsewhere"
+                self._not_before[index] = time.monotonic() + RETRY
+                self._todo.append(index)
+                continue
+            mine.state = "ended"
+            self._ended.put((index, outcome))
+        worker.end()
+
+    def _take(self) -> int | None:
+        """Take the next job, when its time has come; None where there is none, or all are to stop."""
         try:
-            return ended.get(timeout=0.2)
-        except Empty:
-            waiting()
+            index = self._todo.popleft()
+        except IndexError:
+            return None
+        later = self._not_before.get(index, 0.0) - time.monotonic()
+        stopped = self._stopped.wait(later) if later > 0 else self._stopped.is_set()
+        return None if stopped else index
+
+    def next_ended(self, waiting: Callable[[], None]) -> tuple[int, Outcome]:
+        """Wait for the next job that ends, calling `waiting` meanwhile.
+
+        Raises KeyboardInterrupt where this is another thread, and the main one has ended, to which Ctrl-C goes.
+        """
+        while True:
+            try:
+                return self._ended.get(timeout=0.2)
+            except Empty:
+                waiting()
+                if not threading.main_thread().is_alive():
+                    raise KeyboardInterrupt from None
+
+    def stop(self) -> None:
+        """Let every process finish its step, save, and end; at once where another KeyboardInterrupt comes."""
+        self._stopped.set()
+        try:
+            for worker in self._workers:
+                worker.stop()
+            for leader in self._leaders:
+                leader.join()
+        except KeyboardInterrupt:
+            for worker in self._workers:
+                worker.kill()
+            raise
 
 
-_done: Any = None
-"""in the process of a job: the fractions that are done, shared with the process that started it"""
+class _Worker:
+    """A process of `worker`, started with its first job, and again after a death."""
 
+    def __init__(self, threads: int, gpu: str | None) -> None:
+        self._threads, self._gpu = threads, gpu
+        self._process: subprocess.Popen[str] | None = None
+        self._busy = self._stopped = False
 
-def _own_process(done: Any) -> None:
-    """Settle a process that trains jobs, one after the other."""
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # a run in its folder takes the signal, and saves
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    import torch
+    def train(self, job: Job, progress: Progress) -> Outcome:
+        """Train a job, and keep its progress up to date."""
+        order = Order(
+            recipe=job.recipe.as_dict(),
+            folder=str(job.folder) if job.folder else None,
+            log=str(job.log) if job.log else None,
+            fresh=job.fresh,
+            command=sys.argv,
+        )
+        self._busy = True
+        process = self._process = self._process or self._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            if self._stopped:
+                return Failed("Stopped", "stopped before it began")
+            process.stdin.write(json.dumps(order) + "\n")
+            process.stdin.flush()
+            for line in process.stdout:
+                news = json.loads(line)
+                if "step" not in news:
+                    return Failed(news["failed"], news["said"]) if "failed" in news else Trained(**news)
+                if not progress.steps:
+                    progress.began, progress.first = time.monotonic(), news["step"]
+                progress.step, progress.steps = news["step"], news["steps"]
+        except BrokenPipeError:
+            pass
+        finally:
+            self._busy = False
+        return self._died(process)
 
-    from workbench.distributed.processes import device
-    from workbench.training.allocator import keep_memory
+    def _died(self, process: subprocess.Popen[str]) -> Failed:
+        self._process = None
+        status = process.wait()
+        if self._stopped:
+            return Failed("Stopped", "stopped before its first step")
+        if status == -signal.SIGKILL:
+            return Failed("ChildProcessError", "its process was killed, perhaps for want of memory")
+        return Failed("ChildProcessError", f"its process ended by itself, with status {status}")
 
-    global _done
-    _done = done
-    if device().type == "cpu":
-        keep_memory()
-    torch.set_num_threads(1)
+    def _start(self) -> subprocess.Popen[str]:
+        """Start a process that finds every module that this one finds."""
+        own = {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
+        own |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(self._threads))
+        if self._gpu is not None:
+            own["CUDA_VISIBLE_DEVICES"] = self._gpu
+        # -P: what lies in the current folder must not hide a module, as a folder `kernels` would
+        command = [sys.executable, "-P", "-m", "workbench.studies.worker", str(self._threads)]
+        pipes: Mapping[str, int] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        return subprocess.Popen(command, text=True, env=os.environ | own, start_new_session=True, **pipes)
 
+    def stop(self) -> None:
+        """Ask for the end of what is being trained."""
+        self._stopped = True
+        if self._process and self._busy:
+            self._process.terminate()
 
-def _end_with_parent() -> None:
-    """End this process when the one that started it is gone, also when that was killed and could tell nobody."""
-    parent = mp.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    def kill(self) -> None:
+        if self._process:
+            self._process.kill()
 
-
-def _train(index: int, tree: dict[str, Any], folder: Path | None) -> Trained:
-    """Train one job, in its own process."""
-    from workbench.engine import Callback, Engine, Logs
-    from workbench.runs.train import train
-
-    class Progress(Callback):
-        def on_step(self, engine: Engine, logs: Logs) -> None:
-            _done[index] = engine.step / engine.steps
-
-    outcome = train(parse_recipe(tree), folder, callbacks=[Progress()])
-    if not outcome.finished:
-        raise InterruptedError(f"stopped at step {outcome.step} of {outcome.steps}; the same command goes on")
-    _done[index] = 1.0
-    records = outcome.records
-    last = next(record for record in reversed(records) if any(name.startswith("eval/") for name in record))
-    facts = {name: value for name, value in last.items() if name.startswith("eval/")}
-    seconds = sum(record.get("time/step", 0.0) for record in records)
-    return Trained(facts, outcome.parts.objective.total_weight, seconds)
+    def end(self) -> None:
+        """Let the process go, and wait until it is gone."""
+        if self._process and self._process.stdin:
+            self._process.stdin.close()
+            self._process.wait()
+            if self._process.stdout:
+                self._process.stdout.close()
