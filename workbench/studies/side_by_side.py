@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -235,7 +236,7 @@ class _Worker:
 
     def _died(self, process: subprocess.Popen[str]) -> Failed:
         self._process = None
-        status = process.wait()
+        status = _wait(process)
         if self._stopped:
             return Failed("Stopped", "stopped before its first step")
         if status == -signal.SIGKILL:
@@ -265,8 +266,14 @@ class _Worker:
 
     def end(self) -> None:
         """Let the process go, and wait until it is gone."""
-        if self._process and self._process.stdin:
-            self._process.stdin.close()
-            self._process.wait()
-            if self._process.stdout:
-                self._process.stdout.close()
+        if self._process:
+            _wait(self._process)
+
+
+def _wait(process: subprocess.Popen[str]) -> int:
+    """Tell a process that there is nothing more to do, and wait for its end; returns its status."""
+    for pipe in (process.stdin, process.stdout):
+        with suppress(BrokenPipeError):  # what it has not read any more
+            if pipe:
+                pipe.close()
+    return process.wait()
