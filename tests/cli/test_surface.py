@@ -12,6 +12,7 @@ SURFACE = {
     "synth": {"--task", "--list", "--objective", "--seeds", "--set", "--run", "--jobs", "--json"}
     | {"--tasks", "--rendered", "--csv", "--plot"},  # of the matrix
     "pretrain": {"recipe", "--set", "--run", "--nproc", "--fresh", "--dry", "--profile", "--json"},
+    "sweep": {"sweep", "--set", "--run", "--jobs", "--list", "--arm", "--dry", "--fresh", "--json"},
     "eval": {"run", "--suite", "--checkpoint", "--set", "--json"},
     "embed": {"source", "--with", "--out", "--split", "--field", "--tokens", "--batch", "--dim", "--checkpoint"}
     | {"--source", "--set", "--json"},
@@ -20,6 +21,8 @@ SURFACE = {
     "ls": {"kind", "--dir", "--json"},
     "show": {"kind", "name", "--set", "--json"},
     "data build": {"name", "--out", "--sources", "--deb", "--json"},
+    "runs prune": {"folders", "--keep", "--weights", "--dry", "--json"},
+    "data build": {"name", "--out", "--sources", "--json"},
     "data inspect": {"path", "--source", "--set", "--limit", "--sheet", "--bad", "--json"},
     "board": {"folder", "--port", "--bind-all"},
     "doctor": {"--json"},

@@ -64,18 +64,18 @@ def pretrain_(
     if dry:
         return _print_cost(loaded, nproc, as_json)
     if "RANK" not in os.environ:  # what can be known is said once, before any process or model is made
-        _refuse_hopeless(loaded, nproc, run)
+        refuse_hopeless(loaded, nproc, run)
     if nproc > 1 and "RANK" not in os.environ:
         from workbench.distributed.launch import launch
 
         raise SystemExit(launch(sys.argv[1:], nproc))
-    outcome = _train(loaded, run, fresh, profile)
+    outcome = train_here(loaded, run, fresh, profile)
     if int(os.environ.get("RANK", 0)) == 0:
-        _print_outcome(outcome, as_json)
+        print_outcome(outcome, as_json)
     return None
 
 
-def _refuse_hopeless(recipe: Recipe, processes: int, run: Path) -> None:
+def refuse_hopeless(recipe: Recipe, processes: int, run: Path) -> None:
     """Raises RecipeError where so many processes cannot share a batch, ValueError where the data is not there."""
     from workbench.runs.cost import missing_data, refuse_uneven_batch
 
@@ -85,7 +85,8 @@ def _refuse_hopeless(recipe: Recipe, processes: int, run: Path) -> None:
         raise ValueError(missing)
 
 
-def _train(recipe: Recipe, folder: Path, fresh: bool, profile: bool) -> Outcome:
+def train_here(recipe: Recipe, folder: Path, fresh: bool, profile: bool = False) -> Outcome:
+    """Train in this process, with what it says and its progress on stderr."""
     from workbench.distributed.processes import device
     from workbench.runs.train import train
     from workbench.training.allocator import keep_memory
@@ -102,7 +103,8 @@ def _train(recipe: Recipe, folder: Path, fresh: bool, profile: bool) -> Outcome:
     return train(recipe, folder, fresh=fresh, say=say, console=True, profile=profile)
 
 
-def _print_outcome(outcome: Outcome, as_json: bool) -> None:
+def print_outcome(outcome: Outcome, as_json: bool) -> None:
+    """Print how a training ended, and its evaluations as people compare them."""
     from workbench.cli._printing import print_evaluations
     from workbench.runs.report import compare_evaluations, evaluations
 

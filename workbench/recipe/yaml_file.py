@@ -26,6 +26,8 @@ CODE = re.compile(r"(?P<file>[^:\n]+\.py):(?P<name>\w+)")
 """a class in a file of the user's own"""
 ASIDE = "x-"
 """how a key of the file itself begins that is not read: a place for anchors that blocks merge, as `<<: *towers`"""
+NO_RECIPES = ("_base", "sweeps", "claims")
+"""folders of shipped files that are parents of recipes, or made of them"""
 LARGEST = 2**18
 """bytes of a recipe file"""
 
@@ -56,9 +58,10 @@ def shipped_recipes() -> Path:
 
 
 def recipe_names() -> list[str]:
-    """List shipped recipes as paths below `shipped_recipes()`; parents in _base cannot be trained by themselves."""
+    """List shipped recipes as paths below `shipped_recipes()`: what can be trained by itself."""
     shipped = shipped_recipes()
-    return [str(p.relative_to(shipped)) for p in sorted(shipped.rglob("*.yaml")) if "_base" not in p.parts]
+    found = (path.relative_to(shipped) for path in sorted(shipped.rglob("*.yaml")))
+    return [str(path) for path in found if path.parts[0] not in NO_RECIPES]
 
 
 def _shipped_of_name(path: Path) -> tuple[Path, ...]:

@@ -90,6 +90,10 @@ class Run:
         _write(self.path / "recipe.yaml", recipe.as_yaml())
         _write(self.path / "environment.json", json.dumps(environment(), indent=1))
 
+    def hold(self) -> None:
+        """Hold a folder that is there, for what is no training. Raises RunError, or RunHeld."""
+        self._hold(lambda _: None)
+
     def release(self) -> None:
         """Let others have the folder."""
         if self._lock:

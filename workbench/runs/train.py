@@ -124,8 +124,14 @@ def _find_checkpoint(run: Run, parallel: Parallel, say: Callable[[str], None]) -
 
 def _restore(engine: Engine, path: Path, say: Callable[[str], None]) -> None:
     """Go on from a checkpoint."""
-    state = checkpoint.load(path, engine.model, engine.objective, engine.optimizer)
+    whole = checkpoint.has_optimizer(path)  # `wb runs prune --weights` leaves none to what is finished
+    state = checkpoint.load(path, engine.model, engine.objective, engine.optimizer if whole else None)
     engine.step, engine.best, engine.saved_step = state.step, state.best, state.step
+    if not whole and not engine.finished:
+        raise RunError(
+            f"{path} has no state of the optimizer any more (wb runs prune --weights), so that no training can go on "
+            "from it: begin a new run from its weights with model.init, or anew with --fresh"
+        )
     if not engine.finished:
         say(f"resuming from {path} (step {state.step} of {engine.steps})")
 

@@ -94,8 +94,8 @@ class SweepSection(Section):
     set: dict[str, object] = Field(default={}, description="overrides of every arm, behind its own")
 
 
-def read_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
-    """Read a sweep's file, that of its folder, or a shipped one by name (`sweeps/NAME`); `key=value` overrides win.
+def read_sweep(path: str | Path, overrides: Sequence[str] = (), values: Mapping[str, object] | None = None) -> Sweep:
+    """Read a sweep's file, that of its folder, or a shipped one by name; overrides win, as `key=value` or as values.
 
     Raises RecipeError with every mistake, where each stands, and what to write there.
     """
@@ -103,6 +103,7 @@ def read_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
     tree, lines, blank = read_mapping(file, "sweep")
     section = parse_section(SweepSection, tree, lines)
     wins = [_Override(*read_override(text), f"--set {text}", {}) for text in overrides]
+    wins += [_Override(split_key(key), value, f"{key}={value!r}", {}) for key, value in (values or {}).items()]
     return _Reader(file, section, lines, blank, tuple(wins)).read()
 
 

@@ -277,6 +277,20 @@ def prune(folder: Path, keep: int, state: State, keep_every: int | None = None, 
             shutil.rmtree(path)
 
 
+def has_optimizer(path: Path) -> bool:
+    """Tell whether a training can go on from a checkpoint."""
+    return (path / "optimizer.safetensors").is_file() or (path / "optimizer").is_dir()
+
+
+def drop_optimizer(path: Path) -> None:
+    """Remove the state of the optimizer from a checkpoint, whose weights stay whole at every moment. Raises OSError."""
+    manifest = json.loads((path / MANIFEST).read_text())
+    kept = {name: facts for name, facts in manifest.items() if not name.startswith("optimizer")}
+    _replace(path / MANIFEST, json.dumps(kept, indent=1))
+    (path / "optimizer.safetensors").unlink(missing_ok=True)
+    shutil.rmtree(path / "optimizer", ignore_errors=True)
+
+
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     path.touch()
     mode = path.stat().st_mode  # safetensors writes mode 0600, which locks colleagues out

@@ -1,0 +1,161 @@
+"""`wb sweep` and `wb runs prune` as a person calls them; what needs processes of its own is slow."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from tiny_sweeps import BASE, SWEEP, train_here, write_sweep
+
+from workbench.cli import cli
+from workbench.recipe.schema import load_recipe
+from workbench.runs.train import train
+from workbench.studies import sweeping
+from workbench.training.checkpoint import saved
+from workbench.training.metrics import read
+
+
+def wb(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli, [*map(str, arguments)])
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeping, "train_all", train_here)
+
+
+def test_a_sweep_from_its_plan_to_its_table(tmp_path: Path, here: None) -> None:
+    text = SWEEP.replace("confu: {}", f"broken: {{objective: '{tmp_path}/astray.py:Broken'}}")
+    file, runs = write_sweep(tmp_path, text), tmp_path / "r"
+    where = ("sweep", file, "--run", runs)
+    dry = wb(*where, "--dry")
+    assert "4 runs" in dry.stdout
+    assert not runs.exists()
+    done = wb(*where, "--jobs", "1")
+    assert done.exit_code == 1
+    assert "clip " in done.stdout
+    assert " ± " in done.stdout
+    assert "objective: clip" in done.stdout
+    assert "clip-seed0 done in " in done.stderr
+    assert "failed: broken-seed1: the loss went astray" in done.stderr
+    listed = json.loads(wb(*where, "--list", "--json").stdout)
+    assert [(row["number"], row["arm"], row["seed"], row["state"]) for row in listed] == [
+        (0, "clip", 0, "done"), (1, "broken", 0, "new"), (2, "clip", 1, "done"), (3, "broken", 1, "new"),
+    ]  # fmt: skip
+    printed = json.loads(wb("sweep", runs, "--run", runs, "--json").stdout)
+    assert printed["arms"]["clip"]["n"] == 2
+    assert [run["state"] for run in printed["runs"]] == ["done", "failed"] * 2
+
+
+def test_one_run_by_its_number(tmp_path: Path, here: None) -> None:
+    file, runs = write_sweep(tmp_path), tmp_path / "r"
+    done = wb("sweep", file, "--run", runs, "--arm", "3", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["run"] == str(runs / "confu-seed1")
+    assert [path.name for path in runs.iterdir() if path.is_dir()] == ["confu-seed1"]
+    for arguments, said in (
+        (("--arm", "4"), "there are 4 runs, 0 to 3"),
+        (("--arm", "1", "--dry"), "choose one"),
+        (("--set", "train.lrr=1"), "did you mean 'lr'"),
+    ):
+        wrong = wb("sweep", file, "--run", runs, *arguments)
+        assert wrong.exit_code == 2
+        assert said in wrong.stderr
+    other = wb("sweep", file, "--run", runs, "--arm", "3", "--set", "train.lr=0.5")
+    assert other.exit_code == 1
+    assert "train.lr: 0.001 -> 0.5" in other.stderr
+
+
+def test_pruning_leaves_what_is_evaluated_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(BASE)
+    recipe = load_recipe(tmp_path / "small.yaml", ("checkpoint.keep_every=1 steps", "eval.best=min synthetic/loss"))
+    run = tmp_path / "r" / "one-seed0"
+    best = train(recipe, run).best
+    shutil.copytree(run, tmp_path / "r" / "two-seed0")
+    (tmp_path / "r" / "two-seed0" / "DONE").unlink()
+    size = sum(path.stat().st_size for path in run.rglob("checkpoints/*/*"))
+    dry = json.loads(wb("runs", "prune", tmp_path / "r", "--weights", "--dry", "--json").stdout)
+    assert [entry["why_not"] for entry in dry] == [None, "not finished"]
+    assert len(saved(run / "checkpoints")) == 4
+    done = wb("runs", "prune", tmp_path / "r", "--weights")
+    assert done.exit_code == 0, done.output
+    assert best is not None
+    assert {path.name for path in saved(run / "checkpoints")} == {f"step-{best.step}", "step-3"}
+    left = sum(path.stat().st_size for path in run.rglob("checkpoints/*/*"))
+    assert abs(size - left - dry[0]["freed"]) < 2000  # of manifests
+    assert len(saved(tmp_path / "r" / "two-seed0" / "checkpoints")) == 4
+    assert wb("eval", run, "--checkpoint", "best").exit_code == 0
+    assert train(recipe, run).already
+    more = ("--set", "eval.best=min synthetic/loss", "--set", "train.for=9 steps")
+    longer = wb("pretrain", tmp_path / "small.yaml", "--run", run, *more)
+    assert longer.exit_code == 1
+    assert "no state of the optimizer any more" in longer.stderr
+    assert wb("runs", "prune", tmp_path / "none").exit_code == 2
+
+
+class Sweep:
+    """`wb sweep` in a process of its own."""
+
+    def __init__(self, file: Path, runs: Path, *more: str) -> None:
+        command = [sys.executable, "-m", "workbench", "sweep", str(file), "--run", str(runs), *more]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def wait_for(self, *files: Path) -> None:
+        until = time.monotonic() + 120
+        while not all(file.exists() for file in files):
+            assert self.process.poll() is None, self.end()
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+    def end(self) -> tuple[int, str, str]:
+        out, said = self.process.communicate(timeout=120)
+        return self.process.returncode, out, said
+
+
+def facts(run: Path) -> list[dict[str, float]]:
+    return [{k: v for k, v in r.items() if not k.startswith("time/")} for r in read(run / "metrics.jsonl")]
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_stopped_and_twice_at_once_it_ends_bitwise(tmp_path: Path) -> None:
+    file, runs = write_sweep(tmp_path, SWEEP + "set: {train.for: 400 steps, eval.every: 400 steps}\n"), tmp_path / "r"
+    killed = Sweep(file, runs, "--jobs", "2")
+    killed.wait_for(runs / "clip-seed0" / "checkpoints" / "step-20", runs / "confu-seed0" / "checkpoints" / "step-20")
+    os.kill(killed.process.pid, signal.SIGKILL)
+    killed.end()
+    stopped = Sweep(file, runs, "--jobs", "2")
+    stopped.wait_for(runs / "confu-seed0" / "checkpoints" / "step-100")
+    os.kill(stopped.process.pid, signal.SIGINT)
+    status, out, said = stopped.end()
+    assert status == 0, said
+    assert "stopped, saved: " in out
+    first = Sweep(file, runs, "--jobs", "1")
+    second = Sweep(file, runs, "--jobs", "1", "--json")
+    assert first.end()[0] == 0
+    status, out, said = second.end()
+    assert status == 0, said
+    assert {run["state"] for run in json.loads(out)["runs"]} == {"done"}
+    for run in runs.glob("*-seed*"):
+        steps = [record["step"] for record in facts(run) if "train/loss" in record]
+        assert steps == list(range(1, 401))
+    whole = tmp_path / "whole"
+    train(load_recipe(runs / "confu-seed0" / "recipe.yaml"), whole)
+    assert facts(whole) == facts(runs / "confu-seed0")
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_may_train_a_sweep(tmp_path: Path) -> None:
+    file = write_sweep(tmp_path, SWEEP.replace("seeds: 2", "seeds: 1"))
+    script = tmp_path / "script.py"
+    call = f"workbench.sweep({str(file)!r}, run={str(tmp_path / 'r')!r}, jobs=1)"
+    script.write_text(f"import workbench\nprint({call}.finished)\n")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr

@@ -1,0 +1,115 @@
+"""A sweep while it is trained: a live table in a terminal, a line for each run that ends in a pipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from workbench.recipe.yaml_text import write_yaml
+from workbench.studies.sweeping import ArmResult, RunResult, Sweeping, find_metric
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
+
+
+class SweepProgress:
+    """Shows a sweep on stderr."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self.console = Console(file=sys.stderr, highlight=False)
+        self.live: Live | None = None
+        self._runs = 0
+        self._ended = 0
+        self._left = ""
+
+    def __enter__(self) -> SweepProgress:
+        from rich.live import Live
+
+        if self.console.is_terminal:
+            self.live = Live(console=self.console, refresh_per_second=2, transient=True)
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        if self.live:
+            self.live.stop()  # else the terminal has no cursor any more
+
+    def say(self, line: str) -> None:
+        self.console.print(line, markup=False, soft_wrap=True)
+
+    def watch(self, sweeping: Sweeping) -> None:
+        """Show how far the sweep is."""
+        if not self._runs:
+            self._runs, self._ended = len(sweeping.runs), len(sweeping.results)
+            if self._ended or not self.live:
+                self.say(f"{self._runs} runs, {self._ended} of them done before; {sweeping.at_once} at once")
+        left = sweeping.seconds_left
+        self._left = "" if left is None else f", about {say_time(left)} left"
+        if self.live:
+            self.live.update(_table(sweeping, self._left))
+
+    def on_done(self, run: RunResult) -> None:
+        """Say how a run has ended; in a terminal only what went wrong, as the table has the rest."""
+        self._ended += 1
+        first = (run.error or "").partition("\n")[0]
+        if run.state == "failed":
+            self.say(f"{run.run.name} failed: {first}")
+        elif not self.live:
+            how = f"done in {say_time(run.seconds)}" if run.state == "done" else first
+            self.say(f"{run.run.name} {how} ({self._ended} of {self._runs} runs{self._left})")
+
+
+def say_time(seconds: float) -> str:
+    """Write a time with its largest units."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _table(sweeping: Sweeping, left: str) -> Table:
+    """Draw the arms with their runs: done, running, left."""
+    states: dict[str, list[str]] = {run.arm.name: [] for run in sweeping.runs}
+    for place, run in enumerate(sweeping.runs):
+        result, progress = sweeping.results.get(place), sweeping.progress.get(place)
+        states[run.arm.name].append(result.state if result else progress.state if progress else "waiting")
+    counts = {name: _count(found) for name, found in states.items()}
+    shares = [run.share for run in sweeping.progress.values()]
+    before = len(sweeping.runs) - len(shares)
+    metric = find_metric(sweeping.runs, list(sweeping.results.values()))
+    table = table_of_arms(metric, sweeping.summarise(), counts, ("done", "running", "left"))
+    table.caption = f"{(sum(shares) + before) / len(sweeping.runs):.0%} of {len(sweeping.runs)} runs{left}"
+    return table
+
+
+def _count(states: Sequence[str]) -> list[str]:
+    failed = sum(state in ("failed", "differs") for state in states)
+    running = sum(state in ("running", "elsewhere") for state in states)
+    waiting = sum(state in ("waiting", "ended") for state in states)
+    return [f"{states.count('done')}{f' ({failed} failed)' if failed else ''}", str(running), str(waiting)]
+
+
+def table_of_arms(
+    metric: str | None,
+    arms: Mapping[str, ArmResult],
+    counts: Mapping[str, Sequence[str]],
+    columns: Sequence[str] = ("done",),
+) -> Table:
+    """Make a table of arms: runs, the headline metric at the last evaluation, in what each differs from the base."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("arm", no_wrap=True)
+    for name in (*columns, f"{metric.removeprefix('eval/')}, last" if metric else "metric"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("differs by")
+    for name, arm in arms.items():
+        value = "-" if arm.mean is None else f"{arm.mean:.4g}" + ("" if arm.se is None else f" ± {arm.se:.2g}")
+        differs = write_yaml(dict(arm.overrides), flow=True, width=10_000).strip()[1:-1]
+        table.add_row(name, *counts[name], value, differs or "the base as it is")
+    return table
