@@ -22,7 +22,6 @@ SURFACE = {
     "show": {"kind", "name", "--set", "--json"},
     "data build": {"name", "--out", "--sources", "--deb", "--json"},
     "runs prune": {"folders", "--keep", "--weights", "--dry", "--json"},
-    "data build": {"name", "--out", "--sources", "--json"},
     "data inspect": {"path", "--source", "--set", "--limit", "--sheet", "--bad", "--json"},
     "board": {"folder", "--port", "--bind-all"},
     "doctor": {"--json"},

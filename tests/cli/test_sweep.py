@@ -108,9 +108,10 @@ class Sweep:
         command = [sys.executable, "-m", "workbench", "sweep", str(file), "--run", str(runs), *more]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    def wait_for(self, *files: Path) -> None:
+    def wait_for(self, step: int, *runs: Path) -> None:
+        """Wait until these runs have taken so many steps."""
         until = time.monotonic() + 120
-        while not all(file.exists() for file in files):
+        while not all((read(run / "metrics.jsonl") or [{"step": 0}])[-1]["step"] >= step for run in runs):
             assert self.process.poll() is None, self.end()
             assert time.monotonic() < until
             time.sleep(0.01)
@@ -127,12 +128,13 @@ def facts(run: Path) -> list[dict[str, float]]:
 @pytest.mark.slow
 def test_killed_in_the_middle_stopped_and_twice_at_once_it_ends_bitwise(tmp_path: Path) -> None:
     file, runs = write_sweep(tmp_path, SWEEP + "set: {train.for: 400 steps, eval.every: 400 steps}\n"), tmp_path / "r"
+    (tmp_path / "small.yaml").write_text(BASE.replace("every: 1 steps", "every: 8 steps"))
     killed = Sweep(file, runs, "--jobs", "2")
-    killed.wait_for(runs / "clip-seed0" / "checkpoints" / "step-20", runs / "confu-seed0" / "checkpoints" / "step-20")
+    killed.wait_for(20, runs / "clip-seed0", runs / "confu-seed0")
     os.kill(killed.process.pid, signal.SIGKILL)
     killed.end()
     stopped = Sweep(file, runs, "--jobs", "2")
-    stopped.wait_for(runs / "confu-seed0" / "checkpoints" / "step-100")
+    stopped.wait_for(100, runs / "confu-seed0")
     os.kill(stopped.process.pid, signal.SIGINT)
     status, out, said = stopped.end()
     assert status == 0, said

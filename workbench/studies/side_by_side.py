@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -251,8 +251,10 @@ class _Worker:
             own["CUDA_VISIBLE_DEVICES"] = self._gpu
         # -P: what lies in the current folder must not hide a module, as a folder `kernels` would
         command = [sys.executable, "-P", "-m", "workbench.studies.worker", str(self._threads)]
-        pipes: Mapping[str, int] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        return subprocess.Popen(command, text=True, env=os.environ | own, start_new_session=True, **pipes)
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, text=True, env=os.environ | own, start_new_session=True
+        )
 
     def stop(self) -> None:
         """Ask for the end of what is being trained."""

@@ -51,7 +51,8 @@ class RunResult:
     """why there is no result: what the run failed with, or how its recipe differs from the sweep's"""
 
     def as_dict(self) -> Tree:
-        return asdict(self) | {"run": str(self.run)}
+        written: Tree = asdict(self)
+        return written | {"run": str(self.run)}
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ class Sweeping:
     """{place of a run: how far it is}, of those that are to be trained"""
 
     def summarise(self) -> dict[str, ArmResult]:
-        return summarise(self.runs, self.results.values(), find_metric(self.runs, self.results.values()))
+        results = list(self.results.values())
+        return summarise(self.runs, results, find_metric(self.runs, results))
 
     @property
     def seconds_left(self) -> float | None:
