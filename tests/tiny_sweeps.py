@@ -15,8 +15,8 @@ name: small
 data: {name: synthetic, task: {name: xor}, samples: 64, held_out: 32}
 model: {dim: 8, encoders: {a: {name: mlp, width: 8}, b: {name: mlp, width: 8}, c: {name: mlp, width: 8}}, fusion: mlp}
 objective: {name: confu, lambda: 0.5}
-train: {for: 3 steps, batch: 32}
-eval: {every: 2 steps, best: min synthetic/loss, synthetic: {batches: 2, samples: 32}}
+train: {for: 2 steps, batch: 32}
+eval: {every: 1 steps, best: min synthetic/loss, synthetic: {batches: 2, samples: 32}}
 checkpoint: {every: 1 steps}
 parallel: {workers: 0}
 log: {tensorboard: false}

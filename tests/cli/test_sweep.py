@@ -36,9 +36,6 @@ def test_a_sweep_from_its_plan_to_its_table(tmp_path: Path, here: None) -> None:
     text = SWEEP.replace("confu: {}", f"broken: {{objective: '{tmp_path}/astray.py:Broken'}}")
     file, runs = write_sweep(tmp_path, text), tmp_path / "r"
     where = ("sweep", file, "--run", runs)
-    dry = wb(*where, "--dry")
-    assert "4 runs" in dry.stdout
-    assert not runs.exists()
     done = wb(*where, "--jobs", "1")
     assert done.exit_code == 1
     assert "clip " in done.stdout
@@ -84,14 +81,14 @@ def test_pruning_leaves_what_is_evaluated_and_nothing_else(tmp_path: Path) -> No
     size = sum(path.stat().st_size for path in run.rglob("checkpoints/*/*"))
     dry = json.loads(wb("runs", "prune", tmp_path / "r", "--weights", "--dry", "--json").stdout)
     assert [entry["why_not"] for entry in dry] == [None, "not finished"]
-    assert len(saved(run / "checkpoints")) == 4
+    assert len(saved(run / "checkpoints")) == 3
     done = wb("runs", "prune", tmp_path / "r", "--weights")
     assert done.exit_code == 0, done.output
     assert best is not None
-    assert {path.name for path in saved(run / "checkpoints")} == {f"step-{best.step}", "step-3"}
+    assert {path.name for path in saved(run / "checkpoints")} == {f"step-{best.step}", "step-2"}
     left = sum(path.stat().st_size for path in run.rglob("checkpoints/*/*"))
     assert abs(size - left - dry[0]["freed"]) < 2000  # of manifests
-    assert len(saved(tmp_path / "r" / "two-seed0" / "checkpoints")) == 4
+    assert len(saved(tmp_path / "r" / "two-seed0" / "checkpoints")) == 3
     assert wb("eval", run, "--checkpoint", "best").exit_code == 0
     assert train(recipe, run).already
     more = ("--set", "eval.best=min synthetic/loss", "--set", "train.for=9 steps")
@@ -151,6 +148,17 @@ def test_killed_in_the_middle_stopped_and_twice_at_once_it_ends_bitwise(tmp_path
     whole = tmp_path / "whole"
     train(load_recipe(runs / "confu-seed0" / "recipe.yaml"), whole)
     assert facts(whole) == facts(runs / "confu-seed0")
+
+
+@pytest.mark.slow
+def test_a_plan_trains_nothing(tmp_path: Path) -> None:
+    file = write_sweep(tmp_path, SWEEP)
+    dry = wb("sweep", file, "--run", tmp_path / "r", "--dry", "--jobs", "2")
+    assert "4 runs" in dry.stdout
+    assert "2 at once" in dry.stdout
+    assert "minutes on this machine" in dry.stdout
+    assert json.loads(wb("sweep", file, "--run", tmp_path / "r", "--dry", "--json").stdout)["done"] == 0
+    assert not (tmp_path / "r").exists()
 
 
 @pytest.mark.slow

@@ -52,7 +52,7 @@ def sweep_(
     \b
     Examples: wb sweep sweeps/ito_ablation --dry
               wb sweep mine.yaml --jobs 2
-              sbatch --array=0-8 --wrap 'wb sweep mine.yaml --arm $SLURM_ARRAY_TASK_ID'
+              wb sweep mine.yaml --arm $SLURM_ARRAY_TASK_ID
     """
     from workbench.studies.sweep import read_sweep
 
