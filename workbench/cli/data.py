@@ -18,7 +18,7 @@ BUILDERS = {
     "emoji": "drawings with their names, from the packages that their makers publish. The packaged copy serves every "
     "recipe; this repeats how it was made. Needs npm, and resvg-py (pip install 'multimodal-workbench[data]')",
     "emoji-shards": "the packaged copy as webdataset tars, for `data: {name: shards}` and other trainers",
-    "tux": "pictures, English sentences and people who say them in thirteen languages, as parquet. From Debian's "
+    "tux": "pictures, English sentences and people who say them in fourteen languages, as parquet. From Debian's "
     "stamps for Tux Paint: `apt-get download tuxpaint-stamps-default` (161 MB), then --deb FILE, or the folder that "
     "`dpkg-deb -x` unpacks it to. Needs resvg-py (pip install 'multimodal-workbench[data]'). GPL-2",
 }

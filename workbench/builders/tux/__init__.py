@@ -1,4 +1,4 @@
-"""The set `tux`: pictures, English sentences and voices in thirteen languages, of Debian's stamps. See ../README.md."""
+"""The set `tux`: pictures, English sentences and voices in fourteen languages, of Debian's stamps. See ../README.md."""
 
 from __future__ import annotations
 
