@@ -6,7 +6,6 @@ Where the start itself is the point, and in what is measured, a test takes `subp
 from __future__ import annotations
 
 import multiprocessing
-import multiprocessing.context
 import os
 import runpy
 import signal
@@ -21,8 +20,10 @@ from subprocess import CompletedProcess
 import workbench.distributed.launch as launch
 
 server = multiprocessing.get_context("forkserver")
-preloaded = ["cli.pretrain", "runs.train", "runs.report", "callbacks.console", "encoders.open_clip", "objectives.clip"]
-server.set_forkserver_preload([f"workbench.{module}" for module in preloaded])
+# DistributedDataParallel imports torch's compiler, and so would every rank: another two seconds
+heavy = ["torch._dynamo", "torch.distributed.fsdp"]
+ours = ["cli.pretrain", "runs.train", "runs.report", "callbacks.console", "encoders.open_clip", "encoders.mlp"]
+server.set_forkserver_preload([*heavy, *(f"workbench.{module}" for module in ours)])
 
 
 def start(
@@ -82,11 +83,6 @@ def run(
 def wb(*arguments: str, before: Callable[[], None] | None = None, **environment: str) -> CompletedProcess[str]:
     """Run `wb ARGUMENTS` to its end."""
     return run(arguments, before, **environment)
-
-
-def fork_what_is_spawned() -> None:
-    """Called before a command that spawns processes from its main thread alone: a fork takes no other along."""
-    multiprocessing.context._concrete_contexts["spawn"] = multiprocessing.get_context("fork")  # type: ignore[attr-defined]
 
 
 def fork_ranks() -> None:

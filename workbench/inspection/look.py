@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -32,6 +32,8 @@ from workbench.types import Skipped, Split
 with postponed(*OF_OPEN_CLIP):
     from open_clip import SimpleTokenizer
 
+read_tokenizer = cache(SimpleTokenizer)
+"""reads CLIP's vocabulary, a tenth of a second, once"""
 CONTEXT = 77
 """tokens of CLIP's texts, its begin and its end included: what is counted where no recipe says how many are read"""
 
@@ -262,7 +264,7 @@ class Captions:
     """Numbers, lengths and repetitions; of each text only a hash is kept."""
 
     def __init__(self, context: int) -> None:
-        self.context, self.tokenizer = context, SimpleTokenizer()
+        self.context, self.tokenizer = context, read_tokenizer()
         self.of_image: Counter[int] = Counter()
         self.tokens, self.hashes = array("i"), array("q")
         self.concepts: set[int] = set()

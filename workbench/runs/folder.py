@@ -19,6 +19,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from io import TextIOWrapper
 from pathlib import Path
@@ -285,6 +286,7 @@ def environment() -> dict[str, Any]:
     }
 
 
+@cache  # reading a package's metadata takes milliseconds, and several runs in a process ask for all of them
 def package_version(name: str) -> str | None:
     """None where the package is not installed."""
     try:
