@@ -33,6 +33,7 @@ def test_a_micro_batch_bounds_what_a_step_needs() -> None:
     assert 0 < found.loss_share < 1
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_table_and_a_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "measure_alone", lambda b, m: memory.Measured(b, m, 70.0 + b, 900.0 + b, b / 512, 0.25))
     out = tmp_path / "m.csv"

@@ -65,6 +65,7 @@ def test_both_train_the_same_towers_alike(tars: Path, tmp_path: Path) -> None:
     assert schedule.param_groups[0]["lr"] == pytest.approx(rate)
 
 
+@pytest.mark.slow
 def test_a_tar_has_one_text_a_drawing_and_there_are_enough_for_many_workers(tars: Path) -> None:
     data = build_parts(parse_recipe(train_programs.write_recipe(SETTING, tars))).data
     assert {len(data.train.cells(i, "text")) for i in range(0, len(data.train), 500)} == {1}

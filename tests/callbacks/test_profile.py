@@ -99,6 +99,7 @@ def test_a_run_that_ends_before_its_profile_says_so(tmp_path: Path, capsys: pyte
     assert not (tmp_path / "run/profile").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_within_its_profile_keeps_what_there_is(tmp_path: Path) -> None:
     recipe = load_recipe("synth/clip", SHORT)
     profile = Profile(tmp_path / "run/profile", warm=2, steps=50)

@@ -256,6 +256,7 @@ def test_charts_are_laid_out_by_what_is_measured() -> None:
     assert "synthetic, against theory" in layout(["eval/synthetic/no_information_loss"])
 
 
+@pytest.mark.slow
 def test_sounds_readings_and_frames_are_drawn_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     more = {"log": {"tensorboard": True}, "train": {"batch": 8, "for": "1 steps"}, "objective": "clip"}
     train(parse_recipe(sensed.recipe(tmp_path, **more, eval={"start": False, "retrieval": {}})), tmp_path / "run")

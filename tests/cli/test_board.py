@@ -26,6 +26,7 @@ def _hear_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.mark.slow
 def test_serves_the_runs_until_interrupted(tmp_path: Path) -> None:
     with SummaryWriter(str(tmp_path / "run" / "tensorboard")) as writer:
         writer.add_scalar("train/loss", 2.5, 3)

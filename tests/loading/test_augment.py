@@ -157,6 +157,7 @@ def test_recipe_forms() -> None:
             Augment.model_validate(wrong)
 
 
+@pytest.mark.slow
 def test_is_fast() -> None:
     """'ito' at 64 pixels beside the same steps by torchvision alone, in turns on the same processor."""
     image = photo(72, 72)

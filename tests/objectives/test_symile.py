@@ -99,6 +99,7 @@ def test_nothing_learned_costs_two_log_n() -> None:
     assert floor[1] == pytest.approx(2 * math.log(16))
 
 
+@pytest.mark.slow
 def test_a_perfect_model_of_xor_lands_on_the_optimum() -> None:
     """Characters of the group (signs of parities) make the product of three codes nonzero only where c = a xor b."""
     seed, batch, task = torch.seed() % 2**31, 24, XOR(bits=3)

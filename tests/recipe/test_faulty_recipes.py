@@ -411,6 +411,7 @@ def test_a_class_that_takes_other_arguments_is_told_so(tmp_path: Path) -> None:
         recipe.objective.build(("a", "b"))
 
 
+@pytest.mark.slow
 def test_every_shipped_recipe_reads_back_as_it_is_written() -> None:
     for name in recipe_names():
         recipe = load_recipe(name)

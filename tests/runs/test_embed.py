@@ -104,6 +104,7 @@ def test_losses_are_bitwise_those_of_the_locked_tower(cards: Path) -> None:
     assert losses("features.yaml", "model.encoders.image={name: mlp, depth: 1}") != expected
 
 
+@pytest.mark.slow
 def test_a_locked_text_tower_too(cards: Path) -> None:
     """Of several texts the first is taken, so the recipe says so, too."""
     (cards / "locked.yaml").write_text(
@@ -182,6 +183,7 @@ def test_arrays_hold_what_the_table_does(cards: Path) -> None:
     assert list(arrays["suit"]) == table["suit"]
 
 
+@pytest.mark.slow
 def test_tokens_are_a_sequence_to_train_on(cards: Path) -> None:
     run("locked.yaml", "--with", "locked.yaml", "--out", "train.parquet", "--tokens")
     more = ("data.fields.image={kind: sequence, from: image, at_most: 5}", "model.encoders.image=sequence")

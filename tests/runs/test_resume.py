@@ -60,15 +60,15 @@ def stopped_at(recipe: Path, run: Path, step: int) -> None:
 
 
 def test_a_finished_run_says_so_and_a_longer_one_goes_on(recipe: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    assert not train(load_recipe(recipe), run).already
+    run, plan = tmp_path / "run", load_recipe(recipe, ("train.for=15 steps",))
+    assert not train(plan, run).already
     before = last_files(run)
-    assert train(load_recipe(recipe), run).already
+    assert train(plan, run).already
     assert last_files(run) == before
-    longer = train(load_recipe(recipe, ("train.for=95 steps",)), run)
+    longer = train(load_recipe(recipe, ("train.for=20 steps",)), run)
     assert longer.finished
-    assert longer.step == 95
-    assert [r["step"] for r in facts(run) if "train/loss" in r] == list(range(1, 96))
+    assert longer.step == 20
+    assert [r["step"] for r in facts(run) if "train/loss" in r] == list(range(1, 21))
 
 
 FREE = (
@@ -127,22 +127,23 @@ def test_a_folder_in_use_is_refused(recipe: Path, tmp_path: Path) -> None:
 
 
 def test_the_run_folder_holds_what_it_promises(recipe: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    outcome = train(load_recipe(recipe), run)
+    run, plan = tmp_path / "run", load_recipe(recipe, ("train.for=34 steps", "eval.best=min retrieval/mean_recall"))
+    outcome = train(plan, run)
     assert {"recipe.yaml", "environment.json", "metrics.jsonl", "checkpoints", "DONE"} <= {
         p.name for p in run.iterdir()
     }
-    assert load_recipe(run / "recipe.yaml").as_dict() == load_recipe(recipe).as_dict()
+    assert load_recipe(run / "recipe.yaml").as_dict() == plan.as_dict()
     assert json.loads((run / "environment.json").read_text())["packages"]["torch"]
     lines = facts(run)
-    assert [r["step"] for r in lines if "train/loss" in r] == list(range(1, 91))
+    assert [r["step"] for r in lines if "train/loss" in r] == list(range(1, 35))
     evaluated = [r["step"] for r in lines if "eval/retrieval/mean_recall" in r]
-    assert evaluated == [0, 20, 40, 60, 80, 90]
+    assert evaluated == [0, 20, 34]
     assert outcome.best is not None
-    assert outcome.best.value == max(r.get("eval/retrieval/mean_recall", 0) for r in lines)
+    assert outcome.best.value == min(r.get("eval/retrieval/mean_recall", 1) for r in lines)
+    assert outcome.best.step < 28  # so that its checkpoint is none of the newest
     kept = {p.name for p in (run / "checkpoints").glob("step-*")}
-    assert kept == {"step-84", "step-90", f"step-{outcome.best.step}"}
-    weights = load_file(run / "checkpoints" / "step-90" / "model.safetensors")
+    assert kept == {"step-28", "step-34", f"step-{outcome.best.step}"}
+    weights = load_file(run / "checkpoints" / "step-34" / "model.safetensors")
     assert {"model.encoders.b.layers.0.weight", "objective.log_scales.shared"} <= weights.keys()
 
 
@@ -350,19 +351,19 @@ def test_only_what_alters_no_step_may_change() -> None:
 def test_a_run_that_was_stopped_is_not_done_and_keeps_its_best(recipe: Path, tmp_path: Path) -> None:
     class Stop(Callback):
         def on_step(self, engine: Engine, logs: Logs) -> None:
-            engine.stop_requested = engine.step == 25
+            engine.stop_requested = engine.step == 15
 
-    plan = load_recipe(recipe, ("train.for=50 steps", "eval.best=min retrieval/mean_recall"))
+    plan = load_recipe(recipe, ("train.for=30 steps", "eval.every=10 steps", "eval.best=min retrieval/mean_recall"))
     whole = train(plan, tmp_path / "whole")
     run = tmp_path / "run"
     stopped = train(plan, run, callbacks=[Stop()])
-    assert (stopped.step, stopped.finished, (run / "DONE").exists()) == (25, False, False)
+    assert (stopped.step, stopped.finished, (run / "DONE").exists()) == (15, False, False)
     assert stopped.best == whole.best  # the worst recall is that of the first steps
     assert stopped.best is not None
-    assert stopped.best.step < 25
+    assert stopped.best.step < 15
     finished = train(plan, run)
     assert (finished.best, (run / "DONE").exists()) == (whole.best, True)
-    assert checkpoint.read_state(run / "checkpoints/step-50").best == whole.best
+    assert checkpoint.read_state(run / "checkpoints/step-30").best == whole.best
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew_by_itself(recipe: Path, tmp_path: Path) -> None:

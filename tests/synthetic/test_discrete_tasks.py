@@ -45,6 +45,7 @@ def test_xor_flip(p, per_bit, bits):
     assert truth.best_single_accuracy == pytest.approx(2**-bits, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_xor_flip_at_its_ends():
     plain = XOR(bits=2).truth().floors
     for name, floor in XORFlip(bits=2, p=0.0).truth().floors.items():

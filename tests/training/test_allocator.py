@@ -19,6 +19,7 @@ print(int(kept), counts[-1] - counts[4])  # the first ones find their places
 """
 
 
+@pytest.mark.slow
 def test_freed_memory_is_not_handed_back() -> None:
     """In processes of their own: one that keeps its memory does so to its end."""
     (_, without), (kept, count) = (
