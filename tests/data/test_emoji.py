@@ -198,7 +198,6 @@ def test_classes_are_the_groups_prompted_by_their_subgroups(data: Emoji, concept
     )
 
 
-@pytest.mark.slow
 def test_held_out_concepts_are_never_trained_and_held_out_styles_are_of_trained_ones(data: Emoji) -> None:
     """Every drawing is the anchor of a training sample, whose id is its concept."""
     trained = {data.sample(index, np.random.default_rng(0)).id for index in range(0, len(data), 7)}
