@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from stamps_in_a_package import FOLDER, PACKERS, ar_of, tar_of, write_deb
 
-from workbench.builders.tux import package
+from workbench.builders.tux import package, stamps
 from workbench.builders.tux.stamps import Stamp, group, read_stamps
 
 FILES = {
@@ -55,16 +55,16 @@ LEFT_OUT = {
 
 
 def test_files_are_grouped_to_stamps_and_what_belongs_to_none_is_counted() -> None:
-    stamps, left_out = group(dict(sorted(FILES.items(), key=lambda _: secrets.randbelow(100))))
-    assert stamps == [SEVEN, LION, CUB]
+    found, left_out = group(dict(sorted(FILES.items(), key=lambda _: secrets.randbelow(100))))
+    assert found == [SEVEN, LION, CUB]
     assert left_out == LEFT_OUT
-    assert [(stamp.name, stamp.category) for stamp in stamps[:2]] == [("7", ""), ("animals/cats/lion", "animals")]
+    assert [(stamp.name, stamp.category) for stamp in found[:2]] == [("7", ""), ("animals/cats/lion", "animals")]
 
 
 @pytest.mark.parametrize("packed", PACKERS)
 def test_a_package_is_read_whatever_packs_it(tmp_path: Path, packed: str) -> None:
-    version, stamps, left_out = read_stamps(write_deb(tmp_path / "a.deb", FILES, packed=packed))
-    assert (version, stamps, left_out) == ("1.2-3", [SEVEN, LION, CUB], LEFT_OUT)
+    found = read_stamps(write_deb(tmp_path / "a.deb", FILES, packed=packed))
+    assert found == ("1.2-3", [SEVEN, LION, CUB], LEFT_OUT)
 
 
 def test_zstd_is_read_and_what_nobody_can_read_names_dpkg(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_damage_inside_of_the_files_is_refused(tmp_path: Path) -> None:
         read_stamps(tmp_path / "a.deb")
 
 
-def test_other_things_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_things_are_refused_by_name(tmp_path: Path) -> None:
     other = write_deb(tmp_path / "other.deb", FILES, package="tuxpaint-data")
     with pytest.raises(ValueError, match="is the package tuxpaint-data, not tuxpaint-stamps-default"):
         read_stamps(other)
@@ -121,6 +121,16 @@ def test_other_things_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "folder").mkdir()
     with pytest.raises(ValueError, match="no stamp"):
         read_stamps(tmp_path / "folder")
-    monkeypatch.setattr(package, "LARGEST", 10)
-    with pytest.raises(ValueError, match="unpacks to more than"):
-        read_stamps(write_deb(tmp_path / "large.deb", FILES))
+
+
+def test_more_than_any_stamps_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deb = write_deb(tmp_path / "large.deb", {**FILES, "noise.txt": secrets.token_bytes(5000)})
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "large.txt").write_bytes(bytes(5000))
+    monkeypatch.setattr(stamps, "LARGEST", 4000)
+    with pytest.raises(ValueError, match=r"holds more than .*dpkg-deb -x"):
+        read_stamps(tmp_path / "folder")
+    for limit, complaint in ((4000, r"holds data\.tar\.xz of .* far more"), (20_000, "unpacks to more than")):
+        monkeypatch.setattr(package, "LARGEST", limit)
+        with pytest.raises(ValueError, match=complaint):
+            read_stamps(deb if limit == 4000 else write_deb(deb, {**FILES, "zeros.txt": bytes(50_000)}))

@@ -69,6 +69,8 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
             if len(header) < HEADER or header[-2:] != MARK or not header[48:58].strip().isdigit():
                 raise ValueError(f"{path} is damaged at byte {file.tell() - len(header):,}: {FETCH}")
             name, size = header[:16].decode("ascii", "replace").strip().rstrip("/"), int(header[48:58])
+            if size > LARGEST:
+                raise ValueError(f"{path} holds {name} of {size:,} bytes, far more than any stamps: {FETCH}")
             content = file.read(size)
             if len(content) < size:
                 raise ValueError(f"{path} ends after {len(content):,} of the {size:,} bytes of {name}: {FETCH}")

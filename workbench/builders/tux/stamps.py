@@ -10,6 +10,7 @@ text, and not to whatever stands before its first underscore.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from workbench.builders.tux.package import FETCH, read_package
+from workbench.builders.tux.package import FETCH, LARGEST, read_package
 
 PACKAGE = "tuxpaint-stamps-default"
 FOLDER = "usr/share/tuxpaint/stamps/"
@@ -97,11 +98,22 @@ def read_stamps(source: Path) -> Stamps:
 
 
 def _files_in_folder(root: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield (name under the folder of stamps, content); `root` is that folder or one above it."""
-    stamps = root / FOLDER if (root / FOLDER).is_dir() else root
-    for path in sorted(stamps.rglob("*")):
-        if path.is_file() and not path.is_symlink():
-            yield path.relative_to(stamps).as_posix(), path.read_bytes()
+    """Yield (name under the folder of stamps, content); `root` is that folder or one above it.
+
+    Raises ValueError for a folder that holds far more than stamps, before it has filled the memory.
+    """
+    stamps, total = root / FOLDER if (root / FOLDER).is_dir() else root, 0
+    for folder, folders, names in os.walk(stamps):
+        folders.sort()
+        for path in (Path(folder) / name for name in sorted(names)):
+            if path.is_file() and not path.is_symlink():
+                total += path.stat().st_size
+                if total > LARGEST:
+                    raise ValueError(
+                        f"{root} holds more than {LARGEST >> 30} GiB: give the folder that `dpkg-deb -x` unpacked "
+                        f"{PACKAGE} to, and nothing else"
+                    )
+                yield path.relative_to(stamps).as_posix(), path.read_bytes()
 
 
 def group(files: dict[str, bytes]) -> tuple[list[Stamp], dict[str, int]]:
