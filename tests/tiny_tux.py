@@ -65,6 +65,7 @@ def stamp_files() -> dict[str, bytes]:
             files[f"animals/{noun}_desc_{language}.ogg"] = sound(200 + 7 * number + 331 * place)
     more = {
         "animals/lion.ogg": sound(90, 0.3),  # its roar
+        "animals/lion_desc_es.ogg": sound(200 + 7 * NOUNS.index("lion")),  # the Bulgarian recording once more
         "animals/lion_cub.txt": b"A sleeping lion!",  # a stem that begins with another one; the same noun
         "animals/lion_cub.svg": SVG.encode(),
         "plants/lion-2.txt": b"the LION",  # the same sentence as another stem's

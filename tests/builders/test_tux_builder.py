@@ -71,7 +71,8 @@ def leaks(splits: list[str]) -> list[str]:
     for stamp, split in zip(STAMPS, splits, strict=True):
         words = stamp.sentence.lower().strip(" .!").removeprefix("a ").removeprefix("the ")
         noun = words.split(" ")[-1]
-        for what in (noun, words, *stamp.descriptions.values(), *stamp.pictures.values()):
+        sounds = (*stamp.descriptions.values(), *stamp.effects.values())
+        for what in (noun, words, *sounds, *stamp.pictures.values()):
             sides.setdefault(what, set()).add(split)
     return [str(what)[:20] for what, found in sides.items() if len(found) > 1]
 
@@ -115,11 +116,12 @@ def test_every_recording_is_in_one_row_or_counted(built: tuple[Path, dict]) -> N
     there = {(stamp.name, language) for stamp in STAMPS for language in stamp.descriptions}
     lost = there - set(spoken)
     held_back = "recordings in es of validation stamps, letters, digits and coins"
-    assert len(lost) == counts["left out"][held_back] > 0
+    assert len(lost) == counts["left out"][held_back] + 1 > 1
     assert {language for _, language in lost} == {VOICE}
     assert counts["left out"] == {
         **LEFT_OUT,
-        held_back: len(lost),
+        held_back: len(lost) - 1,
+        "recordings in es that another language has, too": 1,
         "pictures that cannot be read": 1,
         "pictures that show nothing on white": 1,
         "spoken names of letters and digits": 2,
@@ -141,12 +143,13 @@ def test_the_voice_is_heard_in_its_own_files_alone(built: tuple[Path, dict]) -> 
         ("test_voice", "language"),
     }
     assert heard["voice", "language"] == heard["test_voice", "language"] == {VOICE}
-    known = {stamp.descriptions[VOICE] for stamp in STAMPS if VOICE in stamp.descriptions}
+    known = {row["speech"] for name in ("voice", "test_voice") for row in rows[name]}
+    assert len(known) > 9
     assert not known & {
         row[k] for name in ("train", "validation", "test") for row in rows[name] for k in ("speech", "other")
     }
     ids = {name: {row["id"] for row in rows[name]} for name in FILES}
-    assert ids["voice"] <= ids["train"]
+    assert ids["voice"] <= ids["train"] - {"animals/lion"}
     assert ids["test_voice"] <= ids["test"]
     assert not ids["train"] & (ids["validation"] | ids["test"])
     assert "symbols/math/7" in ids["train"] - ids["voice"]

@@ -36,6 +36,8 @@ def make_rows(
     """
     rows: dict[str, list[Row]] = {name: [] for name in FILES}
     concepts: dict[str, str] = {}
+    # a file that was copied from one language to another is no new voice
+    heard = {file for stamp in stamps for language, file in stamp.descriptions.items() if language != VOICE}
     for stamp, split, noun in zip(stamps, splits, nouns, strict=True):
         picture = pictures.get(stamp.name)
         effect = None if stamp.category == TRAINING_ONLY else stamp.effects.get(OWN)
@@ -57,7 +59,9 @@ def make_rows(
         if VOICE in stamp.descriptions:
             known = _second(stamp, voices[0]) if voices else {}
             row = {**common, **shown, "speech": stamp.descriptions[VOICE], "language": VOICE, **known}
-            if split == "validation" or stamp.category == TRAINING_ONLY:
+            if stamp.descriptions[VOICE] in heard:
+                left_out[f"recordings in {VOICE} that another language has, too"] += 1
+            elif split == "validation" or stamp.category == TRAINING_ONLY:
                 left_out[f"recordings in {VOICE} of validation stamps, letters, digits and coins"] += 1
             else:
                 rows["voice" if split == "train" else "test_voice"].append(row)

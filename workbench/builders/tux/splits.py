@@ -21,7 +21,7 @@ VALIDATION, TEST = 0.09, 0.2
 
 
 def group_stamps(stamps: Sequence[Stamp]) -> list[str]:
-    """Name the group of each stamp: all that share a head noun, a sentence, a recording or a picture are in one.
+    """Name the group of each stamp: all that share a head noun, a sentence, a sound or a picture are in one.
 
     A group is named by the first of its head nouns in alphabetical order.
     """
@@ -34,7 +34,8 @@ def group_stamps(stamps: Sequence[Stamp]) -> list[str]:
 
     nouns = [head_noun(stamp.sentence) or stamp.name for stamp in stamps]
     for stamp, noun in zip(stamps, nouns, strict=True):
-        for key in (stamp.sentence, *stamp.descriptions.values(), *stamp.pictures.values()):
+        sounds = (*stamp.descriptions.values(), *stamp.effects.values())
+        for key in (stamp.sentence, *sounds, *stamp.pictures.values()):
             if key:
                 parents[root(("same", key))] = root(noun)
     names: dict[object, str] = {}
