@@ -24,6 +24,7 @@ BASE64 = re.compile(r"(?:data:image/[\w.+-]+;base64,)?\s*([A-Za-z0-9+/_\s-]{40,}
 HEXADECIMAL = re.compile(r"(0x|\\x)?[0-9a-fA-F]{100}")
 LONGEST = 255
 """bytes of the name of a file"""
+NOTHING = "a file of 0 bytes"
 BEGINNINGS = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"\0\0\0")
 """how encoded pictures begin: nobody's path does, in base64"""
 
@@ -42,6 +43,18 @@ def is_empty(cell: object) -> bool:
 def first_filled(cells: Sequence[object]) -> object:
     """Find the first cell that is not empty, or None."""
     return next((cell for cell in cells if not is_empty(cell)), None)
+
+
+def first_file(cells: Sequence[object]) -> object:
+    """Find the first cell that is not empty, or None. Raises ValueError for a file of 0 bytes: whoever has none writes
+    none, and an empty one is what a copy that failed has left."""
+    for cell in cells:
+        content = cell.get("bytes") if isinstance(cell, dict) else cell
+        if isinstance(content, bytes) and not content:
+            raise ValueError(NOTHING)
+        if not is_empty(cell):
+            return cell
+    return None
 
 
 def lookup(row: Mapping[str, object], key: str) -> object:
@@ -65,7 +78,12 @@ def read_encoded(cell: object, root: str | Path, what: str) -> bytes:
     Raises OSError and ValueError.
     """
     if isinstance(cell, dict):
-        cell = cell.get("bytes") or cell.get("path")
+        content = cell.get("bytes") or cell.get("path")
+        if content is None:
+            raise ValueError(
+                f"no {what}, but a block of {', '.join(map(str, cell))}: write {{bytes: ...}} or {{path: ...}}"
+            )
+        cell = content
     if isinstance(cell, bytes):
         return cell
     if not isinstance(cell, str):
@@ -74,7 +92,9 @@ def read_encoded(cell: object, root: str | Path, what: str) -> bytes:
         return decoded
     if ADDRESS.match(cell):
         raise ValueError(f"{shorten(cell, 80)} is an address: fetch the {what}s first, as with img2dataset")
-    return _read_file(cell, root)
+    if not (content := _read_file(cell, root)):
+        raise ValueError(NOTHING)
+    return content
 
 
 def from_base64(text: str) -> bytes | None:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from workbench.errors import did_you_mean
 from workbench.loading.captions import clean, flat
-from workbench.loading.cells import first_filled, is_empty, read_encoded
+from workbench.loading.cells import first_file, is_empty, read_encoded
 from workbench.loading.decode import MAX_PIXELS, PixelLimit, decode_image
 from workbench.loading.numbers import NPY, as_numbers, parse_npy, parse_text
 from workbench.loading.paths import as_tuple
@@ -92,7 +92,7 @@ class ImageField(FieldSection):
         return Modality("image", count=self.views)
 
     def read(self, cells: Sequence[object], root: str | Path) -> list[Image.Image]:
-        cell = first_filled(cells)
+        cell = first_file(cells)
         return [] if cell is None else [decode_image(read_encoded(cell, root, "picture"), self.max_pixels)]
 
     def choose(self, items: list[Image.Image], draw: Draw) -> list[Image.Image]:
@@ -150,7 +150,7 @@ class AudioField(FieldSection):
         return Modality("audio", (round(self.seconds * self.rate),), rate=self.rate)
 
     def read(self, cells: Sequence[object], root: str | Path) -> list[Sound]:
-        cell = first_filled(cells)
+        cell = first_file(cells)
         if cell is None:
             return []
         if isinstance(cell, dict) and "array" in cell:
@@ -177,7 +177,7 @@ class VectorField(FieldSection):
 
     def read(self, cells: Sequence[object], root: str | Path) -> list[Tensor]:
         if len(cells) == 1:
-            found = _read_numbers(cells[0], root)
+            found = _read_numbers(first_file(cells), root)
         elif any(map(is_empty, cells)):
             found = None  # a reading that lacks some of its numbers is none
         else:
@@ -212,13 +212,16 @@ class SequenceField(FieldSection):
         return Modality("sequence", (self.at_most, self.dim), measured=True)
 
     def read(self, cells: Sequence[object], root: str | Path) -> list[Tensor]:
-        cell = first_filled(cells)
+        cell = first_file(cells)
         if cell is None:
             return []
         frames = as_numbers(_read_numbers(cell, root))
         frames = frames[:, None] if frames.ndim == 1 else frames
         if frames.ndim != 2:
-            raise ValueError(f"is of shape {' x '.join(map(str, frames.shape))}, and a sequence is of frames x numbers")
+            shape = " x ".join(map(str, frames.shape))
+            raise ValueError(
+                f"is {f'of shape {shape}' if shape else 'one number'}, and a sequence is of frames x numbers"
+            )
         if not frames.numel():
             raise ValueError("a sequence of no frames, or of frames without numbers")
         if self.dim is not None and frames.shape[1] != self.dim:

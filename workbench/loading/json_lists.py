@@ -184,13 +184,17 @@ def _stored(name: str, cells: list[object], layout: Layout) -> list[object]:
     """Make of the cells of a column what Arrow holds. Raises ValueError."""
     if name in layout.written_columns:
         return [json.dumps(cells)]
-    texts = [cell.get("path") if isinstance(cell, Mapping) and name in layout.paths else cell for cell in cells]
     if name in layout.paths:
-        if wrong := next((cell for cell in texts if not is_empty(cell) and not isinstance(cell, str)), None):
-            raise ValueError(f"names no file: '{name}' is {shorten(repr(wrong), 60)}")
-        texts = [cell or "" for cell in texts]
+        paths = [cell.get("path") or cell if isinstance(cell, Mapping) else cell for cell in cells]
+        if wrong := [cell for cell in paths if not is_empty(cell) and not isinstance(cell, str)]:
+            raise ValueError(f"names no file: '{name}' is {shorten(repr(wrong[0]), 60)}")
+        texts = [cell if isinstance(cell, str) else "" for cell in paths]
     else:
-        texts = [text for text in flat(texts) if isinstance(text, str)]
+        said = flat(cells)
+        texts = [text for text in said if isinstance(text, str)]
+        others = [text for text in said if not isinstance(text, str) and not is_empty(text)]
+        if others and not texts:
+            raise ValueError(f"no caption: '{name}' is {shorten(repr(others[0]), 60)}")
     if not all(whole(text) for text in texts if isinstance(text, str)):
         raise ValueError("holds half a character (a lone surrogate): write it anew")
     return texts

@@ -39,7 +39,7 @@ def parse_npy(content: bytes) -> np.ndarray:
     try:
         version = np.lib.format.read_magic(file)
         if version not in HEADERS:
-            raise ValueError(f"its format is of version {'.'.join(map(str, version))}")
+            raise ValueError(f"its format is of version {'.'.join(map(str, version))}, and numbers need 1.0 or 2.0")
         shape, fortran, dtype = HEADERS[version](file)
     except Exception as error:  # a header is parsed as Python: corrupt bytes raise anything
         raise ValueError(f"not a .npy that can be read: {shorten(str(error), 120)}") from None
@@ -47,6 +47,8 @@ def parse_npy(content: bytes) -> np.ndarray:
         raise ValueError("a .npy of Python's objects, which is a pickle and is not opened: save an array of numbers")
     if dtype.kind not in "fiub":
         raise ValueError(f"a .npy of {dtype}, and not of real numbers")
+    if not all(isinstance(length, int) and not isinstance(length, bool) and length >= 0 for length in shape):
+        raise ValueError(f"a .npy whose header says {shape}, which is no shape")
     rest = len(content) - file.tell()
     if math.prod(shape) * dtype.itemsize != rest:  # in Python's integers, which do not overflow
         there = " x ".join(map(str, shape)) or "1"
@@ -86,7 +88,7 @@ def as_numbers(found: object) -> Float[Tensor, ...]:
     if array.dtype.kind == "O":
         raise ValueError(f"not a list of numbers, but {_first_odd(found)}")
     if array.dtype.kind not in "fiub":
-        raise ValueError(f"not numbers, but {shorten(repr(array.flat[0] if array.size else found), 60)}")
+        raise ValueError(f"not numbers, but {shorten(repr(array.flat[0].item() if array.size else found), 60)}")
     if array.size > MOST_NUMBERS:
         raise ValueError(f"{array.size:,} numbers are more than the {MOST_NUMBERS:,} that a cell may have")
     with np.errstate(over="ignore"):
