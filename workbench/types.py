@@ -187,6 +187,10 @@ class Objective(nn.Module):
     """the modalities that it aligns, in the recipe's order; default: those of its sides"""
     total_weight: float = 1.0
     """sum of the weights of its terms: the unit of the verdict 'blind'"""
+    needs_complete: bool = False
+    """whether only samples that have all of its modalities count in the loss, as in one product of all of them"""
+    fuses_partly: bool = False
+    """whether a sample that lacks some members of a fused side counts, fused from those that it has"""
     scale_falls_to: float = 0.0
     """the lower limit that a learned scale may fall to: the mark of a model that has collapsed; 0 where it has none"""
 

@@ -47,8 +47,9 @@ def check_(recipes: tuple[str, ...], overrides: tuple[str, ...], deep: bool, as_
             continue
         try:
             parts = assemble(loaded)
-            found[recipe] = _deeply(recipe, loaded) if deep else None
             notes += _notes(recipe, parts)
+            _refuse_terms_apart(parts, notes)
+            found[recipe] = _deeply(recipe, loaded) if deep else None
         except ValueError as error:  # the keys are right, the parts do not fit each other
             found[recipe] = f"{recipe}: {error}"
     if as_json:
@@ -79,6 +80,22 @@ def _notes(name: str, parts: Parts) -> list[str]:
     if not recipe.eval.evaluators:
         lines.append(f"{name}: no evaluator: the loss is all that a training would say of the model")
     return lines
+
+
+def _refuse_terms_apart(parts: Parts, notes: list[str]) -> None:
+    """Raise ValueError for a term whose sides no sample has together, where the data are there and small; of a stream,
+    whose beginning lacks them, a note says so."""
+    from workbench.inspection.cut_captions import is_small
+    from workbench.runs.cost import missing_data
+    from workbench.runs.meeting import refuse_terms_apart
+
+    try:
+        if missing_data(parts.recipe, parts.data) or not is_small(parts.data, copied=True):
+            return
+        _ = parts.data.modalities
+    except ValueError:  # said in the notes: the data is there and cannot be listed
+        return
+    refuse_terms_apart(parts.objective, parts.data, notes.append)
 
 
 def _deeply(name: str, recipe: Recipe) -> str | None:

@@ -14,7 +14,7 @@ from workbench.loading.feed import MapStyle
 from workbench.loading.paths import as_tuple, expand
 from workbench.recipe.schema import Recipe
 from workbench.seeds import seed_for
-from workbench.types import Encoder, Modality
+from workbench.types import Data, Encoder, Modality
 
 FEW = 100
 """samples that are read for `wb check`, which takes no time; `wb data inspect RECIPE` reads all"""
@@ -22,6 +22,8 @@ SMALL = 2**26
 """bytes of data that are listed for them"""
 LISTED = tuple(f"workbench.data.{name}" for name in ("csv", "json", "folder", "shards", "emoji"))
 """sources that are listed without a copy in a cache, which `datasets` makes"""
+COPIED = ("workbench.data.parquet", "workbench.data.hf")
+"""sources that `datasets` copies"""
 
 
 @runtime_checkable
@@ -64,13 +66,16 @@ def _reader(encoder: Encoder) -> Callable[[str], bool] | None:
     return transform.cuts if encoder.context_length and isinstance(transform, Cuts) else None
 
 
-def is_small(data: MapStyle) -> bool:
-    """Say whether data can be listed in no time: what is packaged, and files of little size.
+def is_small(data: Data, copied: bool = False) -> bool:
+    """Say whether data can be listed in no time: what is packaged, and files of little size, also such as are `copied`.
 
     A folder is as large as what lies in it directly.
     """
-    if type(data).__module__ not in LISTED:
+    if type(data).__module__ not in (*LISTED, *(COPIED if copied else ())):
         return False
+    folder = getattr(data, "folder", None)  # of `datasets`, where `path` is the name of a split
+    if folder is not None:
+        return folder.is_dir() and 0 < sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) <= SMALL
     path = getattr(data, "path", None)
     if path is None:
         return True

@@ -37,6 +37,7 @@ class VolumeContrast(ScaledObjective, ABC):
             raise ValueError(f"anchor {anchor!r} is no modality of the model: set it to one of {list(modalities)}")
         self.others = tuple(m for m in modalities if m != self.anchor)
         self.label_smoothing = label_smoothing
+        self.needs_complete = True
         self.side_of = {m: Side((m,)) for m in modalities}
         self.all_sides = list(self.side_of.values())
 

@@ -37,7 +37,7 @@ class CoMM(ScaledObjective):
         super().__init__(scale)
         if len(modalities) < 2:
             raise ValueError(f"comm fuses two modalities or more, the model has {list(modalities)}")
-        self.modalities = tuple(modalities)
+        self.modalities, self.fuses_partly = tuple(modalities), True
         self.whole = Side(self.modalities, fused=True)
         self.alone = {m: Side((m,), fused=True) for m in modalities}
         self.all_sides = [*self.alone.values(), self.whole]

@@ -45,7 +45,7 @@ class ConFuChain(Objective):
         super().__init__()
         if len(modalities) < 3:
             raise ValueError(f"confu_chain fuses two modalities or more, the model has {list(modalities)}: use clip")
-        self.modalities = tuple(modalities)
+        self.modalities, self.fuses_partly = tuple(modalities), True
         self.seed = torch.initial_seed()  # the build seeds it from the run's seed, alike on every process
         possible = [
             Term(between=("+".join(prefix), target))

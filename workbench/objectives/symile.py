@@ -58,6 +58,7 @@ class Symile(ScaledObjective):
             )
         self.modalities = tuple(modalities)
         self.negatives = negatives
+        self.needs_complete = True
         self.all_sides = [Side((m,)) for m in modalities]
 
     def forward(self, z: Views, pool: Pool) -> Loss:

@@ -75,7 +75,7 @@ def train(
         # a checkpoint has all weights: the file of pretrained ones may be gone by now
         parts = build_parts(recipe, pretrained=found is None)
         if found is None:
-            refuse_terms_apart(parts.objective, parts.data)
+            refuse_terms_apart(parts.objective, parts.data, say)
         if not found:  # it has what was measured; and weights of `model.init` come later, with what they learned by
             for line in measure(parts, parallel):
                 say(line)
