@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from workbench.cli import cli
-from workbench.inspection.look import Seen
 from workbench.inspection.report import _cards
+from workbench.inspection.tallies import Seen
 
 LONG = " ".join(f"{word} and" for word in "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz")
 """104 words, 106 tokens with the marks of begin and end"""
@@ -320,3 +320,25 @@ def test_fields_are_counted_with_what_is_together_and_what_is_bad(tmp_path: Path
         "x: a vector of 3 numbers, where others have 2: pad or cut it",
         "has only its text, of text, x, y: a sample has two at least",
     ]
+
+
+def test_fields_that_are_no_pictures_are_spoken_of_as_samples(tmp_path: Path) -> None:
+    rows = [{"x": [n, 1], "de": "ein Satz", "y": [n] if n % 2 else None} for n in range(6)]
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    said = "fields={x: {kind: vector}, y: {kind: vector}, de: {kind: text}}"
+    result = run(str(tmp_path / "list.jsonl"), "--set", said)
+    words = " ".join(result.stdout.split())
+    for line in (
+        "samples 6 in 1 files",
+        "fields x 6, y 3, de 6",
+        "together",
+        "texts 6, a sample has 1 ",
+        "shared 100.00% of the texts are those of another sample, too: a loss takes such samples for each other's",
+        "samples a second read and decoded",
+    ):
+        assert line in words, line
+    assert "image" not in words
+    (tmp_path / "list.jsonl").write_text('{"x": "soon", "de": "a", "y": [1]}')
+    result = run(str(tmp_path / "list.jsonl"), "--set", said)
+    assert result.exit_code == 1
+    assert "holds no usable sample; the first is" in result.stderr

@@ -114,7 +114,7 @@ def _options_of(name: str, given: dict[str, Path | None]) -> dict[str, Path]:
 @click.argument("path")
 @click.option("--source", help="What lies there, where that cannot be told: shards, csv, json, parquet, folder or hf.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A key of it: fields.text.from=caption.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Inspect N random pairs, the same every time.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Inspect N random samples, the same every time.")
 @click.option(
     "--sheet", type=click.Path(path_type=Path, dir_okay=False), help="Draw images with their captions (PNG, PDF, SVG)."
 )
@@ -165,9 +165,10 @@ def inspect(
     else:
         _print_findings(f"{path} ({name})", found, bad)
     if sheet and found.usable:
-        draw(listed, found, f"{path}, {found.pairs:,} pairs", sheet)
+        draw(listed, found, f"{path}, {found.pairs:,} {'pairs' if found.are_pairs else 'samples'}", sheet)
     if not found.usable:
-        raise ValueError(f"{path} holds no usable pair; the first is {found.bad[0]}")
+        what = "pair" if found.are_pairs else "sample"
+        raise ValueError(f"{path} holds no usable {what}; the first is {found.bad[0]}")
 
 
 def _inspect(listed: Listing, indices: list[int], context: int) -> Inspection:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from workbench.errors import RecipeError
 from workbench.inspection.cut_captions import read_context
-from workbench.inspection.look import CONTEXT
+from workbench.inspection.tallies import CONTEXT
 from workbench.loading.choosing import PICTURES
 from workbench.loading.draws import build_data
 from workbench.loading.paths import are_mixed, braces, by_split, describe, expand, walk

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from workbench.figures.embeddings import contact_sheet, spread
-from workbench.inspection.look import Inspection, Listing, Seen
+from workbench.inspection.look import Inspection, Listing
+from workbench.inspection.tallies import Seen
 
 SHOWN = 24
 """samples on a sheet"""
@@ -52,8 +53,11 @@ def measures(item: object) -> str:
 def describe(found: Inspection) -> Iterator[tuple[str, str]]:
     """Write (what, its numbers as people read them), a line each."""
     of = "" if found.inspected == found.pairs else f", {found.inspected:,} of them inspected"
-    what = "samples" if found.fields.keys() - {"image", "text"} else "pairs"
-    yield what, f"{found.pairs:,}" + (f" in {found.files:,} files" if found.files else "") + of
+    noun, texts = ("image", "captions") if found.are_pairs else ("sample", "texts")
+    yield (
+        "pairs" if found.are_pairs else "samples",
+        f"{found.pairs:,}" + (f" in {found.files:,} files" if found.files else "") + of,
+    )
     images, captions = found.images, found.captions
     if not found.usable:
         yield "bad", f"{len(found.bad):,}"
@@ -73,19 +77,20 @@ def describe(found: Inspection) -> Iterator[tuple[str, str]]:
     if images["turned"]:
         yield "turned", f"{images['turned']:,} as their EXIF orientation says"
     if captions["number"]:
-        yield "captions", f"{captions['number']:,}, an image has {_three(captions['per_image'])}"
+        article = "an" if found.are_pairs else "a"
+        yield texts, f"{captions['number']:,}, {article} {noun} has {_three(captions['per_image'])}"
         if len(captions["histogram"]) > 1:
-            yield "", "images with " + ", ".join(f"{k}: {n:,}" for k, n in _binned(captions["histogram"]).items())
+            yield "", f"{noun}s with " + ", ".join(f"{k}: {n:,}" for k, n in _binned(captions["histogram"]).items())
         yield "tokens", f"{_three(captions['tokens'])}; {captions['cut']:.2%} are cut at {captions['context']}"
-        shared = f"{captions['shared']:.2%} of the captions are those of another image, too"
-        yield "shared", shared + _on_shared(captions)
+        shared = f"{captions['shared']:.2%} of the {texts} are those of another {noun}, too"
+        yield "shared", shared + _on_shared(captions, noun)
     yield "bad", f"{len(found.bad):,}"
     yield from _beside(found)
-    yield "speed", f"{found.images_per_second:,.0f} images a second read and decoded, by one process"
+    yield "speed", f"{found.images_per_second:,.0f} {noun}s a second read and decoded, by one process"
 
 
-def _on_shared(captions: dict[str, Any]) -> str:
-    said = ": a loss takes such images for each other's wrong answers, unless data.id gives them one id"
+def _on_shared(captions: dict[str, Any], noun: str) -> str:
+    said = f": a loss takes such {noun}s for each other's wrong answers, unless data.id gives them one id"
     return said if captions["shared"] else ""
 
 
