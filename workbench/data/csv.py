@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workbench.loading.choosing import is_picture
+from workbench.loading.chosen_rows import Where, texts
 from workbench.loading.fields import Keys
-from workbench.loading.lists import ListSamples, Where, texts
+from workbench.loading.lists import ListSamples
 from workbench.loading.paths import Paths
 from workbench.loading.samples_in_lists import Listed, guess_keys, mixed_rows, require_columns, split_column
 from workbench.loading.separated import Paths as PathColumns

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from workbench.errors import BadSample, did_you_mean
+from workbench.loading.chosen_rows import Choice, ChosenRows, Where, is_chosen, where_columns
 from workbench.loading.fields import Keys
 from workbench.loading.samples_in_arrow import ArrowSamples, Columns, load, read_part, undecoded
 from workbench.loading.streamed_samples import StreamedSamples
-from workbench.loading.table import Raw
+from workbench.loading.table import Raw, Table
 
 if TYPE_CHECKING:
     import datasets
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["HF"]
 
 
-class HF(StreamedSamples[str]):
+class HF(ChosenRows, StreamedSamples[Choice]):
     """Samples, a row each; `from` names a column, or a dotted key in one of blocks. A text cell may be a list of them.
 
     Relative paths start from `path`, where it is a folder.
@@ -35,7 +36,7 @@ class HF(StreamedSamples[str]):
         config: which of its configurations, where it has several.
         split: the split to train on.
         validation: the split held out for evaluation, as 'validation' or 'train[:1000]'; or a share of ids, as 10 %.
-        splits: further ones, by name: {test: 'test', small: 'test[:1000]'}.
+        splits: further ones, by name: {test: 'test', small: 'test[:1000]'}, or rows of `split`: {odd: {kind: odd}}.
     """
 
     usual: ClassVar[Mapping[str, Keys]] = {"image": "image", "text": "caption"}
@@ -47,11 +48,11 @@ class HF(StreamedSamples[str]):
         config: str | None = None,
         split: str = "train",
         validation: str | None = None,
-        splits: Mapping[str, str] | None = None,
+        splits: Mapping[str, str | Where] | None = None,
         **more: Any,
     ) -> None:
         self.source_path, self.config = path, config
-        super().__init__(split, validation=validation, splits=splits, **more)
+        super().__init__(path=split, validation=validation, splits=splits, **more)
         self.folder = Path(path).expanduser()
 
     def __len__(self) -> int:
@@ -59,32 +60,40 @@ class HF(StreamedSamples[str]):
             return self.samples  # a plan does not fetch anything from the hub
         return super().__len__()
 
-    def absent(self, source: str) -> str | None:
+    def absent(self, source: Choice) -> str | None:
         # all splits lie in one folder; an id on the hub is looked up when training starts
         if self.folder.exists() or _is_hub_id(self.source_path):
             return None
         return f"no folder '{self.source_path}': point to yours, or to an id on the hub, with --set data.path=..."
 
-    def table(self, source: str) -> ArrowSamples:
-        return ArrowSamples(self._load(source), self._columns(source), [(0, self.folder)])
+    def table(self, source: Choice) -> Table:
+        found = ArrowSamples(self._load(source), self._columns(source), [(0, self.folder)])
+        chosen = found.chosen(source.where)
+        if not len(chosen) and len(found):
+            raise ValueError(f"{self.source_path}[{source.paths}] has no row where {source.where}")
+        return chosen
 
     def parts(self) -> int:
         return self._streamed.num_shards
 
     def read(self, part: int) -> Iterator[Raw | BadSample]:
-        return read_part(self._streamed, part, self._columns(self.path), self.folder)
+        for raw in read_part(self._streamed, part, self._columns(self.path), self.folder):
+            if isinstance(raw, BadSample) or is_chosen(raw.cells, self.path.where):
+                yield raw
 
-    def _columns(self, split: str) -> Columns:
-        return Columns(self.columns, self.declared, f"{self.source_path}[{split}]")
+    def _columns(self, source: Choice) -> Columns:
+        keys = {**self.columns, **where_columns(source.where)}
+        return Columns(keys, self.declared, f"{self.source_path}[{source.paths}]")
 
     @cached_property
     def _streamed(self) -> Any:
         return undecoded(self._load(self.path, streaming=True), self._columns(self.path))
 
-    def _load(self, split: str, streaming: bool = False) -> Any:
+    def _load(self, source: Choice, streaming: bool = False) -> Any:
         """Load a split, as a Dataset or an IterableDataset. Raises ValueError with the remedy."""
-        if complaint := self.absent(split):
+        if complaint := self.absent(source):
             raise ValueError(complaint)
+        split = str(source.paths)
         try:
             if any((self.folder / name).exists() for name in ("dataset_dict.json", "state.json")):
                 return self._saved(split, streaming)

@@ -13,9 +13,10 @@ from typing import ClassVar
 
 from workbench.errors import did_you_mean
 from workbench.loading.cells import lookup
+from workbench.loading.chosen_rows import Where, chosen
 from workbench.loading.fields import Keys
 from workbench.loading.json_lists import CAPTIONS, IMAGES, Row, find_keys, listed, read_rows
-from workbench.loading.lists import ListSamples, Where, chosen
+from workbench.loading.lists import ListSamples
 from workbench.loading.samples_in_lists import Listed, mixed_rows, split_column
 from workbench.types import Skipped
 

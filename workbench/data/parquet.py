@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from workbench.loading.chosen_rows import Choice, ChosenRows, where_columns
 from workbench.loading.fields import Keys
 from workbench.loading.paths import Paths, describe, expand, missing, mixed
 from workbench.loading.provenance import Provenance, read_provenance, refuse_mixture, refuse_other
-from workbench.loading.samples import Samples
 from workbench.loading.samples_in_arrow import ArrowSamples, Columns, load
 from workbench.loading.samples_in_lists import guess_keys, require_columns
+from workbench.loading.table import Table
 
 if TYPE_CHECKING:
     import datasets
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Parquet"]
 
 
-class Parquet(Samples[Paths]):
+class Parquet(ChosenRows):
     """Samples, a row each; `from` names a column, or a dotted key in one of blocks. A text cell may be a list of them.
 
     Args:
@@ -48,18 +49,18 @@ class Parquet(Samples[Paths]):
         embedded_from: str | None = None,
         **more: Any,
     ) -> None:
-        super().__init__(path, **more)
+        super().__init__(path=path, **more)
         self.root, self.embedded_by, self.embedded_from = root, embedded_by, embedded_from
 
-    def absent(self, source: Paths) -> str | None:
+    def absent(self, source: Choice) -> str | None:
         keys = " and ".join(dict.fromkeys(key for field in self.declared.values() for key in field.keys))
-        return missing(source, "parquet file", f"(columns {keys})", self.key_of(source), "/where/*.parquet")
+        return missing(source.paths, "parquet file", f"(columns {keys})", self.key_of(source), "/where/*.parquet")
 
-    def table(self, source: Paths) -> ArrowSamples:
+    def table(self, source: Choice) -> Table:
         if complaint := self.absent(source):
             raise ValueError(complaint)
-        files, _ = expand(source)
-        columns = Columns(self.columns, self.declared, describe(source))
+        files, _ = expand(source.paths)
+        columns = Columns({**self.columns, **where_columns(source.where)}, self.declared, describe(source.paths))
         schemas: dict[str, pa.Schema] = {}
         made: dict[str, Provenance | None] = {}
         begins: list[tuple[int, Path]] = []
@@ -75,22 +76,25 @@ class Parquet(Samples[Paths]):
             require_columns(columns.top(names), names, _about(file, names), guess_keys(names))
             begins.append((rows, self.root or Path(file).parent))
             rows += about.num_rows
-        self._refuse_others(made, source == self.path)
+        self._refuse_others(made, source.paths == self.path.paths)
         if not rows:
-            raise ValueError(f"there is no row in {describe(source)}: point data.path to files that have some")
+            raise ValueError(f"there is no row in {describe(source.paths)}: point data.path to files that have some")
         wanted = columns.top(next(iter(schemas.values())).names)
         features = common_features(schemas, wanted)
         named = [escape(file) for file in files]  # `datasets` would take brackets for a pattern
         data = load("parquet", data_files=named, split="train", columns=wanted, features=features)
         found = ArrowSamples(data, columns, begins, len(files))
-        found.mixed = mixed(source)
-        return found
+        found.mixed = mixed(source.paths)
+        chosen = found.chosen(source.where)
+        if not len(chosen):
+            raise ValueError(f"{describe(source.paths)} has no row where {source.where}")
+        return chosen
 
     def _refuse_others(self, made: Mapping[str, Provenance | None], training: bool) -> None:
         """Raise ValueError for embeddings of other encoders or data than the recipe says, or than another split has."""
         for file, found in made.items():
             refuse_other(file, found, self.embedded_by, self.embedded_from if training else None)
-        firsts = [expand(source)[0][:1] for source in (self.path, *self.held_out.values())]
+        firsts = [expand(source.paths)[0][:1] for source in (self.path, *self.held_out.values())]
         others = {file for first in firsts for file in first if file not in made and Path(file).is_file()}
         # said before the first step, not when a split is first evaluated
         refuse_mixture({**made, **{file: _made(file) for file in sorted(others)}})

@@ -66,7 +66,7 @@ def _reader(encoder: Encoder) -> Callable[[str], bool] | None:
     return transform.cuts if encoder.context_length and isinstance(transform, Cuts) else None
 
 
-def is_small(data: Data, copied: bool = False) -> bool:
+def is_small(data: Data | MapStyle, copied: bool = False) -> bool:
     """Say whether data can be listed in no time: what is packaged, and files of little size, also such as are `copied`.
 
     A folder is as large as what lies in it directly.

@@ -188,7 +188,7 @@ def _stored(name: str, cells: list[object], layout: Layout) -> list[object]:
         paths = [cell.get("path") or cell if isinstance(cell, Mapping) else cell for cell in cells]
         if wrong := [cell for cell in paths if not is_empty(cell) and not isinstance(cell, str)]:
             raise ValueError(f"names no file: '{name}' is {shorten(repr(wrong[0]), 60)}")
-        texts = [cell if isinstance(cell, str) else "" for cell in paths]
+        texts: list[object] = [cell if isinstance(cell, str) else "" for cell in paths]
     else:
         said = flat(cells)
         texts = [text for text in said if isinstance(text, str)]

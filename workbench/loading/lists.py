@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any
 
+from workbench.loading.chosen_rows import Choice, ChosenRows, Where
 from workbench.loading.fields import AudioField, ImageField, TextField
 from workbench.loading.paths import Paths, describe, expand, missing, mixed
-from workbench.loading.samples import Samples
 from workbench.loading.samples_in_lists import Listed, ListedSamples, lead_of
 
-Where = Mapping[str, str | int | tuple[str | int, ...]]
-"""{column: the value, or the values, that a row must have there}"""
 
-
-class Choice(NamedTuple):
-    """Some rows of some lists."""
-
-    paths: Paths
-    where: Where | None
-
-
-class ListSamples(Samples[Choice]):
+class ListSamples(ChosenRows):
     """Samples whose rows are in lists, which name their files.
 
     Args:
         path: the training lists: a file, a glob, braces, or a list of them.
-        validation: held-out lists for evaluation, likewise, or a share of the ids, as 10 %; null: those of `path`,
-            where `validation_where` is given.
         root: folder that relative paths start from; null: the folder of each list.
-        where: rows to train on, by other columns: {split: train}, or {split: [train, restval]}; null: all.
-        validation_where: held-out rows, likewise.
-        splits: further ones, by name: files, or rows of `path`, as {test: {split: test}}.
     """
 
     kind: str
@@ -45,27 +29,10 @@ class ListSamples(Samples[Choice]):
     written = False
     """whether cells that are no texts are written as JSON"""
 
-    def __init__(
-        self,
-        *,
-        path: Paths,
-        validation: Paths | None = None,
-        root: Path | None = None,
-        where: Where | None = None,
-        validation_where: Where | None = None,
-        splits: Mapping[str, Paths | Where] | None = None,
-        **more: Any,
-    ) -> None:
-        super().__init__(Choice(path, where), validation=validation, splits=cast(Any, splits), **more)
-        if validation_where:
-            if "validation" in self.shares:
-                raise ValueError("validation is a share of the ids, or the rows of validation_where, not both")
-            self.held_out["validation"] = Choice(validation or path, validation_where)
+    def __init__(self, *, path: Paths, root: Path | None = None, **more: Any) -> None:
+        super().__init__(path=path, **more)
         self.root = root
         self.lead = lead_of(self.declared)
-
-    def source(self, value: Paths | Where) -> Choice:
-        return Choice(self.path.paths, value) if isinstance(value, Mapping) else Choice(value, None)
 
     @abstractmethod
     def read(self, file: str, where: Where | None) -> Listed:
@@ -97,13 +64,3 @@ class ListSamples(Samples[Choice]):
         """List the columns whose cells are written as JSON: all but paths and texts, where they are more than texts."""
         texts = {name for name, field in self.declared.items() if isinstance(field, TextField)}
         return {*self.columns} - {*self.paths} - texts if self.written else set()
-
-
-def chosen(row: Mapping[str, object], where: Where) -> bool:
-    """Say whether a row has the wanted values. Raises ValueError naming the columns there are."""
-    return all(str(row.get(column)) in values for column, values in texts(where).items())
-
-
-def texts(where: Where) -> dict[str, tuple[str, ...]]:
-    """Spell the values of each column as texts, in which files hold them."""
-    return {column: tuple(map(str, v if isinstance(v, tuple | list) else (v,))) for column, v in where.items()}

@@ -22,9 +22,10 @@ from numpy import ndarray
 
 from workbench.errors import BadSample, shorten
 from workbench.loading.cells import lookup
+from workbench.loading.chosen_rows import WHERE, Where, texts
 from workbench.loading.fields import AudioField, Fields, FieldSection, ImageField, TextField
 from workbench.loading.samples_in_lists import require_columns
-from workbench.loading.table import Raw
+from workbench.loading.table import Part, Raw, Table
 from workbench.types import Skipped
 
 if TYPE_CHECKING:
@@ -109,6 +110,18 @@ class ArrowSamples:
         row = self._data[column][index]
         return [named(lookup(row, key), self._names.get(key)) for key in self.columns.keys[column]]
 
+    def chosen(self, where: Where | None) -> Table:
+        """Keep the rows that have the wanted values in other columns; they keep their names."""
+        if not where:
+            return self
+        keep = np.ones(len(self), bool)
+        for key, values in texts(where).items():
+            cells = (cell for rows in self._data[WHERE + key].iter(10_000) for cell in _cells_of(rows, key))
+            names = self._names.get(key)
+            keep &= np.fromiter((str(named(cell, names)) in values for cell in cells), bool, len(self))
+        self.beside = {f"rows other than {where}": int((~keep).sum())}
+        return Part(self, keep.nonzero()[0], mixed=self.mixed)
+
     def filled(self, column: str) -> Bool[ndarray, " n"]:
         data = self._data[column].with_format("arrow")
         there = np.zeros(len(self), bool)
@@ -119,6 +132,12 @@ class ArrowSamples:
                 there[begin : begin + len(found)] |= found
                 begin += len(found)
         return there
+
+
+def _cells_of(rows: Mapping[str, Sequence[object]], key: str) -> Iterator[object]:
+    """Give the cells of a key, or of a dotted one, in a batch of rows."""
+    top = _top(key, list(rows))
+    yield from (lookup({top: cell}, key) for cell in rows[top])
 
 
 def _inner(rows: pa.Table, key: str) -> pa.ChunkedArray:
