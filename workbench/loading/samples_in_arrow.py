@@ -134,7 +134,7 @@ class ArrowSamples:
         return there
 
 
-def _cells_of(rows: Mapping[str, Sequence[object]], key: str) -> Iterator[object]:
+def _cells_of(rows: Any, key: str) -> Iterator[object]:
     """Give the cells of a key, or of a dotted one, in a batch of rows."""
     top = _top(key, list(rows))
     yield from (lookup({top: cell}, key) for cell in rows[top])
