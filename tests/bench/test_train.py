@@ -7,6 +7,7 @@ from collections import Counter
 from itertools import accumulate
 from pathlib import Path
 
+import forked
 import open_clip
 import pytest
 import yaml
@@ -157,7 +158,12 @@ def test_a_peer_that_cannot_run_is_said_before_anything_trains(tmp_path: Path, m
 
 @pytest.mark.slow
 def test_both_programs_run_and_are_timed(tars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fork(module: list[str], folder: Path) -> None:
+        done = forked.run(module[1:], module=module[0])
+        assert done.returncode == 0, done.stderr
+
     monkeypatch.setattr(train_programs, "TINY", SMALL)
+    monkeypatch.setattr(train_programs, "_start", fork)  # a test below starts one as users do
     for program in (train_programs.run_ours, train_programs.run_theirs):
         folder = tmp_path / program.__name__
         folder.mkdir()
