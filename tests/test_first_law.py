@@ -19,7 +19,7 @@ from workbench.recipe.schema import Recipe, parse_recipe
 from workbench.runs.cost import assemble
 from workbench.runs.inference import load_parts
 from workbench.runs.train import train
-from workbench.training import checkpoint
+from workbench.training import checkpoint, checkpoint_files
 from workbench.types import Encoder, Features, Fusion, Modality, Side, Transform
 
 VECTOR = Modality("vector", (6,))
@@ -264,7 +264,7 @@ def test_a_run_with_batchnorm_of_an_earlier_version_still_loads_but_does_not_res
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "recipe.yaml").write_text(recipe.as_yaml())
     optimizer = torch.optim.SGD([torch.zeros(1)])
-    checkpoint.save(tmp_path / "checkpoints", parts.model, parts.objective, optimizer, checkpoint.State(0))
+    checkpoint.save(tmp_path / "checkpoints", parts.model, parts.objective, optimizer, checkpoint_files.State(0))
     loaded, _ = load_parts(tmp_path, "last", recipe)
     assert not loaded.model.training
     with pytest.raises(RecipeError, match="BatchNorm2d"):

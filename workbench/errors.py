@@ -18,6 +18,10 @@ class RecipeError(ValueError):
     """Everything that is wrong with a recipe, a line each. The command line ends with status 2."""
 
 
+class RunError(ValueError):
+    """A run folder that cannot be used as asked; the message says why and what to do."""
+
+
 class BadSample(ValueError):
     """A sample that cannot be used: a corrupt picture, no caption. The feed counts it and takes another in its place.
 

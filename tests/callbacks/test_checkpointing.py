@@ -15,7 +15,7 @@ from workbench.distributed.processes import Parallel
 from workbench.engine import Callback, Engine, Logs
 from workbench.recipe.schema import RecipeError, parse_recipe
 from workbench.runs.train import train
-from workbench.training import checkpoint
+from workbench.training import checkpoint, checkpoint_files
 from workbench.training.metrics import Metrics, read
 
 
@@ -32,7 +32,7 @@ def built(folder: Path, **settings: Any) -> Engine:
 
 
 def steps(folder: Path) -> list[int]:
-    return [int(path.name[5:]) for path in checkpoint.saved(folder)]
+    return [int(path.name[5:]) for path in checkpoint_files.saved(folder)]
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_the_newest_and_those_of_every_so_many_steps_are_kept(
 ) -> None:
     built(tmp_path, **settings, background=background).fit()
     assert steps(tmp_path) == kept
-    assert checkpoint.newest(tmp_path) == (tmp_path / "step-12", [])
+    assert checkpoint_files.newest(tmp_path) == (tmp_path / "step-12", [])
 
 
 def test_metrics_are_on_the_disk_before_the_checkpoint_of_their_step(
@@ -157,7 +157,7 @@ def test_a_polite_stop_waits_for_what_is_being_written(tmp_path: Path) -> None:
 
     engine.callbacks.append(Stop())
     engine.fit()
-    assert checkpoint.newest(tmp_path) == (tmp_path / "step-5", [])
+    assert checkpoint_files.newest(tmp_path) == (tmp_path / "step-5", [])
     assert not list(tmp_path.glob(".draft-*"))
 
 
@@ -167,18 +167,18 @@ def test_a_failed_save_says_where_and_how_much_and_leaves_what_was_there(
 ) -> None:
     model, objective = torch.nn.Linear(256, 256), torch.nn.Linear(2, 1)
     optimizer = torch.optim.AdamW(model.parameters())
-    good = checkpoint.save(tmp_path, model, objective, optimizer, checkpoint.State(1))
+    good = checkpoint.save(tmp_path, model, objective, optimizer, checkpoint_files.State(1))
     (tmp_path / ".draft-of-a-killed-process").mkdir()
 
     def refuse(*_: Any) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(checkpoint, "_sync", refuse)
+    monkeypatch.setattr(checkpoint_files, "_sync", refuse)
     with pytest.raises(OSError, match="cannot write the checkpoint") as raised:
-        checkpoint.save(tmp_path, model, objective, optimizer, checkpoint.State(2))
+        checkpoint.save(tmp_path, model, objective, optimizer, checkpoint_files.State(2))
     message = str(raised.value)
     assert str(tmp_path / "step-2") in message
     assert os.strerror(code) in message
     assert ("it needs 0.3 MiB" in message) == (code != errno.EACCES)  # 256 x 257 + 3 numbers of 4 bytes
-    assert checkpoint.newest(tmp_path) == (good, [])
+    assert checkpoint_files.newest(tmp_path) == (good, [])
     assert [path.name for path in tmp_path.iterdir()] == ["step-1"]

@@ -19,7 +19,7 @@ from workbench.cli import cli
 from workbench.recipe.schema import load_recipe
 from workbench.runs.train import train
 from workbench.studies import sweeping
-from workbench.training.checkpoint import saved
+from workbench.training.checkpoint_files import saved
 from workbench.training.metrics import read
 
 

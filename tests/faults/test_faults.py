@@ -27,7 +27,7 @@ from trials import (
     write_recipe,
 )
 
-from workbench.training.checkpoint import saved
+from workbench.training.checkpoint_files import saved
 from workbench.training.metrics import read, rewind
 
 pytestmark = pytest.mark.slow

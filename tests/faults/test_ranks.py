@@ -14,7 +14,7 @@ from trials import Trial, assert_one_message, goes_on, last_step, left_in_peace,
 
 from workbench.distributed import launch
 from workbench.engine import Engine, Logs
-from workbench.training import checkpoint
+from workbench.training import checkpoint, checkpoint_files
 from workbench.types import Batch
 
 pytestmark = pytest.mark.slow
@@ -106,13 +106,13 @@ def test_an_error_of_one_rank(recipe: Path, whole: Path, tmp_path: Path, rank: i
 
 def save_slowly() -> None:
     """Called in the launcher before it starts ranks, of which it is impatient."""
-    launch.GRACE, finish = 0.2, checkpoint._finish
+    launch.GRACE, finish = 0.2, checkpoint.finish
 
     def finish_slowly(*arguments: Any) -> None:
         time.sleep(2)
         finish(*arguments)
 
-    checkpoint._finish = finish_slowly
+    checkpoint.finish = finish_slowly
 
 
 def test_a_checkpoint_that_is_being_written_outlives_the_failure_of_another_rank(recipe: Path, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_checkpoint_that_is_being_written_outlives_the_failure_of_another_rank
     job.wait_until(lambda: (checkpoints / ".draft-step-7").exists())
     job.ends_after(lambda: os.kill(job.ranks[1], signal.SIGKILL))
     assert_one_message(*job.wait(), "rank 1 of 2 was ended by SIGKILL")
-    checkpoint.verify(checkpoints / "step-7")
+    checkpoint_files.verify(checkpoints / "step-7")
 
 
 def test_no_room_for_a_checkpoint_on_the_first_rank(recipe: Path, whole: Path, tmp_path: Path) -> None:

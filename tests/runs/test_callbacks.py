@@ -13,8 +13,8 @@ from workbench.recipe.schema import Recipe, parse_recipe
 from workbench.runs.callbacks import list_callbacks
 from workbench.runs.folder import Run, find_checkpoint
 from workbench.runs.train import train
-from workbench.training import checkpoint
-from workbench.training.metrics import read
+from workbench.training import checkpoint_files
+from workbench.training.metrics import Best, read
 
 SCORES = '''
 """Yields what the file beside it says for each step, and raises where it says nothing."""
@@ -64,7 +64,7 @@ def scores(tmp_path: Path) -> Any:
 
 
 def steps(run: Path) -> list[int]:
-    return [checkpoint.step_of(path) for path in checkpoint.saved(run / "checkpoints")]
+    return [checkpoint_files.step_of(path) for path in checkpoint_files.saved(run / "checkpoints")]
 
 
 def state(run: Path, step: int) -> dict[str, Any]:
@@ -139,12 +139,12 @@ def test_the_best_step_has_a_checkpoint_that_says_so(
     recipe = scores(*({"x": x} for x in values), eval={"best": "own/x"}, checkpoint={"async": background})
     outcome = train(recipe, run)
     expected = {"metric": "own/x", "value": values[best // 2], "step": best}
-    assert outcome.best == checkpoint.Best(**expected)
+    assert outcome.best == Best(**expected)
     assert steps(run) == kept
     assert state(run, best)["best"] == state(run, 8)["best"] == expected
     assert find_checkpoint(run, "best") == run / "checkpoints" / f"step-{best}"
-    for path in checkpoint.saved(run / "checkpoints"):
-        checkpoint.verify(path)
+    for path in checkpoint_files.saved(run / "checkpoints"):
+        checkpoint_files.verify(path)
 
 
 def test_of_a_median_rank_the_least_is_the_best_and_min_says_so_of_any_metric(scores: Any, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_of_a_median_rank_the_least_is_the_best_and_min_says_so_of_any_metric(sc
     for metric, best in (("own/a_to_b_median_rank", 4), ("own/mean_recall", 0), ("min own/seconds", 4)):
         run = tmp_path / metric.replace("/", "-")
         outcome = train(scores(*values, eval={"best": metric}), run)
-        assert outcome.best == checkpoint.Best(metric.removeprefix("min "), values[best // 2]["seconds"], best)
+        assert outcome.best == Best(metric.removeprefix("min "), values[best // 2]["seconds"], best)
 
 
 def test_another_best_metric_is_not_compared_with_the_one_before(scores: Any, tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_another_best_metric_is_not_compared_with_the_one_before(scores: Any, tm
     train(scores(*values[:3], eval={"best": "own/large"}, train={"for": "4 steps"}), run)
     assert state(run, 4)["best"]["metric"] == "own/large"
     outcome = train(scores(*values[3:], eval={"best": "own/small"}), run)
-    assert outcome.best == checkpoint.Best("own/small", values[4]["small"], 8)
+    assert outcome.best == Best("own/small", values[4]["small"], 8)
     assert find_checkpoint(run, "best").name == "step-8"
 
 

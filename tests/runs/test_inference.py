@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 import workbench
 from workbench.build import build_parts
 from workbench.engine import Callback, Engine, Logs
+from workbench.errors import RunError
 from workbench.recipe.schema import Recipe, parse_recipe
-from workbench.runs.folder import RunError
 from workbench.runs.train import train
-from workbench.training import checkpoint
+from workbench.training import checkpoint, checkpoint_files
 
 pytestmark = pytest.mark.slow
 
@@ -55,12 +55,12 @@ def without_fusion(run: Path, folder: Path) -> Path:
     parts = build_parts(Recipe.model_validate(TREE))
     parts.model.fusion = None
     path = checkpoint.save(
-        copy / "checkpoints", parts.model, parts.objective, torch.optim.SGD([torch.zeros(1)]), checkpoint.State(2)
+        copy / "checkpoints", parts.model, parts.objective, torch.optim.SGD([torch.zeros(1)]), checkpoint_files.State(2)
     )
     weights = load_file(run / "checkpoints" / "step-2" / "model.safetensors")
     assert any(name.startswith("model.fusion.") for name in weights)
     save_file({k: v for k, v in weights.items() if not k.startswith("model.fusion.")}, path / "model.safetensors")
-    manifest = {p.name: checkpoint._facts(p) for p in path.iterdir() if p.name != "manifest.json"}
+    manifest = {p.name: checkpoint_files._facts(p) for p in path.iterdir() if p.name != "manifest.json"}
     (path / "manifest.json").write_text(json.dumps(manifest))
     return copy
 

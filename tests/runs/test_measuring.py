@@ -9,7 +9,7 @@ import torch
 from workbench.recipe.schema import Recipe, parse_recipe
 from workbench.runs.inference import load
 from workbench.runs.train import train
-from workbench.training import checkpoint
+from workbench.training import checkpoint, checkpoint_files
 
 DATA = """
 import torch
@@ -64,7 +64,7 @@ def recipe(folder: Path, data: str, **train_keys: object) -> Recipe:
 
 
 def buffers(run: Path) -> dict[str, list[float]]:
-    weights = checkpoint.read(checkpoint.newest(run / "checkpoints")[0], "model")
+    weights = checkpoint.read(checkpoint_files.newest(run / "checkpoints")[0], "model")
     return {name.rpartition(".")[2]: x.tolist() for name, x in weights.items() if "standardise" in name}
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from workbench.errors import RunError
 from workbench.recipe import component
 from workbench.recipe.schema import Recipe, RecipeError, load_recipe, parse_recipe
-from workbench.runs.folder import RunError
 from workbench.runs.inference import load
 from workbench.runs.train import train
 

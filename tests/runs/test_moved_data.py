@@ -9,8 +9,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from workbench.errors import RunError
 from workbench.recipe.schema import Recipe, load_recipe, parse_recipe
-from workbench.runs.folder import RunError
 from workbench.runs.train import train
 
 

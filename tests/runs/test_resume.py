@@ -15,12 +15,13 @@ from safetensors.torch import load_file
 
 from workbench.callbacks.nan_guard import NotFinite
 from workbench.engine import Callback, Engine, Logs
+from workbench.errors import RunError
 from workbench.recipe.schema import load_recipe
-from workbench.runs.folder import Run, RunError, find_checkpoint
+from workbench.runs.folder import Run, find_checkpoint
 from workbench.runs.resume_rules import MAY_CHANGE, is_in
 from workbench.runs.train import train
-from workbench.training import checkpoint
-from workbench.training.checkpoint import DamagedCheckpoint
+from workbench.training import checkpoint_files
+from workbench.training.checkpoint_files import DamagedCheckpoint
 from workbench.training.metrics import Best, read
 
 RECIPE = """
@@ -273,13 +274,13 @@ def test_damaged_newer_checkpoints_do_not_push_fresh_ones_out(recipe: Path, tmp_
     class Look(Callback):
         def on_step(self, engine: Engine, logs: Logs) -> None:
             if engine.step % 7 == 0:
-                seen.append({checkpoint.step_of(path) for path in checkpoint.saved(run / "checkpoints")})
+                seen.append({checkpoint_files.step_of(path) for path in checkpoint_files.saved(run / "checkpoints")})
 
     outcome = train(load_recipe(recipe, ("train.for=70 steps",)), run, callbacks=[Look()])
     best = {outcome.best.step} if outcome.best else set()
     assert [found - best for found in seen] == [{49, 56, 60} - best, {56, 63} - best, {63, 70} - best]
-    for path in checkpoint.saved(run / "checkpoints"):
-        checkpoint.verify(path)
+    for path in checkpoint_files.saved(run / "checkpoints"):
+        checkpoint_files.verify(path)
 
 
 def test_the_checkpoint_that_is_asked_for_is_found_or_named(recipe: Path, tmp_path: Path) -> None:
@@ -287,7 +288,7 @@ def test_the_checkpoint_that_is_asked_for_is_found_or_named(recipe: Path, tmp_pa
     with pytest.raises(RunError, match="has no checkpoint yet"):
         find_checkpoint(run, "last")
     stopped_at(recipe, run, 21)
-    best = checkpoint.read_state(run / "checkpoints/step-21").best
+    best = checkpoint_files.read_state(run / "checkpoints/step-21").best
     assert best is not None
     assert find_checkpoint(run, "best").name == f"step-{best.step}"
     with pytest.raises(RunError, match=r"has no checkpoint '8' \(there are: last, best where eval.best is set, .*21"):
@@ -363,7 +364,7 @@ def test_a_run_that_was_stopped_is_not_done_and_keeps_its_best(recipe: Path, tmp
     assert stopped.best.step < 15
     finished = train(plan, run)
     assert (finished.best, (run / "DONE").exists()) == (whole.best, True)
-    assert checkpoint.read_state(run / "checkpoints/step-30").best == whole.best
+    assert checkpoint_files.read_state(run / "checkpoints/step-30").best == whole.best
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew_by_itself(recipe: Path, tmp_path: Path) -> None:
@@ -392,6 +393,6 @@ def test_the_checkpoint_of_the_best_step_says_that_it_is_the_best(
     values = {record["step"]: record[name] for record in facts(tmp_path / "run") if name in record}
     assert values[0] < values[20] < values[40]
     for step in (20, 40):
-        best = checkpoint.read_state(tmp_path / f"run/checkpoints/step-{step}").best
+        best = checkpoint_files.read_state(tmp_path / f"run/checkpoints/step-{step}").best
         assert best == Best("retrieval/mean_recall", values[step], step)
     assert outcome.best == best

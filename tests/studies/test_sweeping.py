@@ -18,7 +18,7 @@ from workbench.studies import sweeping
 from workbench.studies.room import choose_at_once, plan, refuse_hopeless
 from workbench.studies.sweep import read_sweep
 from workbench.studies.sweeping import RunResult, Swept, find_state, train_sweep
-from workbench.training.checkpoint import saved
+from workbench.training.checkpoint_files import saved
 from workbench.training.metrics import read
 
 

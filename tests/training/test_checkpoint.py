@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from workbench.training import checkpoint
-from workbench.training.checkpoint import DamagedCheckpoint, State
+from workbench.training import checkpoint, checkpoint_files
+from workbench.training.checkpoint_files import DamagedCheckpoint, State
 from workbench.training.metrics import Best
 from workbench.training.optim import named_state
 
@@ -69,12 +69,12 @@ def test_a_damaged_newest_one_falls_back_to_the_one_before_and_says_so(tmp_path:
             (bad / "optimizer.safetensors").unlink()
         case _:
             manifest.write_text(manifest.read_text()[:20])
-    found, complaints = checkpoint.newest(tmp_path)
+    found, complaints = checkpoint_files.newest(tmp_path)
     assert found == good
     assert len(complaints) == 1
     assert "step-12" in complaints[0]
     with pytest.raises(DamagedCheckpoint):
-        checkpoint.verify(bad)
+        checkpoint_files.verify(bad)
 
 
 def test_an_interrupted_save_leaves_nothing_that_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,14 +82,14 @@ def test_an_interrupted_save_leaves_nothing_that_counts(tmp_path: Path, monkeypa
     monkeypatch.setattr(checkpoint, "_write_tensors", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         checkpoint.save(tmp_path, *trained(), State(2))
-    assert checkpoint.newest(tmp_path) == (good, [])
+    assert checkpoint_files.newest(tmp_path) == (good, [])
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     for step in (5, 10, 15, 20):
         checkpoint.save(tmp_path, *trained(), State(step))
-    checkpoint.prune(tmp_path, 2, State(20, Best("x", 1.0, 5)))
-    assert [p.name for p in checkpoint.saved(tmp_path)] == ["step-5", "step-15", "step-20"]
+    checkpoint_files.prune(tmp_path, 2, State(20, Best("x", 1.0, 5)))
+    assert [p.name for p in checkpoint_files.saved(tmp_path)] == ["step-5", "step-15", "step-20"]
 
 
 def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path: Path) -> None:
@@ -118,22 +118,22 @@ def test_the_manifest_names_every_file_but_the_state_and_its_size(tmp_path: Path
 def test_damaged_checkpoints_that_the_run_has_passed_do_not_count_and_go(tmp_path: Path) -> None:
     for step in (5, 10, 15, 20, 25):
         checkpoint.save(tmp_path, *trained(), State(step))
-    checkpoint.prune(tmp_path, 2, State(20), keep_every=15, damaged={15, 25})
-    assert [p.name for p in checkpoint.saved(tmp_path)] == ["step-10", "step-20", "step-25"]
+    checkpoint_files.prune(tmp_path, 2, State(20), keep_every=15, damaged={15, 25})
+    assert [p.name for p in checkpoint_files.saved(tmp_path)] == ["step-10", "step-20", "step-25"]
 
 
 def test_a_state_that_was_amended_is_whole_and_a_changed_one_is_not(tmp_path: Path) -> None:
     path = checkpoint.save(tmp_path, *trained(), State(3))
     manifest = json.loads((path / "manifest.json").read_text())
-    checkpoint.amend(path, State(3, Best("r/mean", 0.25, 3)))
-    checkpoint.verify(path)
-    assert checkpoint.read_state(path).best == Best("r/mean", 0.25, 3)
+    checkpoint_files.amend(path, State(3, Best("r/mean", 0.25, 3)))
+    checkpoint_files.verify(path)
+    assert checkpoint_files.read_state(path).best == Best("r/mean", 0.25, 3)
     assert sorted(p.name for p in path.iterdir()) == sorted([*manifest, "manifest.json", "state.json"])
     state = (path / "state.json").read_text()
     for damaged in (state.replace("0.25", "0.75"), state[:-4], "", "[]"):
         (path / "state.json").write_text(damaged)
         with pytest.raises(DamagedCheckpoint, match=r"state\.json"):
-            checkpoint.verify(path)
+            checkpoint_files.verify(path)
 
 
 def test_the_state_of_a_version_that_listed_it_can_be_amended(tmp_path: Path) -> None:
@@ -142,6 +142,6 @@ def test_the_state_of_a_version_that_listed_it_can_be_amended(tmp_path: Path) ->
     manifest = json.loads((path / "manifest.json").read_text())
     digest = hashlib.blake2b((path / "state.json").read_bytes()).hexdigest()[:32]
     (path / "manifest.json").write_text(json.dumps(manifest | {"state.json": {"bytes": 25, "blake2b": digest}}))
-    checkpoint.verify(path)
-    checkpoint.amend(path, State(3, Best("r/mean", 0.25, 3)))
-    checkpoint.verify(path)
+    checkpoint_files.verify(path)
+    checkpoint_files.amend(path, State(3, Best("r/mean", 0.25, 3)))
+    checkpoint_files.verify(path)

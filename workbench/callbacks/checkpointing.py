@@ -15,7 +15,7 @@ from workbench.distributed import launch
 from workbench.distributed.processes import Parallel
 from workbench.distributed.sharding import is_divided
 from workbench.engine import Callback, Engine, Logs
-from workbench.training import checkpoint
+from workbench.training import checkpoint, checkpoint_files
 
 __all__ = ["Checkpointing", "KeepBest"]
 
@@ -41,7 +41,7 @@ class Checkpointing(Callback):
 
     def on_start(self, engine: Engine) -> None:
         # the run goes on from the newest whole checkpoint, so those that are newer than it are damaged
-        steps = map(checkpoint.step_of, checkpoint.saved(self.folder))
+        steps = map(checkpoint_files.step_of, checkpoint_files.saved(self.folder))
         self._damaged = {step for step in steps if step > engine.step}
 
     def on_step(self, engine: Engine, logs: Logs) -> None:
@@ -74,11 +74,11 @@ class Checkpointing(Callback):
     def amend(self, engine: Engine) -> None:
         """Write into the checkpoint of this step, which was saved before, what is now known to be the best."""
         if engine.parallel.rank == 0:
-            path, state = self.folder / f"step-{engine.step}", checkpoint.State(engine.step, engine.best)
+            path, state = self.folder / f"step-{engine.step}", checkpoint_files.State(engine.step, engine.best)
             self._do(lambda: self._amend(path, state))
 
     def _snapshot(self, engine: Engine) -> checkpoint.Snapshot:
-        state = checkpoint.State(engine.step, engine.best)
+        state = checkpoint_files.State(engine.step, engine.best)
         copy = self._writer is not None
         return checkpoint.snapshot(engine.model, engine.objective, engine.optimizer, state, copy=copy)
 
@@ -97,14 +97,14 @@ class Checkpointing(Callback):
         if parallel is None or parallel.rank == 0:
             self._prune(taken.state)
 
-    def _amend(self, path: Path, state: checkpoint.State) -> None:
-        if checkpoint.read_state(path) != state:  # a resume finds it as it left it
-            checkpoint.amend(path, state)
+    def _amend(self, path: Path, state: checkpoint_files.State) -> None:
+        if checkpoint_files.read_state(path) != state:  # a resume finds it as it left it
+            checkpoint_files.amend(path, state)
             self._prune(state)
 
-    def _prune(self, state: checkpoint.State) -> None:
+    def _prune(self, state: checkpoint_files.State) -> None:
         self._damaged.discard(state.step)  # the one that was just written is whole
-        checkpoint.prune(self.folder, self.keep, state, self.keep_every, self._damaged)
+        checkpoint_files.prune(self.folder, self.keep, state, self.keep_every, self._damaged)
 
     def _wait(self) -> None:
         """Wait until everything in flight is written. Raises what went wrong with it."""

@@ -28,12 +28,12 @@ from weakref import WeakSet
 
 import yaml
 
-from workbench.errors import RecipeError, writing
+from workbench.errors import RecipeError, RunError, writing
 from workbench.loading.draws import build_data
 from workbench.recipe.schema import Recipe, load_recipe
 from workbench.runs.fingerprint import fingerprint
 from workbench.runs.resume_rules import MAY_CHANGE, MAY_MOVE, find_forbidden, flatten, is_in, say_of_weights
-from workbench.training import checkpoint
+from workbench.training import checkpoint_files
 from workbench.types import Data
 
 HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
@@ -43,10 +43,6 @@ HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 _locks: WeakSet[TextIOWrapper] = WeakSet()
 # data workers outlive a killed parent by seconds; with its open lock they would hold the folder as long
 os.register_at_fork(after_in_child=lambda: [lock.close() for lock in _locks])
-
-
-class RunError(ValueError):
-    """A run folder that cannot be used as asked; the message says why and what to do."""
 
 
 class RunHeld(RunError):
@@ -84,7 +80,7 @@ class Run:
         self._hold(say)
         if fresh and self._set_aside(say):
             self._hold(say)  # the lock went with the old folder, and is released only now
-        if self.exists and checkpoint.saved(self.checkpoints):  # before the first one there is nothing to resume
+        if self.exists and checkpoint_files.saved(self.checkpoints):  # before the first one there is nothing to resume
             self._go_on_from(recipe)
         with writing(self.checkpoints):
             self.checkpoints.mkdir(exist_ok=True)
@@ -164,7 +160,7 @@ class Run:
         differs = find_forbidden(old, new)
         if not differs or (all(is_in(key, MAY_MOVE) for key in differs) and self.has_data_of(recipe)):
             return
-        steps = [checkpoint.step_of(path) for path in checkpoint.saved(self.checkpoints)]
+        steps = [checkpoint_files.step_of(path) for path in checkpoint_files.saved(self.checkpoints)]
         if any(steps):
             changes = (f"  {key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}\n" for key in differs)
             raise RunError(
@@ -230,12 +226,12 @@ def find_checkpoint(run: Path, which: str) -> Path:
     Raises RunError naming those there are, or DamagedCheckpoint. Warns when the last is not the newest, which is
     damaged.
     """
-    paths = checkpoint.saved(run / "checkpoints")
-    steps = ", ".join(str(checkpoint.step_of(path)) for path in paths)
+    paths = checkpoint_files.saved(run / "checkpoints")
+    steps = ", ".join(str(checkpoint_files.step_of(path)) for path in paths)
     if not paths:
         raise RunError(f"{run} has no checkpoint yet")
     if which == "last":
-        last, complaints = checkpoint.newest(run / "checkpoints")
+        last, complaints = checkpoint_files.newest(run / "checkpoints")
         if last is None:
             raise RunError(f"{run} has no whole checkpoint:" + "".join(f"\n  {line}" for line in complaints))
         for line in complaints:
@@ -243,7 +239,7 @@ def find_checkpoint(run: Path, which: str) -> Path:
         return last
     path = run / "checkpoints" / f"step-{which}"
     if which == "best":
-        best = read_best(run)
+        best = checkpoint_files.read_best(run / "checkpoints")
         if best is None:
             raise RunError(
                 f"{run} has no best checkpoint: its recipe names no eval.best, or nothing was evaluated yet; "
@@ -257,18 +253,8 @@ def find_checkpoint(run: Path, which: str) -> Path:
             )
     if not path.is_dir():
         raise RunError(f"{run} has no checkpoint '{which}' (there are: last, best where eval.best is set, {steps})")
-    checkpoint.verify(path)
+    checkpoint_files.verify(path)
     return path
-
-
-def read_best(run: Path) -> checkpoint.Best | None:
-    """Read from the newest checkpoint, whole or not, which step was the best until then."""
-    for path in reversed(checkpoint.saved(run / "checkpoints")):
-        try:
-            return checkpoint.read_state(path).best
-        except checkpoint.DamagedCheckpoint:
-            continue
-    return None
 
 
 def environment() -> dict[str, Any]:

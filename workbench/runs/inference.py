@@ -16,12 +16,13 @@ from torch import Tensor
 
 from workbench.build import Parts, build_parts
 from workbench.distributed.processes import device
+from workbench.errors import RunError
 from workbench.recipe.schema import Recipe
-from workbench.runs.folder import RunError, find_checkpoint, read_recipe
+from workbench.runs.folder import find_checkpoint, read_recipe
 from workbench.runs.items import Reader
 from workbench.scoring.embedding import Embedder
-from workbench.training import checkpoint
-from workbench.training.checkpoint import DamagedCheckpoint
+from workbench.training import checkpoint, checkpoint_files
+from workbench.training.checkpoint_files import DamagedCheckpoint
 from workbench.types import Side, Transform
 
 
@@ -218,7 +219,7 @@ def load_parts(run: Path, which: str, recipe: Recipe) -> tuple[Parts, int]:
         checkpoint.under_names(parts.model, parts.objective), path, "model.fusion." if left_out else ""
     )
     parts.model.eval()
-    return parts, checkpoint.read_state(path).step
+    return parts, checkpoint_files.read_state(path).step
 
 
 __all__ = ["DamagedCheckpoint", "LoadedModel", "evaluate_run", "load"]

@@ -14,10 +14,10 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from workbench.distributed.sharding import place_like
-from workbench.errors import did_you_mean
+from workbench.errors import RunError, did_you_mean
 from workbench.model import Model
 from workbench.recipe.schema import InitSection
-from workbench.runs.folder import RunError, find_checkpoint
+from workbench.runs.folder import find_checkpoint
 from workbench.training import checkpoint
 
 Weights = dict[str, Tensor]

@@ -1,4 +1,7 @@
-"""Evaluations of a run as people compare them: before training, at the best step, at the last."""
+"""Evaluations of a run as people compare them: before training, at the best step, at the last.
+
+`wb ls run` and `wb show run` are this: files are read, and neither torch nor a recipe's components are imported.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from workbench.runs.folder import Run, RunError, read_best
+from workbench.errors import RunError
+from workbench.training.checkpoint_files import read_best
 from workbench.training.metrics import Best, Criterion, Record, read
 
 
@@ -55,12 +59,11 @@ class Report:
 def read_report(path: Path) -> Report:
     """Read what the files of a run say. Raises RunError when `path` is not a run folder."""
     recipe = _read_recipe(path / "recipe.yaml")
-    run = Run(path)
-    records = read(run.metrics)
+    records = read(path / "metrics.jsonl")
     found = evaluations(records)
     wanted = recipe["eval"].get("best")
     criterion = Criterion.parse(wanted) if isinstance(wanted, str) else None
-    best = read_best(path) if criterion else None
+    best = read_best(path / "checkpoints") if criterion else None
     if criterion and (best is None or best.metric != criterion.metric):  # of versions before, or not saved yet
         best = criterion.best_of(found)
     first = next((name.removeprefix("eval/") for r in found for name in r if name.startswith("eval/")), None)
@@ -68,7 +71,7 @@ def read_report(path: Path) -> Report:
         run=path,
         recipe=recipe["name"],
         step=records[-1]["step"] if records else 0,
-        finished=run.done.exists(),
+        finished=(path / "DONE").exists(),
         evaluations=found,
         metric=criterion.metric if criterion else first,
         best=best,

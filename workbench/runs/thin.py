@@ -13,7 +13,7 @@ from pathlib import Path
 
 from workbench.errors import writing
 from workbench.runs.folder import Run, RunError, RunHeld, read_best
-from workbench.training import checkpoint
+from workbench.training import checkpoint_files
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def thin(path: Path, keep: Collection[str], *, weights: bool = False, dry: bool 
         dry: remove nothing, and say what would be freed.
     """
     run = Run(path)
-    there = checkpoint.saved(run.checkpoints)
+    there = checkpoint_files.saved(run.checkpoints)
     size = sum(map(_size, there))
     if not run.done.exists():
         return Thinned(path, 0, size, "not finished")
@@ -57,17 +57,17 @@ def thin(path: Path, keep: Collection[str], *, weights: bool = False, dry: bool 
             run.hold()
         except RunHeld:
             return Thinned(path, 0, size, "being trained by another process")
-        last, complaints = checkpoint.newest(run.checkpoints)
+        last, complaints = checkpoint_files.newest(run.checkpoints)
         if last is None or complaints:
             return Thinned(path, 0, size, "its newest checkpoint is damaged")
         best = read_best(path)
-        kept = {checkpoint.step_of(last)} if "last" in keep or best is None else set[int]()
+        kept = {checkpoint_files.step_of(last)} if "last" in keep or best is None else set[int]()
         if "best" in keep and best:
             kept.add(best.step)
-        gone = [step for step in there if checkpoint.step_of(step) not in kept]
+        gone = [step for step in there if checkpoint_files.step_of(step) not in kept]
         if len(gone) == len(there):  # its best one is not there
             return Thinned(path, 0, size, "nothing of it would be left")
-        thinner = [step for step in there if step not in gone and weights and checkpoint.has_optimizer(step)]
+        thinner = [step for step in there if step not in gone and weights and checkpoint_files.has_optimizer(step)]
         freed = sum(map(_size, gone))
         freed += sum(_size(step, "optimizer.safetensors") + _size(step / "optimizer") for step in thinner)
         if not dry:
@@ -75,7 +75,7 @@ def thin(path: Path, keep: Collection[str], *, weights: bool = False, dry: bool 
                 for step in gone:
                     shutil.rmtree(step)
                 for step in thinner:
-                    checkpoint.drop_optimizer(step)
+                    checkpoint_files.drop_optimizer(step)
     return Thinned(path, freed, size - freed)
 
 

@@ -10,16 +10,17 @@ from pathlib import Path
 from workbench.build import Parts, build_engine, build_parts, build_schedule, prepare
 from workbench.distributed.processes import Parallel
 from workbench.engine import Callback, Engine
+from workbench.errors import RunError
 from workbench.recipe.schema import Recipe
 from workbench.runs.callbacks import list_callbacks
-from workbench.runs.folder import Run, RunError
+from workbench.runs.folder import Run
 from workbench.runs.initial_weights import initialise
 from workbench.runs.measuring import measure
 from workbench.runs.meeting import refuse_terms_apart
 from workbench.runs.own_code import record_code
 from workbench.runs.process import explained, polite_stop, settle
-from workbench.training import checkpoint
-from workbench.training.metrics import Metrics, Record, read
+from workbench.training import checkpoint, checkpoint_files
+from workbench.training.metrics import Best, Metrics, Record, read
 from workbench.training.peak_memory import count_peak_anew, read_peak
 
 
@@ -34,7 +35,7 @@ class Outcome:
     already: bool
     """it had been finished before this command"""
     records: list[Record]
-    best: checkpoint.Best | None
+    best: Best | None
     parts: Parts
     """the model, objective and data, trained as far as `step`"""
 
@@ -111,7 +112,7 @@ def _say_nothing(_: str) -> None: ...
 
 def _find_checkpoint(run: Run, parallel: Parallel, say: Callable[[str], None]) -> Path | None:
     """Find the newest whole checkpoint, on the first process for all. Raises RunError where all are damaged."""
-    found = checkpoint.newest(run.checkpoints) if parallel.rank == 0 else (None, [])
+    found = checkpoint_files.newest(run.checkpoints) if parallel.rank == 0 else (None, [])
     path, complaints = parallel.gather_objects(found, "the search for a checkpoint")[0]
     for complaint in complaints:
         say(f"damaged checkpoint left alone: {complaint}")
@@ -124,7 +125,7 @@ def _find_checkpoint(run: Run, parallel: Parallel, say: Callable[[str], None]) -
 
 def _restore(engine: Engine, path: Path, say: Callable[[str], None]) -> None:
     """Go on from a checkpoint."""
-    whole = checkpoint.has_optimizer(path)  # `wb runs prune --weights` leaves none to what is finished
+    whole = checkpoint_files.has_optimizer(path)  # `wb runs prune --weights` leaves none to what is finished
     state = checkpoint.load(path, engine.model, engine.objective, engine.optimizer if whole else None)
     engine.step, engine.best, engine.saved_step = state.step, state.best, state.step
     if not whole and not engine.finished:

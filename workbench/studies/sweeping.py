@@ -25,7 +25,7 @@ from workbench.studies.machine import share_threads
 from workbench.studies.room import choose_at_once, refuse_hopeless
 from workbench.studies.side_by_side import Failed, Job, Outcome, Progress, train_all
 from workbench.studies.sweep_runs import FILE, Sweep, SweepRun, find_runs
-from workbench.training import checkpoint
+from workbench.training import checkpoint_files
 from workbench.training.metrics import HEADLINES, Best, Criterion, read
 
 SAME = ("name", "log", "checkpoint", "parallel", "data.max_bad", "train.microbatch")
@@ -127,7 +127,9 @@ def find_state(run: SweepRun) -> tuple[State, list[str]]:
     """Look at the folder of a run; returns its state, and a line for each key in which its recipe differs."""
     folder, done = Run(run.folder), (run.folder / "DONE").exists()
     # before its first step there is nothing of another recipe in a folder
-    if not folder.exists or not (done or any(map(checkpoint.step_of, checkpoint.saved(folder.checkpoints)))):
+    if not folder.exists or not (
+        done or any(map(checkpoint_files.step_of, checkpoint_files.saved(folder.checkpoints)))
+    ):
         return "new", []
     try:
         old = flatten(load_recipe(run.folder / "recipe.yaml").as_dict())

@@ -1,6 +1,7 @@
 """metrics.jsonl: one JSON object a line, written in step order and never behind by more than a second.
 
 Values stay on the device until they are flushed: on a GPU that is one copy a second instead of a stall every step.
+The file of a run is read without torch, which only recording imports.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from workbench.errors import writing
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 HEADLINES = ("mean_recall", "accuracy", "l2m")
 """the metrics of which each stands for its evaluator: a line or a table has them first"""
@@ -52,7 +53,9 @@ class Metrics:
 
     def record(self, step: int, samples: int, values: Mapping[str, Tensor | float]) -> None:
         """Add a line. Tensors are scalars and may still be computing."""
-        tensors = {k: v for k, v in values.items() if isinstance(v, Tensor)}
+        import torch
+
+        tensors = {k: v for k, v in values.items() if isinstance(v, torch.Tensor)}
         stacked = torch.stack([v.detach().double().reshape(()) for v in tensors.values()]) if tensors else None
         line: Record = {"step": step, "samples": samples} | {k: None if k in tensors else v for k, v in values.items()}
         self._pending.append((line, list(tensors), stacked))
