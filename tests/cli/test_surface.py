@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
 
 from workbench.cli import cli
 
+WITNESSES = Path(__file__).parents[1] / "golden" / "runs"
 SURFACE = {
     "synth": {"--task", "--list", "--objective", "--seeds", "--set", "--run", "--jobs", "--json"}
     | {"--tasks", "--rendered", "--csv", "--plot"},  # of the matrix
@@ -57,16 +59,17 @@ def test_help_has_an_example_and_no_silent_option(name: str) -> None:
     assert all(p.help for p in command.params if isinstance(p, click.Option))
 
 
-def test_help_and_lists_of_components_do_not_pay_for_torch() -> None:
+def test_help_lists_and_reports_of_runs_do_not_pay_for_torch() -> None:
     calls = [["--help"], *([*name.split(), "--help"] for name in SURFACE)]
     calls += [["ls"], *(["ls", kind] for kind in ("encoder", "fusion", "objective", "data", "eval", "task", "recipe"))]
+    calls += [["ls", "run", "--dir", str(WITNESSES)], ["show", "run", str(WITNESSES / "ito")]]
     code = (
         "import sys\n"
         "from workbench.cli import cli\n"
         f"for arguments in {calls}:\n"
         "    cli(arguments, prog_name='wb', standalone_mode=False)\n"
-        "    heavy = {'torch', 'open_clip', 'pydantic_core'} & set(sys.modules) if arguments[0] != 'ls' else "
-        "{'torch', 'open_clip'} & set(sys.modules)\n"
+        "    light = ['pydantic_core'] if arguments[0] in ('ls', 'show') else []\n"
+        "    heavy = {'torch', 'open_clip', 'pydantic_core'} & set(sys.modules) - set(light)\n"
         "    assert not heavy, (arguments, heavy)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from fake_runs import METRIC, make_run
 
-from workbench.runs.folder import RunError
+from workbench.errors import RunError
 from workbench.studies.comparison import Comparison, compare
 from workbench.studies.grouping import group_runs, read_runs
 from workbench.studies.paired import Difference

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from fake_runs import WITNESS, make_run
 
-from workbench.runs.folder import RunError
+from workbench.errors import RunError
 from workbench.studies.grouping import diff_recipes, group_runs, read_runs
 
 CLIP = {"objective": {"name": "clip"}}

@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 
-from workbench.errors import did_you_mean
+from workbench.errors import RunError, did_you_mean
 from workbench.recipe.yaml_file import Tree
-from workbench.runs.folder import RunError
 from workbench.studies.comparability import find_conflicts
 from workbench.studies.grouping import Arms, diff_recipes
 from workbench.studies.paired import Difference, Summary, compare_paired, subtract, summarise

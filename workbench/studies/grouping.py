@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from workbench.runs.folder import RunError
+from workbench.errors import RunError
 from workbench.runs.resume_rules import is_in
 from workbench.studies.run_facts import RunFacts, read_facts
 from workbench.studies.sweep import read_sweep

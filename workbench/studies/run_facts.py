@@ -17,10 +17,10 @@ from typing import Literal
 
 import yaml
 
-from workbench.errors import RecipeError, did_you_mean
+from workbench.errors import RecipeError, RunError, did_you_mean
 from workbench.recipe.schema import load_recipe
 from workbench.recipe.yaml_file import Tree
-from workbench.runs.folder import Run, RunError
+from workbench.runs.folder import Run
 from workbench.runs.report import evaluations
 from workbench.runs.resume_rules import flatten
 from workbench.training.metrics import Best, Criterion, Record, read
