@@ -184,9 +184,14 @@ class Terms(Objective):
         mine, theirs, everyone = z[a], z[b], pool.views[b]
         losses, counts = [], []
         for v, t in product(range(mine.z.shape[1]), range(everyone.z.shape[1])):
-            both, all_both = mine.valid[:, v] & theirs.valid[:, t], pool.views[a].valid[:, v] & everyone.valid[:, t]
-            x = TermRows(mine.z[:, v], _own_ids(pool, mine), weight_of(both))
-            y = TermRows(everyone.z[:, t], pool.ids, weight_of(all_both))
+            both = all_both = mine.valid[:, v] & theirs.valid[:, t]
+            weight = all_weight = weight_of(both)
+            mine_everywhere = pool.views[a].valid
+            if mine_everywhere is not mine.valid or everyone.valid is not theirs.valid:  # there are other ranks
+                all_both = mine_everywhere[:, v] & everyone.valid[:, t]
+                all_weight = weight_of(all_both)
+            x = TermRows(mine.z[:, v], _own_ids(pool, mine), weight)
+            y = TermRows(everyone.z[:, t], pool.ids, all_weight)
             if term.loss == "align_uniform":
                 pairs = (pool.views[a].z[:, v], y.z)
                 losses.append(align_uniform((x.z, theirs.z[:, t]), pairs, all_both, pool))
@@ -298,4 +303,5 @@ def _without_gradient_of_fused(views: Views) -> Views:
 
 
 def _own_ids(pool: Pool, mine: View) -> Tensor:
-    return pool.ids[pool.offset : pool.offset + len(mine.z)]
+    # all of them are handed on as the same tensor, which the kernels need not compare with itself
+    return pool.ids if len(mine.z) == len(pool.ids) else pool.ids[pool.offset : pool.offset + len(mine.z)]

@@ -46,6 +46,10 @@ SMALLEST, LARGEST = -50.0, 65.0
 """log-sum-exps, relative to the reference, that one exponential serves. Above, a / exp(lse) would leave float32; below,
 terms of exp(lse) would: those lost are less than e^-37 of it."""
 
+BELOW = 55.0
+"""With unit rows no logit exceeds |t|. Up to this, exp(S) and all sums of it stay within float32, which ends at e^88;
+above, subtracting a reference brings the largest back to e^55."""
+
 ByChunk = Callable[[slice, Tensor], Tensor]
 """(rows, S[rows]) -> another matrix of that shape"""
 
@@ -123,9 +127,7 @@ class Logits:
         `read` is shown each chunk, which saves the losses a pass of their own over S; the pairs that `without` lists
         are left out; `keep` promises another pass.
         """
-        # With unit rows no logit exceeds |t|. Up to 55, exp(S) and all sums of it stay within float32, which ends at
-        # e^88; above, subtracting the reference brings the largest back to e^55
-        reference = max(abs(float(self.t)) - 55.0, 0.0)
+        reference = max(abs(float(self.t)) - BELOW, 0.0)
         row_lse, column = [], None
         for rows, S in self._split_chunks(keep):
             if read is not None:

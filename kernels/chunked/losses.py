@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from kernels.autograd import Gradients, Wanted, accumulation_dtype, without_autocast
-from kernels.chunked import rows_only, softmax
+from kernels.chunked import rows_only, small, softmax
 from kernels.chunked.khatri_rao import khatri_rao_gradients, khatri_rao_lse
 from kernels.chunked.logits import Logits, LogSumExp, softplus, split_blocks
-from kernels.chunked.positives import find_positives
+from kernels.chunked.positives import OneToOne, Positives, find_positives
 from kernels.chunked.present import Present, find_self_columns
 from kernels.distributed import sum_over
 from kernels.problem import Problem
@@ -38,8 +38,10 @@ def infonce(problem: Problem) -> tuple[Float[Tensor, ""], Gradients]:
     """Computes kernels.multi_positive_infonce and its wanted gradients."""
     with without_autocast(problem.x):
         rows, columns, itself = _select_present(problem)
-        logits = Logits(rows.z, columns.z, problem.scale, self_column=itself)
         P = find_positives(rows.ids, columns.ids, itself)
+        if solved := _solve_small(problem, rows, columns, P):
+            return solved
+        logits = Logits(rows.z, columns.z, problem.scale, self_column=itself)
         means = softmax.weigh(P, rows, columns, problem.symmetric, problem.group)
         # Where only rows count, a chunk's gradient needs no other chunk: one pass over S in the place of two
         solve = softmax.solve if problem.symmetric else rows_only.solve
@@ -47,6 +49,16 @@ def infonce(problem: Problem) -> tuple[Float[Tensor, ""], Gradients]:
         value, products = solve(problem.positives, logits, P, means, operands, problem.group)
         dx, dy, dt = _finish_gradients(logits, problem.wanted, *products)
         return value, Gradients(rows.restore_absent(dx), columns.restore_absent(dy), dt)
+
+
+def _solve_small(
+    problem: Problem, rows: Present, columns: Present, P: Positives | OneToOne
+) -> tuple[Tensor, Gradients] | None:
+    """Solves a small symmetric problem of one positive an item, whatever the average of one is called; else None."""
+    simple = isinstance(P, OneToOne) and rows.uniform and columns.uniform and problem.group is None
+    if not simple or not problem.symmetric or not 0 < rows.num**2 <= small.CELLS:
+        return None
+    return small.solve_one_to_one(rows.z, columns.z, problem.scale, problem.wanted)
 
 
 def sigmoid(problem: Problem) -> tuple[Float[Tensor, ""], Gradients]:

@@ -103,7 +103,8 @@ def find_positives(
     x_ids: Int64[Tensor, " m"], y_ids: Int64[Tensor, " n"], self_column: Int64[Tensor, " m"] | None
 ) -> Positives | OneToOne:
     """Finds the positives, by the short way where both sides have the same ids in the same order, each once."""
-    if self_column is None and torch.equal(x_ids, y_ids) and torch.unique(x_ids).numel() == x_ids.numel():
+    same = self_column is None and (x_ids is y_ids or torch.equal(x_ids, y_ids))
+    if same and torch.unique(x_ids).numel() == x_ids.numel():
         return OneToOne(x_ids)
     return Positives(x_ids, y_ids, self_column)
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import kernels.chunked.logits
+import kernels.chunked.small
 
 
 @pytest.fixture
@@ -16,7 +17,11 @@ def seed() -> int:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes chunks of 3 rows or so: small batches have many, the last one ragged, and very small ones are kept."""
+    """Makes chunks of 3 rows or so: small batches have many, the last one ragged, and very small ones are kept.
+
+    None is so small that it is solved in one piece.
+    """
+    monkeypatch.setattr(kernels.chunked.small, "CELLS", 0)
     monkeypatch.setattr(kernels.chunked.logits, "CELLS", 60)
     monkeypatch.setattr(kernels.chunked.logits, "MIN_ROWS", 3)
     monkeypatch.setattr(kernels.chunked.logits, "KEPT_CELLS", 200)
