@@ -39,10 +39,10 @@ def in_one_piece(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 @pytest.mark.parametrize("n", [1, 2, 41, 127])
 def test_it_is_the_loss_of_the_oracle(positives, n, seed, in_one_piece):
     for scale in (0.0, 1.0, 14.0, 100.0, -30.0):
-        p = one_to_one(seed, n, scale)
-        assert_equal(run(positives, p, -2.5), run(positives, p, -2.5, backend="reference"), 1e-12, scale)
+        p, size = one_to_one(seed, n, scale), max(1.0, abs(scale))
+        assert_equal(run(positives, p, -2.5), run(positives, p, -2.5, backend="reference"), 1e-12 * size, scale)
         q = p.to(torch.float32)
-        want, size = run(positives, q.to(torch.float64), -2.5, backend="reference"), max(1.0, abs(scale))
+        want = run(positives, q.to(torch.float64), -2.5, backend="reference")
         # a logit of size t is rounded by 6e-8 of it: so far off is a probability, and gradients are t times one
         assert_equal(run(positives, q, -2.5), want, 5e-6 * size + 1e-6 * size**2, scale)
     # of few columns all may have a logit of -100, which e^-155 is too small for
@@ -50,9 +50,9 @@ def test_it_is_the_loss_of_the_oracle(positives, n, seed, in_one_piece):
 
 
 def test_logits_that_no_reference_serves_are_left_to_the_general_way(seed, in_one_piece):
-    """Vectors of length 6 have logits up to 3600; vectors of no number have none."""
+    """Vectors of length 6 have logits up to 3600, which float32 rounds to 1e-4; vectors of no number have none."""
     p = one_to_one(seed, 41, 100.0, size=6.0)
-    assert_equal(run("mean", p.to(torch.float32)), run("mean", p, backend="reference"), 2e-5)
+    assert_equal(run("mean", p.to(torch.float32)), run("mean", p, backend="reference"), 1e-3)
     assert in_one_piece == [False]
     assert kernels.multi_positive_infonce(p.x * torch.nan, p.y, 1.0, p.x_ids, p.y_ids).isnan()
 
