@@ -11,8 +11,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from workbench.errors import writing
-from workbench.runs.folder import Run, RunError, RunHeld, read_best
+from workbench.errors import RunError, writing
+from workbench.runs.folder import Run, RunHeld
 from workbench.training import checkpoint_files
 
 
@@ -60,7 +60,7 @@ def thin(path: Path, keep: Collection[str], *, weights: bool = False, dry: bool 
         last, complaints = checkpoint_files.newest(run.checkpoints)
         if last is None or complaints:
             return Thinned(path, 0, size, "its newest checkpoint is damaged")
-        best = read_best(path)
+        best = checkpoint_files.read_best(run.checkpoints)
         kept = {checkpoint_files.step_of(last)} if "last" in keep or best is None else set[int]()
         if "best" in keep and best:
             kept.add(best.step)
