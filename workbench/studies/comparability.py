@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from workbench.recipe.schema import Recipe
+from workbench.recipe.yaml_file import Tree
 from workbench.runs.resume_rules import is_in
 from workbench.studies.grouping import PLACES
 from workbench.studies.run_facts import At, RunFacts
@@ -62,3 +64,9 @@ def _compare_data(one: RunFacts, other: RunFacts) -> Iterator[str]:
 
 def _name(place: object) -> str:
     return Path(place).name if isinstance(place, str) else repr(place)
+
+
+def find_evaluation(recipe: Recipe, metric: str) -> Tree | None:
+    """Find the settings of the evaluator that yields a metric; None where the recipe has none of that name."""
+    spec = recipe.eval.evaluators.get(metric.partition("/")[0])
+    return spec.as_dict() if spec else None

@@ -1,0 +1,164 @@
+"""Puts a claim to the test: registers it, trains seeds until it is decided or the budget is spent, and rules.
+
+The trap: seeds are counted in an order that was fixed before, so that a verdict depends on no choice among them. A run
+that failed takes its seed out of the differences that need it, and is named; it is not trained until it pleases.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from workbench.recipe.yaml_file import Tree
+from workbench.runs.folder import RunError
+from workbench.studies.claim import Claim, EndpointSection
+from workbench.studies.comparability import find_conflicts
+from workbench.studies.court import Answer, Judgement, Question, answer, answer_all, judge
+from workbench.studies.registration import Registration, register
+from workbench.studies.run_facts import RunFacts, read_facts
+from workbench.studies.sweep_runs import SweepRun
+from workbench.studies.sweeping import RunResult, find_state
+
+Train = Callable[[Sequence[SweepRun]], Sequence[RunResult]]
+"""trains those runs that are not done, and says how each ended"""
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """The verdict on a claim, and all that a report of it has to say."""
+
+    claim: Claim
+    folder: Path
+    judgement: Judgement
+    registration: Registration
+    left_out: tuple[str, ...]
+    """a line for each run that is not counted"""
+    stopped: bool = False
+    """whether the training was interrupted, so that the same command goes on"""
+
+    @property
+    def first(self) -> Answer:
+        """The answer that is told first: that of the only endpoint, or of the one that decided."""
+        answers = self.judgement.endpoints
+        return next((found for found in answers if found.finding == self.judgement.verdict), answers[0])
+
+    def as_dict(self) -> Tree:
+        """Make what `--json` prints."""
+        first, judgement = self.first, self.judgement
+        return {
+            "claim": self.claim.section.claim,
+            "source": self.claim.section.source,
+            "verdict": judgement.verdict,
+            "reason": judgement.reason,
+            "open": judgement.open,
+            "estimate": first.estimate,
+            "low": None if math.isinf(first.low) else first.low,
+            "high": None if math.isinf(first.high) else first.high,
+            "e_value": first.e_value,
+            "seeds": judgement.seeds,
+            "controls": {
+                "positive": [found.as_dict() for found in judgement.positive],
+                "negative": [found.as_dict() for found in judgement.negative],
+            },
+            "endpoints": [
+                {"metric": endpoint.metric, "at": endpoint.at, **found.as_dict()}
+                for endpoint, found in zip(self.claim.section.endpoint, judgement.endpoints, strict=True)
+            ],
+            "registration": self.registration.as_dict(),
+            "left_out": list(self.left_out),
+        }
+
+
+def list_claim_runs(claim: Claim, folder: Path, seeds: Sequence[int]) -> list[SweepRun]:
+    """List the runs of the arms that the claim names, of these seeds."""
+    arms = {arm.name for arm in claim.arms}
+    return [run for run in claim.sweep.runs(folder, seeds) if run.arm.name in arms]
+
+
+def prove(claim: Claim, folder: Path, train: Train, most: int | None = None) -> Ruling:
+    """Register the claim, then train and rule, seed by seed, until more seeds could change nothing.
+
+    Args:
+        folder: the sweep's, where runs lie or are made.
+        train: trains runs; it is asked for all arms of a few seeds at a time.
+        most: go no further than so many seeds this time.
+
+    Raises RunError where a run was made with another recipe, or runs are not comparable.
+    """
+    registration = register(claim, folder)
+    seeds = claim.seeds[:most]
+    # nothing can be decided before, so these may as well be trained side by side
+    for count in range(min(claim.least, len(seeds)), len(seeds) + 1):
+        ruling = rule(claim, folder, registration)
+        if not ruling.judgement.open:
+            return ruling
+        results = train(list_claim_runs(claim, folder, seeds[:count]))
+        failed = [f"{run.arm} seed {run.seed} failed: {run.error}" for run in results if run.state == "failed"]
+        ruling = rule(claim, folder, registration, failed, stopped=any(run.state == "stopped" for run in results))
+        if ruling.stopped or not ruling.judgement.open:
+            return ruling
+    return rule(claim, folder, registration)
+
+
+def rule(
+    claim: Claim, folder: Path, registration: Registration, failed: Sequence[str] = (), *, stopped: bool = False
+) -> Ruling:
+    """Rule on the runs that there are. Raises RunError where one was made with another recipe, or they differ in what
+    they were evaluated by."""
+    runs = _read(claim, folder)
+    endpoints = claim.section.endpoint
+    conflicts = find_conflicts(list(runs.values()), [one.name for one in endpoints], [one.at for one in endpoints])
+    if conflicts:
+        raise RunError("these runs are not comparable:\n" + "\n".join(f"  {line}" for line in conflicts))
+    controls, alpha, g = claim.section.controls, claim.section.alpha, claim.section.g
+
+    def subtract(question: Question, endpoint: EndpointSection) -> list[float]:
+        return list(_subtract(claim, runs, question, endpoint))
+
+    asked = [(claim.section.contrast.question, endpoint) for endpoint in endpoints]
+    answers = answer_all([(question, subtract(question, endpoint)) for question, endpoint in asked], alpha, g)
+    positive, negative = (
+        [answer(one.question, subtract(one.question, endpoints[0]), alpha, g) for one in kind]
+        for kind in (controls.positive, controls.negative)
+    )
+    reasons = [
+        f"{arm} seed {seed}: {reason}"
+        for (arm, seed), facts in runs.items()
+        for reason in dict.fromkeys(facts.explain_missing(one.name, one.at) for one in endpoints)
+        if reason
+    ]
+    return Ruling(claim, folder, judge(answers, positive, negative), registration, (*failed, *reasons), stopped)
+
+
+def _read(claim: Claim, folder: Path) -> dict[tuple[str, int], RunFacts]:
+    """Read the runs that have begun, {(arm, seed): run}. Raises RunError where one is of another recipe."""
+    found = dict[tuple[str, int], RunFacts]()
+    for run in list_claim_runs(claim, folder, claim.seeds):
+        state, differs = find_state(run)
+        if state == "differs":
+            lines = "".join(f"\n  {line}" for line in differs)
+            raise RunError(
+                f"{run.folder} was made with another recipe than the claim's sweep asks for:{lines}\n"
+                "give another --run, or `wb sweep ... --fresh` sets it aside"
+            )
+        if state != "new":
+            found[run.arm.name, run.seed] = read_facts(run.folder)
+    return found
+
+
+def _subtract(
+    claim: Claim, runs: dict[tuple[str, int], RunFacts], question: Question, endpoint: EndpointSection
+) -> Iterator[float]:
+    """Yield the differences of a question's arms by an endpoint, in the order of the claim's seeds."""
+    for seed in claim.seeds:
+        pair = [runs.get((arm, seed)) for arm in (question.a, question.b)]
+        values = [
+            run.value(endpoint.name, endpoint.at)
+            for run in pair
+            if run and run.explain_missing(endpoint.name, endpoint.at) is None
+        ]
+        known = [value for value in values if value is not None]
+        if len(known) == 2:
+            yield known[0] - known[1]

@@ -1,0 +1,125 @@
+"""What a claim said before its first run, kept in the sweep's folder, and what has changed since.
+
+    FOLDER/claims/NAME.json    the claim, its arms' recipes, their digest, when it was written and what had been run
+
+The trap: a record that is written anew with every change proves nothing. It is written once, and never again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from workbench.errors import writing
+from workbench.recipe.yaml_file import Tree
+from workbench.runs.folder import RunError
+from workbench.runs.resume_rules import flatten, is_in
+from workbench.studies.claim import Claim
+from workbench.studies.grouping import NO_RESULT, PLACES
+
+FOLDER = "claims"
+SAME = tuple(key for key in NO_RESULT if key != "eval")
+"""keys of an arm's recipe that are no part of what is registered; its evaluations are"""
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A claim as it was registered, beside what it says now."""
+
+    digest: str
+    """of what was registered"""
+    time: str
+    """when, as ISO 8601 in UTC"""
+    runs_before: int
+    """runs of its arms that had begun by then"""
+    changed: tuple[str, ...]
+    """a line for each key that has another value now"""
+
+    @property
+    def remarks(self) -> list[str]:
+        """Say what every report of the claim has to say."""
+        lines = []
+        if self.runs_before:
+            lines.append(
+                f"registered AFTER {self.runs_before} of its runs had begun ({self.time}): it was no prediction of them"
+            )
+        if self.changed:
+            lines.append(f"CHANGED since it was registered ({self.time}): {'; '.join(self.changed)}")
+        return lines
+
+    def as_dict(self) -> Tree:
+        return {
+            "digest": self.digest,
+            "registered": self.time,
+            "runs_before": self.runs_before,
+            "changed": list(self.changed),
+        }
+
+
+def write_out(claim: Claim) -> Tree:
+    """Write out all that a claim says, {"claim": its file, "arms": {arm: {key: value} of its recipe}}."""
+    arms = {
+        arm.name: {
+            key: value
+            for key, value in flatten(arm.recipe.as_dict()).items()
+            if not is_in(key, SAME) and not is_in(key, PLACES)
+        }
+        for arm in claim.arms
+    }
+    return {"claim": claim.as_dict(), "arms": arms}
+
+
+def make_digest(content: Tree) -> str:
+    """Digest what is registered, whatever the order of its keys."""
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def register(claim: Claim, folder: Path) -> Registration:
+    """Write the claim down, unless that was done; compare it with what was written.
+
+    Raises RunError where the record was damaged, OSError where nothing can be written.
+    """
+    file, content = folder / FOLDER / f"{claim.file.stem}.json", json.loads(json.dumps(write_out(claim)))
+    if not file.exists():
+        before = sum(
+            (run.folder / "metrics.jsonl").exists()
+            for run in claim.sweep.runs(folder, claim.seeds)
+            if run.arm in claim.arms
+        )
+        time = datetime.now(UTC).isoformat(timespec="seconds")
+        record = {"digest": make_digest(content), "registered": time, "runs_before": before, "content": content}
+        with writing(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            draft = file.with_name(f".{file.name}.{os.getpid()}")
+            draft.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            try:
+                os.link(draft, file)  # fails where another process was first: its record counts
+            except FileExistsError:
+                pass
+            finally:
+                draft.unlink()
+    return _compare(file, content)
+
+
+def _compare(file: Path, content: Tree) -> Registration:
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        old, digest = record["content"], record["digest"]
+        found = Registration(digest, record["registered"], record["runs_before"], tuple(_list_changes(old, content)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"{file} is no record of a claim any more ({error}): what was registered cannot be known"
+        ) from None
+    if make_digest(old) != digest:
+        raise RunError(f"{file}: its digest is not that of its content: it was changed after it was written")
+    return found
+
+
+def _list_changes(old: Tree, new: Tree) -> list[str]:
+    before, now = flatten(old), flatten(new)
+    keys = [key for key in dict.fromkeys((*before, *now)) if before.get(key) != now.get(key)]
+    return [f"{key.removeprefix('claim.')} {before.get(key, 'absent')} -> {now.get(key, 'absent')}" for key in keys]
