@@ -49,6 +49,10 @@ bench-kernels *ARGS:
 bench-modalities *ARGS:
     python -m workbench.bench.modalities {{ARGS}}
 
+# the court on trial: 200 simulated claims with known truth; a table and docs/measured/claims.csv; seconds
+bench-claims *ARGS:
+    python -m workbench.bench.claims {{ARGS}}
+
 # images a second of the loader beside open_clip's, on the same tars in turns: a table; ten minutes
 bench-loader *ARGS:
     python -m workbench.bench.loader {{ARGS}}

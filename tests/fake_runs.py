@@ -17,13 +17,14 @@ def make_run(
     *,
     done: bool = True,
     fingerprint: str | None = None,
+    recipe: str | None = None,
     **changes: object,
 ) -> Path:
     """Write a run that was evaluated every ten steps, with these values of accuracy, or of {metric: values}.
 
-    `changes` are dotted keys of the recipe with `__` for a dot.
+    `changes` are dotted keys of the witness's recipe with `__` for a dot; `recipe` is the text of another one.
     """
-    tree = yaml.safe_load(WITNESS.read_text())
+    tree = {} if recipe else yaml.safe_load(WITNESS.read_text())
     tree["seed"] = seed
     for key, value in changes.items():
         *above, last = key.split("__")
@@ -32,7 +33,7 @@ def make_run(
             block = block[word]
         block[last] = value
     path.mkdir(parents=True)
-    (path / "recipe.yaml").write_text(yaml.safe_dump(tree))
+    (path / "recipe.yaml").write_text(recipe or yaml.safe_dump(tree))
     (path / "environment.json").write_text('{"packages": {"multimodal-workbench": "0.2.0"}}')
     curves = values if isinstance(values, Mapping) else {METRIC: values}
     lines = []

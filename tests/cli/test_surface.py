@@ -19,6 +19,7 @@ SURFACE = {
     "embed": {"source", "--with", "--out", "--split", "--field", "--tokens", "--batch", "--dim", "--checkpoint"}
     | {"--source", "--set", "--json"},
     "compare": {"runs", "--metric", "--at", "--against", "--anyway", "--format", "--csv", "--plot", "--html", "--json"},
+    "claim": {"claim", "--set", "--run", "--jobs", "--seeds", "--judge", "--dry", "--json"},
     "check": {"recipes", "--set", "--deep", "--json"},
     "ls": {"kind", "--dir", "--json"},
     "show": {"kind", "name", "--set", "--json"},

@@ -70,6 +70,7 @@ def test_ties_and_single_seeds() -> None:
     assert e_process.e_value([2.0] * 6) == e_process.greatest_e_value(6)
     assert e_process.e_value([0.0] * 6) == pytest.approx(7**-0.5)
     assert e_process.find_bounds([2.0] * 6, 0.05) == (2.0, 2.0)
+    assert e_process.e_value([2.0] * 900) == e_process.e_value([2.0, 2.1] * 900) == 1e300  # no overflow
 
 
 def test_looking_after_every_seed_errs_at_most_at_alpha() -> None:

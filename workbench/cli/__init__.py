@@ -21,6 +21,7 @@ VERBS = {
     "eval": "Evaluate a run.",
     "embed": "Write the embeddings of data into a file, to train on them.",
     "compare": "Compare runs over seeds: means, paired differences, what may be said of them.",
+    "claim": "Put a sentence of a paper to the test, registered before its runs.",
     "check": "Validate recipes.",
     "ls": "List components, tasks, recipes or runs.",
     "show": "Print the documentation of a component, the truth of a task, or a resolved recipe.",

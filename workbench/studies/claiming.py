@@ -87,27 +87,38 @@ def prove(claim: Claim, folder: Path, train: Train, most: int | None = None) -> 
 
     Raises RunError where a run was made with another recipe, or runs are not comparable.
     """
-    registration = register(claim, folder)
-    seeds = claim.seeds[:most]
-    # nothing can be decided before, so these may as well be trained side by side
+    registration, done = register(claim, folder), dict[tuple[str, int], RunFacts]()
+    ruling, seeds = rule(claim, folder, registration, done=done), claim.seeds[:most]
+    # nothing can be decided before `least`, so these may as well be trained side by side
     for count in range(min(claim.least, len(seeds)), len(seeds) + 1):
-        ruling = rule(claim, folder, registration)
-        if not ruling.judgement.open:
-            return ruling
+        if ruling.stopped or not ruling.judgement.open:
+            break
         results = train(list_claim_runs(claim, folder, seeds[:count]))
         failed = [f"{run.arm} seed {run.seed} failed: {run.error}" for run in results if run.state == "failed"]
-        ruling = rule(claim, folder, registration, failed, stopped=any(run.state == "stopped" for run in results))
-        if ruling.stopped or not ruling.judgement.open:
-            return ruling
-    return rule(claim, folder, registration)
+        stopped = any(run.state == "stopped" for run in results)
+        ruling = rule(claim, folder, registration, failed, stopped=stopped, done=done)
+    return ruling
 
 
 def rule(
-    claim: Claim, folder: Path, registration: Registration, failed: Sequence[str] = (), *, stopped: bool = False
+    claim: Claim,
+    folder: Path,
+    registration: Registration,
+    failed: Sequence[str] = (),
+    *,
+    stopped: bool = False,
+    done: dict[tuple[str, int], RunFacts] | None = None,
 ) -> Ruling:
-    """Rule on the runs that there are. Raises RunError where one was made with another recipe, or they differ in what
-    they were evaluated by."""
-    runs = _read(claim, folder)
+    """Rule on the runs that there are.
+
+    Args:
+        failed: lines of runs that failed, for the report.
+        stopped: whether the training was interrupted.
+        done: {(arm, seed): run} of runs that were read before, to which those that are finished are added.
+
+    Raises RunError where a run was made with another recipe, or runs differ in what they were evaluated by.
+    """
+    runs = _read(claim, folder, {} if done is None else done)
     endpoints = claim.section.endpoint
     conflicts = find_conflicts(list(runs.values()), [one.name for one in endpoints], [one.at for one in endpoints])
     if conflicts:
@@ -132,10 +143,14 @@ def rule(
     return Ruling(claim, folder, judge(answers, positive, negative), registration, (*failed, *reasons), stopped)
 
 
-def _read(claim: Claim, folder: Path) -> dict[tuple[str, int], RunFacts]:
+def _read(claim: Claim, folder: Path, done: dict[tuple[str, int], RunFacts]) -> dict[tuple[str, int], RunFacts]:
     """Read the runs that have begun, {(arm, seed): run}. Raises RunError where one is of another recipe."""
     found = dict[tuple[str, int], RunFacts]()
     for run in list_claim_runs(claim, folder, claim.seeds):
+        key = run.arm.name, run.seed
+        if key in done:
+            found[key] = done[key]
+            continue
         state, differs = find_state(run)
         if state == "differs":
             lines = "".join(f"\n  {line}" for line in differs)
@@ -144,7 +159,9 @@ def _read(claim: Claim, folder: Path) -> dict[tuple[str, int], RunFacts]:
                 "give another --run, or `wb sweep ... --fresh` sets it aside"
             )
         if state != "new":
-            found[run.arm.name, run.seed] = read_facts(run.folder)
+            found[key] = read_facts(run.folder, run.recipe)
+            if found[key].finished:
+                done[key] = found[key]
     return found
 
 

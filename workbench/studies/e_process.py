@@ -30,10 +30,12 @@ sequences).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 
 MOST_SEEDS = 10_000
 """no search goes on beyond so many"""
+LARGEST = 1e300
 
 
 def measure_scatter(differences: Sequence[float]) -> tuple[float, float]:
@@ -58,12 +60,17 @@ def e_value(differences: Sequence[float], effect: float = 0.0, g: float = 1.0) -
 def e_value_of_t(n: int, t: float, g: float = 1.0) -> float:
     """Compute BF(n) of a t statistic of n >= 2 differences: step 3 above."""
     ratio, growth = t * t / (n - 1), 1 + n * g
-    return math.exp(-0.5 * math.log(growth) + 0.5 * n * (math.log1p(ratio) - math.log1p(ratio / growth)))
+    return _exp(-0.5 * math.log(growth) + 0.5 * n * (math.log1p(ratio) - math.log1p(ratio / growth)))
+
+
+def _exp(logarithm: float) -> float:
+    """Take the exponential; 1e300 where it would be too large to write, which decides as well."""
+    return math.exp(logarithm) if logarithm < math.log(LARGEST) else LARGEST
 
 
 def greatest_e_value(n: int, g: float = 1.0) -> float:
     """Compute what BF(n) cannot exceed, whatever the data: step 6 above."""
-    return (1 + n * g) ** ((n - 1) / 2)
+    return _exp(0.5 * (n - 1) * math.log1p(n * g))
 
 
 def find_least_deciding(alpha: float, g: float = 1.0) -> int:
@@ -93,12 +100,17 @@ def _critical_t(n: int, alpha: float, g: float) -> float:
 
 def expect_seeds_for_effect(standardised: float, alpha: float, g: float = 1.0) -> int | None:
     """Find the number of seeds at which differences of this mean, in standard deviations, would decide; None: never."""
-    counts = range(2, MOST_SEEDS)
-    return next((n for n in counts if e_value_of_t(n, math.sqrt(n) * standardised, g) >= 1 / alpha), None)
+    return _find_first(lambda n: e_value_of_t(n, math.sqrt(n) * standardised, g) >= 1 / alpha)
 
 
 def expect_seeds_for_none(mean: float, scatter: float, margin: float, alpha: float, g: float = 1.0) -> int | None:
     """Find the number of seeds at which the confidence sequence would lie inside ± margin; None where it never does."""
     room = margin - abs(mean)
-    counts = range(2, MOST_SEEDS) if room > 0 else range(0)
-    return next((n for n in counts if _critical_t(n, alpha, g) * scatter <= room * math.sqrt(n)), None)
+    return _find_first(lambda n: room > 0 and _critical_t(n, alpha, g) * scatter <= room * math.sqrt(n))
+
+
+def _find_first(is_enough: Callable[[int], bool]) -> int | None:
+    """Find the first number of seeds that is enough, where all larger ones are, too; None up to MOST_SEEDS."""
+    counts = range(2, MOST_SEEDS)
+    place = bisect_left(counts, True, key=is_enough)
+    return counts[place] if place < len(counts) else None

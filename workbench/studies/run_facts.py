@@ -18,7 +18,7 @@ from typing import Literal
 import yaml
 
 from workbench.errors import RecipeError, RunError, did_you_mean
-from workbench.recipe.schema import load_recipe
+from workbench.recipe.schema import Recipe, load_recipe
 from workbench.recipe.yaml_file import Tree
 from workbench.runs.folder import Run
 from workbench.runs.report import evaluations
@@ -112,10 +112,11 @@ class RunFacts:
         return None if math.isfinite(value) else f"its {metric} is {value}"
 
 
-def read_facts(path: Path) -> RunFacts:
-    """Read a run folder. Raises RunError when it is none, or when its files cannot be read."""
+def read_facts(path: Path, known: Recipe | None = None) -> RunFacts:
+    """Read a run folder, but for its recipe where that is `known`. Raises RunError when the folder is none, or when its
+    files cannot be read."""
     run = Run(path)
-    recipe = flatten(_read_recipe(path / "recipe.yaml"))
+    recipe = flatten(known.as_dict() if known else _read_recipe(path / "recipe.yaml"))
     seed = recipe.get("seed")
     if not isinstance(seed, int):
         raise RunError(f"{path} is not a run folder: its recipe.yaml has no seed")

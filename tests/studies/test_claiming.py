@@ -1,0 +1,221 @@
+"""`wb claim`: its file, its registration, and its seeds, with runs whose values are given instead of trained."""
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from fake_runs import METRIC, WITNESS, make_run
+
+from workbench.cli import cli
+from workbench.errors import RecipeError
+from workbench.runs.folder import RunError
+from workbench.studies.claim import Claim, read_claim
+from workbench.studies.claiming import Ruling, prove
+from workbench.studies.registration import make_digest
+from workbench.studies.sweep_runs import SweepRun
+from workbench.studies.sweeping import RunResult, read_result
+
+SWEEP = f"""
+name: xor
+base: {WITNESS}
+seeds: [3, 1]
+arms: {{clip: {{objective: clip}}, confu: {{}}, blind: {{train.lr: 1e-9}}, other: {{objective.lambda: 0.4}}}}
+"""
+CLAIM = f"""
+claim: fusion is needed for xor
+source: arXiv 2511.21331, section 4
+sweep: sweep.yaml
+endpoint: {{metric: eval/{METRIC}, at: last}}
+contrast: {{a: confu, b: clip, expect: greater, margin: 0.1}}
+controls: {{positive: [{{a: confu, b: blind, expect: greater}}]}}
+alpha: 0.5
+max_seeds: 5
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    def write(text: str = CLAIM, sweep: str = SWEEP) -> Path:
+        (tmp_path / "sweep.yaml").write_text(sweep)
+        (tmp_path / "claim.yaml").write_text(text)
+        return tmp_path / "claim.yaml"
+
+    return write
+
+
+class Trainer:
+    """Writes runs of given means, with a scatter of .03 in differences; remembers what it was asked for."""
+
+    def __init__(self, **means: float) -> None:
+        self.means, self.asked = means, list[list[tuple[str, int]]]()
+        self.failing = set[tuple[str, int]]()
+        self.draw = random.Random(7)
+
+    def __call__(self, runs: Sequence[SweepRun]) -> list[RunResult]:
+        self.asked.append([(run.arm.name, run.seed) for run in runs if not run.folder.exists()])
+        return [self.train(run) for run in runs]
+
+    def train(self, run: SweepRun) -> RunResult:
+        name, folder = run.arm.name, run.folder
+        if (name, run.seed) in self.failing:
+            return RunResult(name, run.seed, folder, "failed", error="the loss went astray")
+        if not folder.exists():
+            value = self.means.get(name, 0.5) + self.draw.gauss(0, 0.02)
+            make_run(folder, run.seed, [0.1, value], recipe=run.recipe.as_yaml())
+        return read_result(run, "done")
+
+
+def proved(file: Path, trainer: Trainer, most: int | None = None) -> Ruling:
+    return prove(read_claim(file), file.parent / "runs", trainer, most)
+
+
+def test_no_more_seeds_than_it_takes_of_no_more_arms(write: Callable[..., Path]) -> None:
+    trainer = Trainer(confu=0.9, clip=0.5, blind=0.1)
+    ruling = proved(write(), trainer)
+    assert (ruling.judgement.verdict, ruling.judgement.seeds) == ("supported", 3)
+    # three at once, as fewer cannot decide; the sweep's own seeds first, in its order; no run of the arm `other`
+    assert trainer.asked == [[(arm, seed) for seed in (3, 1, 0) for arm in ("clip", "confu", "blind")]]
+    found = ruling.as_dict()
+    assert {"verdict", "estimate", "low", "high", "e_value", "seeds", "controls"} <= found.keys()
+    assert found["estimate"] == pytest.approx(0.4, abs=0.05)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    again = Trainer()
+    assert proved(write(), again).as_dict() == found
+    assert again.asked == []  # what is decided is not trained again
+
+
+def test_seeds_are_added_one_by_one_until_the_budget_is_spent(write: Callable[..., Path]) -> None:
+    trainer = Trainer(confu=0.51, clip=0.5, blind=0.1)
+    text = CLAIM.replace(", margin: 0.1", "")
+    ruling = proved(write(text), trainer, most=4)
+    assert (ruling.judgement.verdict, ruling.judgement.open) == ("undecided", True)
+    assert [sorted({seed for _, seed in asked}) for asked in trainer.asked] == [[0, 1, 3], [2]]
+    ruling = proved(write(text), trainer)
+    assert sorted({seed for asked in trainer.asked[2:] for _, seed in asked}) == [4]
+    assert (ruling.judgement.verdict, ruling.judgement.seeds) == ("undecided", 5)
+    assert "seeds would decide it" in ruling.judgement.reason
+
+
+def test_within_the_margin_and_the_other_way(write: Callable[..., Path]) -> None:
+    assert proved(write(), Trainer(confu=0.5, clip=0.5, blind=0.1)).judgement.verdict == "no effect beyond the margin"
+    file = write(CLAIM.replace("expect: greater, margin", "expect: less, margin"), SWEEP.replace("xor", "xor2"))
+    folder = file.parent / "runs2"
+    assert prove(read_claim(file), folder, Trainer(confu=0.9, blind=0.1)).judgement.verdict == "refuted"
+
+
+def test_without_its_positive_control_there_is_no_verdict(write: Callable[..., Path]) -> None:
+    trainer = Trainer(confu=0.9, clip=0.5, blind=0.9)
+    ruling = proved(write(), trainer)
+    assert (ruling.judgement.verdict, ruling.judgement.open) == ("blind", True)
+    assert len(trainer.asked) == 3  # it was looked for to the end
+    assert ruling.judgement.endpoints[0].finding == "supported"
+
+
+def test_failed_runs_are_left_out_named_and_not_a_verdict(write: Callable[..., Path]) -> None:
+    trainer = Trainer(confu=0.9, clip=0.5, blind=0.1)
+    trainer.failing = {("clip", 1)}
+    ruling = proved(write(), trainer)
+    assert (ruling.judgement.verdict, ruling.judgement.endpoints[0].seeds) == ("supported", 3)
+    assert ruling.left_out[0] == "clip seed 1 failed: the loss went astray"
+    assert len(trainer.asked) == 2  # a fourth seed, in the place of the one that was lost
+
+
+def test_it_is_registered_before_the_first_run_and_tells_of_changes(write: Callable[..., Path]) -> None:
+    file = write()
+    record = file.parent / "runs" / "claims" / "claim.json"
+
+    class Looking(Trainer):
+        def __call__(self, runs: Sequence[SweepRun]) -> list[RunResult]:
+            assert record.exists()
+            return super().__call__(runs)
+
+    first = proved(file, Looking(confu=0.9, blind=0.1))
+    assert (first.registration.runs_before, first.registration.remarks) == (0, [])
+    written = record.read_text()
+    assert make_digest(json.loads(written)["content"]) == first.registration.digest
+    later = proved(write(CLAIM.replace("greater, margin: 0.1", "greater, margin: 0.2")), Trainer())
+    assert later.registration.changed == ("contrast.margin 0.1 -> 0.2",)
+    assert "CHANGED since it was registered" in later.registration.remarks[0]
+    assert record.read_text() == written
+    record.write_text(written.replace("0.1", "0.3"))
+    with pytest.raises(RunError, match="its digest is not that of its content"):
+        proved(file, Trainer())
+    record.write_text("{")
+    with pytest.raises(RunError, match="is no record of a claim any more"):
+        proved(file, Trainer())
+
+
+def test_a_claim_after_the_runs_says_so(write: Callable[..., Path]) -> None:
+    file = write()
+    proved(file, Trainer(confu=0.9, blind=0.1))
+    other = file.with_name("afterwards.yaml")
+    other.write_text(CLAIM)
+    assert "registered AFTER 9 of its runs" in proved(other, Trainer()).registration.remarks[0]
+
+
+def test_runs_of_another_recipe_are_refused(write: Callable[..., Path]) -> None:
+    proved(write(), Trainer(confu=0.9, blind=0.1))
+    file = write(
+        CLAIM, SWEEP + "set: {train.lr: 0.5}\n".replace("train.lr", "train.betas").replace("0.5", "[0.8, 0.9]")
+    )
+    with pytest.raises(RunError, match=r"was made with another recipe than the claim's sweep asks for:\n  train.betas"):
+        proved(file, Trainer())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("max_seeds: 5", "max_seeds: 4"), "max_seeds (4) can never decide at alpha 0.05 with g = 1"),
+        (("a: confu, b: clip", "a: confu, b: clap"), "contrast.b: no arm 'clap' in sweep.yaml; did you mean 'clip'"),
+        (("b: blind", "b: confu"), "arm 'confu' is compared with itself"),
+        (("expect: greater, margin: 0.1", "expect: equal"), "equal needs a margin"),
+        (("synthetic/accuracy", "synthetic/acuracy"), "did you mean 'synthetic/accuracy'"),
+        (("synthetic/accuracy", "synthetics/accuracy"), "no metric 'synthetics/accuracy'"),
+        (("at: last", "at: last, split: test"), "is measured on 'None', not on 'test'"),
+        (("expect: greater,", "expect: more,"), "contrast.expect"),
+        (("alpha: 0.05", "alpah: 0.05"), "did you mean 'alpha'"),
+        (("sweep: sweep.yaml", "sweep: swep.yaml"), "no such recipe"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_trained(
+    write: Callable[..., Path], change: tuple[str, str], said: str
+) -> None:
+    text = CLAIM.replace("alpha: 0.5", "alpha: 0.05")
+    assert change[0] in text
+    with pytest.raises(RecipeError) as error:
+        read_claim(write(text.replace(*change)))
+    assert said in str(error.value)
+
+
+def test_arms_that_are_not_evaluated_alike_are_refused(write: Callable[..., Path]) -> None:
+    file = write(CLAIM, SWEEP.replace("confu: {}", "confu: {eval.synthetic.batches: 3}"))
+    with pytest.raises(RecipeError, match="the arms are not evaluated alike"):
+        read_claim(file)
+
+
+def test_several_endpoints(write: Callable[..., Path]) -> None:
+    endpoints = f"endpoint: [{{metric: eval/{METRIC}}}, {{metric: eval/synthetic/recovered}}]"
+    claim: Claim = read_claim(
+        write(CLAIM.replace(f"endpoint: {{metric: eval/{METRIC}, at: last}}", endpoints).replace("0.5", "0.2"))
+    )
+    assert [one.name for one in claim.section.endpoint] == [METRIC, "synthetic/recovered"]
+    assert claim.least == 4  # at .1
+
+
+def test_the_command_prints_a_verdict_of_what_is_there(write: Callable[..., Path]) -> None:
+    file = write()
+    proved(file, Trainer(confu=0.9, blind=0.1))
+    arguments = ["claim", str(file), "--run", str(file.parent / "runs"), "--judge"]
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == 0, done.output
+    assert "SUPPORTED: as the claim says" in done.stdout
+    assert "3 of at most 5 seeds" in done.stdout
+    found = json.loads(CliRunner().invoke(cli, [*arguments, "--json"]).stdout)
+    assert (found["verdict"], found["seeds"]) == ("supported", 3)
+    assert found["controls"]["positive"][0]["finding"] == "supported"
+    done = CliRunner().invoke(cli, ["claim", str(write("claim: x\n"))])
+    assert done.exit_code == 2
+    assert "source: is missing" in done.stderr
