@@ -10,8 +10,7 @@ from click.testing import CliRunner
 from fake_runs import METRIC, WITNESS, make_run
 
 from workbench.cli import cli
-from workbench.errors import RecipeError
-from workbench.runs.folder import RunError
+from workbench.errors import RecipeError, RunError
 from workbench.studies.claim import Claim, read_claim
 from workbench.studies.claiming import Ruling, prove
 from workbench.studies.registration import make_digest

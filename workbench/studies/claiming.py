@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from workbench.errors import RunError
 from workbench.recipe.yaml_file import Tree
-from workbench.runs.folder import RunError
 from workbench.studies.claim import Claim, EndpointSection
 from workbench.studies.comparability import find_conflicts
 from workbench.studies.court import Answer, Judgement, Question, answer, answer_all, judge

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from workbench.errors import writing
+from workbench.errors import RunError, writing
 from workbench.recipe.yaml_file import Tree
-from workbench.runs.folder import RunError
 from workbench.runs.resume_rules import flatten, is_in
 from workbench.studies.claim import Claim
 from workbench.studies.grouping import NO_RESULT, PLACES
