@@ -16,8 +16,8 @@ SURFACE = {
     "pretrain": {"recipe", "--set", "--run", "--nproc", "--fresh", "--dry", "--profile", "--json"},
     "sweep": {"sweep", "--set", "--run", "--jobs", "--list", "--arm", "--dry", "--fresh", "--json"},
     "eval": {"run", "--suite", "--checkpoint", "--set", "--json"},
-    "embed": {"source", "--with", "--out", "--split", "--field", "--tokens", "--batch", "--dim", "--checkpoint"}
-    | {"--source", "--set", "--json"},
+    "embed": {"source", "--with", "--out", "--split", "--field", "--tokens", "--shared", "--batch", "--dim"}
+    | {"--checkpoint", "--source", "--set", "--json"},
     "compare": {"runs", "--metric", "--at", "--against", "--anyway", "--format", "--csv", "--plot", "--html", "--json"},
     "claim": {"claim", "--set", "--run", "--jobs", "--seeds", "--judge", "--dry", "--json"},
     "check": {"recipes", "--set", "--deep", "--json"},

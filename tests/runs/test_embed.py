@@ -202,6 +202,24 @@ def test_a_run_gives_the_features_of_its_own_weights(cards: Path) -> None:
     torch.testing.assert_close(torch.nn.functional.normalize(z, dim=-1), expected, rtol=0, atol=1e-5)
 
 
+def test_the_shared_space_of_a_run_is_what_it_encodes(cards: Path) -> None:
+    train(load_recipe("locked.yaml"), Path("run"), say=lambda _: None, console=False)
+    said = run("locked.yaml", "--with", "run", "--out", "a.parquet", "--shared")
+    pooled = run("locked.yaml", "--with", "run", "--out", "b.parquet")
+    assert said["embedded_by"] != pooled["embedded_by"]
+    model = workbench.load("run")
+    rows = {row["id"]: row for row in pq.read_table("a.parquet").to_pylist() if row["image"]}
+    files = [f"cards/{name[1:]}.png" for name in rows]
+    expected = model.encode({"image": files}, ["image"])["image"]
+    found = torch.tensor([row["image"] for row in rows.values()])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert "name one of the two" in run(
+        "locked.yaml", "--with", "run", "--out", "c.npz", "--shared", "--tokens", status=2
+    )
+    alone = run("locked.yaml", "--with", "{name: mlp, depth: 0}", "--dim", "8", "--out", "c.npz", "--shared", status=1)
+    assert "--shared: the encoder of sensor ends in no shared space: name a run" in alone
+
+
 def test_files_of_others_are_refused_before_the_first_step(cards: Path) -> None:
     said = run("locked.yaml", "--with", "locked.yaml", "--out", "train.parquet")
     with pytest.raises(ValueError, match=f"comes from other encoders.*{said['embedded_by']}.*recipe says e0"):

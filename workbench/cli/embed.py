@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @click.option("--split", default="train", show_default=True, help="Which rows: train, or a split that is held out.")
 @click.option("--field", "fields", multiple=True, metavar="NAME", help="Embed this one (repeatable); default: all.")
 @click.option("--tokens", is_flag=True, help="Take all tokens, as a sequence, and not the pooled vector.")
+@click.option("--shared", is_flag=True, help="Take unit vectors in the space that the fields of a run share.")
 @click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Items at once; default: as the training has.")
 @click.option("--dim", type=click.IntRange(min=2), default=512, show_default=True, help="Shared width of an encoder.")
 @click.option("--checkpoint", default="last", show_default=True, metavar="best|last|STEP", help="Which one of a run.")
@@ -40,6 +41,7 @@ def embed_(
     split: str,
     fields: tuple[str, ...],
     tokens: bool,
+    shared: bool,
     batch: int | None,
     dim: int,
     checkpoint: str,
@@ -56,23 +58,27 @@ def embed_(
     \b
     Examples:
       wb embed films.yaml --with films.yaml --out train.parquet
-      wb embed films.yaml --with runs/films --split test --out test.parquet
+      wb embed films.yaml --with runs/films --split test --shared --out test.npz
       wb embed 'cc12m/*.tar' --with '{name: open_clip, model: ViT-B-32,
         pretrained: openai}' --out cc12m.parquet
     """
     from workbench.errors import did_you_mean
     from workbench.inspection.open_data import SOURCES, open_data
-    from workbench.runs.embed import embed, open_rows
+    from workbench.runs.embed import embed
     from workbench.runs.embedding_file import refuse_name
+    from workbench.runs.embedding_rows import open_rows
     from workbench.runs.towers import open_towers
 
     if kind and kind not in SOURCES:
         raise click.UsageError(f"no source '{kind}'{did_you_mean(kind, SOURCES)}")
+    if tokens and shared:
+        raise click.UsageError("--tokens and --shared: the shared space has one vector an item, name one of the two")
+    what = "tokens" if tokens else "shared" if shared else "pooled"
     refuse_name(out)
     _, data = open_data(source, kind, settings)
     rows = open_rows(data, split)
     towers = open_towers(said, data, fields, checkpoint, dim)
-    found = _with_a_bar(lambda tell: embed(rows, towers, out, tokens=tokens, batch=batch, tell=tell))
+    found = _with_a_bar(lambda tell: embed(rows, towers, out, what=what, batch=batch, tell=tell))
     if as_json:
         click.echo(json.dumps({"out": str(out), **found._asdict(), "bad": [bad._asdict() for bad in found.bad]}))
     else:

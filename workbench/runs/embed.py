@@ -11,35 +11,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from workbench.distributed.processes import device
 from workbench.errors import BadSample, failure, shorten
 from workbench.loading.bad_samples import refuse_too_many
 from workbench.loading.batching import prepare
-from workbench.loading.captions import decode_text
-from workbench.loading.cells import first_filled
-from workbench.loading.feed import MapStyle
-from workbench.loading.labels import Label, read_words
 from workbench.loading.samples import Samples
-from workbench.loading.streamed_samples import StreamedSamples
-from workbench.loading.table import ID, Table, read_sample
 from workbench.runs.embedding_file import EmbeddingFile, Row
+from workbench.runs.embedding_rows import Reading
 from workbench.runs.fingerprint import fingerprint
 from workbench.runs.folder import package_version
-from workbench.runs.towers import Towers
-from workbench.seeds import seed_for
-from workbench.types import Data, Encoder, Sample, Skipped
+from workbench.runs.towers import SHARED, Towers
+from workbench.types import Encoder, Features, Sample, Skipped
 
 CARRIED = ("text", "vector", "sequence")
 """kinds whose items are written as they are, where no tower reads them; pictures and sounds would fill the disk"""
 PACKAGES = ("multimodal-workbench", "torch", "open_clip_torch", "timm", "transformers")
+What = Literal["pooled", "tokens", "shared"]
+"""what is taken of an encoder"""
 CHUNK = 1024
 """rows, about, that are lost when it is killed"""
 
@@ -61,95 +58,12 @@ class Report(NamedTuple):
     embedded_from: str | None
 
 
-@dataclass(frozen=True)
-class Reading:
-    """The rows of a split, one by one."""
-
-    data: Data
-    split: str
-    table: Table | None
-    """None of a data set that is no table: then its training samples are read"""
-    _last: dict[int, Sample] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.data if self.table is None else self.table)
-
-    def id(self, index: int) -> object:
-        """Give the id as the source has it, by default the number of the row.
-
-        Raises OSError and ValueError where it cannot be read, BadSample where only its sample has it.
-        """
-        if self.table is None:
-            return self._sample(index).id
-        if not self.named:
-            return index
-        cell = first_filled(self.table.cells(index, ID))
-        return None if cell is None else decode_text(cell) if isinstance(cell, bytes) else str(cell)
-
-    def items(self, index: int) -> Mapping[str, list[object]]:
-        """Read the raw items of all fields. Raises BadSample."""
-        if self.table is None:
-            return self._sample(index).inputs
-        assert isinstance(self.data, Samples)
-        return read_sample(self.table, index, self.data.fields)
-
-    def _sample(self, index: int) -> Sample:
-        if index not in self._last:
-            self._last.clear()
-            assert isinstance(self.data, MapStyle)
-            self._last[index] = self.data.sample(index, np.random.default_rng(seed_for("embed", index)))
-        return self._last[index]
-
-    def name(self, index: int) -> str:
-        """Say what a person finds the row by."""
-        return f"row {index}" if self.table is None else self.table.name(index)
-
-    def labels(self, index: int) -> dict[str, object]:
-        """Give the labels as words, a list of them where there may be many, or as numbers."""
-        if self.table is None:
-            return {}
-        try:
-            return {f"label {k}": _label(v, read_words(self.table, index, k)) for k, v in self.labelled.items()}
-        except ValueError as error:
-            raise ValueError(f"a label of {self.name(index)} is no number: {error}") from None
-
-    @property
-    def labelled(self) -> Mapping[str, Label]:
-        return self.data.labels if isinstance(self.data, Samples) else {}
-
-    @property
-    def named(self) -> bool:
-        """Whether rows have ids of their own."""
-        return isinstance(self.data, Samples) and self.data.id is not None
-
-
-def _label(label: Label, words: list[str]) -> object:
-    if label.many:
-        return words
-    if label.number:
-        return float(words[0]) if words else None
-    return words[0] if len(words) == 1 else None
-
-
-def open_rows(data: Data, split: str) -> Reading:
-    """Open a split for reading by position. Raises ValueError where the data cannot do that."""
-    if isinstance(data, StreamedSamples) and data.streaming:
-        raise ValueError("rows are read by their positions, which streaming has not: --set streaming=false")
-    if isinstance(data, Samples):
-        if complaint := data.missing() if split == "train" else data.missing_held_out():
-            raise ValueError(complaint)
-        return Reading(data, split, data.rows(split))
-    if split != "train" or not isinstance(data, MapStyle):
-        raise ValueError(f"only the training split of such data can be embedded, and this is '{split}': leave --split")
-    return Reading(data, split, None)
-
-
 def embed(
     rows: Reading,
     towers: Towers,
     out: Path,
     *,
-    tokens: bool = False,
+    what: What = "pooled",
     batch: int | None = None,
     tell: Callable[[int, int], None] = lambda done, of: None,
 ) -> Report:
@@ -159,18 +73,16 @@ def embed(
         rows: those of a split.
         towers: the encoders, by field.
         out: the file; it appears when it is whole.
-        tokens: take the sequence of tokens [l, d] in the place of the pooled vector.
+        what: the pooled vector, the sequence of tokens [l, d], or the unit vector in the shared space.
         batch: items at once; by default as many as the towers were trained with.
         tell: is called with (rows that are done, all rows).
 
     Raises ValueError for what cannot be read, OSError for what cannot be written.
     """
-    if tokens and (without := [name for name, encoder in towers.encoders.items() if not encoder.has_tokens]):
-        raise ValueError(f"--tokens: the encoder of {', '.join(without)} has none: leave it, or choose with --field")
+    _refuse_what_towers_lack(towers, what)
     data, batch = rows.data, batch or towers.batch
-    what = "tokens" if tokens else "pooled"
     kinds = {name: modality.kind for name, modality in data.modalities.items()}
-    made: dict[str, str] = dict.fromkeys(towers.encoders, "sequence" if tokens else "vector")
+    made: dict[str, str] = dict.fromkeys(towers.encoders, "sequence" if what == "tokens" else "vector")
     made |= {name: kind for name, kind in kinds.items() if name not in made and kind in CARRIED}
     origin = fingerprint(data)
     by, of = towers.digest(what), f"d{origin[:15]}" if origin else None
@@ -193,7 +105,7 @@ def embed(
     found, resumed = file.whole(), len(rows)
     if found is None:
         with file:
-            resumed = _write(file, _Work(rows, towers, made, tokens, batch), tell)
+            resumed = _write(file, _Work(rows, towers, made, what, batch), tell)
             found = file.summary()
             if isinstance(data, Samples):
                 refuse_too_many(found.bad, len(rows), data.max_bad)
@@ -223,7 +135,7 @@ class _Work:
     rows: Reading
     towers: Towers
     made: Mapping[str, str]
-    tokens: bool
+    what: What
     batch: int
 
     def chunk(self, places: range) -> tuple[list[Row], list[Skipped], dict[str, int]]:
@@ -264,23 +176,41 @@ class _Work:
         self, name: str, encoder: Encoder, inputs: list[tuple[int, Tensor]]
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Yield the place of each input, and its vector [d] or its tokens [l, d], those that are real."""
-        on = device()
+        on, tokens = device(), self.what == "tokens"
         encoder.to(on)
         for begin in range(0, len(inputs), self.batch):
             group = inputs[begin : begin + self.batch]
             x = torch.stack([x for _, x in group])
             filler = x[-1:].expand(self.batch - len(x), *x.shape[1:])
             with torch.inference_mode(), _as_in_training():
-                features = encoder(torch.cat([x, filler]).to(on), **({"tokens": True} if self.tokens else {}))
-            given = features.tokens if self.tokens else features.pooled
-            assert given is not None
-            given = given.float().cpu()
-            mask = features.mask.cpu() if self.tokens and features.mask is not None else None
+                features = encoder(torch.cat([x, filler]).to(on), **({"tokens": True} if tokens else {}))
+                given = self._take(name, features)
+            mask = features.mask.cpu() if tokens and features.mask is not None else None
             for row, (place, _) in enumerate(group):
                 value = given[row] if mask is None else given[row][mask[row]]
                 if not value.isfinite().all():
                     raise ValueError(f"the embedding of '{name}' is no number: the weights overflow or hold NaN")
                 yield place, value.numpy()
+
+    def _take(self, name: str, features: Features) -> Tensor:
+        """Take of the features what is asked for, as float32 on the CPU."""
+        if self.what != SHARED:
+            given = features.tokens if self.what == "tokens" else features.pooled
+        else:
+            head = self.towers.heads.get(name)
+            z = features.z if head is None else head.to(features.pooled.device)(features.pooled)
+            given = normalize(z.float(), dim=-1)
+        assert given is not None
+        return given.float().cpu()
+
+
+def _refuse_what_towers_lack(towers: Towers, what: What) -> None:
+    """Raise ValueError where an encoder has no tokens, or does not end in a shared space."""
+    for name, encoder in towers.encoders.items():
+        if what == "tokens" and not encoder.has_tokens:
+            raise ValueError(f"--tokens: the encoder of {name} has none: leave it, or choose with --field")
+        if what == SHARED and not encoder.has_projection and name not in towers.heads:
+            raise ValueError(f"--shared: the encoder of {name} ends in no shared space: name a run, which has a head")
 
 
 @contextmanager

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from pydantic import ValidationError
+from torch import nn
 
 from workbench.build import Parts, build_parts
 from workbench.contracts import as_encoder
@@ -27,6 +28,8 @@ from workbench.types import Data, Encoder, Transform
 
 BATCH = 64
 """items that are encoded at once, where no recipe says how many"""
+SHARED = "shared"
+"""what is taken of encoders that are to be compared with one another: unit vectors in the space that they share"""
 NOT_WEIGHTS = ("pretrained", "lock", "grad_checkpointing")
 """settings that change nothing which the digest of the weights does not tell"""
 
@@ -40,6 +43,8 @@ class Towers:
     """{field: the block of its encoder in a recipe}"""
     said: str
     """what a person named them by"""
+    heads: Mapping[str, nn.Module] = field(default_factory=dict)
+    """{field: what brings its pooled features into the shared space, where its encoder does not end there}"""
     batch: int = BATCH
     step: int | None = None
     """the step of a run's checkpoint"""
@@ -51,7 +56,10 @@ class Towers:
     def digest(self, what: str) -> str:
         """Digest the encoders, their weights and settings, and what is taken of them. It begins with a letter, as YAML
         would take digits for a number."""
-        about = {name: (_settings(self.settings[name]), weights_of(e)) for name, e in sorted(self.encoders.items())}
+        about = {name: [_settings(self.settings[name]), weights_of(e)] for name, e in sorted(self.encoders.items())}
+        if what == SHARED:
+            for name, head in self.heads.items():
+                about[name].append(weights_of(head))
         return "e" + hashlib.blake2b(json.dumps([what, about], sort_keys=True).encode()).hexdigest()[:15]
 
 
@@ -67,10 +75,10 @@ def _settings(block: Mapping[str, object]) -> dict[str, object]:
     return kept | {"name": str(block["name"]).rpartition(":")[2]}  # a file of one's own may have moved
 
 
-def weights_of(encoder: Encoder) -> str:
-    """Digest everything that a checkpoint would keep of an encoder."""
+def weights_of(part: nn.Module) -> str:
+    """Digest everything that a checkpoint would keep of an encoder or a head."""
     digest = hashlib.blake2b()
-    for name, x in sorted(encoder.state_dict().items()):
+    for name, x in sorted(part.state_dict().items()):
         digest.update(f"{name} {x.dtype} {tuple(x.shape)}".encode())
         digest.update(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:32]
@@ -90,14 +98,16 @@ def open_towers(said: str, data: Data, chosen: tuple[str, ...], checkpoint: str,
     """
     if unknown := [name for name in chosen if name not in data.modalities]:
         raise RecipeError(f"--field {unknown[0]}: the data has {', '.join(data.modalities)}")
-    seed, step, batch = 0, None, BATCH
+    seed, step, batch, heads = 0, None, BATCH, nn.ModuleDict()
     if Path(said).is_dir():
         parts, step = load_parts(Path(said), checkpoint, read_recipe(Path(said)))
         encoders, settings, batch = dict(parts.model.encoders), _blocks(parts.recipe), _batch(parts.recipe)
+        heads = parts.model.heads
         _refuse_other_kinds(parts.data, data, encoders)
     elif is_recipe(said):
         parts = build_parts(load_recipe(said), training=False)
         encoders, settings, batch = _locked(parts, said, chosen), _blocks(parts.recipe), _batch(parts.recipe)
+        heads = parts.model.heads
         _refuse_other_kinds(parts.data, data, encoders)
         seed = parts.recipe.seed
     else:
@@ -111,7 +121,8 @@ def open_towers(said: str, data: Data, chosen: tuple[str, ...], checkpoint: str,
         if step is None and encoder.needs_items:
             encoder.measure(training_items(data, name, seed))
         encoder.eval().requires_grad_(False)
-    return Towers(found, {name: settings[name] for name in found}, said, batch, step)
+    kept = {name: heads[name].eval().requires_grad_(False) for name in found if name in heads}
+    return Towers(found, {name: settings[name] for name in found}, said, kept, batch, step)
 
 
 def _locked(parts: Parts, said: str, chosen: tuple[str, ...]) -> dict[str, Encoder]:
