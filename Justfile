@@ -57,6 +57,10 @@ bench-claims *ARGS:
 bench-loader *ARGS:
     python -m workbench.bench.loader {{ARGS}}
 
+# how often the intervals of wb synergy hold the exact value, on all 17 tasks: a CSV, a table; goes on where it was stopped
+bench-synergy *ARGS:
+    python -m workbench.bench.synergy {{ARGS}}
+
 # memory, time and the loss's share of it against batch and micro-batch: a CSV, a plot, a table; five minutes of a core
 bench-memory *ARGS:
     python -m workbench.bench.memory {{ARGS}}

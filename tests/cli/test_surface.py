@@ -20,6 +20,8 @@ SURFACE = {
     | {"--checkpoint", "--source", "--set", "--json"},
     "compare": {"runs", "--metric", "--at", "--against", "--anyway", "--format", "--csv", "--plot", "--html", "--json"},
     "claim": {"claim", "--set", "--run", "--jobs", "--seeds", "--judge", "--dry", "--json"},
+    "synergy": {"data", "--target", "--field", "--batch", "--samples", "--seeds", "--seed", "--split", "--source"}
+    | {"--set", "--jobs", "--plot", "--json"},
     "check": {"recipes", "--set", "--deep", "--json"},
     "ls": {"kind", "--dir", "--json"},
     "show": {"kind", "name", "--set", "--json"},

@@ -22,6 +22,7 @@ VERBS = {
     "embed": "Write the embeddings of data into a file, to train on them.",
     "compare": "Compare runs over seeds: means, paired differences, what may be said of them.",
     "claim": "Put a sentence of a paper to the test, registered before its runs.",
+    "synergy": "Say whether fusing two fields helps to tell a third, before a long training.",
     "check": "Validate recipes.",
     "ls": "List components, tasks, recipes or runs.",
     "show": "Print the documentation of a component, the truth of a task, or a resolved recipe.",
