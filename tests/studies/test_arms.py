@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from workbench.build import build_engine, build_parts
 from workbench.distributed.processes import Parallel
 from workbench.errors import RecipeError
 from workbench.recipe.component import names
+from workbench.recipe.schema import Recipe
 from workbench.studies import arms
 from workbench.training.metrics import Metrics
 
@@ -95,3 +97,28 @@ def test_a_batch_of_pictures_and_words() -> None:
     validation = parts.data.split("validation")
     assert validation.items["image"].raw[0].size == (32, 32)
     assert isinstance(validation.items["text"].raw[0], str)
+
+
+def test_a_name_may_have_options_and_a_recipe_of_ones_own_may_stand_in_the_line_up(tmp_path: Path) -> None:
+    def of(objective: str, *overrides: str) -> Recipe:
+        return arms.recipe_of({"name": "xor"}, objective, 2, overrides)
+
+    plain, other = of("confu"), of("confu lambda=0.25, scale={init: 4, learn: true} model.fusion=deep_set")
+    assert other.objective.settings.lambda_ == 0.25  # type: ignore[attr-defined]
+    assert other.objective.settings.scale.init == 4  # type: ignore[attr-defined]
+    assert (plain.model.fusion.name, other.model.fusion.name) == ("mlp", "deep_set")  # type: ignore[union-attr]
+    assert other.model.encoders == plain.model.encoders
+    assert other.train == plain.train
+    assert of("confu train.lr=0.5", "train.lr=0.25").train.lr == 0.25
+    (tmp_path / "mine.yaml").write_text(
+        "name: mine\ndata: emoji\nmodel: {dim: 16, encoders: {image: open_clip}, fusion: {name: mlp, hidden: 8}}\n"
+        "objective: {name: confu, lambda: 0.125}\ntrain: {for: 3 steps, batch: 64}\neval: {gap: {}}\n"
+    )
+    mine = of(f"{tmp_path}/mine.yaml lambda=0.75")
+    assert (mine.model.dim, mine.train.batch, mine.seed, mine.data.name) == (16, 64, 2, "synthetic")
+    assert (mine.objective.name, mine.objective.settings.lambda_) == ("confu", 0.75)  # type: ignore[attr-defined]
+    assert (list(mine.model.encoders), list(mine.eval.evaluators)) == (["a", "b", "c"], ["synthetic"])
+    with pytest.raises(RecipeError, match=r"--objective 'confu lamda=0': objective.lamda: .*did you mean 'lambda'"):
+        of("confu lamda=0")
+    with pytest.raises(RecipeError, match="no such recipe"):
+        of("none.yaml")

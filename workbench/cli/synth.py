@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     "--objective",
     "objectives",
     multiple=True,
-    metavar="NAME",
-    help="Repeatable; default: clip, symile, confu, and all of them in the matrix. Your own: path.to.module:Class.",
+    metavar="NAME|RECIPE",
+    help="Repeatable, with options behind it: 'confu lambda=0 model.fusion=deep_set'; the file of a recipe; your own: "
+    "path.to.module:Class. Default: clip, symile, confu, and all of them in the matrix.",
 )
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(min=1), help="Runs of each objective.")
 @click.option(
@@ -109,7 +110,7 @@ def _recipes(task: str, objectives: Sequence[str], seeds: int, overrides: tuple[
 
     recipes = [
         (name, arms.recipe_of({"name": task}, name, seed, overrides))
-        for name in objectives or arms.choose_default(task, overrides)
+        for name in dict.fromkeys(objectives) or arms.choose_default(task, overrides)
         for seed in range(seeds)
     ]
     for _, recipe in recipes:

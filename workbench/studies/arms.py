@@ -17,14 +17,27 @@ from workbench.build import build_parts
 from workbench.data.synthetic import Synthetic
 from workbench.errors import RecipeError
 from workbench.recipe.schema import Recipe, parse_recipe
-from workbench.recipe.yaml_file import Tree, apply_override, block, merge, read_tree, remember_lines, shipped_recipes
+from workbench.recipe.yaml_file import (
+    Tree,
+    block,
+    merge,
+    read_override,
+    read_tree,
+    remember_lines,
+    set_key,
+    shipped_recipes,
+)
+from workbench.recipe.yaml_text import Lines
 from workbench.scoring.verdict import verdict
 from workbench.studies.side_by_side import Failed, Job, Progress, Trained, train_all
+from workbench.studies.sweep_runs import name_run
 from workbench.types import Modality
 
 DEFAULT = ("clip", "symile", "confu")
 DEFAULT_OF_TWO = ("clip", "siglip")
 """Symile and ConFu begin at three modalities"""
+OPTION = re.compile(r"[,\s]+(?=[A-Za-z_][\w.]*=)")
+"""what stands before each option that follows a name"""
 
 
 @dataclass(frozen=True)
@@ -49,26 +62,61 @@ class Result:
 
 
 def recipe_of(task: Tree, objective: str, seed: int, overrides: tuple[str, ...] = ()) -> Recipe:
-    """Make the recipe of one run: the objective's shipped one (or the common parent), on this task.
+    """Make the recipe of one run, on this task. Raises RecipeError.
 
-    Raises RecipeError.
+    Args:
+        objective: a name (its shipped recipe, or else the common parent) or the file of a recipe; options may follow,
+            those of the objective by their names, others by whole keys: `confu lambda=0 model.fusion=deep_set`.
+        overrides: `key=value`, which win.
     """
-    own = shipped_recipes() / "synth" / f"{objective}.yaml"
-    parent, lines = read_tree(own if own.is_file() else shipped_recipes() / "_base" / "synth.yaml")
-    tree = {"objective": objective, **parent, "seed": seed, "data": block(parent, "data") | {"task": task}}
-    remember_lines(lines, ("objective",), objective, f"--objective {objective}")
+    name, options = split_options(objective)
+    parent, lines = _read_parent(name, objective)
+    tree = {**parent, "seed": seed, "data": block(parent, "data") | {"task": task}}
     remember_lines(lines, ("data", "task"), task, f"--task {task['name']}")
-    for override in overrides:
-        if override.startswith("data."):  # the task has to be known before its encoders are
-            tree = apply_override(tree, lines, override)
-    tree = _with_encoders(tree, parse_recipe(tree, lines).data.build().modalities, objective)
-    for override in overrides:
-        tree = apply_override(tree, lines, override)
+    chosen = [(*read_override(option), f"--objective '{objective}'") for option in options]
+    chosen += [(*read_override(override), f"--set {override}") for override in overrides]
+    for path, value, where in chosen:
+        if path[0] == "data":  # the task has to be known before its encoders are
+            remember_lines(lines, path, value, where)
+            tree = set_key(tree, path, value)
+    tree = _with_encoders(tree, parse_recipe(tree, lines).data.build().modalities)
+    for path, value, where in chosen:
+        remember_lines(lines, path, value, where)
+        tree = set_key(tree, path, value)
     return parse_recipe(tree, lines)
 
 
-def _with_encoders(tree: Tree, modalities: Mapping[str, Modality], objective: str) -> Tree:
+def split_options(objective: str) -> tuple[str, tuple[str, ...]]:
+    """Split a name, or the file of a recipe, from the overrides that follow it."""
+    name, *options = OPTION.split(objective.strip())
+    keys = [option.partition("=")[0] for option in options]
+    own = ["." not in key and key not in Recipe.model_fields for key in keys]
+    return name, tuple(f"objective.{o}" if mine else o for o, mine in zip(options, own, strict=True))
+
+
+def _read_parent(name: str, said: str) -> tuple[Tree, Lines]:
+    """Read what a contender of the line-up is made of. Raises RecipeError.
+
+    Of a recipe that trains on other data, only what makes no sense there is left out: data, evaluators, encoders.
+    """
+    common, own = shipped_recipes() / "_base" / "synth.yaml", shipped_recipes() / "synth" / f"{name}.yaml"
+    if own.is_file():
+        return read_tree(own)
+    tree, lines = read_tree(common)
+    if ":" in name or not name.endswith((".yaml", ".yml")):
+        remember_lines(lines, ("objective",), name, f"--objective {said}")
+        return tree | {"objective": name}, lines
+    recipe, where = read_tree(name)
+    if (block(recipe, "data").get("name") or recipe.get("data")) != "synthetic":
+        model = {key: value for key, value in block(recipe, "model").items() if key in ("dim", "head", "fusion")}
+        recipe = {key: value for key, value in recipe.items() if key in ("name", "objective", "train")}
+        recipe |= {"model": model}
+    return merge(tree, recipe), lines | where
+
+
+def _with_encoders(tree: Tree, modalities: Mapping[str, Modality]) -> Tree:
     """Give the recipe an encoder for each of the task's modalities: the one of that name, else by its kind."""
+    objective = block(tree, "objective").get("name") or tree.get("objective")
     named = block(tree, "model", "encoders")
     base, own = shipped_recipes() / "_base" / "towers.yaml", shipped_recipes() / "_base" / f"towers_{objective}.yaml"
     towers, _ = read_tree(own if own.is_file() else base)
@@ -108,18 +156,13 @@ def run(
     With a folder each run keeps its run folder below it and is resumed, or read when it is finished. `progress` gets
     how far each run is. Raises ValueError where a run fails, RecipeError where its recipe is wrong.
     """
-    runs = [Job(recipe, folder and name_folder(folder, objective, recipe.seed)) for objective, recipe in recipes]
+    runs = [Job(recipe, folder and folder / name_run(objective, recipe.seed)) for objective, recipe in recipes]
     with closing(train_all(runs, jobs, progress)) as outcomes:
         for index, outcome in outcomes:
             if isinstance(outcome, Failed):
                 raise (RecipeError if outcome.kind == "RecipeError" else ValueError)(outcome.said)
             objective, recipe = recipes[index]
             yield judge(objective, recipe.seed, outcome)
-
-
-def name_folder(below: Path, objective: str, seed: int) -> Path:
-    """Name the folder of a run of the line-up; `path.to.module:Class`, an objective of one's own, is no such name."""
-    return below / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', objective)}-seed{seed}"
 
 
 def judge(objective: str, seed: int, trained: Trained, evaluator: str = "synthetic") -> Result:

@@ -22,6 +22,7 @@ from workbench.studies import arms
 from workbench.studies.arms import Result
 from workbench.studies.predictions import Row, Variant
 from workbench.studies.side_by_side import Failed, Job, Outcome, Progress, train_all
+from workbench.studies.sweep_runs import name_run
 
 OBJECTIVES = ("clip", "hub", "symile", "gram", "triangle", "confu", "confu_subsets", "confu_chain", "comm")
 
@@ -168,7 +169,7 @@ class Matrix:
         """All runs as (variant, objective, job). Seeds are innermost, so that a matrix that is stopped has whole
         cells."""
         return [
-            (v, name, Job(recipe, arms.name_folder(self.folder / _slug(v.folder), name, seed)))
+            (v, name, Job(recipe, self.folder / _slug(v.folder) / name_run(name, seed)))
             for v in self.variants
             for name in self.objectives
             if self.cells[v.rows[0].name, name].left_out is None
