@@ -13,7 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from workbench.studies.sweep import Sweep, SweepRun
-    from workbench.studies.sweeping import Swept
+    from workbench.studies.sweep_results import Swept
 
 
 @click.command()
@@ -99,7 +99,8 @@ def _list(runs: Sequence[SweepRun], as_json: bool) -> None:
 
 def _plan(runs: Sequence[SweepRun], jobs: int | None, as_json: bool) -> None:
     from workbench.studies.room import GIB, plan, refuse_hopeless
-    from workbench.studies.sweeping import find_state, read_result
+    from workbench.studies.sweep_results import read_result
+    from workbench.studies.sweeping import find_state
 
     refuse_hopeless(runs)
     seconds = [read_result(run, "done").seconds if find_state(run)[0] == "done" else None for run in runs]
@@ -137,16 +138,19 @@ def _train(sweep: Sweep, folder: Path | None, jobs: int | None, fresh: bool) -> 
     from workbench.studies.sweeping import train_sweep
 
     def stop(signum: int, _: object) -> None:
+        progress.say("runs finish their step, then save; once more to stop at once")
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)  # a scheduler's word for Ctrl-C
+    # a scheduler sends SIGTERM, and a shell lets what it starts in the background ignore Ctrl-C
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with SweepProgress() as progress:
             return train_sweep(
                 sweep, folder, jobs=jobs, fresh=fresh, say=progress.say, watch=progress.watch, on_done=progress.on_done
             )
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _print(sweep: Sweep, swept: Swept) -> None:

@@ -21,7 +21,8 @@ from workbench.runs.cost import missing_data
 from workbench.runs.report import evaluations
 from workbench.runs.train import train as train_recipe
 from workbench.studies.sweep import read_sweep
-from workbench.studies.sweeping import Swept, train_sweep
+from workbench.studies.sweep_results import Swept
+from workbench.studies.sweeping import train_sweep
 from workbench.training.metrics import Best, Record
 
 __all__ = ["Training", "sweep", "train"]

@@ -14,18 +14,14 @@ arms that are equal would be compared with themselves. Both are refused here, be
 from __future__ import annotations
 
 import itertools
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NamedTuple
-
-from pydantic import AfterValidator, BeforeValidator, Field
+from typing import NamedTuple
 
 from workbench.errors import RecipeError, did_you_mean
-from workbench.recipe.schema import Recipe, as_folder, parse_recipe, parse_section
-from workbench.recipe.section import Section
+from workbench.recipe.schema import Recipe, parse_recipe, parse_section
 from workbench.recipe.yaml_file import (
     Tree,
     fill_blank,
@@ -43,55 +39,12 @@ from workbench.recipe.yaml_file import (
 from workbench.recipe.yaml_text import Lines, write_yaml
 from workbench.recipe.yaml_text import Path as Keys
 from workbench.studies.sweep_runs import FILE, RUN, Arm, Sweep, SweepRun, find_runs, name_run, replace_own
+from workbench.studies.sweep_section import NAME, SweepSection
 
 __all__ = ["Arm", "Sweep", "SweepRun", "find_runs", "name_run", "read_sweep"]
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=,-]*")
-"""a name of an arm, which a folder has"""
 OWN = ("seed", "name")
 """keys of a recipe that are each run's own"""
-
-
-def _as_seeds(value: object) -> object:
-    """Make the list of seeds of their number. Raises ValueError for what is neither a number above 0 nor a list."""
-    if isinstance(value, list | tuple) and value:
-        return value
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 10_000:
-        raise ValueError("write how many seeds, as 3, or which, as [0, 1, 2]")
-    return list(range(value))
-
-
-def _without_repetition(seeds: tuple[int, ...]) -> tuple[int, ...]:
-    twice = [str(seed) for seed, count in Counter(seeds).items() if count > 1]
-    if twice:
-        raise ValueError(f"seed {', '.join(twice)} is there twice, and would be one run: name each seed once")
-    return seeds
-
-
-def _as_arm(value: object) -> object:
-    """Return overrides, none, or the name of a recipe. Raises ValueError for what is neither."""
-    if value is None or isinstance(value, str | dict):
-        return value
-    raise ValueError("write overrides, as {objective.lambda: 0}, or the name of a recipe")
-
-
-class SweepSection(Section):
-    """A sweep's file."""
-
-    name: Annotated[str, AfterValidator(as_folder)] = Field(description="the sweep's folder is runs/NAME")
-    base: str | None = Field(default=None, description="the recipe of all arms that name no other one")
-    seeds: Annotated[
-        tuple[Annotated[int, Field(ge=0, lt=2**63)], ...],
-        BeforeValidator(_as_seeds),
-        AfterValidator(_without_repetition),
-    ] = Field(default=(0, 1, 2), description="how many seeds, or which")
-    arms: dict[str, Annotated[str | dict[str, object] | None, BeforeValidator(_as_arm)]] = Field(
-        default={}, description="{name: overrides, as {objective.lambda: 0}, or another recipe}"
-    )
-    grid: dict[str, Annotated[list[object], Field(min_length=1)]] = Field(
-        default={}, description="{key: values}, times every arm"
-    )
-    set: dict[str, object] = Field(default={}, description="overrides of every arm, behind its own")
 
 
 def read_sweep(path: str | Path, overrides: Sequence[str] = (), values: Mapping[str, object] | None = None) -> Sweep:
@@ -144,9 +97,10 @@ class _Reader:
         self._refuse_names()
         arms, wrong = list[Arm](), dict[str, list[str]]()
         for name, own in (self.section.arms or {"": None}).items():
-            for values in itertools.product(*self.section.grid.values()):
+            for chosen in itertools.product(*(axis.items() for axis in self.section.grid.values())):
+                point = dict(zip(self.section.grid, chosen, strict=True))
                 try:
-                    arms.append(self._make_arm(name, own, dict(zip(self.section.grid, values, strict=True))))
+                    arms.append(self._make_arm(name, own, point))
                 except RecipeError as error:
                     for line in str(error).splitlines():
                         wrong.setdefault(line, []).append(name)
@@ -176,13 +130,14 @@ class _Reader:
         found = dict.fromkeys(arms)
         return line if len(found) == max(1, len(self.section.arms)) else f"{line} (arm {', '.join(found)})"
 
-    def _make_arm(self, name: str, own: str | dict[str, object] | None, point: Tree) -> Arm:
-        """Make one arm at one point of the grid. Raises RecipeError."""
+    def _make_arm(self, name: str, own: str | dict[str, object] | None, point: Mapping[str, tuple[str, object]]) -> Arm:
+        """Make one arm at one point of the grid, {key: (the value's name, the value)}. Raises RecipeError."""
         block = {"base": own} if isinstance(own, str) else dict(own or {})
         base = self._find_base(block.pop("base", None), name)
         tree, lines = read_tree(base)
         before = _identity(parse_recipe(tree, lines))
-        of_arm, of_grid = self._overrides(block, "arms", name), self._overrides(point, "grid")
+        of_arm = self._overrides(block, "arms", name)
+        of_grid = self._overrides({key: value for key, (_, value) in point.items()}, "grid")
         tree = _apply(tree, lines, of_arm)
         if of_arm and _identity(parse_recipe(tree, lines)) == before:
             raise RecipeError(
@@ -190,7 +145,8 @@ class _Reader:
                 "recipe as it is, or another value"
             )
         tree = _apply(tree, lines, [*of_grid, *self._overrides(self.section.set, "set"), *self.wins])
-        return Arm(_name(name, point), base, _as_block([*of_arm, *of_grid]), parse_recipe(tree, lines))
+        called = _name(name, {key: said for key, (said, _) in point.items()})
+        return Arm(called, base, _as_block([*of_arm, *of_grid]), parse_recipe(tree, lines))
 
     def _overrides(self, block: Mapping[str, object], *at: str) -> list[_Override]:
         """List the overrides of a block of the file, which stands there at these keys."""
@@ -276,15 +232,11 @@ def _identity(recipe: Recipe) -> str:
     return replace_own(recipe, 0, "any").as_yaml()
 
 
-def _name(arm: str, point: Mapping[str, object]) -> str:
+def _name(arm: str, point: Mapping[str, str]) -> str:
     """Name an arm at a point of the grid, as `clip-lr=0.001`; by whole keys where their last words are alike."""
     last = Counter(split_key(key)[-1] for key in point)
     words = [arm] if arm else []
-    for key, value in point.items():
+    for key, said in point.items():
         short = split_key(key)[-1]
-        written = (
-            value if isinstance(value, str) else write_yaml(value, flow=True, width=1000).strip().removesuffix("...")
-        )
-        said = re.sub(r"[^A-Za-z0-9_.+-]+", "-", str(written).strip()).strip("-") or "none"
         words.append(f"{short if last[short] == 1 else key}={said}")
     return "-".join(words) or "base"

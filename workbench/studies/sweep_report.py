@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from workbench.recipe.yaml_text import write_yaml
-from workbench.studies.sweeping import ArmResult, RunResult, Sweeping, find_metric
+from workbench.studies.sweep_results import ArmResult, RunResult, find_metric
+from workbench.studies.sweeping import Sweeping
 
 if TYPE_CHECKING:
     from rich.live import Live
