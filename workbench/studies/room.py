@@ -151,7 +151,7 @@ def _estimate(recipe: Recipe, at_once: int) -> float | None:
 
 
 UTILISATION = 0.25
-"""the part of the speed of a product of matrices that emoji_ito reaches on a CPU"""
+"""the part of a CPU's speed at products of matrices that trainings reach: .33 by emoji_ito, .18 by emoji_confu"""
 
 
 @cache
