@@ -29,10 +29,10 @@ def sweep_of(folder: Path, text: str, *overrides: str) -> Sweep:
 def test_runs_are_arms_times_grid_times_seeds_and_a_seed_added_later_comes_last(tmp_path: Path) -> None:
     text = (
         "name: it\nbase: small.yaml\nseeds: {}\narms: {{clip: {{objective: clip}}, confu: {{}}}}\n"
-        "grid: {{train.lr: [1e-3, 3e-3], model.dim: [4]}}\n"
+        "grid: {{train.lr: {{0.001: 1e-3, high: 3e-3}}, model.dim: [4]}}\n"
     )
     sweep = sweep_of(tmp_path, text.format("[4, 7]"))
-    names = [f"{arm}-lr={lr}-dim=4" for arm in ("clip", "confu") for lr in (0.001, 0.003)]
+    names = [f"{arm}-lr={lr}-dim=4" for arm in ("clip", "confu") for lr in (0.001, "high")]
     assert [run.name for run in sweep.runs()] == [f"{name}-seed{seed}" for seed in (4, 7) for name in names]
     assert sweep.runs()[0].folder == Path("runs/it/clip-lr=0.001-dim=4-seed4")
     more = sweep_of(tmp_path, text.format("[4, 7, 1]")).runs()
@@ -114,7 +114,8 @@ X = "name: it\nbase: small.yaml\narms:\n  x: {}\n"
         (f"{X}seeds: [-1]\n", "sweep_of.yaml:5: seeds.0: "),
         (f"{X}grid:\n  train.lrr: [1]\n", "sweep_of.yaml:6: train.lrr: unknown key"),
         (f"{X}grid: {{train.lr: 3}}\n", "sweep_of.yaml:5: grid.train.lr: expected a list"),
-        (f"{X}grid: {{train.lr: [1, 1]}}\n", "'x-lr=1' would be the name of two arms"),
+        (f"{X}grid: {{train.lr: [1, 1]}}\n", "sweep_of.yaml:5: grid.train.lr: a value is there twice"),
+        (f"{X}grid: {{train.lr: {{a b: 1}}}}\n", "sweep_of.yaml:5: grid.train.lr: 'a b' names folders"),
         (f"{X}  y: {{train.lr: 3}}\ngrid: {{train.lr: [1]}}\n", "the arms 'x-lr=1' and 'y-lr=1' are the same recipe"),
         (f"{X}  y: {{train.lr: 3}}\nset: {{train.lr: 1}}\n", "the arms 'x' and 'y' are the same recipe"),
         (f"{X}set: {{train.foor: 3}}\n", "sweep_of.yaml:5: train.foor: unknown key"),
