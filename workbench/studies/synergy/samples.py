@@ -26,7 +26,7 @@ from workbench.loading.batching import unfit
 from workbench.loading.samples import Samples
 from workbench.recipe.component import names, validate
 from workbench.recipe.yaml_file import apply_override
-from workbench.runs.embed import Reading, open_rows
+from workbench.runs.embedding_rows import Reading, open_rows
 from workbench.seeds import generator
 from workbench.studies.synergy.plain_numbers import READERS, of_picture
 from workbench.types import Skipped
