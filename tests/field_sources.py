@@ -2,6 +2,7 @@
 
 import io
 import json
+import struct
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,12 @@ def wav(levels: np.ndarray, rate: int = RATE, subtype: str = "FLOAT") -> bytes:
     out = io.BytesIO()
     soundfile.write(out, levels, rate, subtype=subtype, format="WAV")
     return out.getvalue()
+
+
+def header(shape: str, dtype: str = "<f8") -> bytes:
+    """A .npy whose header says this shape, with 24 bytes behind it."""
+    said = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(said)) + said + bytes(24)
 
 
 def npy(array: Any, **options: Any) -> bytes:

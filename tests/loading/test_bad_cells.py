@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from field_sources import npy, vectors, wav, why, write_tar
+from field_sources import header, npy, vectors, wav, why, write_tar
 from small_pairs import picture
 
 from workbench.data.json import JSON
@@ -50,12 +50,6 @@ class Runs:
 )
 def test_a_vector_that_is_none_is_a_bad_sample(tmp_path: Path, cell: Any, reason: str) -> None:
     assert reason in why(vectors(tmp_path, [[1, 2, 3], cell]), 1)
-
-
-def header(shape: str, dtype: str = "<f8") -> bytes:
-    """A .npy whose header says this shape, with 24 bytes behind it."""
-    said = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(117) + b"\n"
-    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(said)) + said + bytes(24)
 
 
 def test_a_npy_is_read_with_limits_and_no_pickle_is_opened(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from field_sources import header, npy, wav
 from small_pairs import picture
-from test_fields import header, npy, wav
 
 from workbench.loading.fields import KINDS
 

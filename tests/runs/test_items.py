@@ -127,14 +127,18 @@ def test_an_own_transform_that_reads_nothing_plain_is_left_alone() -> None:
 def test_sounds_and_sequences_are_read_as_data_gives_them(tmp_path: Path) -> None:
     import soundfile
 
-    soundfile.write(tmp_path / "a.wav", np.full((6, 2), 0.5), 8)
-    sound = Reader("speech", Modality("audio", (4,), rate=8), lambda raw: raw[0][:4] * raw[1])
+    soundfile.write(tmp_path / "a.wav", np.full((6, 2), 0.5), 800)
+    sound = Reader("speech", Modality("audio", (4,), rate=800), lambda raw: raw[0][:4] * raw[1] / 100)
     levels = torch.arange(6.0)
     stereo = torch.stack([levels, 3 * levels], 1)
-    for given, expected in (((levels, 2), levels), ((levels.tolist(), 2), levels), ((stereo.numpy(), 2), 2 * levels)):
+    for given, expected in (
+        ((levels, 200), levels),
+        ((levels.tolist(), 200), levels),
+        ((stereo.numpy(), 200), 2 * levels),
+    ):
         assert sound.input(given).tolist() == (2 * expected[:4]).tolist()
     assert sound.input(levels[:4]).tolist() == [0, 1, 2, 3]  # a model input
-    assert len(sound.items([(levels, 2)] * 3)) == 3
+    assert len(sound.items([(levels, 200)] * 3)) == 3
     for file in (tmp_path / "a.wav", str(tmp_path / "a.wav"), (tmp_path / "a.wav").read_bytes()):
         assert sound.input(file).tolist() == pytest.approx([4.0] * 4, abs=1e-3)
     frames = Reader("face", Modality("sequence", (4, 2)), lambda raw: torch.nn.functional.pad(raw, (0, 1, 0, 1))[:4])
@@ -148,20 +152,20 @@ def test_sounds_and_sequences_are_read_as_data_gives_them(tmp_path: Path) -> Non
     np.save(tmp_path / "c.npy", np.array([{}]))
     with pytest.raises(ValueError, match="which is a pickle and is not opened"):
         VECTORS.input(tmp_path / "c.npy")
-    assert sound.input((levels, np.int64(2))).tolist() == [0, 2, 4, 6]
+    assert sound.input((levels, np.int64(200))).tolist() == [0, 2, 4, 6]
 
 
 @pytest.mark.parametrize(
     ("kind", "given", "said"),
     [
-        ("audio", (torch.zeros(9), 8), r"give a list of sounds, not one tuple: write \[sound\]"),
+        ("audio", (torch.zeros(9), 800), r"give a list of sounds, not one tuple: write \[sound\]"),
         ("audio", torch.zeros(()), r"give a list of sounds, not one Tensor"),
         ("sequence", torch.zeros(3, 2), r"give a list of sequences, not one Tensor \[3, 2\]"),
         ("audio", [7], r"int is no sound: give a path, bytes, or \(waveform, rate\)"),
         ("audio", [b"no sound at all"], "not a sound that can be read"),
-        ("audio", [(torch.zeros(8, 9), 8)], r"a sound of shape 8 x 9, and not one row of samples"),
-        ("audio", [(torch.tensor([0.0, float("inf")]), 8)], "a sound that holds inf"),
-        ("audio", [(torch.zeros(0), 8)], "a sound 0 samples long"),
+        ("audio", [(torch.zeros(8, 9), 800)], r"a sound of shape 8 x 9, and not one row of samples"),
+        ("audio", [(torch.tensor([0.0, float("inf")]), 800)], "a sound that holds inf"),
+        ("audio", [(torch.zeros(0), 800)], "a sound 0 samples long"),
         ("sequence", [torch.zeros(3, 5)], "it is 3 x 5, where the data declares frames x 2"),
         ("sequence", [[]], "it is 0, where"),
         ("sequence", [[[1.0, float("nan")]]], "holds nan"),
@@ -170,6 +174,6 @@ def test_sounds_and_sequences_are_read_as_data_gives_them(tmp_path: Path) -> Non
 )
 def test_what_is_no_sound_and_no_sequence_is_said(kind: str, given: object, said: str) -> None:
     shapes = {"audio": (4,), "sequence": (4, 2)}
-    reader = Reader("x", Modality(kind, shapes[kind], rate=8), lambda raw: torch.zeros(1))
+    reader = Reader("x", Modality(kind, shapes[kind], rate=800), lambda raw: torch.zeros(1))
     with pytest.raises(ValueError, match=said):
         reader.input(reader.items(given)[0])
