@@ -23,7 +23,7 @@ lint:
 
 # the whole default suite
 test *ARGS:
-    pytest -n 2 {{ARGS}}
+    pytest -n 3 {{ARGS}}
 
 # without the slow tests: 101 s measured on two cores
 test-quick:
