@@ -82,7 +82,7 @@ def measure(task: str, repetition: int) -> list[Measured]:
     names = {"first": question.first, "second": question.second}
     rows = []
     for critic, (mean, low, high) in found.items():
-        exact = answer.exact[names.get(critic, critic)] if answer.exact else None
+        exact = (answer.exact or {}).get(names.get(critic, critic))
         asked = (task, repetition, question.target, question.pair, answer.samples, answer.batch)
         rows.append(Measured(*asked, critic, exact, mean, low, high, answer.word))
     return rows

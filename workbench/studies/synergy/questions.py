@@ -20,7 +20,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from synthetic.theory.joint import Joint
-from synthetic.theory.optima import infonce_optimum
+from synthetic.theory.optima import Optimum, infonce_optimum
 from synthetic.theory.summed import summed_optimum
 from workbench.errors import RecipeError, did_you_mean
 from workbench.studies.synergy.critics import Fitted, Group, Parts, Trial, divide, fit
@@ -29,8 +29,10 @@ from workbench.studies.synergy.usable import Interval, Word, decide, gain_of, le
 
 BATCHES = 20
 """that the samples have to fill: four for each of five held-out parts, and two that say when to stop"""
-BATCH, SMALLEST = 256, 16
-"""the usual batch, and the smallest one that still tells things apart"""
+USUAL, SMALLEST = (256, 128, 64, 32, 16), 16
+"""batches, of which the largest that the samples allow is taken; the smallest still tells things apart"""
+MOST_CELLS = 20_000
+"""of a table of scores whose best sum is sought: half a minute"""
 
 
 class Question(NamedTuple):
@@ -66,7 +68,8 @@ class Answer:
     fused: Interval
     gain: Interval
     exact: dict[str, float] | None
-    """{critic: the most that any critic of its form can use}, of a synthetic task whose outcomes can be listed"""
+    """{critic: the most that any critic of its form can use}, of a synthetic task whose outcomes can be listed; without
+    the sum and the gain where that table is too large"""
 
     @property
     def shared(self) -> Interval:
@@ -108,7 +111,7 @@ def choose_batch(samples: int, wanted: int | None) -> int:
 
     Raises ValueError where there are too few samples, with the number that it takes.
     """
-    batch = wanted or next((b for b in (256, 128, 64, 32) if samples >= BATCHES * b), SMALLEST)
+    batch = wanted or next((b for b in USUAL if samples >= BATCHES * b), SMALLEST)
     if samples < BATCHES * batch:
         remedy = f", or lower --batch to {samples // BATCHES}" if samples >= BATCHES * SMALLEST else ""
         raise ValueError(
@@ -156,6 +159,7 @@ class Study:
         )
         jobs.sort(key=lambda job: -len(job.trial.groups))  # long ones first, so that processes end together
         found: dict[Job, list[Fitted]] = {}
+        tell(0, len(jobs))
         for job, fitted in _fit_all(jobs, list(sets.values()), self.numbers, self.seed, processes):
             found[job] = fitted
             tell(len(found), len(jobs))
@@ -196,10 +200,16 @@ class Study:
 def exact_nats(joint: Joint, question: Question, batch: int) -> dict[str, float]:
     """Compute what the best critic of each form uses at this batch: ln B less the least loss."""
     z, x, y = question
-    optima = {name: infonce_optimum(joint, (name,), (z,), batch) for name in (x, y)}
-    optima |= {"summed": summed_optimum(joint, x, y, z, batch), "fused": infonce_optimum(joint, (x, y), (z,), batch)}
-    nats = {name: optimum.no_information - optimum.value for name, optimum in optima.items()}
-    return nats | {"gain": nats["fused"] - nats["summed"]}
+    optima = {x: (x,), y: (y,), "fused": (x, y)}
+    nats = {name: _used(infonce_optimum(joint, fields, (z,), batch)) for name, fields in optima.items()}
+    if len(joint.group((x, y))[1]) * joint.codes[z] > MOST_CELLS:
+        return nats
+    summed = _used(summed_optimum(joint, x, y, z, batch))
+    return nats | {"summed": summed, "gain": nats["fused"] - summed}
+
+
+def _used(optimum: Optimum) -> float:
+    return optimum.no_information - optimum.value
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,6 +20,8 @@ QUIET, GRID = "#6b7280", "#e6e8ec"
 COLOURS = {"first": "#8fb3d9", "second": "#5b8fc7", "summed": "#7a6bb0", "fused": "#d9480f"}
 ROW = 1.05
 """inches of a question in the picture"""
+NEAR = 0.9
+"""share of the ceiling from which on there is little room for a gain"""
 
 
 def as_json(answers: Sequence[Answer]) -> dict[str, object]:
@@ -86,10 +88,14 @@ def table(answers: Sequence[Answer]) -> Table:
     drawn.add_column("word", no_wrap=True)
     for answer in answers:
         alone = "\n".join(f"{name} {spell(value)}" for name, value in answer.single.items())
-        known = [f"{answer.exact['gain']:.3f}" if answer.exact else "-"] if exact else []
+        known = [_exact_gain(answer)] if exact else []
         numbers = [spell(value) for value in (answer.shared, answer.summed, answer.fused, answer.gain)]
         drawn.add_row(answer.question.target, answer.question.pair, alone, *numbers, *known, answer.word)
     return drawn
+
+
+def _exact_gain(answer: Answer) -> str:
+    return f"{answer.exact['gain']:.3f}" if answer.exact and "gain" in answer.exact else "-"
 
 
 def spell(value: Interval) -> str:
@@ -115,7 +121,9 @@ def _sentence(target: str, word: Word, same: Sequence[Answer]) -> str:
     if word == "pairs are enough":
         if answer.fused.high < margin:
             return f"{target}: pairs are enough, as nothing is there to use: at most {answer.fused.high:.2f} nats."
-        return f"{target}: pairs are enough. Fusing adds at most {max(gain.high, 0):.2f} nats, below {margin:.2f}."
+        said = f"{target}: pairs are enough. Fusing adds at most {gain.high:.2f} nats, below {margin:.2f}"
+        full = answer.summed.mean > NEAR * answer.ceiling
+        return said + ("; the sum is near the ceiling ln B, and a larger --batch may show more." if full else ".")
     needed = samples_to_tell(gain, margin, answer.samples)
     more = f"about {needed:,} might tell" if needed else "it would take very many more"
     return (
@@ -138,7 +146,7 @@ def presets(answers: Sequence[Answer]) -> Table:
     if len(fields) > 3:
         lines.append(("confu_chain", "and three or more fused", fused, "more than two were not measured"))
     drawn = Table(box=None, padding=(0, 2, 0, 0), header_style="bold underline")
-    for column in ("preset", "uses", "here", "nats, at most of one target"):
+    for column in ("preset", "uses", "here", "nats, the most of any target"):
         drawn.add_column(column, no_wrap=True)
     for line in lines:
         drawn.add_row(*line)
@@ -159,13 +167,14 @@ def draw(answers: Sequence[Answer], title: str) -> Figure:
             axes.barh(y, value.mean, 0.17, color=COLOURS[key])
             axes.plot([value.low, value.high], [y, y], color=INK, lw=1.2)
             axes.text(value.high, y, f"  {names[key]}", va="center", fontsize=7.5, color=QUIET, parse_math=False)
-            if answer.exact:
-                known = answer.exact[{"first": first, "second": second}.get(key, key)]
+            known = (answer.exact or {}).get({"first": first, "second": second}.get(key, key))
+            if known is not None:
                 axes.plot([known, known], [y - 0.09, y + 0.09], color="black", lw=2)
         gain = f"gain {spell(answer.gain)}: {answer.word}"
         axes.text(1, place - 0.47, gain, transform=axes.get_yaxis_transform(), fontsize=8.5, color=INK, ha="right")
     ceiling = max(answer.ceiling for answer in answers)
-    axes.set_xlim(0, ceiling * 1.12)
+    highest = max(value.high for answer in answers for value in (*answer.single.values(), answer.summed, answer.fused))
+    axes.set_xlim(0, min(ceiling, max(1.4 * highest, 0.1)) * 1.12)
     axes.axvline(ceiling, color=QUIET, lw=1, ls=":")
     labels = [f"{answer.question.pair}\n→ {answer.question.target}" for answer in answers]
     axes.set_yticks(range(len(answers)), labels, fontsize=9)
@@ -174,6 +183,8 @@ def draw(answers: Sequence[Answer], title: str) -> Figure:
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     exact = " · black ticks: exact" if any(answer.exact for answer in answers) else ""
-    axes.set_xlabel(f"usable nats, {LEVEL:.0%} intervals · dotted: the ceiling ln B{exact}", color=QUIET, fontsize=9)
+    axes.set_xlabel(
+        f"usable nats, {LEVEL:.0%} intervals · ceiling ln B = {ceiling:.2f}{exact}", color=QUIET, fontsize=9
+    )
     axes.set_title(title, loc="left", fontsize=11, color=INK, parse_math=False)
     return figure

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -168,44 +169,49 @@ def _read(
     kinds = {name: modality.kind for name, modality in rows.data.modalities.items()}
     _refuse_unknown(fields, kinds)
     _refuse_unknown(targets, [*kinds, *rows.labelled])
-    labels = [name for name in targets if name not in kinds]
+    labels = tuple(name for name in targets if name not in kinds)
     kept = [name for name in kinds if not fields or name in fields]
     order = torch.randperm(len(rows), generator=generator(seed, "synergy", "rows"))[:samples].sort().values.tolist()
-    found: list[dict[str, Tensor]] = []
-    said: list[dict[str, object]] = []
-    ids: list[object] = []
+    found: list[_Row] = []
     bad: list[Skipped] = []
     for done, index in enumerate(order, 1):
         try:
-            found.append(_row(rows, index, kept))
-            id = rows.id(index)
-            ids.append(("row", index) if id is None else id)
-            said.append({name: value for name, value in rows.labels(index).items() if labels})
+            found.append(_read_row(rows, index, kept, labels))
         except BadSample as error:
             bad.append(Skipped(str(error.name), str(error.reason)))
         except (OSError, ValueError) as error:
             bad.append(Skipped(rows.name(index), shorten(str(error))))
-        del found[len(said) :], ids[len(said) :]  # what a row gave before it turned out to be bad
         tell(done, len(order))
     if isinstance(rows.data, Samples):
         refuse_too_many(bad, len(order), rows.data.max_bad)
     if not found:
         raise ValueError(f"no usable sample{f': the first is {bad[0]}' if bad else ''}")
-    inputs, present = dict[str, Tensor](), dict[str, Tensor]()
-    for name in kept:
-        inputs[name], present[name] = _stack([row.get(name) for row in found])
-    for name in labels:
-        inputs[name], present[name] = _as_numbers(name, [row[f"label {name}"] for row in said])
-    number = {id: place for place, id in enumerate(dict.fromkeys(map(str, ids)))}
-    measured = frozenset(name for name in kept if kinds[name] != "text")
-    measured |= {name for name in labels if inputs[name].shape[1] == 1}
-    ids_ = torch.tensor([number[str(id)] for id in ids])
-    others = tuple(name for name in rows.labelled if name not in labels)
-    return Numbers(inputs, present, ids_, measured, tuple(labels), others, bad, len(rows))
+    columns = {name: _stack([row.fields.get(name) for row in found]) for name in kept}
+    columns |= {name: _as_numbers(name, [row.labels[f"label {name}"] for row in found]) for name in labels}
+    number = {id: place for place, id in enumerate(dict.fromkeys(row.id for row in found))}
+    return Numbers(
+        {name: values for name, (values, _) in columns.items()},
+        {name: there for name, (_, there) in columns.items()},
+        torch.tensor([number[row.id] for row in found]),
+        frozenset(n for n, (values, _) in columns.items() if kinds.get(n, "text") != "text" or values.shape[1] == 1),
+        labels,
+        tuple(name for name in rows.labelled if name not in labels),
+        bad,
+        len(rows),
+    )
 
 
-def _row(rows: Reading, index: int, kept: Sequence[str]) -> dict[str, Tensor]:
-    """Read the first item of each field that a row has. Raises BadSample."""
+class _Row(NamedTuple):
+    fields: Mapping[str, Tensor]
+    labels: Mapping[str, object]
+    id: str
+
+
+def _read_row(rows: Reading, index: int, kept: Sequence[str], labels: Sequence[str]) -> _Row:
+    """Read the first item of each field that a row has, its labels where any is asked for, and its id.
+
+    Raises BadSample, OSError and ValueError.
+    """
     found = {}
     for name, items in rows.items(index).items():
         if name not in kept or not items:
@@ -216,7 +222,8 @@ def _row(rows: Reading, index: int, kept: Sequence[str]) -> dict[str, Tensor]:
         found[name] = READERS[modality.kind](items[0])
         if not found[name].isfinite().all():
             raise BadSample(rows.name(index), f"its {name} holds numbers that are none")
-    return found
+    id = rows.id(index)
+    return _Row(found, rows.labels(index) if labels else {}, f"row {index}" if id is None else f"id {id}")
 
 
 def _stack(rows: Sequence[Tensor | None]) -> tuple[Float[Tensor, "n d"], Bool[Tensor, " n"]]:
