@@ -74,7 +74,7 @@ def table(answers: Sequence[Answer]) -> Table:
     """Lay out a line for each question."""
     exact = any(answer.exact for answer in answers)
     drawn = Table(box=None, padding=(0, 2, 0, 0), header_style="bold underline")
-    for column in (
+    columns = [
         "target",
         "from",
         "each alone",
@@ -83,9 +83,10 @@ def table(answers: Sequence[Answer]) -> Table:
         "fused",
         "gain",
         *(["exact gain"] if exact else []),
-    ):
+        "word",
+    ]
+    for column in columns:
         drawn.add_column(column, no_wrap=True)
-    drawn.add_column("word", no_wrap=True)
     for answer in answers:
         alone = "\n".join(f"{name} {spell(value)}" for name, value in answer.single.items())
         known = [_exact_gain(answer)] if exact else []
