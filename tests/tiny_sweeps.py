@@ -57,9 +57,7 @@ def train_here(
     assert threads >= 1
     found = [Progress() for _ in jobs]
     for index, job in enumerate(jobs):
-        order = Order(
-            recipe=job.recipe.as_dict(), folder=str(job.folder), log=None, fresh=job.fresh, command=["wb", "sweep"]
-        )
+        order = Order(recipe=job.recipe.as_dict(), folder=str(job.folder), log=None, command=["wb", "sweep"])
         news = io.StringIO()
         last = _outcome(json.loads(json.dumps(order)), news)
         steps = [json.loads(line) for line in news.getvalue().splitlines()]

@@ -47,7 +47,7 @@ def test_a_sweep_from_its_plan_to_its_table(tmp_path: Path, here: None) -> None:
     assert [(row["number"], row["arm"], row["seed"], row["state"]) for row in listed] == [
         (0, "clip", 0, "done"), (1, "broken", 0, "new"), (2, "clip", 1, "done"), (3, "broken", 1, "new"),
     ]  # fmt: skip
-    printed = json.loads(wb("sweep", runs, "--run", runs, "--json").stdout)
+    printed = json.loads(wb("sweep", runs, "--json").stdout)
     assert printed["arms"]["clip"]["n"] == 2
     assert [run["state"] for run in printed["runs"]] == ["done", "failed"] * 2
 
@@ -69,6 +69,17 @@ def test_one_run_by_its_number(tmp_path: Path, here: None) -> None:
     other = wb("sweep", file, "--run", runs, "--arm", "3", "--set", "train.lr=0.5")
     assert other.exit_code == 1
     assert "train.lr: 0.001 -> 0.5" in other.stderr
+
+
+def test_a_sweep_is_checked_as_recipes_are(tmp_path: Path) -> None:
+    file = write_sweep(tmp_path)
+    assert wb("check", file, "--json").stdout == f'{{"{file}": null}}\n'
+    write_sweep(tmp_path, SWEEP.replace("clip: {", "gram: {model.dim: 4, model.fusion: null, "))
+    wrong = wb("check", file, "--set", "objective=comm")
+    assert wrong.exit_code == 2
+    assert f"{file}: arm gram: " in wrong.stderr
+    write_sweep(tmp_path, SWEEP.replace("objective", "objectiv"))
+    assert ":5: objectiv: unknown key 'objectiv'; did you mean 'objective'" in wb("check", file).stderr
 
 
 def test_pruning_leaves_what_is_evaluated_and_nothing_else(tmp_path: Path) -> None:

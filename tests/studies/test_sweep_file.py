@@ -54,7 +54,7 @@ def test_an_arm_may_have_a_recipe_of_its_own_and_overrides_win_in_order(tmp_path
     assert dims == [(6, 1e-3, 32), (6, 0.5, 32), (8, 0.25, 32)]
     arms = sweep_of(tmp_path, text + "set: {train.batch: 16}\n", "train.batch=8", "train.eps=1").arms
     assert [(arm.recipe.train.batch, arm.recipe.train.eps) for arm in arms] == [(8, 1.0)] * 3
-    assert arms[1].overrides == {"train": {"lr": 0.5}}
+    assert arms[1].overrides == {"base": str(tmp_path / "other.yaml"), "train": {"lr": 0.5}}
 
 
 def test_its_copy_says_the_same_from_another_folder(tmp_path: Path) -> None:
@@ -69,8 +69,9 @@ def test_its_copy_says_the_same_from_another_folder(tmp_path: Path) -> None:
     (folder / "sweep.yaml").write_text(sweep.text)
     again = read_sweep(folder)
     assert again.arms == sweep.arms
-    assert again.runs() == sweep.runs()
+    assert again.runs(tmp_path) == sweep.runs(tmp_path)
     assert again.text == sweep.text
+    assert (sweep.folder, again.folder) == (Path("runs/it"), folder)
     assert [list(arm.recipe.eval.evaluators) for arm in sweep.arms[::2]] == [["gap", "retrieval"], ["retrieval"]]
 
 

@@ -129,6 +129,15 @@ def test_what_can_be_known_is_said_before_anything_is_trained(tmp_path: Path) ->
         refuse_hopeless(runs.runs(tmp_path / "r"))
 
 
+def test_a_file_of_ones_own_is_no_copy(tmp_path: Path) -> None:
+    sweep = read_sweep(write_sweep(tmp_path))
+    (tmp_path / "sweep.yaml").write_text(SWEEP)
+    with pytest.raises(ValueError, match="a file of your own"):
+        train_sweep(sweep, tmp_path)
+    assert (tmp_path / "sweep.yaml").read_text() == SWEEP
+    assert read_sweep(tmp_path).folder == Path("runs/it")
+
+
 def test_so_many_at_once_as_memory_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from workbench.studies import room
 

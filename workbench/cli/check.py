@@ -24,7 +24,7 @@ UNSEEN = (
 @click.option("--deep", is_flag=True, help="Also compute: does the gradient stay the same where it has to? Reads data.")
 @click.option("--json", "as_json", is_flag=True, help="Print {recipe: null or its errors}.")
 def check_(recipes: tuple[str, ...], overrides: tuple[str, ...], deep: bool, as_json: bool) -> None:
-    """Validate recipes; every mistake is printed with file and line. Exit 2 if there is one.
+    """Validate recipes and sweeps; every mistake is printed with file and line. Exit 2 if there is one.
 
     --deep takes one batch of a few samples, and compares its gradient with that of the same samples in another order,
     in micro-batches, and on two processes, and embeddings with those of fewer samples: for objectives, encoders and
@@ -36,11 +36,15 @@ def check_(recipes: tuple[str, ...], overrides: tuple[str, ...], deep: bool, as_
     """
     from workbench.recipe.schema import RecipeError, load_recipe
     from workbench.runs.cost import assemble
+    from workbench.studies.sweep import is_sweep
 
     found: dict[str, str | None] = {}
     notes: list[str] = []
     for recipe in recipes:
         try:
+            if is_sweep(recipe):
+                found[recipe] = _check_sweep(recipe, overrides)
+                continue
             loaded = load_recipe(recipe, overrides)
         except RecipeError as error:  # has the file and the line
             found[recipe] = str(error)
@@ -60,6 +64,19 @@ def check_(recipes: tuple[str, ...], overrides: tuple[str, ...], deep: bool, as_
         for note in [*notes, *([] if deep else [UNSEEN])]:
             click.echo(note, err=True)
     raise SystemExit(2 if any(found.values()) else 0)
+
+
+def _check_sweep(path: str, overrides: tuple[str, ...]) -> str | None:
+    """Return what is wrong with the arms of a sweep, None where nothing is. Raises RecipeError for its keys."""
+    from workbench.studies.room import refuse_hopeless
+    from workbench.studies.sweep import read_sweep
+
+    sweep = read_sweep(path, overrides)
+    try:
+        refuse_hopeless(sweep.runs(seeds=sweep.seeds[:1]))
+    except ValueError as error:
+        return "\n".join(f"{path}: {line}" for line in str(error).splitlines())
+    return None
 
 
 def _notes(name: str, parts: Parts) -> list[str]:

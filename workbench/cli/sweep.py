@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
 @click.argument("sweep")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key in every arm.")
 @click.option(
-    "--run", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the runs; default: runs/NAME."
+    "--run",
+    "folder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of the runs; default: runs/NAME, or SWEEP itself.",
 )
 @click.option(
     "--jobs",
@@ -98,22 +103,24 @@ def _list(runs: Sequence[SweepRun], as_json: bool) -> None:
 
 
 def _plan(runs: Sequence[SweepRun], jobs: int | None, as_json: bool) -> None:
-    from workbench.studies.room import GIB, plan, refuse_hopeless
+    from workbench.studies.room import GIB, find_missing, plan
     from workbench.studies.sweep_results import read_result
     from workbench.studies.sweeping import find_state
 
-    refuse_hopeless(runs)
+    missing = find_missing(runs)
     seconds = [read_result(run, "done").seconds if find_state(run)[0] == "done" else None for run in runs]
     found = plan(runs, seconds, jobs, runs[0].folder.parent)
     if as_json:
-        click.echo(json.dumps(found.as_dict()))
+        click.echo(json.dumps(found.as_dict() | {"missing_data": missing}))
         return
-    hours = "unknown hours (the data are not there to be counted)"
+    hours = "hours that cannot be known without the data"
     if found.hours is not None:
         hours = f"about {found.hours:.1f} hours" if found.hours >= 1 else f"about {found.hours * 60:.0f} minutes"
     click.echo(f"{found.runs} runs in {runs[0].folder.parent}, {found.done} of them done; {found.at_once} at once")
     click.echo(f"{hours} on this machine, by its speed at a product of matrices and by runs that are done")
     click.echo(f"{found.disk / GIB:.1f} GiB of checkpoints, {found.free_disk / GIB:.1f} GiB free (wb runs prune thins)")
+    if missing:
+        click.echo(missing)
 
 
 def _train_one(sweep: Sweep, runs: Sequence[SweepRun], number: int, fresh: bool, as_json: bool) -> None:
@@ -138,7 +145,7 @@ def _train(sweep: Sweep, folder: Path | None, jobs: int | None, fresh: bool) -> 
     from workbench.studies.sweeping import train_sweep
 
     def stop(signum: int, _: object) -> None:
-        progress.say("runs finish their step, then save; once more to stop at once")
+        os.write(2, b"\nruns finish their step, then save; once more to stop at once\n")
         raise KeyboardInterrupt
 
     # a scheduler sends SIGTERM, and a shell lets what it starts in the background ignore Ctrl-C

@@ -78,7 +78,7 @@ class Run:
         Raises RunError when another process holds it, another recipe began it, or nothing can be written there.
         """
         self._hold(say)
-        if fresh and self._set_aside(say):
+        if fresh and self.set_aside(say):
             self._hold(say)  # the lock went with the old folder, and is released only now
         if self.exists and checkpoint_files.saved(self.checkpoints):  # before the first one there is nothing to resume
             self._go_on_from(recipe)
@@ -133,7 +133,7 @@ class Run:
         self._lock = lock
         _locks.add(lock)
 
-    def _set_aside(self, say: Callable[[str], None]) -> bool:
+    def set_aside(self, say: Callable[[str], None]) -> bool:
         """Rename the folder, unless it is empty, so that a fresh run can take its name; returns whether it did."""
         if not any(path.name != ".lock" for path in self.path.iterdir()):
             return False

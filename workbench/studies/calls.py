@@ -7,6 +7,7 @@ stops and saves when its `stop` is set, or when the main thread has ended and no
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -89,10 +90,18 @@ def train(
     folder = None if run is False else Path(run) if run is not None else Path("runs") / found.name
     if not (folder and (folder / "DONE").exists()) and (missing := missing_data(found)):
         raise ValueError(missing)
-    outcome = train_recipe(found, folder, fresh=fresh, console=show, callbacks=[_Stop(stop)])
+    say = _say if show else _say_nothing
+    outcome = train_recipe(found, folder, fresh=fresh, say=say, console=show, callbacks=[_Stop(stop)])
     last = (evaluations(outcome.records) or [{}])[-1]
     metrics = {name: value for name, value in last.items() if name.startswith("eval/")}
     return Training(folder, outcome.step, outcome.steps, metrics, outcome.best, outcome.records)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+def _say_nothing(_: str) -> None: ...
 
 
 def _read(recipe: str | Path | Mapping[str, object], overrides: Mapping[str, object]) -> Recipe:

@@ -25,19 +25,31 @@ SMALL, GIB = 1_000_000, 2**30
 
 def refuse_hopeless(runs: Sequence[SweepRun]) -> None:
     """Raises RecipeError where the parts of an arm do not fit each other, ValueError where its data are not there."""
+    if missing := find_missing(runs):
+        raise ValueError(missing)
+
+
+def find_missing(runs: Sequence[SweepRun]) -> str | None:
+    """Say which data an arm lacks; None where all are there. Raises RecipeError where parts do not fit each other.
+
+    What else the code of an arm raises is left to its run, which fails alone.
+    """
     from workbench.runs.cost import assemble, missing_data
 
-    wrong = dict[str, list[str]]()
+    wrong, lacking = dict[str, list[str]](), list[str]()
     for arm in {run.arm.name: run.arm for run in runs}.values():
         try:
             missing = missing_data(arm.recipe, assemble(arm.recipe).data)
         except RecipeError as error:
             wrong.setdefault(str(error), []).append(arm.name)
             continue
+        except Exception:
+            continue
         if missing:
-            raise ValueError(f"arm {arm.name}: {missing}")
+            lacking.append(f"arm {arm.name}: {missing}")
     if wrong:
         raise RecipeError("\n".join(f"arm {', '.join(arms)}: {said}" for said, arms in wrong.items()))
+    return lacking[0] if lacking else None
 
 
 def choose_at_once(runs: Sequence[SweepRun], wanted: int | None, say: Callable[[str], None]) -> int:
@@ -58,12 +70,7 @@ def choose_at_once(runs: Sequence[SweepRun], wanted: int | None, say: Callable[[
 
 def _need(recipe: Recipe) -> float:
     """Estimate the bytes that a training takes on the CPU."""
-    from workbench.runs.cost import assemble
-
-    # a fake step costs seconds of imports, and so small a model never needs more than this
-    small = sum(p.numel() for p in assemble(recipe).model.parameters()) < SMALL
-    step = GIB if small else SPARE * _cost(_shape(recipe)).memory
-    return step + PROCESS + WORKER * recipe.parallel.workers
+    return _memory(_shape(recipe)) + PROCESS + WORKER * recipe.parallel.workers
 
 
 @dataclass(frozen=True)
@@ -91,20 +98,41 @@ def _shape(recipe: Recipe) -> str:
 
 @cache
 def _cost(shape: str) -> Size:
-    from workbench.runs.cost import assemble, cost
+    from workbench.runs.cost import cost
 
-    tree = parse_yaml(shape, str).value
-    assert isinstance(tree, dict)
-    recipe = parse_recipe(tree)
+    recipe = _read_shape(shape)
     try:
         found = cost(recipe)
     except Exception:  # an objective of one's own may raise anything: its run will tell, and leave the others alone
-        numbers = sum(p.numel() for p in assemble(recipe).model.parameters())
+        numbers = _count_parameters(recipe)
         return Size(16 * numbers, 12 * numbers, 0.0, None)
     trainable = found.total_parameters - found.total_frozen
     return Size(
         found.memory_bytes, 12 * trainable + 4 * found.total_frozen, found.flops_per_sample, found.total_samples
     )
+
+
+@cache
+def _memory(shape: str) -> float:
+    """Estimate the bytes of the model, what it learns by, and a step."""
+    # a fake step costs seconds of imports, and so small a model never needs more than this
+    return GIB if _count_parameters(_read_shape(shape)) < SMALL else SPARE * _cost(shape).memory
+
+
+def _read_shape(shape: str) -> Recipe:
+    tree = parse_yaml(shape, str).value
+    assert isinstance(tree, dict)
+    return parse_recipe(tree)
+
+
+def _count_parameters(recipe: Recipe) -> int:
+    """Count the numbers of a model; 0 where its own code fails, as its run will tell."""
+    from workbench.runs.cost import assemble
+
+    try:
+        return sum(p.numel() for p in assemble(recipe).model.parameters())
+    except Exception:
+        return 0
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Literal
 
+from workbench.errors import explain
 from workbench.recipe.schema import Recipe
 from workbench.studies.machine import list_gpus
 from workbench.studies.worker import Order
@@ -42,8 +43,6 @@ class Job:
     """its run folder, resumed, or only read when it is finished; None keeps nothing"""
     log: Path | None = None
     """a file for what it says; None leaves that on stderr"""
-    fresh: bool = False
-    """set aside what the folder holds, and begin anew"""
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,11 @@ class _Crew:
         while (index := self._take()) is not None:
             mine = self.progress[index]
             mine.state = "running"
-            outcome = worker.train(self.jobs[index], mine)
+            outcome: Outcome
+            try:
+                outcome = worker.train(self.jobs[index], mine)
+            except Exception as error:  # no process can be started: whoever waits for this job must hear of it
+                outcome = Failed(type(error).__name__, explain(error))
             held = isinstance(outcome, Failed) and outcome.kind == "RunHeld"
             if held and self.wait and not self._stopped.is_set():
                 mine.state = "elsewhere"
@@ -209,7 +212,6 @@ class _Worker:
             recipe=job.recipe.as_dict(),
             folder=str(job.folder) if job.folder else None,
             log=str(job.log) if job.log else None,
-            fresh=job.fresh,
             command=sys.argv,
         )
         self._busy = True
@@ -228,7 +230,7 @@ class _Worker:
                 if not progress.steps:
                     progress.began, progress.first = time.monotonic(), news["step"]
                 progress.step, progress.steps = news["step"], news["steps"]
-        except BrokenPipeError:
+        except (BrokenPipeError, json.JSONDecodeError):  # it died before it listened, or while it spoke
             pass
         finally:
             self._busy = False

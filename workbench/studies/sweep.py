@@ -38,11 +38,24 @@ from workbench.recipe.yaml_file import (
 )
 from workbench.recipe.yaml_text import Lines, write_yaml
 from workbench.recipe.yaml_text import Path as Keys
-from workbench.studies.sweep_runs import FILE, RUN, Arm, Sweep, SweepRun, find_runs, name_run, replace_own
+from workbench.studies.sweep_runs import (
+    FILE,
+    HEADER,
+    RUN,
+    Arm,
+    Sweep,
+    SweepRun,
+    find_runs,
+    is_copy,
+    name_run,
+    replace_own,
+)
 from workbench.studies.sweep_section import NAME, SweepSection
 
-__all__ = ["Arm", "Sweep", "SweepRun", "find_runs", "name_run", "read_sweep"]
+__all__ = ["Arm", "Sweep", "SweepRun", "find_runs", "is_sweep", "name_run", "read_sweep"]
 
+LONGEST = 200
+"""bytes of a recipe's name, which those of a sweep, an arm and a seed make"""
 OWN = ("seed", "name")
 """keys of a recipe that are each run's own"""
 
@@ -57,7 +70,15 @@ def read_sweep(path: str | Path, overrides: Sequence[str] = (), values: Mapping[
     section = parse_section(SweepSection, tree, lines)
     wins = [_Override(*read_override(text), f"--set {text}", {}) for text in overrides]
     wins += [_Override(split_key(key), value, f"{key}={value!r}", {}) for key, value in (values or {}).items()]
-    return _Reader(file, section, lines, blank, tuple(wins)).read()
+    # a person's own file may have the name of a copy, and runs do not lie beside it
+    folder = file.parent if Path(path).is_dir() and is_copy(file) else Path("runs") / section.name
+    return _Reader(file, section, lines, blank, tuple(wins), folder).read()
+
+
+def is_sweep(path: str | Path) -> bool:
+    """Tell a sweep from a recipe by its keys. Raises RecipeError where neither can be read."""
+    keys = read_mapping(_find(path), "sweep")[0].keys()
+    return bool(keys & SweepSection.model_fields.keys() - Recipe.model_fields.keys()) and not keys & {"data", "train"}
 
 
 def _find(path: str | Path) -> Path:
@@ -91,6 +112,7 @@ class _Reader:
     lines: Lines
     blank: set[Keys]
     wins: tuple[_Override, ...]
+    folder: Path
 
     def read(self) -> Sweep:
         """Make the sweep. Raises RecipeError."""
@@ -107,7 +129,7 @@ class _Reader:
         if wrong:
             raise RecipeError("\n".join(self._say(line, names) for line, names in wrong.items()))
         self._refuse_equal(arms)
-        return Sweep(self.section.name, tuple(arms), self.section.seeds, self._write(), self.file)
+        return Sweep(self.section.name, tuple(arms), self.section.seeds, self._write(), self.folder)
 
     def _write(self) -> str:
         """Write the file so that its copy says the same anywhere: recipes by whole paths, overrides that won."""
@@ -118,7 +140,8 @@ class _Reader:
         if self.section.arms:
             written["arms"] = {name: self._write_arm(name, own) for name, own in self.section.arms.items()}
         common = _as_block([*self._overrides(self.section.set, "set"), *self.wins])
-        return write_yaml(written | {key: v for key, v in (("grid", self.section.grid), ("set", common)) if v})
+        more = {key: value for key, value in (("grid", self.section.grid), ("set", common)) if value}
+        return HEADER + write_yaml(written | more)
 
     def _write_arm(self, name: str, own: str | dict[str, object] | None) -> Tree:
         block = {"base": own} if isinstance(own, str) else dict(own or {})
@@ -133,6 +156,7 @@ class _Reader:
     def _make_arm(self, name: str, own: str | dict[str, object] | None, point: Mapping[str, tuple[str, object]]) -> Arm:
         """Make one arm at one point of the grid, {key: (the value's name, the value)}. Raises RecipeError."""
         block = {"base": own} if isinstance(own, str) else dict(own or {})
+        own_base = "base" in block
         base = self._find_base(block.pop("base", None), name)
         tree, lines = read_tree(base)
         before = _identity(parse_recipe(tree, lines))
@@ -146,7 +170,8 @@ class _Reader:
             )
         tree = _apply(tree, lines, [*of_grid, *self._overrides(self.section.set, "set"), *self.wins])
         called = _name(name, {key: said for key, (said, _) in point.items()})
-        return Arm(called, base, _as_block([*of_arm, *of_grid]), parse_recipe(tree, lines))
+        differs = ({"base": base} if own_base else {}) | _as_block([*of_arm, *of_grid])
+        return Arm(called, base, differs, parse_recipe(tree, lines))
 
     def _overrides(self, block: Mapping[str, object], *at: str) -> list[_Override]:
         """List the overrides of a block of the file, which stands there at these keys."""
@@ -192,10 +217,12 @@ class _Reader:
                 raise RecipeError(f"{where}: arms: '{name}' and '{other}' are one folder on some disks: rename one")
 
     def _refuse_equal(self, arms: Sequence[Arm]) -> None:
-        """Raises RecipeError where two arms are the same recipe, or have the same name."""
+        """Raises RecipeError where two arms are the same recipe, or have one name, or one that no folder can have."""
         seen, named = dict[str, Arm](), Counter(arm.name for arm in arms)
         for arm in arms:
             where = self.lines.get(("arms", arm.name), self.lines.get(("grid",), str(self.file)))
+            if len(f"{self.section.name}/{name_run(arm.name, 2**63)}".encode()) > LONGEST:
+                raise RecipeError(f"{where}: '{arm.name}' is too long for the name of a folder: name the grid's values")
             if named[arm.name] > 1:
                 raise RecipeError(
                     f"{where}: '{arm.name}' would be the name of two arms: the grid has a value twice, or two that "

@@ -16,6 +16,7 @@ from workbench.recipe.schema import Recipe
 
 FILE = "sweep.yaml"
 """the copy of the sweep's file in its folder"""
+HEADER = "# Written by `wb sweep` at every start; a sweep of your own is another file.\n"
 RUN = re.compile(r"(?P<arm>.+)-seed(?P<seed>\d+)")
 """the name of a run's folder"""
 
@@ -28,7 +29,7 @@ class Arm:
     base: str
     """the file of the recipe, or the name of a shipped one"""
     overrides: Mapping[str, object]
-    """{dotted key: value}: the arm's own, then those of its place in the grid"""
+    """{dotted key: value}: the arm's own, then those of its place in the grid; `base` where it has its own recipe"""
     recipe: Recipe
     """with the seed and the name of the base"""
 
@@ -57,22 +58,27 @@ class Sweep:
     seeds: tuple[int, ...]
     text: str
     """the file, written so that it says the same anywhere"""
-    source: Path | None = None
-    """the file that was read"""
+    folder: Path
+    """where the runs lie unless another place is asked for: runs/NAME, or the folder that the sweep was read from"""
 
     def runs(self, folder: Path | None = None, seeds: Sequence[int] | None = None) -> list[SweepRun]:
-        """List all runs below `folder` (runs/NAME), or those of other seeds. The place in this list is a run's number.
+        """List all runs, or those of other seeds. The place in this list is a run's number.
 
         All arms of a seed stand together: a sweep that is stopped has whole pairs, and a seed that is added later
         gets numbers behind all that there are.
         """
-        below = folder or Path("runs") / self.name
+        below = folder or self.folder
         return [
             SweepRun(arm, seed, below / name, replace_own(arm.recipe, seed, f"{self.name}/{name}"))
             for seed in (self.seeds if seeds is None else seeds)
             for arm in self.arms
             for name in [name_run(arm.name, seed)]
         ]
+
+
+def is_copy(file: Path) -> bool:
+    """Tell the copy in a sweep's folder from a file that a person has written."""
+    return file.read_text(encoding="utf-8").startswith(HEADER)
 
 
 def name_run(arm: str, seed: int) -> str:

@@ -22,7 +22,7 @@ from workbench.studies.machine import share_threads
 from workbench.studies.room import choose_at_once, refuse_hopeless
 from workbench.studies.side_by_side import Failed, Job, Outcome, Progress, train_all
 from workbench.studies.sweep_results import ArmResult, RunResult, State, Swept, find_metric, read_result, summarise
-from workbench.studies.sweep_runs import FILE, Sweep, SweepRun, find_runs
+from workbench.studies.sweep_runs import FILE, Sweep, SweepRun, find_runs, is_copy
 from workbench.training import checkpoint_files
 
 SAME = ("name", "log", "checkpoint", "parallel", "data.max_bad", "train.microbatch")
@@ -94,7 +94,7 @@ def train_sweep(
     ValueError for what no run can be without: parts that do not fit, data that are missing.
 
     Args:
-        folder: where the runs lie; default: runs/NAME.
+        folder: where the runs lie, if not in `sweep.folder`.
         jobs: runs at once; default: the number of GPUs, or of cores, that memory allows.
         fresh: set runs aside that were made with another recipe, and train them anew.
         seeds: in the place of the sweep's own.
@@ -102,7 +102,7 @@ def train_sweep(
         watch: sees the sweep a few times a second.
         on_done: gets each run that has just ended.
     """
-    below = folder or Path("runs") / sweep.name
+    below = folder or sweep.folder
     runs = sweep.runs(below, seeds)
     keep_file(sweep, below)
     mine = {run.folder for run in runs}
@@ -115,10 +115,16 @@ def train_sweep(
 
 
 def keep_file(sweep: Sweep, folder: Path) -> None:
-    """Keep what the sweep asks for in its folder, where `wb compare` and `wb claim` read it. Raises OSError."""
+    """Keep what the sweep asks for in its folder, where `wb compare` and `wb claim` read it.
+
+    Raises OSError, and ValueError where a file of somebody's own has the name.
+    """
     file = folder / FILE
-    if file.is_file() and file.read_text(encoding="utf-8") == sweep.text:
-        return
+    if file.is_file():
+        if file.read_text(encoding="utf-8") == sweep.text:
+            return
+        if not is_copy(file):
+            raise ValueError(f"{file} is a file of your own, which a sweep's copy would replace: take another --run")
     draft = folder / f".{FILE}.{time.monotonic_ns()}"  # tasks of an array may do so at once
     with writing(file):
         folder.mkdir(parents=True, exist_ok=True)
@@ -162,6 +168,8 @@ def _train(
     """Train the runs at these places, and enter their results."""
     chosen = [sweeping.runs[place] for place in todo]
     refuse_hopeless(chosen)
+    for run in chosen:
+        _set_aside(run, say)
     sweeping.at_once = choose_at_once(chosen, jobs, say)
     threads = share_threads(sweeping.at_once)
 
@@ -169,10 +177,7 @@ def _train(
         sweeping.progress = dict(zip(todo, progress, strict=True))
         watch(sweeping)
 
-    tasks = [
-        Job(run.recipe, run.folder, run.folder.parent / "logs" / f"{run.name}.txt", find_state(run)[0] == "differs")
-        for run in chosen
-    ]
+    tasks = [Job(run.recipe, run.folder, run.folder.parent / "logs" / f"{run.name}.txt") for run in chosen]
     try:
         with closing(train_all(tasks, sweeping.at_once, see, threads=threads, wait=True)) as outcomes:
             for index, outcome in outcomes:
@@ -181,22 +186,30 @@ def _train(
                 on_done(result)
     except KeyboardInterrupt:  # runs have saved; whoever asks for the same again goes on from there
         for place in todo:
-            run = sweeping.runs[place]
             if place not in sweeping.results:
-                done = find_state(run)[0] == "done"
-                sweeping.results[place] = (
-                    read_result(run, "done")
-                    if done
-                    else RunResult(
-                        run.arm.name, run.seed, run.folder, "stopped", error="stopped; the same command goes on"
-                    )
-                )
+                stopped = Failed("Stopped", "stopped; the same command goes on")
+                sweeping.results[place] = _result(sweeping.runs[place], stopped)
+
+
+def _set_aside(run: SweepRun, say: Callable[[str], None]) -> None:
+    """Rename the folder of a run that another recipe made. Raises RunHeld where a process trains in it.
+
+    What is looked at twice may have changed: another `--fresh` on this folder has begun the run anew by now.
+    """
+    if find_state(run)[0] == "differs":
+        with Run(run.folder) as folder:
+            folder.hold()
+            if find_state(run)[0] == "differs":
+                folder.set_aside(say)
 
 
 def _result(run: SweepRun, outcome: Outcome) -> RunResult:
     if not isinstance(outcome, Failed):
         return read_result(run, "done")
-    state = "stopped" if outcome.kind == "Stopped" else "failed"
+    stopped = outcome.kind == "Stopped"
+    if stopped and find_state(run)[0] == "done":  # in its last step
+        return read_result(run, "done")
+    state = "stopped" if stopped else "failed"
     return RunResult(run.arm.name, run.seed, run.folder, state, error=outcome.said)
 
 

@@ -37,7 +37,6 @@ class Order(TypedDict):
     folder: str | None
     log: str | None
     """a file for what the run says; None leaves that on stderr"""
-    fresh: bool
     command: list[str]
     """of the process that gives the order, which environment.json tells"""
 
@@ -148,7 +147,6 @@ def _train(order: Order, news: TextIO) -> Mapping[str, object]:
     outcome = train(
         parse_recipe(order["recipe"]),
         folder,
-        fresh=order["fresh"],
         say=_say if logged else _say_nothing,
         console=logged,
         callbacks=[Progress()],
