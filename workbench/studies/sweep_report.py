@@ -47,8 +47,9 @@ class SweepProgress:
         """Show how far the sweep is."""
         if not self._runs:
             self._runs, self._ended = len(sweeping.runs), len(sweeping.results)
-            if self._ended or not self.live:
-                self.say(f"{self._runs} runs, {self._ended} of them done before; {sweeping.at_once} at once")
+            done = sum(run.state == "done" for run in sweeping.results.values())
+            if done or not self.live:
+                self.say(f"{self._runs} runs, {done} of them done before; {sweeping.at_once} at once")
         left = sweeping.seconds_left
         self._left = "" if left is None else f", about {say_time(left)} left"
         if self.live:
