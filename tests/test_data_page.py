@@ -30,6 +30,7 @@ def run(*words: str) -> str:
     return result.stdout
 
 
+@pytest.mark.slow
 def test_the_page_says_what_the_inspection_finds(cards: Path) -> None:
     found = json.loads(run("data", "inspect", "cards.yaml", "--json"))
     rows = [json.loads(line) for line in (cards / "cards" / "metadata.jsonl").read_text().splitlines()]

@@ -40,6 +40,7 @@ def test_the_emoji_are_few_tars_of_one_text_each(tmp_path: Path) -> None:
         assert data.train.cells(index, "text") == texts[drawings["concept"][index].as_py()][:1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augment", list(loader.AUGMENT))
 def test_our_loader_gives_what_theirs_does(tmp_path: Path, augment: str) -> None:
     tars, case = loader_shards.photos(tmp_path, 12), loader.Case("photos", augment, 0, 4, 64)
@@ -53,6 +54,7 @@ def test_our_loader_gives_what_theirs_does(tmp_path: Path, augment: str) -> None
         assert 0.2 < shown.std() < 2
 
 
+@pytest.mark.slow
 def test_theirs_reads_the_same_tars(tmp_path: Path) -> None:
     if complaint := loader.find_missing_peer():
         pytest.skip(complaint)
@@ -65,6 +67,7 @@ def test_theirs_reads_the_same_tars(tmp_path: Path) -> None:
     assert read == {tuple(row) for batch in ours for row in batch.inputs["text"][:, 0].tolist()}
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_it_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(tars: str, case: loader.Case, seed: int):
         return loader.load_ours_with_their_transform(tars, case, seed)

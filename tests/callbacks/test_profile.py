@@ -72,6 +72,7 @@ def profiled_engine(folder: Path) -> tuple[Engine, Profile]:
     return engine, profile
 
 
+@pytest.mark.slow
 def test_phases_operations_and_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     engine, profile = profiled_engine(tmp_path / "profile")
     assert engine.phase is nullcontext

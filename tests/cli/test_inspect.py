@@ -138,6 +138,7 @@ def test_the_facts_of_tars_and_what_is_bad(tmp_path: Path) -> None:
     assert reasons["mute.png"] == "no caption"
 
 
+@pytest.mark.slow
 def test_people_get_a_table_and_a_sheet(tmp_path: Path) -> None:
     result = run(tar(tmp_path) / "*.tar", "--sheet", tmp_path / "sheet.png")
     assert result.exit_code == 0, result.output

@@ -119,6 +119,7 @@ def test_a_docstring_goes_on_after_its_arguments() -> None:
     assert arguments == {"a": "first: with a colon", "b": "second line"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [1, 4])
 def test_the_truth_of_a_task_at_other_options(bits: int) -> None:
     truth = json.loads(show("task", "xor", "--set", f"bits={bits}", "--json"))["truth"]

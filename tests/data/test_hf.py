@@ -70,6 +70,7 @@ def test_a_folder_that_load_dataset_reads(folder: Path, look: Any) -> None:
     assert len(data.split("validation").items["image"]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_streaming_reaches_every_file(folder: Path, batches: Any, workers: int) -> None:
     data = HF(path=str(folder), streaming=True, samples=24, buffer=3)

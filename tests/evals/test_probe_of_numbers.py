@@ -74,6 +74,7 @@ def test_ridge_by_the_normal_equations(noise: float) -> None:
     ), seed
 
 
+@pytest.mark.slow
 def test_an_mlp_reads_what_is_no_line() -> None:
     rng = np.random.default_rng(3)
 

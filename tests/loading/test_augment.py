@@ -118,6 +118,7 @@ def test_seeded_shapes(preset: str, size: tuple[int, int]) -> None:
     assert all(torch.equal(outs[0], out) for out in outs) == (preset == "none")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [{"flip": 0.25}, {"grayscale": 0.25}, {"blur": 0.25}, {"jitter": (0.4, 0.4, 0.4, 0.1), "jitter_p": 0.25}],

@@ -124,6 +124,7 @@ def test_a_transform_that_raises_is_named_with_its_sample(workers: int) -> None:
     assert no_children()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("error", [KeyError("clip5"), Beyond("odd"), OSError("gone")], ids=lambda e: type(e).__name__)
 @pytest.mark.parametrize("place", ["read", "decode"])
@@ -163,6 +164,7 @@ def test_odd_samples_are_read_or_named(sample: Sample, said: str | None, workers
     assert no_children()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "value", "said"),
     [

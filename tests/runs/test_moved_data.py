@@ -75,6 +75,7 @@ def test_a_run_that_has_no_fingerprint_keeps_its_path(tmp_path: Path) -> None:
         train(recipe(first.rename(tmp_path / "elsewhere"), 3), run)
 
 
+@pytest.mark.slow
 def test_a_run_of_the_words_before_fields_goes_on_as_it_would_have(tmp_path: Path) -> None:
     first, run = pairs(tmp_path / "first"), tmp_path / "run"
     fields = {"image": {"views": 2}, "text": {"at_most": 2, "pick": "first"}}

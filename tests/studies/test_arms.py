@@ -35,6 +35,7 @@ def test_every_task_has_a_recipe_of_each_default_objective(task: str) -> None:
         assert recipe.seed == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", VECTORS)
 def test_a_step_and_its_evaluation(task: str) -> None:
     parts, engine = engine_of(task, arms.choose_default(task)[-1])

@@ -264,6 +264,7 @@ def simulated(truth, task, batches=400):
     assert abs(mean - value) < 4.5 * error, f"seed {seed}: {mean} +- {error}, not {value}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "task",
     [

@@ -170,6 +170,7 @@ def cross_entropy(scores):
     return (np.log(np.exp(scores).sum(1)) - scores.diagonal()).mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [XOR(bits=3), XOR(bits=6), Synergy(bits=3, p=0.3)])
 def test_simulated_batches_reach_the_optima(task):
     seed = np.random.SeedSequence().entropy

@@ -123,6 +123,7 @@ def test_no_picture_is_cut_off() -> None:
     assert torch.allclose(shown(moved).sum((1, 2)), shown(middle).sum((1, 2)), rtol=0.03), seed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [32, 64])
 def test_no_two_codes_look_alike(size: int) -> None:
     """All thousand pictures, in colours that are not only lighter or darker."""

@@ -87,6 +87,7 @@ def test_samples_follow_the_joint_distribution(name):
     assert_samples_follow_joint(default(name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "task",
     [

@@ -54,6 +54,7 @@ def peak(loss: str, n: int, num_ids: int, backend: str = "chunked") -> int:
     return live.peak
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("positives", ["two each", "half of all"])
 def test_peak_is_linear(loss, positives, monkeypatch):
