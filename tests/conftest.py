@@ -42,18 +42,21 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the slow tests, every second file of them in each half: two workers have a half each.
+    """Begin with the slow tests, each worker with files of its own: xdist gives each an equal part of this list.
 
-    The one that is done first takes from the end of the other's half, where the tests are short.
+    Who is done takes from the end of another's part, where the tests are short.
     """
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        return
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0))
     slow = [item for item in items if item.get_closest_marker("slow")]
-    half = {path: number % 2 for number, path in enumerate(dict.fromkeys(item.path for item in slow))}
-    first, second = ([item for item in slow if half[item.path] == number] for number in (0, 1))
     quick = [item for item in items if not item.get_closest_marker("slow")]
-    cut = max(0, len(items) // 2 - len(first))
-    items[:] = [*first, *quick[:cut], *second, *quick[cut:]]
+    files = {path: number for number, path in enumerate(dict.fromkeys(item.path for item in slow))}
+    parts: list[pytest.Item] = []
+    for worker in range(workers):
+        parts += [item for item in slow if files[item.path] % workers == worker]
+        room = max(0, (worker + 1) * len(items) // workers - len(parts))
+        parts, quick = parts + quick[:room], quick[room:]
+    if workers:
+        items[:] = parts + quick
 
 
 @pytest.fixture
