@@ -24,6 +24,17 @@ def tokenizer(padded: bool = True) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="[SEP]", unk_token="[UNK]")
 
 
+HEARD = {"feature_size": 32, "sampling_rate": 16000, "hop_length": 160, "fft_window_size": 400, "max_length_s": 1}
+
+
+def clap(t: Any, words: dict[str, Any], **more: Any) -> Any:
+    """Configure a model of sounds and texts: a Swin transformer on a spectrogram, beside a RoBERTa."""
+    audio = {"hidden_size": 32, "patch_embeds_hidden_size": 16, "depths": [1, 1], "num_attention_heads": [2, 2]}
+    audio |= {"window_size": 4, "num_mel_bins": 32, "spec_size": 64, "num_classes": 5, "projection_dim": 16, **more}
+    text = {**words, **SMALL, "max_position_embeddings": 40}
+    return t.ClapConfig(text_config=text, audio_config=audio, projection_dim=16)
+
+
 def make(folder: Path, name: str) -> str:
     """Write the model of this name into a folder of its own; returns the folder."""
     import transformers as t
@@ -65,6 +76,8 @@ def make(folder: Path, name: str) -> str:
             t.WhisperConfig(**words, **whisper, max_source_positions=50),
             t.WhisperFeatureExtractor(chunk_length=1),
         ),
+        "clap": (clap(t, words), t.ClapFeatureExtractor(**HEARD, truncation="rand_trunc")),
+        "clap-fused": (clap(t, words, enable_fusion=True), t.ClapFeatureExtractor(**HEARD, truncation="fusion")),
         "ast": (t.ASTConfig(**SMALL, **mels), t.ASTFeatureExtractor(**mels)),
     }
     config, preparation = configs[name]

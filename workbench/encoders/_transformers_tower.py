@@ -27,6 +27,8 @@ OWN_DRAWS = {
 """settings by which a model would draw for itself"""
 UNUSED = ("mask_token", "masked_spec_embed")
 """parameters that only pretraining by masked prediction uses"""
+OF_LONG_SOUNDS = ("fusion_model", "mel_conv2d")
+"""modules by which CLAP joins parts of a sound that is longer than it reads at once, which ours never are"""
 
 
 def read_config(library: Any, model: str) -> Any:
@@ -102,9 +104,11 @@ def tower_depths(tower: nn.Module) -> dict[str, int]:
 
 
 def freeze_unused(tower: nn.Module, pools: bool) -> None:
-    """Freeze what no forward of ours reaches: the parameters of masked prediction, and a pooler that is not asked."""
+    """Freeze what no forward of ours reaches: the parameters of masked prediction, the fusion of long sounds, and a
+    pooler that is not asked."""
     for name, parameter in tower.named_parameters():
-        if name.rpartition(".")[2] in UNUSED or (not pools and "pooler" in name.split(".")):
+        parts = name.split(".")
+        if parts[-1] in UNUSED or {*parts} & {*OF_LONG_SOUNDS} or (not pools and "pooler" in parts):
             parameter.requires_grad_(False)
 
 

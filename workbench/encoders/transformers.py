@@ -133,6 +133,8 @@ class Transformers(Encoder):
             raise ValueError("the data has to declare how long its sounds are: a shape (samples,) and a rate")
         extractor = tell_missing(self.model, "feature extractor", library.AutoFeatureExtractor.from_pretrained)
         samples = round(modality.shape[0] * extractor.sampling_rate / modality.rate)
+        # what is longer CLAP's extractor would crop by itself, from a generator that no seed of ours reaches
+        samples = min(samples, getattr(extractor, "nb_max_samples", samples))
         return Heard(extractor, Listen(samples, extractor.sampling_rate), self.tower.main_input_name)
 
     def _blank(self) -> Tensor:
@@ -247,6 +249,8 @@ class Transformers(Encoder):
             return self.tower(input_ids=x.where(real, self.padding), attention_mask=mask)
         assert isinstance(self.prepare, Heard)
         heard = {"attention_mask": self._heard(x).long()} if self.prepare.masks and not x.is_meta else {}
+        if getattr(self.tower.config, "enable_fusion", False):  # CLAP's: no sound is longer than it reads at once
+            heard["is_longer"] = torch.zeros(len(x), 1, dtype=torch.bool, device=x.device)
         return self.tower(**{self.prepare.name: x}, **heard)
 
     def _heard(self, x: Float[Tensor, "n s"]) -> Bool[Tensor, "n s"]:
