@@ -27,7 +27,8 @@ from workbench.loading.draws import build_data
 from workbench.loading.feed import Feed, epoch_steps
 from workbench.model import Model
 from workbench.recipe.duration import Span
-from workbench.recipe.schema import Recipe, TrainSection
+from workbench.recipe.schema import Recipe
+from workbench.recipe.sections import TrainSection
 from workbench.scoring.embedding import Embedder, evaluate
 from workbench.scoring.names import refuse_unknown_metric
 from workbench.seeds import seed_torch
@@ -125,6 +126,8 @@ def build_model(
 
     Raises RecipeError for parts that do not fit each other, and for what `first_law` refuses.
     """
+    if taken := [m for m in recipe.model.encoders if hasattr(nn.ModuleDict(), m)]:
+        raise RecipeError(f"model.encoders.{taken[0]}: torch means something else by this name: call it {taken[0]}_")
     encoders = {m: _build_encoder(recipe, data, m, pretrained, training) for m in recipe.model.encoders}
     heads = _build_heads(recipe, encoders, objective.all_sides)
     return Model(encoders, heads, _build_fusion(recipe, encoders, objective.all_sides, training))

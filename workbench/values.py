@@ -224,6 +224,8 @@ class Items:
     targets: dict[str, Tensor] = field(default_factory=dict)
     """{label: its class of each item [n], -1 where unknown; classes of which it has several, bool [n, classes]; a
     number [n], NaN where unknown}"""
+    samples: Int64[Tensor, " n"] | None = None
+    """the sample that each is part of, where several samples may have one id; None: each id is one"""
 
     def __len__(self) -> int:
         return len(self.ids)

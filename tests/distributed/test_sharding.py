@@ -1,5 +1,6 @@
 """Weights divided by FSDP2: they train like whole ones, in bf16 too, and any number of processes reads them."""
 
+import re
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import timm.layers
 import torch
 from several import TOWERS, assert_same, spawn
+from tiny_transformers import make
 from torch.distributed.tensor import DTensor
 
 import workbench
@@ -66,11 +68,13 @@ LOCKED = ("model.encoders.image.lock=1", "model.encoders.text.lock=2")
 SETTINGS = ((), LOCKED, ("model.encoders.text.lock=0",), ("train.microbatch=null",))
 
 
-def first_gradients(rank: int, folder: Path) -> None:
+def first_gradients(
+    rank: int, folder: Path, precision: str = "bf16", choices: tuple[tuple[str, ...], ...] = SETTINGS
+) -> None:
     """Of a longer training nothing could be told: in bf16 the last digit of a gradient is soon the third of a loss."""
     parallel, found = Parallel.join(), []
-    for own, strategy in product(SETTINGS, ("ddp", "fsdp")):
-        settings = ("train.precision=bf16", "train.microbatch=4", f"parallel.strategy={strategy}", *own)
+    for own, strategy in product(choices, ("ddp", "fsdp")):
+        settings = (f"train.precision={precision}", "train.microbatch=4", f"parallel.strategy={strategy}", *own)
         parts = prepare(build_parts(load_recipe(folder / "towers.yaml", settings)), parallel)
         engine = build_engine(parts, parallel, Metrics(None))
         engine.model.train()
@@ -91,6 +95,24 @@ def test_matrices_that_travel_in_bf16_change_nothing_that_is_computed_in_bf16(tm
         assert ddp.keys() == fsdp.keys(), own
         for name, x in ddp.items():
             torch.testing.assert_close(fsdp[name], x, rtol=1e-5, atol=1e-8, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_towers_of_transformers_are_divided_too(tmp_path: Path, precision: str) -> None:
+    """A BERT and a vision transformer, of which some layers are locked; tokens go into the fusion."""
+    pytest.importorskip("transformers")
+    vit, bert = (f"{{name: transformers, model: {make(tmp_path, name)}, lock: 1}}" for name in ("vit", "bert"))
+    towers = re.sub(r"image: \{name: .*\}\}", f"image: {vit}", TOWERS)
+    (tmp_path / "towers.yaml").write_text(re.sub(r"text: \{name: .*\}\}", f"text: {bert}", towers))
+    unlocked = ("model.encoders.image.lock=null", "model.encoders.text.lock=null")
+    spawn(2, first_gradients, tmp_path, precision, ((), unlocked))
+    found = torch.load(tmp_path / "0.found")
+    for ddp, fsdp in zip(found[::2], found[1::2], strict=True):
+        assert ddp.keys() == fsdp.keys()
+        assert any(name.startswith("encoders.text.tower") for name in ddp)
+        for name, x in ddp.items():
+            torch.testing.assert_close(fsdp[name], x, rtol=1e-4, atol=1e-7, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def see_dtypes(_: int) -> None:

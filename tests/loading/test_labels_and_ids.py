@@ -10,6 +10,8 @@ import pytest
 from workbench.data.json import JSON
 from workbench.loading.fields import Fields
 from workbench.loading.labels import Label
+from workbench.scoring.examples import Examples
+from workbench.types import Side
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -39,6 +41,24 @@ def test_equal_ids_are_positives_and_on_one_side_of_a_share(tmp_path: Path) -> N
         len(JSON(path=path, fields=said, id="film", validation="1 %"))
     with pytest.raises(ValueError, match="leaves nothing on one side"):
         JSON(path=path, fields=said, validation="100 %")
+
+
+def test_rows_that_share_an_id_are_fused_by_themselves(tmp_path: Path) -> None:
+    """A film's scenes are positives of each other; a query of picture and text takes both of one scene."""
+    rows = [
+        {"x": [n], "y": [1], "text": None if n == 3 else [f"t{n}", f"u{n}"], "film": n // 4 if n < 8 else 9}
+        for n in range(9)
+    ]
+    said = Fields.parse({"text": {"from": "text"}, "x": {"kind": "vector"}, "y": {"kind": "vector"}})
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    split = JSON(path=str(tmp_path / "list.jsonl"), fields=said, id="film").split("train")
+    pairs = Examples.of(split, Side.joining(("x", "text")))
+    found = [(int(x[0]), text) for x, text in zip(pairs.raw["x"], pairs.raw["text"], strict=True)]
+    own = [(n, f"t{n}") for n in (0, 1, 2)]
+    assert found == [*own, (3, "t0"), *((n, f"t{n}") for n in (4, 5, 6, 7)), (8, "t8")]  # 3 has none of its own
+    assert len(pairs.ids.unique()) == 3
+    texts = Examples.of(split, Side.joining(("text", "x")))
+    assert [int(x[0]) for x in texts.raw["x"]] == [0, 0, 1, 1, 2, 2, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8]
 
 
 def test_labels_are_classes_several_of_them_or_numbers(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from workbench.recipe.schema import InitSection, Recipe, RecipeError, load_recipe, parse_recipe
+from workbench.recipe.schema import Recipe, RecipeError, load_recipe, parse_recipe
+from workbench.recipe.sections import InitSection
 from workbench.recipe.yaml_file import recipe_names, shipped_recipes
 
 GOOD = """\

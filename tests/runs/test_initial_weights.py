@@ -15,7 +15,8 @@ from workbench.build import Parts, build_engine, build_parts
 from workbench.distributed.processes import Parallel
 from workbench.encoders.open_clip import OpenCLIP
 from workbench.errors import RecipeError, RunError
-from workbench.recipe.schema import InitSection, Recipe, parse_recipe
+from workbench.recipe.schema import Recipe, parse_recipe
+from workbench.recipe.sections import InitSection
 from workbench.runs.cost import cost
 from workbench.runs.initial_weights import initialise
 from workbench.runs.train import train

@@ -44,8 +44,8 @@ class Probe:
 
     Features are standardised. The strength of the L2 penalty that does best on the validation split (of equals, the
     likeliest) is fitted again on both splits together; with `shots`, on the shots alone. All inputs are read from the
-    same samples: the items of the first modality, each with the first item of its id of the others. Yields `chance`
-    (1 / classes) and `majority` (share of the commonest test class), then `{input}/accuracy` and
+    same samples: the items of the first modality, each with those of its own sample (else the first of its id). Yields
+    `chance` (1 / classes) and `majority` (share of the commonest test class), then `{input}/accuracy` and
     `{input}/balanced_accuracy` (mean recall of the classes present). Items without a label are left out.
 
     Of a label with several classes (`many: true`) each has a classifier of its own, and the strength is that of the

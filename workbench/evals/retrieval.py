@@ -50,7 +50,7 @@ class Retrieval:
     By default every modality is searched by every other and by every two others together, and by more where the
     objective fuses them or they are all the others: `image_to_text_r1`, `image+text_to_audio_r1`. The query is formed
     as the objective forms it: a fused side (ConFu), a product (Symile), a mean of cosines (CLIP). Its rows are those of
-    the first modality, each with the first item of its id of the others.
+    the first modality, each with the items of its own sample (else the first of its id) of the others.
 
     A query is right at k when at least one candidate with its id is among its top k; of equal scores the lower
     index ranks above. Queries that no candidate matches are left out. `*_chance_r{k}` is the expected recall of a

@@ -19,13 +19,13 @@ import torch
 from PIL import Image
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, PositiveFloat, PositiveInt, ValidationError
 from pydantic_core import CoreSchema, InitErrorDetails, core_schema
-from torch import Tensor
+from torch import Tensor, nn
 
 from workbench.errors import did_you_mean
 from workbench.loading.captions import clean, flat
 from workbench.loading.cells import first_file, is_empty, read_encoded
 from workbench.loading.decode import MAX_PIXELS, PixelLimit, decode_image
-from workbench.loading.numbers import NPY, as_numbers, parse_npy, parse_text
+from workbench.loading.numbers import as_numbers, read_numbers
 from workbench.loading.paths import as_tuple
 from workbench.loading.sounds import Sound, as_sound, decode_sound, require_soundfile
 from workbench.recipe.section import Section, make_error, make_error_at, reraise_below
@@ -37,6 +37,9 @@ Pick = Literal["random", "first", "longest"]
 """which texts a sample shows, when there are more than it may"""
 Draw = Callable[[], np.random.Generator]
 """makes a generator, which takes longer than most fields that need none"""
+RESERVED = {"id", "single", "fused", "concatenated"}
+"""what other things are called where fields are named, too: a column of embeddings, and what a probe may look at; as
+are the methods of the module that holds the encoders"""
 LONGEST_SOUND = 3600.0
 """seconds that a model may be asked to read at once: more is a slip of the pen"""
 
@@ -177,11 +180,11 @@ class VectorField(FieldSection):
 
     def read(self, cells: Sequence[object], root: str | Path) -> list[Tensor]:
         if len(cells) == 1:
-            found = _read_numbers(first_file(cells), root)
+            found = read_numbers(first_file(cells), root)
         elif any(map(is_empty, cells)):
             found = None  # a reading that lacks some of its numbers is none
         else:
-            found = torch.cat([as_numbers(_read_numbers(cell, root)).flatten() for cell in cells])
+            found = torch.cat([as_numbers(read_numbers(cell, root)).flatten() for cell in cells])
         if found is None:
             return []
         vector = as_numbers(found)
@@ -215,7 +218,7 @@ class SequenceField(FieldSection):
         cell = first_file(cells)
         if cell is None:
             return []
-        frames = as_numbers(_read_numbers(cell, root))
+        frames = as_numbers(read_numbers(cell, root))
         frames = frames[:, None] if frames.ndim == 1 else frames
         if frames.ndim != 2:
             shape = " x ".join(map(str, frames.shape))
@@ -229,26 +232,6 @@ class SequenceField(FieldSection):
                 f"its frames have {frames.shape[1]} numbers, where others have {self.dim}: pad or cut them"
             )
         return [frames]
-
-
-def _read_numbers(cell: object, root: str | Path) -> object:
-    """Read the numbers of a cell, in whatever form; None where it is empty. Raises OSError and ValueError."""
-    if is_empty(cell):
-        return None
-    if isinstance(cell, bytes) and not cell.startswith(NPY):
-        try:
-            cell = cell.decode()  # a member of a tar that holds a text of numbers
-        except UnicodeDecodeError:
-            raise ValueError(f"{len(cell)} bytes that are neither a .npy nor a text of numbers") from None
-        found = parse_text(cell)
-        if found is None:
-            raise ValueError(f"neither a .npy nor a text of numbers, but {cell[:40]!r}")
-        return found
-    if isinstance(cell, str) and (found := parse_text(cell)) is not None:
-        return found
-    if isinstance(cell, bytes | str | dict):
-        return parse_npy(read_encoded(cell, root, ".npy"))
-    return cell
 
 
 KINDS: Mapping[str, type[FieldSection]] = {
@@ -302,6 +285,8 @@ def _read_field(name: str, block: object) -> FieldSection:
     """Read one field. Raises pydantic errors."""
     if isinstance(block, FieldSection):
         return block
+    if name in RESERVED or hasattr(nn.ModuleDict(), name):
+        raise make_error_at(("name",), f"a field cannot be called '{name}': it is a word of our own: say {name}_", name)
     if not name.isidentifier():
         raise make_error_at(
             ("name",), f"'{name}' cannot name a field: sides are written with it, as 'a+b' and 'a@b'", name

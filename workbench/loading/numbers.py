@@ -12,6 +12,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.errors import shorten
+from workbench.loading.cells import is_empty, read_encoded
 
 NPY = b"\x93NUMPY"
 LONGEST_TEXT = 2**24
@@ -105,3 +107,23 @@ def _first_odd(found: object) -> str:
             if not isinstance(item, int | float):
                 return _first_odd(item) if isinstance(item, Sequence) and not isinstance(item, str) else repr(item)
     return type(found).__name__
+
+
+def read_numbers(cell: object, root: str | Path) -> object:
+    """Read the numbers of a cell, in whatever form; None where it is empty. Raises OSError and ValueError."""
+    if is_empty(cell):
+        return None
+    if isinstance(cell, bytes) and not cell.startswith(NPY):
+        try:
+            cell = cell.decode()  # a member of a tar that holds a text of numbers
+        except UnicodeDecodeError:
+            raise ValueError(f"{len(cell)} bytes that are neither a .npy nor a text of numbers") from None
+        found = parse_text(cell)
+        if found is None:
+            raise ValueError(f"neither a .npy nor a text of numbers, but {cell[:40]!r}")
+        return found
+    if isinstance(cell, str) and (found := parse_text(cell)) is not None:
+        return found
+    if isinstance(cell, bytes | str | dict):
+        return parse_npy(read_encoded(cell, root, ".npy"))
+    return cell

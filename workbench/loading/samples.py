@@ -7,36 +7,32 @@ here are the choice of what a sample shows, the limit on bad samples and the hel
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import numpy as np
-import torch
 from jaxtyping import Int64
 from pydantic import PositiveInt
 
 from workbench.errors import BadSample, shorten
 from workbench.loading.bad_samples import MAX_BAD, MaxBad, refuse_too_many
 from workbench.loading.feed import Feed
-from workbench.loading.fields import KINDS, Fields, FieldSection, Keys, SequenceField, TextField, VectorField
+from workbench.loading.fields import KINDS, Fields, FieldSection, Keys
 from workbench.loading.labels import Label, LabelReader
+from workbench.loading.lengths import CellsOf, with_lengths
 from workbench.loading.paths import Paths
 from workbench.loading.shares import Limit, Share, divide, identify
-from workbench.loading.table import ENOUGH, ID, LABEL, Part, RawItems, Table, read_sample
+from workbench.loading.splits import decode_all, link
+from workbench.loading.table import ENOUGH, ID, LABEL, Part, Table, read_sample
 from workbench.seeds import seed_for
-from workbench.types import Batch, Items, Modality, Sample, Skipped, Split
+from workbench.types import Batch, Modality, Sample, Skipped, Split
 
 Source = TypeVar("Source")
 """what a source lists its rows from: patterns of files, or the name of a split"""
 PAIR = ("image", "text")
 """the fields of a source whose recipe names none"""
-CellsOf = Callable[[str], Iterator[tuple[Sequence[object], str | Path]]]
-"""gives (cells, the folder that their paths start from) of the rows that have something in a column"""
-SEARCHED = 1000
-"""rows in which a vector's length is looked for"""
 
 
 class Samples(ABC, Generic[Source]):
@@ -139,32 +135,12 @@ class Samples(ABC, Generic[Source]):
         return self.measured(self.first_cells)
 
     def measured(self, cells_of: CellsOf) -> Fields:
-        """Find the lengths of vectors and frames that the recipe does not say, by the first ones there are.
-
-        Raises ValueError where there is none.
-        """
-        found = Fields(self.declared)
-        for name, field in self.declared.items():
-            if isinstance(field, VectorField | SequenceField) and field.dim is None:
-                found[name] = field.model_copy(update={"dim": self._measure(name, field, cells_of)})
-        return found
+        """Find the lengths that the recipe does not say, by the first rows there are. Raises ValueError for none."""
+        return with_lengths(self.declared, cells_of, self.missing)
 
     @property
     def modalities(self) -> Mapping[str, Modality]:
         return {name: field.modality() for name, field in self.fields.items()}
-
-    def _measure(self, name: str, field: FieldSection, cells_of: CellsOf) -> int:
-        if complaint := self.missing():
-            raise ValueError(f"{complaint}; or say how many numbers there are: --set data.fields.{name}.dim=N")
-        wrong: Exception | None = None
-        for cells, root in islice(cells_of(name), SEARCHED):
-            try:
-                if items := field.read(cells, root):
-                    return items[0].shape[-1]
-            except (OSError, ValueError) as error:
-                wrong = wrong or error
-        said = f": {wrong}" if wrong else ": all of them are empty"
-        raise ValueError(f"field '{name}' cannot be read in the first {SEARCHED} rows that have it{said}")
 
     def first_cells(self, name: str) -> Iterator[tuple[Sequence[object], str | Path]]:
         """Give (cells, root) of the training rows that have something in a column, in their order."""
@@ -272,48 +248,13 @@ class Samples(ABC, Generic[Source]):
     def _read_split(self, name: str) -> Split:
         """Find bad samples by decoding everything once, so that no evaluation meets one."""
         table = self.rows(name)
-        rows: dict[str, list[int]] = {field: [] for field in self.fields}
-        texts: dict[str, list[tuple[str, int]]] = {}
-        usable: list[int] = []
-        bad: list[Skipped] = []
-        for index in range(len(table)):
-            try:
-                found = read_sample(table, index, self.fields)
-            except BadSample as error:
-                bad.append(Skipped(error.name, error.reason))
-                continue
-            for field, items in found.items():
-                rows[field] += [index] if items else []
-                if isinstance(self.fields[field], TextField):
-                    texts.setdefault(field, []).extend((text, index) for text in items)
-            usable.append(index)
-        refuse_too_many(bad, len(table), self.max_bad)
-        if not usable:
-            raise ValueError(f"data.{_key(name)} holds no usable sample; the first one is {bad[0]}")
-        self.skipped += bad
-        return self._link(table, usable, rows, texts)
-
-    def _link(
-        self,
-        table: Table,
-        usable: list[int],
-        rows: Mapping[str, list[int]],
-        texts: Mapping[str, list[tuple[str, int]]],
-    ) -> Split:
-        """Make the items of a split: of texts all there are, of other fields one of each row that has it."""
-        ids_of = self.ids(Part(table, np.array(usable)))
-        number = {row: place if self.id is None else int(ids_of[place]) for place, row in enumerate(usable)}
-        targets = {name: reader.read(table, usable) for name, reader in self.label_readers.items()}
-        place = {row: at for at, row in enumerate(usable)}
-        items = {}
-        for name, field in self.fields.items():
-            of = [row for _, row in texts[name]] if name in texts else rows[name]
-            raw = [text for text, _ in texts[name]] if name in texts else RawItems(table, name, field, rows[name])
-            ids = torch.tensor([number[row] for row in of], dtype=torch.int64)
-            at = torch.tensor([place[row] for row in of], dtype=torch.int64)
-            items[name] = Items(raw, ids, {label: values[at] for label, values in targets.items()})
-        classes = {name: reader.classes for name, reader in self.label_readers.items() if reader.classes}
-        return Split({name: found for name, found in items.items() if len(found)}, classes)
+        found = decode_all(table, self.fields)
+        refuse_too_many(found.bad, len(table), self.max_bad)
+        if not found.usable:
+            raise ValueError(f"data.{_key(name)} holds no usable sample; the first one is {found.bad[0]}")
+        self.skipped += found.bad
+        ids = None if self.id is None else self.ids(Part(table, np.array(found.usable)))
+        return link(table, found, self.fields, ids, self.label_readers)
 
     def _listed(self, source: Source) -> Table:
         for field in self.declared.values():

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from workbench.distributed.sharding import place_like
 from workbench.errors import RunError, did_you_mean
 from workbench.model import Model
-from workbench.recipe.schema import InitSection
+from workbench.recipe.sections import InitSection
 from workbench.runs.folder import find_checkpoint
 from workbench.training import checkpoint
 

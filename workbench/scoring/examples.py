@@ -48,8 +48,8 @@ class Examples:
     def of(split: Split, side: Side) -> Examples:
         """Collect the examples of a side, in the order of its first member.
 
-        Where the split does not pair its rows, each item of the first member goes with the first item of its id of
-        every other; those that lack one are left out.
+        Where the split does not pair its rows, each item of the first member goes with the first item of its own
+        sample of every other, as in training, or else with the first of its id; those that lack one are left out.
 
         Raises ValueError when the split lacks a member, or no id has an item of every member.
         """
@@ -87,9 +87,19 @@ def _joined(side: Side, items: Mapping[str, Items]) -> Examples:
         )
     ids, raw = lead.ids[kept], {}
     for member, item in items.items():
-        rows = kept if item is lead else _first_rows(item.ids, ids)
+        rows = kept if item is lead else _partners(lead, item, kept)
         raw[member] = Subset(item.raw, rows.tolist())
     return Examples(side, raw, ids, {name: labels[kept] for name, labels in lead.targets.items()})
+
+
+def _partners(lead: Items, other: Items, rows: Int64[Tensor, " m"]) -> Int64[Tensor, " m"]:
+    """Find for these rows of the lead the first of their own sample, else the first of their id, which is there."""
+    of_id = _first_rows(other.ids, lead.ids[rows])
+    if lead.samples is None or other.samples is None:
+        return of_id
+    own = torch.isin(lead.samples[rows], other.samples)
+    of_id[own] = _first_rows(other.samples, lead.samples[rows][own])
+    return of_id
 
 
 def _first_rows(ids: Int64[Tensor, " n"], wanted: Int64[Tensor, " m"]) -> Int64[Tensor, " m"]:
