@@ -109,7 +109,7 @@ def _refuse_terms_apart(parts: Parts, notes: list[str]) -> None:
     try:
         if missing_data(parts.recipe, parts.data) or not is_small(parts.data, copied=True):
             return
-        _ = parts.data.modalities
+        _ = len(parts.data), parts.data.modalities
     except ValueError:  # said in the notes: the data is there and cannot be listed
         return
     refuse_terms_apart(parts.objective, parts.data, notes.append)

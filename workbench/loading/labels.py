@@ -101,14 +101,20 @@ class LabelReader:
 
     def _number(self, table: Table, row: int) -> float:
         """Read a number. Raises ValueError for anything else, for several of them and for infinity."""
-        words = read_words(table, row, self.name)
-        if not words:
-            return math.nan
-        said = "is no number" if len(words) == 1 else "is several"
-        with suppress(ValueError):
-            if len(words) == 1 and not math.isinf(number := float(words[0])):
-                return number
-        raise ValueError(f"label '{self.name}' of {table.name(row)} {said}: {shorten(', '.join(words), 40)}")
+        try:
+            return as_number(read_words(table, row, self.name))
+        except ValueError as error:
+            raise ValueError(f"label '{self.name}' of {table.name(row)} is {error}") from None
+
+
+def as_number(words: Sequence[str]) -> float:
+    """Read a label that is a number; NaN where there is none. Raises ValueError for anything else, and for several."""
+    if not words:
+        return math.nan
+    with suppress(ValueError):
+        if len(words) == 1 and not math.isinf(number := float(words[0])):
+            return number
+    raise ValueError(f"{'no number' if len(words) == 1 else 'several'}: '{shorten(', '.join(words), 40)}'")
 
 
 def read_names(file: Path) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 from workbench.loading.captions import decode_text
 from workbench.loading.cells import first_filled
 from workbench.loading.feed import MapStyle
-from workbench.loading.labels import Label, read_words
+from workbench.loading.labels import Label, as_number, read_words
 from workbench.loading.samples import Samples
 from workbench.loading.streamed_samples import StreamedSamples
 from workbench.loading.table import ID, Table, read_sample
@@ -71,7 +71,7 @@ class Reading:
         try:
             return {f"label {k}": _label(v, read_words(self.table, index, k)) for k, v in self.labelled.items()}
         except ValueError as error:
-            raise ValueError(f"a label of {self.name(index)} is no number: {error}") from None
+            raise ValueError(f"a label of {self.name(index)} is {error}") from None
 
     @property
     def labelled(self) -> Mapping[str, Label]:
@@ -87,7 +87,7 @@ def _label(label: Label, words: list[str]) -> object:
     if label.many:
         return words
     if label.number:
-        return float(words[0]) if words else None
+        return as_number(words) if words else None
     return words[0] if len(words) == 1 else None
 
 
