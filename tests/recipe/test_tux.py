@@ -75,4 +75,5 @@ def test_an_arm_trains_and_is_evaluated(arm: str, data: Path, tmp_path: Path, mo
         ways = {"image_to_text", "speech_to_text", "speech_to_image", "text_to_speech", "image+speech_to_text"}
         assert {f"{split}/{way}_r1" for split in ("test", "voice") for way in ways} <= found.keys(), kind
         assert ("test/image+speech+other_to_text_r5" in found) == (arm == "confu_chain")
-        assert found["test/image_to_text_chance_r1"] == pytest.approx(1 / 5), "a sentence is searched once"
+        assert found["test/image_to_text_chance_r1"] == pytest.approx(1 / 5)
+        assert found["test/image_to_text_chance_r5"] == 1, "of five sentences each is searched once"
