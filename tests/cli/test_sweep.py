@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Generator
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from workbench.cli import cli
 from workbench.recipe.schema import load_recipe
 from workbench.runs.train import train
 from workbench.studies import sweeping
+from workbench.studies.side_by_side import Outcome
 from workbench.training.checkpoint_files import saved
 from workbench.training.metrics import read
 
@@ -109,56 +112,23 @@ def test_pruning_leaves_what_is_evaluated_and_nothing_else(tmp_path: Path) -> No
     assert wb("runs", "prune", tmp_path / "none").exit_code == 2
 
 
-class Sweep:
-    """`wb sweep` in a process of its own."""
+def test_ctrl_c_ends_in_one_table_though_a_shell_had_it_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train_one(*given: object, **options: object) -> Generator[tuple[int, Outcome], None, None]:
+        yield from islice(train_here(*given, **options), 1)  # type: ignore[arg-type]
+        os.kill(os.getpid(), signal.SIGINT)
+        yield from ()
 
-    def __init__(self, file: Path, runs: Path, *more: str) -> None:
-        command = [sys.executable, "-m", "workbench", "sweep", str(file), "--run", str(runs), *more]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    def wait_for(self, step: int, *runs: Path) -> None:
-        """Wait until these runs have taken so many steps."""
-        until = time.monotonic() + 120
-        while not all((read(run / "metrics.jsonl") or [{"step": 0}])[-1]["step"] >= step for run in runs):
-            assert self.process.poll() is None, self.end()
-            assert time.monotonic() < until
-            time.sleep(0.01)
-
-    def end(self) -> tuple[int, str, str]:
-        out, said = self.process.communicate(timeout=120)
-        return self.process.returncode, out, said
-
-
-def facts(run: Path) -> list[dict[str, float]]:
-    return [{k: v for k, v in r.items() if not k.startswith("time/")} for r in read(run / "metrics.jsonl")]
-
-
-@pytest.mark.slow
-def test_killed_in_the_middle_stopped_and_twice_at_once_it_ends_bitwise(tmp_path: Path) -> None:
-    file, runs = write_sweep(tmp_path, SWEEP + "set: {train.for: 400 steps, eval.every: 400 steps}\n"), tmp_path / "r"
-    (tmp_path / "small.yaml").write_text(BASE.replace("every: 1 steps", "every: 8 steps"))
-    killed = Sweep(file, runs, "--jobs", "2")
-    killed.wait_for(20, runs / "clip-seed0", runs / "confu-seed0")
-    os.kill(killed.process.pid, signal.SIGKILL)
-    killed.end()
-    stopped = Sweep(file, runs, "--jobs", "2")
-    stopped.wait_for(100, runs / "confu-seed0")
-    os.kill(stopped.process.pid, signal.SIGINT)
-    status, out, said = stopped.end()
-    assert status == 0, said
-    assert "stopped, saved: " in out
-    first = Sweep(file, runs, "--jobs", "1")
-    second = Sweep(file, runs, "--jobs", "1", "--json")
-    assert first.end()[0] == 0
-    status, out, said = second.end()
-    assert status == 0, said
-    assert {run["state"] for run in json.loads(out)["runs"]} == {"done"}
-    for run in runs.glob("*-seed*"):
-        steps = [record["step"] for record in facts(run) if "train/loss" in record]
-        assert steps == list(range(1, 401))
-    whole = tmp_path / "whole"
-    train(load_recipe(runs / "confu-seed0" / "recipe.yaml"), whole)
-    assert facts(whole) == facts(runs / "confu-seed0")
+    monkeypatch.setattr(sweeping, "train_all", train_one)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        done = wb("sweep", write_sweep(tmp_path), "--run", tmp_path / "r", "--jobs", "1")
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert done.exit_code == 0, done.output
+    assert "stopped, saved: 3 runs are not done" in done.stdout
 
 
 @pytest.mark.slow
@@ -172,11 +142,38 @@ def test_a_plan_trains_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "r").exists()
 
 
+def facts(run: Path) -> list[dict[str, float]]:
+    return [{k: v for k, v in r.items() if not k.startswith("time/")} for r in read(run / "metrics.jsonl")]
+
+
 @pytest.mark.slow
-def test_a_script_without_a_guard_may_train_a_sweep(tmp_path: Path) -> None:
-    file = write_sweep(tmp_path, SWEEP.replace("seeds: 2", "seeds: 1"))
+def test_killed_in_the_middle_it_is_ended_bitwise_by_two_at_once_one_of_them_a_script_without_a_guard(
+    tmp_path: Path,
+) -> None:
+    small = SWEEP.replace("seeds: 2", "seeds: 1") + "set: {train.for: 120 steps, eval.every: 120 steps}\n"
+    file, runs = write_sweep(tmp_path, small), tmp_path / "r"
+    (tmp_path / "small.yaml").write_text(BASE.replace("every: 1 steps", "every: 8 steps"))
+    command = [sys.executable, "-m", "workbench", "sweep", str(file), "--run", str(runs), "--jobs"]
+    with subprocess.Popen([*command, "2"], stderr=subprocess.PIPE) as killed:
+        until = time.monotonic() + 120
+        while not all(list(runs.glob(f"{arm}-seed0/checkpoints/step-[1-9]*")) for arm in ("clip", "confu")):
+            assert killed.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        killed.kill()
     script = tmp_path / "script.py"
-    call = f"workbench.sweep({str(file)!r}, run={str(tmp_path / 'r')!r}, jobs=1)"
+    call = f"workbench.sweep({str(file)!r}, run={str(runs)!r}, jobs=1)"
     script.write_text(f"import workbench\nprint({call}.finished)\n")
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
-    assert done.stdout == "True\n", done.stderr
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, script], **options) as first:  # type: ignore[call-overload]
+        second = subprocess.run([*command, "1", "--json"], capture_output=True, text=True)
+        out, said = first.communicate()
+    assert out == "True\n", said
+    assert second.returncode == 0, second.stderr
+    assert {run["state"] for run in json.loads(second.stdout)["runs"]} == {"done"}
+    for arm in ("clip", "confu"):
+        run, whole = runs / f"{arm}-seed0", tmp_path / arm
+        train(load_recipe(run / "recipe.yaml"), whole)
+        assert facts(whole) == facts(run)
+        weights = [(saved(path / "checkpoints")[-1] / "model.safetensors").read_bytes() for path in (run, whole)]
+        assert weights[0] == weights[1]
