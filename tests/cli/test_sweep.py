@@ -87,7 +87,7 @@ def test_a_sweep_is_checked_as_recipes_are(tmp_path: Path) -> None:
 
 def test_pruning_leaves_what_is_evaluated_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(BASE)
-    recipe = load_recipe(tmp_path / "small.yaml", ("checkpoint.keep_every=1 steps", "eval.best=min synthetic/loss"))
+    recipe = load_recipe(tmp_path / "small.yaml", ("checkpoint.keep_every=1 steps", "eval.best=max synthetic/loss"))
     run = tmp_path / "r" / "one-seed0"
     best = train(recipe, run).best
     shutil.copytree(run, tmp_path / "r" / "two-seed0")
@@ -99,13 +99,14 @@ def test_pruning_leaves_what_is_evaluated_and_nothing_else(tmp_path: Path) -> No
     done = wb("runs", "prune", tmp_path / "r", "--weights")
     assert done.exit_code == 0, done.output
     assert best is not None
+    assert best.step < 2
     assert {path.name for path in saved(run / "checkpoints")} == {f"step-{best.step}", "step-2"}
     left = sum(path.stat().st_size for path in run.rglob("checkpoints/*/*"))
     assert abs(size - left - dry[0]["freed"]) < 2000  # of manifests
     assert len(saved(tmp_path / "r" / "two-seed0" / "checkpoints")) == 3
     assert wb("eval", run, "--checkpoint", "best").exit_code == 0
     assert train(recipe, run).already
-    more = ("--set", "eval.best=min synthetic/loss", "--set", "train.for=9 steps")
+    more = ("--set", "eval.best=max synthetic/loss", "--set", "train.for=9 steps")
     longer = wb("pretrain", tmp_path / "small.yaml", "--run", run, *more)
     assert longer.exit_code == 1
     assert "no state of the optimizer any more" in longer.stderr
