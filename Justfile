@@ -69,6 +69,14 @@ bench-memory *ARGS:
 bench-train *ARGS:
     python -m workbench.bench.train {{ARGS}}
 
+# CPU seconds of commands before they do anything, beside `import torch`: a table and a CSV; a minute and a half
+bench-start *ARGS:
+    python -m workbench.bench.start {{ARGS}}
+
+# milliseconds of a small batch's step, its loss in one piece or in the general way: a table and a CSV; half a minute
+bench-small-steps *ARGS:
+    python -m workbench.bench.small_steps {{ARGS}}
+
 # on a GPU, in nine minutes: check, tune, compare and profile the kernels; writes a report to DIR
 bench-gpu DIR="bench-gpu" *ARGS:
     python -m kernels.bench.gpu --out {{DIR}} {{ARGS}}

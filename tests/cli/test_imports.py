@@ -23,7 +23,8 @@ OF_TOWERS = ["open_clip", "timm", "torchvision"]
 HEARING = ("clotho", "tux")
 """torchaudio imports the compiler of torch, and with it half of the list"""
 UNUSED = [
-    "datasets", "pandas", "sklearn", "sympy", "torch._dynamo", "torch._inductor", "torch.distributed.checkpoint",
+    "datasets", "matplotlib", "pandas", "sklearn", "sympy", "torch._dynamo", "torch._inductor",
+    "torch.distributed.checkpoint",
 ]  # fmt: skip
 """of COSTLY what no small training, resume or evaluation uses"""
 RUN = """

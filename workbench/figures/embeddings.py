@@ -1,7 +1,8 @@
 """Pictures of embeddings: arrays, images and texts in, a matplotlib figure or pixels out.
 
 The trap: pyplot keeps every figure alive in a global list and picks a window system; figures here are built without
-it and drawn by Agg, so they work in any process and are freed like other objects.
+it and drawn by Agg, so they work in any process and are freed like other objects. matplotlib is imported where
+something is drawn: half a second that a run would else spend before its first step.
 """
 
 from __future__ import annotations
@@ -9,17 +10,17 @@ from __future__ import annotations
 import textwrap
 import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from PIL import Image
 
 from workbench.figures.glimpses import INK, glimpse
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 RIGHT, WRONG = "#1a7f37", "#8c959f"
 DPI = 110
@@ -39,6 +40,8 @@ class Answer(NamedTuple):
 
 def heat_map(scores: Float[np.ndarray, "q c"], rows: Sequence[str], columns: Sequence[str], title: str) -> Figure:
     """Draw the scores of queries (rows) with candidates (columns), with a colour bar."""
+    from matplotlib.figure import Figure
+
     rows, columns = ([short(label, 26) for label in labels] for labels in (rows, columns))
     size = float(np.clip(520 / max(1, len(rows)), 6, 11))
     # plain texts and computed margins: ticks, and a layout solved around them, take three times as long
@@ -80,6 +83,8 @@ def retrieved_texts(queries: Sequence[tuple[Any, str]], answers: Sequence[Sequen
 
 def retrieved_images(queries: Sequence[str], answers: Sequence[Sequence[Answer]], title: str) -> Figure:
     """Draw a row for each query text: its best items of another kind, right ones in a green frame."""
+    from matplotlib.patches import Rectangle
+
     left, side, step = 2.3, 1.3, 1.6
     figure, axes = _sheet(left + step * max(map(len, answers)), 0.5 + step * len(queries), title)
     for row, (query, found) in enumerate(zip(queries, answers, strict=True)):
@@ -106,6 +111,8 @@ def retrieved_images(queries: Sequence[str], answers: Sequence[Sequence[Answer]]
 
 def contact_sheet(cards: Sequence[tuple[Any, str, Sequence[str]]], title: str) -> Figure:
     """Draw a card for each item: a picture of it, a line on it, then its captions; all cards of a row are as high."""
+    from matplotlib.patches import Rectangle
+
     across, width, line = min(6, len(cards)), 2.5, 0.19
     said = [[row for text in texts for row in textwrap.wrap(short(text, 90), 29)[:3]][:7] for _, _, texts in cards]
     rows = [range(begin, min(begin + across, len(cards))) for begin in range(0, len(cards), across)]
@@ -132,6 +139,8 @@ def _text(axes: Axes, x: float, y: float, text: str, **look: Any) -> None:
 
 def _sheet(width: float, height: float, title: str) -> tuple[Figure, Axes]:
     """Make an empty page, measured in inches from its upper left corner."""
+    from matplotlib.figure import Figure
+
     # one pair of axes for all: many small ones take ten times as long
     figure = Figure(figsize=(width, height), dpi=DPI)
     axes = figure.add_axes((0, 0, 1, 1), frameon=False)
@@ -150,6 +159,8 @@ def _place(axes: Axes, item: Any, x: float, y: float, side: float) -> None:
 
 def pixels(figure: Figure) -> UInt8[np.ndarray, "h w 3"]:
     """Draw a figure."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a box stands for a letter the font lacks

@@ -11,7 +11,6 @@ import textwrap
 import numpy as np
 import torch
 from jaxtyping import Float
-from matplotlib import colormaps
 from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -81,6 +80,8 @@ def _columns(low: Float[ndarray, " s"], high: Float[ndarray, " s"], size: int, a
 
 def _map(frames: Float[ndarray, "l d"], size: int) -> Image.Image:
     """Draw a row for each number of a frame, from its smallest over time (dark) to its largest (bright)."""
+    from matplotlib import colormaps  # imported where something is drawn: it takes half a second
+
     low, high = frames.min(0), frames.max(0)
     shares = np.where(high > low, (frames - low) / np.where(high > low, high - low, 1), 0.5)
     colours = colormaps["viridis"](shares.T)[..., :3]

@@ -82,7 +82,7 @@ def _evaluation(parts: Parts, parallel: Parallel) -> Iterator[Callback]:
 
 def _tensorboard(parts: Parts, parallel: Parallel, run: Run | None) -> Iterator[Callback]:
     if run and parts.recipe.log.tensorboard and parallel.rank == 0:
-        from workbench.callbacks.tensorboard import TensorBoard  # with matplotlib, which a short run feels
+        from workbench.callbacks.tensorboard import TensorBoard
 
         yield TensorBoard(run.tensorboard, parts.recipe.as_yaml(), parts.context(parallel.device))
 
