@@ -87,18 +87,12 @@ class Logits:
             rows = slice(start, min(start + step, num_rows))
             if (S := self._kept.get(start)) is None:
                 if keep and rows.stop * num_columns <= KEPT_CELLS:
-                    S = self._kept[start] = self._compute(rows, self._make_room(rows.stop - start))
+                    S = self._kept[start] = self._compute(rows, make_room(self.x, rows.stop - start, num_columns))
                 else:
                     # One piece of memory for all chunks that are not kept: fresh pages would cost a pass over them
-                    shared = self._make_room(rows.stop - start) if shared is None else shared
+                    shared = make_room(self.x, rows.stop - start, num_columns) if shared is None else shared
                     S = self._compute(rows, shared[: rows.stop - start])
             yield rows, S
-
-    def _make_room(self, num_rows: int) -> Float[Tensor, "rows n"]:
-        num = self.y.shape[0]
-        if num % ALIASING:
-            return self.x.new_empty(num_rows, num)
-        return self.x.new_empty(num_rows, num + PAD)[:, :num]
 
     def _compute(self, rows: slice, S: Float[Tensor, "rows n"]) -> Float[Tensor, "rows n"]:
         """Writes these rows of the logits into S."""
@@ -167,6 +161,13 @@ class Logits:
             if tx is not None:
                 Gx = chunk.T @ tx[rows] if Gx is None else Gx.addmm_(chunk.T, tx[rows])
         return Gy, Gx
+
+
+def make_room(x: Tensor, num_rows: int, num_columns: int) -> Float[Tensor, "rows n"]:
+    """Makes memory for logits of x's dtype and device, its rows padded where that is faster."""
+    if num_columns % ALIASING:
+        return x.new_empty(num_rows, num_columns)
+    return x.new_empty(num_rows, num_columns + PAD)[:, :num_columns]
 
 
 @dataclass(frozen=True)

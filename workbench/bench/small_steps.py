@@ -90,7 +90,7 @@ def table(rows: Sequence[Measured]) -> str:
 
 @click.command()
 @click.option("--out", default="runs/small-steps.csv", show_default=True, type=click.Path(path_type=Path))
-@click.option("--rounds", default=7, show_default=True, type=click.IntRange(min=1))
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(min=1))
 def main(out: Path, rounds: int) -> None:
     """Measure; print a table and write OUT. Half a minute."""
     torch.set_num_threads(1)
