@@ -46,6 +46,10 @@ def test_the_page_says_what_the_inspection_finds(cards: Path) -> None:
     assert found["bad"]["number"] == 0
 
 
+def test_the_recipe_of_the_page_is_checked(cards: Path) -> None:
+    run("check", "cards.yaml")
+
+
 @pytest.mark.slow
 def test_the_page_trains_and_evaluates(cards: Path) -> None:
     few = ("--set", "train.for=4 steps", "--set", "train.warmup=1 steps", "--set", "parallel.workers=0")

@@ -80,7 +80,7 @@ def is_small(data: Data | MapStyle, copied: bool = False) -> bool:
     if path is None:
         return True
     try:
-        found, _ = expand(as_tuple(getattr(path, "paths", path)))
+        found, _ = expand(as_tuple(getattr(path, "paths", getattr(path, "folders", path))))
         sizes = [_size(Path(file)) for file in found[: SMALL // 2**10]]
     except (OSError, ValueError):
         return False
