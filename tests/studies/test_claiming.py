@@ -189,6 +189,15 @@ def test_mistakes_are_found_before_anything_is_trained(
     assert said in str(error.value)
 
 
+def test_an_arm_may_be_compared_with_nothing(write: Callable[..., Path]) -> None:
+    text = CLAIM.replace("b: clip, expect: greater, margin: 0.1", "b: 0, expect: greater").replace("b: blind", "b: 0")
+    trainer = Trainer(confu=0.9)
+    ruling = proved(write(text), trainer)
+    assert ruling.judgement.verdict == "supported"
+    assert ruling.first.estimate == pytest.approx(0.9, abs=0.05)
+    assert {arm for asked in trainer.asked for arm, _ in asked} == {"confu"}
+
+
 def test_arms_that_are_not_evaluated_alike_are_refused(write: Callable[..., Path]) -> None:
     file = write(CLAIM, SWEEP.replace("confu: {}", "confu: {eval.synthetic.batches: 3}"))
     with pytest.raises(RecipeError, match="the arms are not evaluated alike"):

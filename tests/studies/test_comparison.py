@@ -9,6 +9,7 @@ from workbench.errors import RunError
 from workbench.studies.comparison import Comparison, compare
 from workbench.studies.grouping import group_runs, read_runs
 from workbench.studies.paired import Difference
+from workbench.studies.run_facts import read_facts
 from workbench.studies.wording import Metric, describe
 
 CLIP = {"objective": {"name": "clip"}}
@@ -63,6 +64,16 @@ def test_the_best_step_is_chosen_by_one_metric_and_read_by_another(tmp_path: Pat
         ("last", {0: 1.0, 1: 1.0}),
     ]
     assert not any("very metric" in note for note in found.notes)
+
+
+def test_a_decline_is_the_share_of_the_best_value_that_is_lost(tmp_path: Path) -> None:
+    curves = {METRIC: [0.1, 0.8, 0.6], "synthetic/loss": [3.0, 2.0, 2.5], "synthetic/recovered": [0.1, 0.2, 0.4]}
+    # the best step is that of the accuracy, at which nothing else need be best
+    run = read_facts(make_run(tmp_path / "a", 0, curves))
+    names = (METRIC, "synthetic/loss", "synthetic/recovered", "synthetic/none")
+    assert [run.value(name, "decline") for name in names] == [pytest.approx(0.25), 0.25, -1.0, None]
+    lost = read_facts(make_run(tmp_path / "b", 0, [0.5, float("nan")]))
+    assert lost.explain_missing(METRIC, "decline") == f"its {METRIC} is nan"
 
 
 def test_everything_that_is_not_counted_is_named(two_arms: Path) -> None:

@@ -32,16 +32,23 @@ from workbench.scoring.names import refuse_unknown_metric
 from workbench.studies.comparability import find_evaluation
 from workbench.studies.court import Expected, Question
 from workbench.studies.e_process import find_least_deciding
-from workbench.studies.run_facts import At
+from workbench.studies.run_facts import Reading
 from workbench.studies.sweep import read_sweep
 from workbench.studies.sweep_runs import Arm, Sweep
+
+NOTHING = "0"
+"""in the place of an arm: the values of the other one are compared with 0"""
 
 
 class EndpointSection(Section):
     """The number by which the arms are compared."""
 
     metric: str = Field(description="as in metrics.jsonl: eval/gap/l2m")
-    at: At = Field(default="last", description="the evaluation: last, or best by the recipe's eval.best")
+    at: Reading = Field(
+        default="last",
+        description="the evaluation: last, or best by the recipe's eval.best; or decline, the share of its "
+        "value there that the metric has lost until the last",
+    )
     split: str | None = Field(
         default=None, description="the split that it has to be measured on, if that is to be checked"
     )
@@ -52,11 +59,17 @@ class EndpointSection(Section):
         return self.metric.removeprefix("eval/")
 
 
+def _as_name(value: object) -> object:
+    return NOTHING if value == 0 and not isinstance(value, bool) else value
+
+
 class ContrastSection(Section):
     """A difference of two arms, a minus b, and what is expected of it."""
 
     a: str = Field(description="an arm of the sweep")
-    b: str = Field(description="the arm that it is compared with")
+    b: Annotated[str, BeforeValidator(_as_name)] = Field(
+        description="the arm that it is compared with; 0: with 0 itself"
+    )
     expect: Expected = Field(description="less, greater or equal")
     margin: float | None = Field(default=None, gt=0, description="differences within ± this do not matter")
 
@@ -181,7 +194,7 @@ def _find_missing_arms(claim: Claim, lines: Lines) -> list[str]:
         f"{claim.section.sweep}{did_you_mean(name, known)}"
         for place, question in zip(places, claim.questions, strict=True)
         for key, name in (("a", question.a), ("b", question.b))
-        if name not in known
+        if name not in (*known, NOTHING)
     ]
 
 
@@ -215,8 +228,8 @@ def _check_endpoint(endpoint: EndpointSection, recipe: Recipe) -> None:
     split = getattr(evaluators[endpoint.name.partition("/")[0]], "split", None)
     if endpoint.split is not None and split != endpoint.split:
         raise RecipeError(f"split: {endpoint.name} is measured on '{split}', not on '{endpoint.split}'")
-    if endpoint.at == "best" and recipe.eval.best is None:
-        raise RecipeError("at: best needs a step that was chosen: the recipe names no eval.best; write last")
+    if endpoint.at != "last" and recipe.eval.best is None:
+        raise RecipeError(f"at: {endpoint.at} needs a step that was chosen: the recipe names no eval.best; write last")
 
 
 __all__ = ["Claim", "ClaimSection", "read_claim"]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from workbench.errors import RunError
 from workbench.recipe.yaml_file import Tree
-from workbench.studies.claim import Claim, EndpointSection
+from workbench.studies.claim import NOTHING, Claim, EndpointSection
 from workbench.studies.comparability import find_conflicts
 from workbench.studies.court import Answer, Judgement, Question, answer, answer_all, judge
 from workbench.studies.registration import Registration, register
@@ -169,13 +169,13 @@ def _subtract(
     claim: Claim, runs: dict[tuple[str, int], RunFacts], question: Question, endpoint: EndpointSection
 ) -> Iterator[float]:
     """Yield the differences of a question's arms by an endpoint, in the order of the claim's seeds."""
+
+    def read(arm: str, seed: int) -> float | None:
+        run = runs.get((arm, seed))
+        counted = run and run.explain_missing(endpoint.name, endpoint.at) is None
+        return run.value(endpoint.name, endpoint.at) if run and counted else None
+
     for seed in claim.seeds:
-        pair = [runs.get((arm, seed)) for arm in (question.a, question.b)]
-        values = [
-            run.value(endpoint.name, endpoint.at)
-            for run in pair
-            if run and run.explain_missing(endpoint.name, endpoint.at) is None
-        ]
-        known = [value for value in values if value is not None]
-        if len(known) == 2:
-            yield known[0] - known[1]
+        a, b = read(question.a, seed), 0.0 if question.b == NOTHING else read(question.b, seed)
+        if a is not None and b is not None:
+            yield a - b

@@ -13,13 +13,13 @@ from workbench.recipe.schema import Recipe
 from workbench.recipe.yaml_file import Tree
 from workbench.runs.resume_rules import is_in
 from workbench.studies.grouping import PLACES
-from workbench.studies.run_facts import At, RunFacts
+from workbench.studies.run_facts import Reading, RunFacts
 
 SHOWN = ("views", "captions", "captions_from", "drawings", "max_bad")
 """last words of keys below `data` that say what a step is shown of a sample"""
 
 
-def find_conflicts(runs: Sequence[RunFacts], metrics: Sequence[str], at: Sequence[At]) -> list[str]:
+def find_conflicts(runs: Sequence[RunFacts], metrics: Sequence[str], at: Sequence[Reading]) -> list[str]:
     """List, a line each, in what runs differ that makes their values of these metrics no matter of the arms."""
     if not runs:
         return []
@@ -27,12 +27,12 @@ def find_conflicts(runs: Sequence[RunFacts], metrics: Sequence[str], at: Sequenc
     return list(dict.fromkeys(lines))
 
 
-def _compare(one: RunFacts, other: RunFacts, metrics: Sequence[str], at: Sequence[At]) -> Iterator[str]:
+def _compare(one: RunFacts, other: RunFacts, metrics: Sequence[str], at: Sequence[Reading]) -> Iterator[str]:
     yield from _compare_data(one, other)
     evaluators = dict.fromkeys(metric.partition("/")[0] for metric in metrics)
     for evaluator in evaluators:
         yield from _compare_keys("evaluation", one, other, [f"eval.{evaluator}"])
-    if "best" in at:
+    if set(at) & {"best", "decline"}:
         yield from _compare_keys("choice of the best step", one, other, ["eval.best"])
 
 

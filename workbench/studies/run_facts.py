@@ -23,10 +23,14 @@ from workbench.recipe.yaml_file import Tree
 from workbench.runs.folder import Run
 from workbench.runs.report import evaluations
 from workbench.runs.resume_rules import flatten
+from workbench.studies.wording import Metric
 from workbench.training.metrics import Best, Criterion, Record, read
 
 At = Literal["last", "best"]
 """which evaluation of a run is read"""
+Reading = Literal["last", "best", "decline"]
+"""how a run's one number is made of its evaluations; decline: by which share of its value at the best step a metric has
+got worse until the last one. Of the metric that chose the step it cannot be negative; of another one it is fair"""
 
 
 @dataclass(frozen=True)
@@ -81,13 +85,21 @@ class RunFacts:
         names = (name for record in self.evaluations for name in record if name.startswith("eval/"))
         return list(dict.fromkeys(name.removeprefix("eval/") for name in names))
 
-    def value(self, metric: str, at: At) -> float | None:
-        """Read a metric at the last evaluation, or at the best one; None where it was not measured there."""
+    def value(self, metric: str, at: Reading) -> float | None:
+        """Read a metric at the last evaluation, at the best one, or its decline; None where it was not measured."""
+        if at == "decline":
+            return self._decline(metric)
         if not self.evaluations or (at == "best" and self.best is None):
             return None
         step = self.best.step if at == "best" and self.best else self.evaluations[-1]["step"]
         found = [r[f"eval/{metric}"] for r in self.evaluations if r["step"] == step and f"eval/{metric}" in r]
         return found[-1] if found else None
+
+    def _decline(self, metric: str) -> float | None:
+        best, last = self.value(metric, "best"), self.value(metric, "last")
+        if not best or last is None:
+            return None
+        return (best - last) / abs(best) * (-1 if Metric.parse(metric).better < 0 else 1)
 
     def curve(self, metric: str) -> dict[int, float]:
         """Read {samples seen: value} of a metric, of finite values."""
@@ -100,14 +112,14 @@ class RunFacts:
         seconds = sum(r.get("time/step", 0.0) for r in self.records)
         return Cost(seconds, statistics.median(speeds) if speeds else None, self.peak_bytes)
 
-    def explain_missing(self, metric: str, at: At) -> str | None:
+    def explain_missing(self, metric: str, at: Reading) -> str | None:
         """Say why the run has no number to be compared by; None where it has one."""
         if not self.finished:
             return f"not finished: step {self.step}" if self.records else "not begun"
         value = self.value(metric, at)
         if value is None:
             has = f"; it has {', '.join(self.metrics[:8])}" if self.metrics else ""
-            chosen = at == "best" and self.best is None
+            chosen = at != "last" and self.best is None
             return "its recipe names no eval.best" if chosen else f"{metric} was not measured{has}"
         return None if math.isfinite(value) else f"its {metric} is {value}"
 
