@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from workbench.errors import RunError
+from workbench.errors import RecipeError, RunError
 from workbench.runs.resume_rules import is_in
 from workbench.studies.run_facts import RunFacts, read_facts
 from workbench.studies.sweep import read_sweep
 from workbench.studies.sweep_runs import FILE as SWEEP
-from workbench.studies.sweep_runs import find_runs
+from workbench.studies.sweep_runs import Sweep, find_runs
 
 NO_RESULT = ("seed", "name", "log", "checkpoint", "parallel", "eval", "train.microbatch", "data.max_bad")
 """keys of a recipe that make no other arm; that evaluations are the same is looked at for all runs at once"""
@@ -36,17 +37,21 @@ def find_run_folders(path: Path) -> list[Path]:
     """
     if (path / "recipe.yaml").is_file():
         return [path]
-    if (path / SWEEP).is_file():
-        sweep, folder = read_sweep(path), path
-    elif path.is_file():
+    if path.is_file():
         sweep = read_sweep(path)
-        folder = Path("runs") / sweep.name
-    else:
-        found = sorted(file.parent for file in path.rglob("recipe.yaml"))
-        if not found:
-            raise RunError(f"{path} is no run folder, and there is none below it: wb ls runs --dir FOLDER lists them")
-        return found
-    there = {seed for _, seed, _ in find_runs(folder)} if folder.is_dir() else set()
+        return _list_runs(sweep, Path("runs") / sweep.name)
+    if (path / SWEEP).is_file():
+        with suppress(RecipeError):  # its base may be gone by now; the runs are there without it
+            return _list_runs(read_sweep(path), path)
+    found = sorted(file.parent for file in path.rglob("recipe.yaml"))
+    if not found:
+        raise RunError(f"{path} is no run folder, and there is none below it: wb ls runs --dir FOLDER lists them")
+    return found
+
+
+def _list_runs(sweep: Sweep, folder: Path) -> list[Path]:
+    """List the run folders of a sweep, those of seeds too that were added later."""
+    there = {seed for _, seed, _ in find_runs(folder)} if folder.is_dir() else set[int]()
     return [run.folder for run in sweep.runs(folder, sorted(there | set(sweep.seeds)))]
 
 
