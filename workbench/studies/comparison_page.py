@@ -20,22 +20,22 @@ th[aria-sort=ascending]::after { content: " \\25B2"; } th[aria-sort=descending]:
 .warning { border-left: 4px solid #d9480f; padding-left: 1rem; }
 """
 SCRIPT = """
+const UNITS = {min: 60, h: 3600, GiB: 1024};  // of times in seconds, of sizes in MiB
 const number = text => {
-  const found = text.replace(/\\u2212/g, "-").match(/^[+-]?(\\d+\\.?\\d*|\\.\\d+)(e[+-]?\\d+)?/i);
-  return found ? parseFloat(found[0]) : NaN;
+  const found = text.replace(/\\u2212/g, "-").match(/^([+-]?(?:\\d+\\.?\\d*|\\.\\d+)(?:e[+-]?\\d+)?) ?(min|h|GiB)?/i);
+  return found ? parseFloat(found[1]) * (UNITS[found[2]] || 1) : NaN;
 };
-const compare = (a, b) => {
+const compare = (a, b, up) => {
   const [x, y] = [number(a), number(b)];
-  if (isNaN(x) && isNaN(y)) return a.localeCompare(b);
-  return isNaN(x) ? 1 : isNaN(y) ? -1 : x - y;
+  if (isNaN(x) && isNaN(y)) return up * a.localeCompare(b);
+  return isNaN(x) ? 1 : isNaN(y) ? -1 : up * (x - y);  // what has no number stands last, either way
 };
 const sort = head => {
   const up = head.getAttribute("aria-sort") !== "ascending", body = head.closest("table").tBodies[0];
   for (const other of head.parentNode.children) other.removeAttribute("aria-sort");
   head.setAttribute("aria-sort", up ? "ascending" : "descending");
   const text = row => row.cells[head.cellIndex].innerText;
-  const rows = [...body.rows].sort((a, b) => compare(text(a), text(b)));
-  body.append(...(up ? rows : rows.reverse()));
+  body.append(...[...body.rows].sort((a, b) => compare(text(a), text(b), up ? 1 : -1)));
 };
 for (const head of document.querySelectorAll("th")) {
   head.tabIndex = 0;
