@@ -8,6 +8,7 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -337,3 +338,28 @@ def test_the_recipe_reads_its_arguments():
         validate("eval", {"name": "retrieval", "caption": "all"})
     with pytest.raises(ValueError, match="k"):
         validate("eval", {"name": "retrieval", "k": [0]})
+
+
+def test_any_item_of_the_querys_class_is_right_where_a_label_says_so(world):
+    """Five items of three classes, one of them unlabelled: it asks nothing and is nobody's answer."""
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    y = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
+    classes = torch.tensor([0, 1, 0, -1, 2])
+    context = world({"sound": (x, range(5)), "text": (y, range(5))}, targets={"sum": classes.tolist()})
+    got = dict(Retrieval(k=(1,), same={"text": "sum"}).run(context))
+    best = (F.normalize(x, dim=1) @ F.normalize(y, dim=1).T).argmax(1)
+    asked = classes >= 0
+    right = (classes[best] == classes) & asked
+    assert got["sound_to_text_r1"] == pytest.approx((right.sum() / asked.sum()).item())
+    assert got["sound_to_text_chance_r1"] == pytest.approx((2 + 1 + 2 + 1) / 5 / 4)
+    plain = dict(Retrieval(k=(1,)).run(context))
+    assert got["text_to_sound_r1"] == plain["text_to_sound_r1"]  # sounds are still found by their ids
+
+
+def test_labels_that_cannot_tell_what_is_right_are_refused(world):
+    x = torch.eye(3)
+    context = world({"sound": (x, range(3)), "text": (x, range(3))}, targets={"sum": [0, 1, 2]})
+    with pytest.raises(ValueError, match="no labels named 'total': it has sum"):
+        dict(Retrieval(k=(1,), same={"text": "total"}).run(context))
+    with pytest.raises(ValueError, match="same: nothing searches for smell"):
+        Retrieval(same={"smell": "sum"}).check(context.objective, context.data)

@@ -21,9 +21,12 @@ BUILDERS = {
     "tux": "pictures, English sentences and people who say them in fourteen languages, as parquet. From Debian's "
     "stamps for Tux Paint: `apt-get download tuxpaint-stamps-default` (161 MB), then --deb FILE, or the folder that "
     "`dpkg-deb -x` unpacks it to. Needs resvg-py (pip install 'multimodal-workbench[data]'). GPL-2",
+    "real-modsum": "a handwritten digit, a spoken digit, the word of their sum modulo 10: two of them tell the third, "
+    "one of them nothing. Pictures are scikit-learn's (UCI's digits, CC BY 4.0), voices from the package that tux is "
+    "built of (--deb FILE, GPL-2). Needs the extra audio (pip install 'multimodal-workbench[audio]')",
 }
 """{data set: what it is}"""
-OPTIONS = {"emoji": "sources", "tux": "deb"}
+OPTIONS = {"emoji": "sources", "tux": "deb", "real-modsum": "deb"}
 """{data set: its own option}; those that are in no such pair take --out and --json alone"""
 
 
@@ -68,6 +71,7 @@ def build(name: str, out: Path | None, sources: Path | None, deb: Path | None, a
     emoji         drawings with their names, from the packages of their makers
     emoji-shards  the packaged copy of them as webdataset tars
     tux           pictures, sentences and voices, from Debian's stamps (--deb)
+    real-modsum   a written digit, a spoken one, the word of their sum (--deb)
 
     `wb data build NAME --help` says what each needs. It ends with 0, with 1 where it
     could not be built, with 2 for a wrong command.

@@ -6,7 +6,7 @@ but one of them wrong. Numbers compare only between runs on the same candidates.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Annotated, Literal, NamedTuple
@@ -17,7 +17,7 @@ from jaxtyping import Int64
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from workbench.scoring.examples import Examples
+from workbench.scoring.examples import Examples, one_class_of_each
 from workbench.scoring.ranking import (
     average_precision,
     best_ranks,
@@ -27,7 +27,7 @@ from workbench.scoring.ranking import (
     take,
 )
 from workbench.scoring.sides import compared, refuse_untrained
-from workbench.scoring.splits import refuse_missing_splits
+from workbench.scoring.splits import refuse_missing_label, refuse_missing_splits
 from workbench.types import Context, Data, Objective, Side, Split, Views
 
 __all__ = ["Retrieval"]
@@ -67,6 +67,8 @@ class Retrieval:
         map_at: how far down the mean average precision looks, as 10; default: it is not computed
         together: how many modalities ask at once, as [1, 2]; default as said above
         both_ways: search the query side with the candidates too; by default, each modality with those after it too
+        same: by which label an item of a modality is right, in the place of its id, as {text: sum}: any text of the
+            query's class is then a right answer
         chunk: queries scored at once; bounds the memory
 
     Raises ValueError when a side does not fit the split, nothing can ask, no query has a match, or a score is NaN.
@@ -80,6 +82,7 @@ class Retrieval:
     map_at: PositiveInt | None = None
     together: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = None
     both_ways: bool = True
+    same: Mapping[str, str] | None = None
     chunk: PositiveInt = 1024
 
     def check(self, objective: Objective, data: Data) -> None:
@@ -89,6 +92,10 @@ class Retrieval:
             if shared := sorted({m for side in way.sides for m in side.members} & set(way.candidates.members)):
                 raise ValueError(f"'{shared[0]}' is searched with itself ({way.name}): every item would find itself")
         refuse_missing_splits(data, self.split)
+        if unknown := set(self.same or ()) - {m for way in self._ways(objective) for m in way.target}:
+            raise ValueError(f"same: nothing searches for {', '.join(sorted(unknown))}: name modalities that are found")
+        for label in (self.same or {}).values():
+            refuse_missing_label(data, label)
 
     def names(self, objective: Objective) -> list[str]:
         """List the names that `run` yields. Raises ValueError when nothing can ask."""
@@ -113,7 +120,9 @@ class Retrieval:
         for way in ways:
             query = {side: views[way.asking][side] for side in way.sides}
             candidates = {way.candidates: views[way.target][way.candidates]}
-            facts = self._direction(context, query, candidates, examples[way.asking].ids, examples[way.target].ids)
+            query_ids = self._right(examples[way.asking], way.target, unlabelled=-1)
+            candidate_ids = self._right(examples[way.target], way.target, unlabelled=-2)  # which match none
+            facts = self._direction(context, query, candidates, query_ids, candidate_ids)
             for name, value in facts.items():
                 yield f"{way.name}_{name}", value
             recalls.setdefault(len(way.asking), []).extend(facts[f"r{k}"] for k in set(self.k))
@@ -121,6 +130,20 @@ class Retrieval:
         if len(recalls) > 1:
             for size, found in recalls.items():
                 yield f"mean_recall_{size}_to_1", float(np.mean(found))
+
+    def _right(self, examples: Examples, target: tuple[str, ...], unlabelled: int) -> Int64[Tensor, " n"]:
+        """Give what a right answer shares with its query: the id, or the label that `same` names of the target.
+
+        Raises ValueError where the split has no such label, or it is no class of each item.
+        """
+        label = (self.same or {}).get("+".join(target))
+        if label is None:
+            return examples.ids
+        if label not in examples.targets:
+            have = ", ".join(examples.targets) or "none"
+            raise ValueError(f"split '{self.split}' has no labels named '{label}': it has {have}")
+        labels = one_class_of_each(examples.targets[label], label)
+        return labels.where(labels >= 0, unlabelled)
 
     def _ways(self, objective: Objective) -> list[Way]:
         if self.query and self.candidates:  # the sides as they are written

@@ -20,6 +20,7 @@ from workbench.errors import BadSample, shorten
 from workbench.loading.bad_samples import MAX_BAD, MaxBad, refuse_too_many
 from workbench.loading.feed import Feed
 from workbench.loading.fields import KINDS, Fields, FieldSection, Keys
+from workbench.loading.kept import Rows, distinct_cells, load_kept
 from workbench.loading.labels import Label, LabelReader
 from workbench.loading.lengths import CellsOf, with_lengths
 from workbench.loading.paths import Paths
@@ -49,6 +50,8 @@ class Samples(ABC, Generic[Source]):
         samples: samples to train on, for plans made before the data is there; counted when it is.
         limit: ids to train on, drawn by the run's seed: a number, or a share, as 25 %; null: all.
         max_bad: bad samples before the run fails: a share of those seen below 1, a number from 1 on.
+        keep: read and transform each distinct item once and keep it in memory, where few of them make many samples;
+            nothing may be drawn then (augment: none), nor anything be bad.
     """
 
     usual: ClassVar[Mapping[str, Keys]] = {}
@@ -66,9 +69,10 @@ class Samples(ABC, Generic[Source]):
         samples: PositiveInt | None = None,
         limit: int | str | None = None,
         max_bad: MaxBad = MAX_BAD,
+        keep: bool = False,
     ) -> None:
         self.limit, self.seed = Limit.parse(limit), 0
-        self.path, self.samples, self.max_bad = path, samples, max_bad
+        self.path, self.samples, self.max_bad, self.keep = path, samples, max_bad, keep
         self.declared = self._complete(fields)
         self.labels, self.id = dict(labels or {}), id
         held_out = {**(splits or {}), **({"validation": validation} if validation else {})}
@@ -154,6 +158,8 @@ class Samples(ABC, Generic[Source]):
     def batches(self, start: int, feed: Feed) -> Iterator[Batch]:
         """Give endless batches from optimizer step `start` on."""
         _ = self.train, self.fields  # list the rows here, not in every worker
+        if self.keep:
+            return load_kept(Rows(self.train, self.fields, self.modalities, self.ids(self.train)), feed, start)
         return feed.load(self, start)
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
@@ -185,9 +191,12 @@ class Samples(ABC, Generic[Source]):
         return np.array([read(index) for index in range(len(table))], np.int64)
 
     def raw_items(self, modality: str, at_most: int) -> Iterator[Any]:
-        """Give raw items of the training split, in the order of the table; missing and bad ones are left out."""
+        """Give raw items of the training split, in the order of the table; missing and bad ones are left out.
+
+        Where items are kept, each distinct one is given once.
+        """
         field, given = self.fields[modality], 0
-        for cells, root in self.first_cells(modality):
+        for cells, root in distinct_cells(self.train, modality) if self.keep else self.first_cells(modality):
             try:
                 items = field.read(cells, root)
             except (OSError, ValueError):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64
 from numpy import ndarray
 
 from workbench.errors import BadSample, shorten
@@ -132,6 +132,19 @@ class ArrowSamples:
                 there[begin : begin + len(found)] |= found
                 begin += len(found)
         return there
+
+    def repeats(self, column: str) -> tuple[Int64[ndarray, " n"], Int64[ndarray, " d"]]:
+        """Return for each row which of d distinct cells it has, and the first row of each.
+
+        Only single columns of texts or bytes from one folder are compared; else all rows count as different.
+        """
+        keys, roots = self.columns.keys[column], {root for _, root in self.roots}
+        cells = _inner(self._data[column].with_format("arrow")[:], keys[0]) if len(keys) == len(roots) == 1 else None
+        if cells is None or str(cells.type) not in FILES:
+            return np.arange(len(self)), np.arange(len(self))
+        coded = cells.combine_chunks().dictionary_encode(null_encoding="encode")
+        item = coded.indices.to_numpy().astype(np.int64)
+        return item, np.unique(item, return_index=True)[1]
 
 
 def _cells_of(rows: Any, key: str) -> Iterator[object]:

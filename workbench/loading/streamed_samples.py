@@ -36,6 +36,10 @@ class StreamedSamples(Samples[Source]):
             raise ValueError("streaming cannot hold out a share of the ids: give data.validation files of its own")
         if streaming and self.limit:
             raise ValueError("streaming cannot tell which ids there are: drop data.limit, or streaming")
+        if streaming and self.keep:
+            raise ValueError(
+                "streaming reads every sample once, and keep holds all items in memory: leave one of them out"
+            )
         self.streaming, self.buffer = streaming, buffer
 
     @abstractmethod
