@@ -74,6 +74,7 @@ def recipe(encoder: Any, objective: Any = "clip", fusion: Any = None, **train: A
     )
 
 
+@pytest.mark.slow
 def test_a_plain_module_trains_and_keeps_the_names_of_its_tensors(source: str, tmp_path: Path) -> None:
     settings = recipe(f"{source}:Small", "confu", f"{source}:Mean")
     parts = build_parts(settings)

@@ -110,6 +110,7 @@ def house() -> ModuleType:
     return load(ROOT / "docs" / "draw_house.py", "draw_house")
 
 
+@pytest.mark.slow
 def test_the_picture_of_the_house_is_current(house: ModuleType) -> None:
     now, drawn = set(house.read_edges()), set(house.read_committed())
     assert now == drawn, f"new {now - drawn}, gone {drawn - now}: run `just house` and look at docs/house.svg"

@@ -16,6 +16,7 @@ from workbench.recipe.schema import parse_recipe
 from workbench.training.metrics import Metrics
 
 
+@pytest.mark.slow
 def test_a_run_repeats_itself_bitwise_and_another_seed_does_not() -> None:
     runs = []
     for seed in (5, 5, 6):
@@ -100,6 +101,7 @@ def norm_of(engine: Engine) -> float:
     return torch.stack([p.grad.norm() for p in both if p.grad is not None]).norm().item()
 
 
+@pytest.mark.slow
 def test_gradients_are_clipped_and_the_norm_before_that_is_logged() -> None:
     _, engine = built({"name": "confu", "scale": {"learn": True}}, clip=0.1)
     clipped, unclipped = [], []
@@ -200,6 +202,7 @@ def test_metrics_of_every_step_hold_loss_terms_scale_rate_and_clock() -> None:
     assert names <= last.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("every", "steps"), [("5 steps", [5, 10, 12]), ("1 epochs", [4, 8, 12]), ("99 steps", [12])])
 def test_metrics_are_logged_as_often_as_the_recipe_says_and_at_the_end(every: str, steps: list[int]) -> None:
     _, often = built()

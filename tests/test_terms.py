@@ -88,6 +88,7 @@ def test_clip_is_the_sum_over_pairs(repeats: bool) -> None:
     close(found, sum(clip(z[x].z[:, 0], z[y].z[:, 0], s, ids) for x, y in ("ab", "ac", "bc")))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("v", "t"), [(1, 1), (2, 1), (2, 3), (3, 2)])
 def test_ito_is_alignment_of_all_pairs_of_views_plus_the_fusion_loss(v: int, t: int) -> None:
     fused = max(v, t)

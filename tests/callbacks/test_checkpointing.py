@@ -35,6 +35,7 @@ def steps(folder: Path) -> list[int]:
     return [int(path.name[5:]) for path in checkpoint_files.saved(folder)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "kept"),
     [
@@ -129,6 +130,7 @@ class Writes:
         return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fails_at", "ends_at", "done"), [(4, 6, [2]), (12, 12, [2, 4, 6, 8, 10]), (99, 12, [2, 4, 6, 8, 10, 12])]
 )

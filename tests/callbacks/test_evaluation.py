@@ -30,6 +30,7 @@ def evaluated(
     return engine, [record["step"] for record in engine.metrics.records if "eval/score" in record]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("every", "start", "steps"), [(4, True, [0, 4, 8, 12]), (5, False, [5, 10, 12]), (99, True, [0, 12])]
 )
@@ -40,6 +41,7 @@ def test_the_steps_are_those_of_the_recipe_and_the_last(every: int, start: bool,
     assert values == list(range(len(steps)))
 
 
+@pytest.mark.slow
 def test_a_resumed_run_evaluates_the_step_that_it_begins_with_only_if_that_was_not_done() -> None:
     done = [{"step": 0, "eval/score": 1.0}, {"step": 4, "eval/score": 7.0}]
     engine, steps = evaluated([3, 5], resumed=(4, done))
@@ -49,6 +51,7 @@ def test_a_resumed_run_evaluates_the_step_that_it_begins_with_only_if_that_was_n
     assert evaluated(range(9), resumed=(5, done))[1] == [8, 12]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("values", "best", "step"),
     [

@@ -131,6 +131,7 @@ def assert_scalars_are_the_metrics(run: Path) -> None:
         np.testing.assert_allclose([p.value for p in points], [values[p.step] for p in points], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_scalars_recipe_and_pictures(trained: tuple[Path, list[Any]]) -> None:
     run, _ = trained
     assert_scalars_are_the_metrics(run)
@@ -178,6 +179,7 @@ def test_retrieval_pictures_show_the_nearest_and_mark_the_right_ones(trained: tu
         assert [a.correct for a in found] == [names[j] == name for j in order]
 
 
+@pytest.mark.slow
 def test_a_task_without_images_has_heat_maps_of_its_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[Any] = []
     monkeypatch.setattr(embeddings, "heat_map", lambda *a: (drawn.append(a), Figure((1, 1)))[1])

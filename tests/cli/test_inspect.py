@@ -163,6 +163,7 @@ def test_a_limit_takes_the_same_random_ones(tmp_path: Path) -> None:
     assert once["images"]["sizes"][2][0] - once["images"]["sizes"][0][0] > 4  # not the first ones, nor neighbours
 
 
+@pytest.mark.slow
 def test_the_packaged_emoji_and_recipes() -> None:
     facts = found("emoji_ito.yaml", "--limit", 20)
     assert facts["source"] == "emoji"

@@ -128,6 +128,7 @@ def test_the_truth_of_a_task_at_other_options(bits: int) -> None:
     assert f"total_correlation: {bits * math.log(2):.6g}"[:-1] in show("task", "xor", "--set", f"bits={bits}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in recipe_names() if n.startswith("synth")])
 def test_a_resolved_recipe_runs_as_printed_and_its_expansion_is_the_same_objective(name: str) -> None:
     printed = show("recipe", name, "--set", "train.lr=3e-3")

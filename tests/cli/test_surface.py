@@ -62,6 +62,7 @@ def test_help_has_an_example_and_no_silent_option(name: str) -> None:
     assert all(p.help for p in command.params if isinstance(p, click.Option))
 
 
+@pytest.mark.slow
 def test_help_lists_and_reports_of_runs_do_not_pay_for_torch() -> None:
     calls = [["--help"], *([*name.split(), "--help"] for name in SURFACE)]
     calls += [["ls"], *(["ls", kind] for kind in ("encoder", "fusion", "objective", "data", "eval", "task", "recipe"))]

@@ -35,6 +35,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweeping, "train_all", train_here)
 
 
+@pytest.mark.slow
 def test_a_sweep_from_its_plan_to_its_table(tmp_path: Path, here: None) -> None:
     text = SWEEP.replace("confu: {}", f"broken: {{objective: '{tmp_path}/astray.py:Broken'}}")
     file, runs = write_sweep(tmp_path, text), tmp_path / "r"

@@ -44,6 +44,7 @@ def test_recipe_keys() -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_sample_is_a_pure_function_of_index_and_generator(data: Emoji) -> None:
     for index in np.random.default_rng(SEED).integers(len(data), size=20).tolist():
         first, second = (data.sample(index, np.random.default_rng([SEED, index])) for _ in range(2))
@@ -55,6 +56,7 @@ def test_a_sample_is_a_pure_function_of_index_and_generator(data: Emoji) -> None
             assert first.id == other.id
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("captions_from", ["name", "any"])
 def test_arms_with_more_views_or_captions_begin_with_those_of_fewer(captions_from: Literal["name", "any"]) -> None:
     arms = [
@@ -198,6 +200,7 @@ def test_classes_are_the_groups_prompted_by_their_subgroups(data: Emoji, concept
     )
 
 
+@pytest.mark.slow
 def test_held_out_concepts_are_never_trained_and_held_out_styles_are_of_trained_ones(data: Emoji) -> None:
     """Every drawing is the anchor of a training sample, whose id is its concept."""
     trained = {data.sample(index, np.random.default_rng(0)).id for index in range(0, len(data), 7)}

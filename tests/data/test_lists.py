@@ -210,6 +210,7 @@ def test_a_picture_one_folder_below_is_named_and_not_taken(folder: Path) -> None
         read_pair(table, 0, 1000)
 
 
+@pytest.mark.slow
 def test_every_row_of_a_random_file_is_used_or_left_out(folder: Path) -> None:
     """Against counting lines: quotes, separators and lengths at random, no line in two records."""
     seed = random.randrange(2**31)

@@ -25,6 +25,7 @@ def write(path: Path, columns: dict[str, Any]) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_bytes_with_texts_or_lists_of_them(tmp_path: Path, look: Any, picture: Any, batches: Any) -> None:
     for n in range(2):
         levels = [3 * n + i for i in range(3)]

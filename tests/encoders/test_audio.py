@@ -78,6 +78,7 @@ def test_resampling_is_torchaudios() -> None:
     assert torch.equal(resample(waveform, 16_000, 16_000), waveform)
 
 
+@pytest.mark.slow
 def test_a_longer_sound_is_cropped_a_shorter_one_padded() -> None:
     ramp = torch.arange(1.0, 101)
     middle = Listen(10, 8, None)

@@ -43,6 +43,7 @@ def tensors(out: Features) -> dict[str, torch.Tensor]:
     return {name: x for name, x in per_sample.items() if x is not None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "settings"), CASES, ids=IDS)
 @pytest.mark.parametrize("train", [False, True])
 def test_a_row_depends_on_its_item_alone(kind: Kind, settings: dict[str, Any], train: bool) -> None:

@@ -60,6 +60,7 @@ def test_what_stands_in_padding_never_matters() -> None:
     assert torch.equal(encoder(row).z, encoder(other).z)
 
 
+@pytest.mark.slow
 def test_frames_are_cut_padded_and_dropped() -> None:
     frames = torch.arange(27.0).view(9, 3)
     encoder = FrameTransformer(SHAPE, 5, drop_frames=0.4)

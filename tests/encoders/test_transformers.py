@@ -67,6 +67,7 @@ def rows_of(encoder: Transformers, kind: Kind, train: bool = False, seed: int = 
     return torch.stack(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "name"), MODELS)
 def test_a_row_depends_on_its_item_alone(kind: Kind, name: str, folder: Callable[[str], str]) -> None:
     encoder = build(kind, folder(name)).eval()
@@ -87,6 +88,7 @@ def test_a_row_depends_on_its_item_alone(kind: Kind, name: str, folder: Callable
     assert (out.cls == 0) == encoder.has_class_token
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "name"), MODELS)
 def test_a_missing_modality_gives_numbers_and_gradients(kind: Kind, name: str, folder: Callable[[str], str]) -> None:
     encoder = build(kind, folder(name)).train()
@@ -103,6 +105,7 @@ def test_a_missing_modality_gives_numbers_and_gradients(kind: Kind, name: str, f
     assert set(encoder.depths()) == {name for name, _ in encoder.named_parameters()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "name"), MODELS)
 def test_training_draws_from_the_seed_of_the_step_alone(kind: Kind, name: str, folder: Callable[[str], str]) -> None:
     encoder = build(kind, folder(name)).train()
@@ -139,6 +142,7 @@ def test_text_is_what_transformers_computes(folder: Callable[[str], str]) -> Non
     assert not encoder.transform(False).cuts(texts[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "prefix", "grid"), [("vit", 1, (2, 2)), ("dinov2", 1, (4, 4)), ("convnext", 0, (4, 4))]
 )
@@ -162,6 +166,7 @@ def test_images_are_what_transformers_computes(
     )
 
 
+@pytest.mark.slow
 def test_padding_of_a_sound_is_masked_where_the_model_knows_masks(folder: Callable[[str], str]) -> None:
     encoder = build("audio", folder("wav2vec2")).eval()
     short, long = ((0.1 * torch.randn(n), 16_000) for n in (3_000, 8_000))
@@ -173,6 +178,7 @@ def test_padding_of_a_sound_is_masked_where_the_model_knows_masks(folder: Callab
     assert encoder(other, tokens=True).mask[0].all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name"), [("text", "bert"), ("text", "t5"), ("image", "convnext"), ("audio", "hubert")]
 )

@@ -46,6 +46,7 @@ def table(scores: torch.Tensor):
     return score, views(scores.shape[0]), views(scores.shape[1])
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.sampled_from([1, 3, 41, 1000]))
 def test_ranks_with_ties_negatives_infinities_and_many_positives(seed, num_values, chunk):

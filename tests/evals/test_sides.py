@@ -68,6 +68,7 @@ def test_a_subclass_that_says_what_asks_is_believed() -> None:
     assert Answers(("a", "b", "c"), terms=pairs).ask(("a", "b"), "c") == (("a", "b"), "+c")
 
 
+@pytest.mark.slow
 def test_terms_between_second_heads_are_evaluated_on_them() -> None:
     """On plain sides these heads were at chance, whatever they had learned."""
     found = []

@@ -71,6 +71,7 @@ def context(task: XOR, objective: Any, *, knows: bool, seed: int = 0) -> Context
     return Context(embed, objective, data, BATCH, seed)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [1, 3])
 def test_the_optimal_model_lands_on_the_floor(bits):
     objective, seed = OneTerm(), int(torch.randint(2**31, ()))
@@ -186,6 +187,7 @@ def context_of(data: Data, objective: Terms, codes: Any, size: int, seed: int) -
     return Context(embed, objective, data, BATCH, seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["infonce", "sigmoid"])
 def test_missing_rows_leave_the_loss_on_its_own_floor(loss):
     seed = int(torch.randint(2**31, ()))

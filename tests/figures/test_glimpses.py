@@ -50,6 +50,7 @@ def test_a_sequence_is_drawn_with_time_from_left_to_right_and_a_scale_for_each_n
     assert len(set(bright[-2])) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "item",
     [

@@ -50,6 +50,7 @@ def assert_it_went_on_as_then(run: Path, started: int, said: str) -> None:
             assert without_clock(then_known) == pytest.approx(without_clock(before), rel=1e-4, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", ["one", "ito"], indirect=True)
 def test_a_run_of_the_version_before_goes_on_as_it_would_have(run: Path) -> None:
     started, said = started_at(run), list[str]()
@@ -57,6 +58,7 @@ def test_a_run_of_the_version_before_goes_on_as_it_would_have(run: Path) -> None
     assert_it_went_on_as_then(run, started, "\n".join(said))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", ["csv"], indirect=True)
 def test_a_recipe_in_the_words_of_the_version_before_trains_as_it_did(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -46,6 +46,7 @@ def of_one_input(loss: str, name: str, inputs: dict[str, Tensor], **options):
     return lambda value: evaluate(loss, inputs | {name: value}, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "name"), EACH_INPUT)
 @pytest.mark.parametrize("leaf", [False, True])
 def test_a_tangent_is_refused(loss, name, leaf, inputs):
@@ -187,6 +188,7 @@ def test_a_graph_of_the_gradient_changes_nothing_by_itself(loss, inputs):
     assert torch.equal(x.grad, plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "name"), EACH_INPUT)
 def test_the_reference_takes_them_all(loss, name, inputs):
     """It has the derivative along a direction, forward and in reverse, and second ones that agree with differences."""

@@ -48,6 +48,7 @@ def test_ln_n_when_nothing_can_be_told_apart(backend):
     assert sigmoid.item() == pytest.approx(50 * math.log(2), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("largest", [14.0, 30.0, 100.0])
 @pytest.mark.parametrize("copies", [1, 4])
 @pytest.mark.parametrize("few", [0, 16])
@@ -69,6 +70,7 @@ def test_never_below_its_floor(loss, few, copies, largest, monkeypatch):
         assert value.item() <= floor + 64 * copies * math.exp(-scale) + tolerance * scale
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 @pytest.mark.parametrize("scale", [30.0, 60.0, 80.0, 100.0])
 @pytest.mark.parametrize("loss", [*LOSSES, "contrast_lse"])

@@ -220,6 +220,7 @@ def test_a_cell_of_json_that_no_field_can_hold_is_left_out_and_counted(
     assert reason in skipped.reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streaming", [False, True])
 def test_bad_cells_of_every_kind_are_counted_once_by_two_workers(tmp_path: Path, streaming: bool) -> None:
     bad = {

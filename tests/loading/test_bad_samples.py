@@ -64,6 +64,7 @@ def test_good_samples_stay_where_they_were_and_bad_ones_are_named() -> None:
     assert {s.reason for b in dirty for s in b.skipped} == {"broken"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_stand_ins_are_the_same_from_any_start_with_any_workers_and_processes(workers: int) -> None:
     bad = {1, 4, 5, 11, 17, 20}
@@ -77,6 +78,7 @@ def test_stand_ins_are_the_same_from_any_start_with_any_workers_and_processes(wo
         assert torch.equal(one.inputs["x"], torch.cat([half[step].inputs["x"] for half in halves]))
 
 
+@pytest.mark.slow
 def test_a_stand_in_is_a_random_sample_and_another_one_in_each_epoch() -> None:
     """A neighbour would come up twice as often as the others, in every epoch."""
     stand_ins = []
@@ -171,6 +173,7 @@ def facts(run: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in r.items() if not k.startswith("time/")} for r in read(run / "metrics.jsonl")]
 
 
+@pytest.mark.slow
 def test_a_run_names_and_counts_each_once_and_a_resume_the_same(recipe: Path, tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train(load_recipe(recipe), whole)

@@ -55,6 +55,7 @@ def same(a: Batch, b: Batch) -> bool:
     return all(torch.equal(x[k], y[k]) for x, y in trees for k in x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_a_later_start_continues_the_same_stream_with_any_workers(workers: int) -> None:
     whole = list(islice(feed().load(Numbers(), 0), 13))

@@ -97,6 +97,7 @@ def read_numbers(raw: torch.Tensor) -> torch.Tensor:
     return raw.flatten()[:2] + torch.rand(())
 
 
+@pytest.mark.slow
 def test_workers_and_a_start_in_between_change_nothing(tmp_path: Path) -> None:
     """Order, choice and what transforms draw are functions of (seed, epoch, sample, field), for every kind."""
     data = shards(tmp_path)

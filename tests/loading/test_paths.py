@@ -34,6 +34,7 @@ def test_braces_are_those_of_shells(pattern: str, expected: list[str]) -> None:
     assert braces(pattern) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", ["{0..99999999999}", "{0..999}{0..999}{0..999}", "{a,b}" * 40])
 def test_too_many_names_are_an_error_and_fill_no_memory(pattern: str) -> None:
     with pytest.raises(ValueError, match=r"more than 1,000,000 names"):

@@ -51,6 +51,7 @@ def numbers(batches: list[Batch]) -> list[int]:
     return [int(x) for b in batches for x in b.inputs["image"].flatten()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_every_pair_comes_up_about_as_often_as_any_other(folder: Path, workers: int) -> None:
     passes = 5
@@ -133,6 +134,7 @@ def test_fewer_tars_than_readers_is_an_error_not_a_hang(folder: Path) -> None:
         shards(folder, samples=None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [{}, {f"{n}.png": b"junk" for n in range(30)}])
 def test_tars_without_a_usable_pair_are_one_message(tmp_path: Path, content: dict[str, bytes]) -> None:
     write(tmp_path / "a.tar", content)

@@ -96,6 +96,7 @@ ERRORS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e).__name__)
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_exception_of_any_type_is_one_message_with_its_sample(error: BaseException, workers: int) -> None:
@@ -138,6 +139,7 @@ def test_streaming_hands_over_what_is_raised(workers: int, error: BaseException,
     assert no_children()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize(
     ("sample", "said"),

@@ -12,6 +12,7 @@ from mutate import ROOT, judge, load
 DEFECTS = load()
 
 
+@pytest.mark.slow
 def test_every_defect_applies_and_its_tests_are_there() -> None:
     """After a change of the code: put the new text into defects/ROOM.yaml, or take out what cannot happen any more."""
     wrong = []

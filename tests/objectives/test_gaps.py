@@ -45,6 +45,7 @@ def build(name: str) -> Objective:
     return validate("objective", block).build(modalities)  # type: ignore[return-value]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gap", GAPS)
 @pytest.mark.parametrize("name", names("objective"))
 def test_a_batch_with_gaps_is_finite(name: str, gap: str) -> None:

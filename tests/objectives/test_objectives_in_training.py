@@ -130,6 +130,7 @@ def losses(objective: Any, **train: Any) -> list[float]:
     return [record["train/loss"] for record in metrics.records]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
 def test_micro_batches_are_exact(objective: Any) -> None:
     whole, pieces = losses(objective), losses(objective, microbatch=6)
@@ -194,6 +195,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hub", "gram", "triangle", "comm", "confu_subsets", "confu_chain"])
 def test_shipped_recipes_of_the_line_up_train(name: str) -> None:
     recipe = arms.recipe_of({"name": "xor"}, name, 0, ("train.for=2 steps", "data.samples=256"))

@@ -55,6 +55,7 @@ def test_triangle_is_the_area_between_three_points(anchor: str) -> None:
     same(TRIANGLE(ABC, anchor=anchor, scale=Scale(init=6.0))(z, pool(z)).total, want, *leaves(z))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [1.0, 0.1, 0.01])
 @pytest.mark.parametrize("size", [2, 3, 5, 8])
 def test_float32_knows_small_volumes(size: int, noise: float) -> None:

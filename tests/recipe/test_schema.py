@@ -102,6 +102,7 @@ def extended(folder: Path, by: str, text: str, block: str, key: str, value: obje
     return load_recipe(write(folder, "child.yaml", f"extends: short.yaml\n{yaml.safe_dump(tree)}"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["--set", "child"])
 @pytest.mark.parametrize(("text", "block", "key", "value"), SHORT, ids=[block for _, block, *_ in SHORT])
 def test_a_bare_word_takes_further_keys(
@@ -220,6 +221,7 @@ def test_the_resolved_recipe_runs_again_as_is(tmp_path: Path) -> None:
     assert again.eval.evaluators["synthetic"].settings.batches == 3  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_shipped_recipe_is_valid_to_the_last_shape(name: str) -> None:
     from workbench.runs.cost import assemble

@@ -120,6 +120,7 @@ def test_an_evaluation_that_fails_costs_no_step(scores: Any, tmp_path: Path) -> 
     assert state(tmp_path / "run", 8)["best"] == {"metric": "own/x", "value": 2.0, "step": 4}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("values", "best", "kept"),
     [

@@ -33,6 +33,7 @@ def test_counts_of_a_small_network_by_hand() -> None:
 OBJECTIVES = ("clip", "siglip", "comm", "confu", "confu_chain", "gram", "symile", "triangle")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_the_step_is_whole(objective: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every parameter of model and objective has met the optimizer with a gradient, and none of them is real."""
@@ -78,6 +79,7 @@ def test_activations_scale_with_the_samples_held_at_once() -> None:
     assert activations[0] == pytest.approx(4 * activations[1])
 
 
+@pytest.mark.slow
 def test_several_gpus_share_activations_and_time_but_no_weights() -> None:
     one, four = cost(tiny()), cost(tiny(), processes=4)
     assert one.embedding_bytes_per_sample == 2 * 4 * 3 * 16  # three sides of 16 numbers, and their gradients
@@ -114,6 +116,7 @@ def test_nothing_is_allocated_for_fake_parts() -> None:
     assert all(p.is_meta for p in [*parts.model.parameters(), *parts.objective.parameters()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["emoji_ito.yaml", "emoji_ito_paper.yaml", "synth/comm.yaml"])
 def test_without_memory_every_tensor_has_the_shape_and_type_of_the_real_one(name: str) -> None:
     """Constructors compute with tensors that have no values in an assembly, and some of it is left out there."""

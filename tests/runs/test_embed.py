@@ -91,6 +91,7 @@ def losses(recipe: str, *settings: str) -> list[list[float]]:
     return [[record[name] for name in names] for record in records if "train/loss" in record]
 
 
+@pytest.mark.slow
 def test_losses_are_bitwise_those_of_the_locked_tower(cards: Path) -> None:
     said = run("locked.yaml", "--with", "locked.yaml", "--out", "train.parquet")
     assert [bad["name"].split("/")[-1] for bad in said["bad"]] == ["7.png (row 7)"]
@@ -134,6 +135,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.parquet", "a.npz"])
 def test_the_same_command_goes_on(cards: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     words = ("locked.yaml", "--with", "locked.yaml", "--out", name)
@@ -190,6 +192,7 @@ def test_tokens_are_a_sequence_to_train_on(cards: Path) -> None:
     assert len(losses("features.yaml", *more)) == 7
 
 
+@pytest.mark.slow
 def test_a_run_gives_the_features_of_its_own_weights(cards: Path) -> None:
     train(load_recipe("locked.yaml"), Path("run"), say=lambda _: None, console=False)
     said = run("locked.yaml", "--with", "run", "--out", "a.parquet", "--set", "validation=null", "--field", "text")
@@ -293,6 +296,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "status", "said"), WRONG)
 def test_one_message(cards: Path, words: list[str], status: int, said: str) -> None:
     message = run(

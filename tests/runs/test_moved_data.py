@@ -43,6 +43,7 @@ def recipe(path: Path, steps: int, **data: Any) -> Recipe:
     )
 
 
+@pytest.mark.slow
 def test_moved_data_are_resumed_and_other_data_are_refused(tmp_path: Path) -> None:
     run, first = tmp_path / "run", pairs(tmp_path / "first")
     train(recipe(first, 2), run)

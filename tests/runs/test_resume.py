@@ -60,6 +60,7 @@ def stopped_at(recipe: Path, run: Path, step: int) -> None:
     train(load_recipe(recipe, (f"train.for={step} steps",)), run)
 
 
+@pytest.mark.slow
 def test_a_finished_run_says_so_and_a_longer_one_goes_on(recipe: Path, tmp_path: Path) -> None:
     run, plan = tmp_path / "run", load_recipe(recipe, ("train.for=15 steps",))
     assert not train(plan, run).already
@@ -98,6 +99,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 def test_anything_else_that_changes_is_refused_by_name(recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     stopped_at(recipe, run, 7)
@@ -111,6 +113,7 @@ def test_anything_else_that_changes_is_refused_by_name(recipe: Path, tmp_path: P
     assert train(load_recipe(recipe, FREE), run).step == 8
 
 
+@pytest.mark.slow
 def test_fresh_sets_the_old_run_aside(recipe: Path, tmp_path: Path) -> None:
     run, said = tmp_path / "run", []
     stopped_at(recipe, run, 7)
@@ -127,6 +130,7 @@ def test_a_folder_in_use_is_refused(recipe: Path, tmp_path: Path) -> None:
         Run(tmp_path / "run").open(load_recipe(recipe))
 
 
+@pytest.mark.slow
 def test_the_run_folder_holds_what_it_promises(recipe: Path, tmp_path: Path) -> None:
     run, plan = tmp_path / "run", load_recipe(recipe, ("train.for=34 steps", "eval.best=min retrieval/mean_recall"))
     outcome = train(plan, run)
@@ -157,6 +161,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != ".lock"}
 
 
+@pytest.mark.slow
 def test_fresh_leaves_a_folder_alone_that_is_held(recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     stopped_at(recipe, run, 7)
@@ -283,6 +288,7 @@ def test_damaged_newer_checkpoints_do_not_push_fresh_ones_out(recipe: Path, tmp_
         checkpoint_files.verify(path)
 
 
+@pytest.mark.slow
 def test_the_checkpoint_that_is_asked_for_is_found_or_named(recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with pytest.raises(RunError, match="has no checkpoint yet"):
@@ -330,6 +336,7 @@ def test_metrics_before_an_error_are_kept_and_every_callback_ends(recipe: Path, 
     assert [r["step"] for r in facts(tmp_path / "run") if "train/loss" in r] == list(range(1, 13))
 
 
+@pytest.mark.slow
 def test_a_training_runs_in_any_thread_and_without_a_folder(recipe: Path, tmp_path: Path) -> None:
     plan = load_recipe(recipe, ("train.for=8 steps",))
     with ThreadPoolExecutor(1) as other:
@@ -349,6 +356,7 @@ def test_only_what_alters_no_step_may_change() -> None:
         assert not is_in(key, MAY_CHANGE), key
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_is_not_done_and_keeps_its_best(recipe: Path, tmp_path: Path) -> None:
     class Stop(Callback):
         def on_step(self, engine: Engine, logs: Logs) -> None:
@@ -382,6 +390,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew_by_itself(r
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("background", [False, True])
 def test_the_checkpoint_of_the_best_step_says_that_it_is_the_best(
     recipe: Path, tmp_path: Path, background: bool

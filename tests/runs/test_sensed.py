@@ -57,6 +57,7 @@ def test_a_recipe_checks_costs_trains_resumes_and_evaluates(tmp_path: Path, ito:
     assert all(torch.equal(z, rows[side]) for side, z in loaded.encode(inputs).items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ito", [False, True])
 def test_micro_batches_are_exact(tmp_path: Path, ito: bool) -> None:
     tree = fused(recipe(tmp_path)) if ito else recipe(tmp_path)

@@ -48,6 +48,7 @@ def test_the_mode_is_restored_after_an_error() -> None:
     assert parts.model.training
 
 
+@pytest.mark.slow
 def test_training_goes_on_as_if_nothing_had_been_evaluated() -> None:
     """The mode, the dropout and the weights of every step are those of a run without evaluations."""
     runs: list[tuple[list[float], dict[str, Tensor]]] = []

@@ -26,6 +26,7 @@ def engine_of(task: str, objective: str, *overrides: str) -> Any:
     return parts, build_engine(parts, Parallel(), Metrics(None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", names("task"))
 def test_every_task_has_a_recipe_of_each_default_objective(task: str) -> None:
     for objective in arms.choose_default(task):

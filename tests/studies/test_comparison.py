@@ -127,6 +127,7 @@ def test_no_difference_found_says_how_large_one_could_be() -> None:
     assert found == "no difference found between a and b, the interval is ± 2.10 points around +0.40 (3 seeds)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "named"),
     [

@@ -20,6 +20,7 @@ def marginal(t: float, n: int, g: float) -> float:
     return integrate.quad(integrand, -width, width, points=[0.0, t / math.sqrt(n)], limit=200)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "g"), [(2, 1.0), (3, 0.3), (5, 1.0), (12, 4.0)])
 def test_it_is_the_ratio_of_marginal_likelihoods(n: int, g: float) -> None:
     for t in (-2.7, 0.1, 1.3, 6.0):
@@ -73,6 +74,7 @@ def test_ties_and_single_seeds() -> None:
     assert e_process.e_value([2.0] * 900) == e_process.e_value([2.0, 2.1] * 900) == 1e300  # no overflow
 
 
+@pytest.mark.slow
 def test_looking_after_every_seed_errs_at_most_at_alpha() -> None:
     """Under the null, of any scale and also of a shifted effect: a t test at every look errs in a third of them."""
     seed = random.SystemRandom().randrange(2**31)

@@ -91,6 +91,7 @@ def test_runs_are_found_where_they_lie(tmp_path: Path) -> None:
 X = "name: it\nbase: small.yaml\narms:\n  x: {}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -39,6 +39,7 @@ def facts(run: Path) -> list[dict[str, float]]:
     return [{k: v for k, v in r.items() if not k.startswith("time/")} for r in read(run / "metrics.jsonl")]
 
 
+@pytest.mark.slow
 def test_runs_are_ordinary_runs_paired_by_their_seed_and_done_ones_are_kept(tmp_path: Path) -> None:
     found, said, trained = swept(tmp_path)
     assert trained == ["clip-seed0", "confu-seed0", "clip-seed1", "confu-seed1"]
@@ -66,6 +67,7 @@ def test_runs_are_ordinary_runs_paired_by_their_seed_and_done_ones_are_kept(tmp_
     assert kept.items() <= before.items()
 
 
+@pytest.mark.slow
 def test_what_was_begun_goes_on_and_ends_bitwise_where_it_would_have(tmp_path: Path) -> None:
     (run,) = read_sweep(write_sweep(tmp_path, "name: it\nbase: small.yaml\nseeds: [5]\n")).runs(tmp_path / "r")
     whole = tmp_path / "whole"
@@ -83,6 +85,7 @@ def test_what_was_begun_goes_on_and_ends_bitwise_where_it_would_have(tmp_path: P
     assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_stops_no_other_and_is_named_with_its_own_message(tmp_path: Path) -> None:
     text = SWEEP.replace("confu: {}", f"broken: {{objective: '{tmp_path}/astray.py:Broken'}}")
     found, _, trained = swept(tmp_path, text)

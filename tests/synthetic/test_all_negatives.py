@@ -33,6 +33,7 @@ def losses_of_batches(size: int, batch: int, critic: np.ndarray) -> float:
     return total / 3 / len(samples) ** batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "batch"), [(2, 2), (2, 5), (3, 3)])
 def test_it_is_the_enumerated_loss_and_no_critic_does_better(size: int, batch: int) -> None:
     seed = np.random.SeedSequence().entropy

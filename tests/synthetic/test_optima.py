@@ -97,6 +97,7 @@ def test_rare_outcomes_and_large_batches():
     assert infonce_optimum(joint, A, B, batch).value == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bits", "seen"), [(3, 3.4795), (5, 2.1415), (6, 1.5174), (8, 0.572)])
 def test_xor_is_binomial(bits, seen):
     joint = XOR(bits=bits).joint()

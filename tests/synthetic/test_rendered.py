@@ -180,6 +180,7 @@ def gaussian_information(a: torch.Tensor, b: torch.Tensor) -> float:
     return (one + two - joint) / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"shared": 3, "first": 1, "second": 5, "correlation": 0.5}])
 def test_truth_of_pid_gaussian_by_simulation(options) -> None:
     seed, generator = seeded()

@@ -59,6 +59,7 @@ def test_published_smoothing_on_three_bits():
     assert truth.infonce(AB, C, smoothing=0.0) == truth.infonce(AB, C)
 
 
+@pytest.mark.slow
 def test_no_critic_does_better():
     """Three levels of the density ratio: the enumerated loss at the optimum's own critic, and beside it."""
     table = np.array([[0.5, 0.3, 0.2], [0.2, 0.5, 0.3], [0.3, 0.2, 0.5]]) / 3

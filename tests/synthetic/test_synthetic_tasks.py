@@ -82,6 +82,7 @@ def test_contract(name):
     assert task.joint() is None or task.joint().codes == task.codes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if default(name).joint() is not None])
 def test_samples_follow_the_joint_distribution(name):
     assert_samples_follow_joint(default(name))
@@ -121,6 +122,7 @@ def test_the_seed_is_the_sample(name):
     assert not all(torch.equal(one[m], other[m]) for m in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_truth_is_json_and_consistent(name):
     truth = default(name).truth(batch=64)

@@ -71,6 +71,7 @@ def move(parameters: list[torch.Tensor], ways: list[torch.Tensor], by: float) ->
         p.add_(way, alpha=by)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["clip", "confu"])
 @pytest.mark.parametrize("locked", [(), ("a",), ("b",), ("a", "c")])
 def test_with_micro_batches_and_dropout_the_gradient_is_the_slope_of_the_loss(

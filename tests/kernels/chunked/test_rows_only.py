@@ -16,6 +16,7 @@ import kernels.chunked.positives
 SOFTMAX = ("mean", "logsum", "each")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", SOFTMAX)
 @pytest.mark.parametrize("exclude_self", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])

@@ -35,6 +35,7 @@ def in_one_piece(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positives", POSITIVES)
 @pytest.mark.parametrize("n", [1, 2, 41, 127])
 def test_it_is_the_loss_of_the_oracle(positives, n, seed, in_one_piece):
