@@ -7,6 +7,11 @@ import json
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from workbench.data.emoji import FILES, PACKAGED
 from workbench.studies.side_by_side import Failed, Job, Outcome, Progress, Trained
 from workbench.studies.worker import Order, _outcome
 
@@ -42,6 +47,18 @@ def write_sweep(folder: Path, text: str = SWEEP) -> Path:
     path = folder / "sweep_of.yaml"
     path.write_text(text)
     return path
+
+
+def write_small_emoji(folder: Path) -> Path:
+    """Write a twentieth of the packaged emoji: all concepts, and the drawings of every twentieth of them."""
+    concepts = pq.read_table(PACKAGED / "concepts.parquet")
+    kept = pa.array(concepts["concept"].to_pylist()[::20])
+    for file in FILES.values():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        table = pq.read_table(PACKAGED / file)
+        pq.write_table(table.filter(pc.is_in(table["concept"], kept)), folder / file, write_page_checksum=True)
+    pq.write_table(concepts, folder / "concepts.parquet", write_page_checksum=True)
+    return folder
 
 
 def train_here(

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from workbench.encoders.sequence import FrameTransformer
     from workbench.encoders.transformers import Transformers
     from workbench.evals.gap import Gap
+    from workbench.evals.held_out_loss import HeldOutLoss
     from workbench.evals.knn import KNN
     from workbench.evals.probe import Probe
     from workbench.evals.retrieval import Retrieval
@@ -82,7 +83,16 @@ if TYPE_CHECKING:
     encoders: list[type[Encoder]] = [Audio, FrameTransformer, MLPEncoder, OpenCLIP, Transformers]
     fusions: list[type[Fusion]] = [DeepSet, MLPFusion, Transformer]
     data_sets: list[type[Data]] = [CSV, Emoji, Folder, HF, JSON, Parquet, Shards, SyntheticData]
-    evaluators: list[type[Evaluator]] = [Gap, KNN, Probe, Retrieval, Swap, SyntheticEvaluator, ZeroShot]
+    evaluators: list[type[Evaluator]] = [
+        Gap,
+        HeldOutLoss,
+        KNN,
+        Probe,
+        Retrieval,
+        Swap,
+        SyntheticEvaluator,
+        ZeroShot,
+    ]
     tasks: list[type[Task]] = [
         And,
         Distractor,

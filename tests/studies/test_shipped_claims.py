@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_sweeps import train_here
+from tiny_sweeps import train_here, write_small_emoji
 
 from workbench.recipe.schema import Recipe, parse_recipe
 from workbench.recipe.yaml_file import recipe_names, shipped_recipes
@@ -23,9 +23,16 @@ CLAIMS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 SYNTHETIC = ("data.samples=32", "data.held_out=32", "eval.synthetic={name: synthetic, batches: 2, samples: 32}")
 
 
-def shrink(recipe: Recipe) -> Recipe:
+@pytest.fixture(scope="module")
+def emoji(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_emoji(tmp_path_factory.mktemp("emoji"))
+
+
+def shrink(recipe: Recipe, emoji: Path) -> Recipe:
     """Make a training of two steps; not by overrides of the sweep, in which arms that differ in length became equal."""
     tree: Any = recipe.as_dict()
+    if tree["data"]["name"] == "emoji":
+        tree["data"] |= {"path": str(emoji)}
     tree["train"] |= {"for": "2 steps", "batch": 8, "warmup": "0 steps", "microbatch": None}
     tree["eval"] |= {"every": "2 steps", "start": False}
     tree |= {"log": {"tensorboard": False}}
@@ -51,7 +58,7 @@ def test_each_names_what_exists_and_says_its_command_and_time(name: str) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sweep", ["confu_ablation", "confu_synergy", "ito_ablation", "ito_gap"])
-def test_each_is_put_to_the_test(sweep: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_is_put_to_the_test(sweep: str, emoji: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Arms that several claims of a sweep share are trained once."""
     monkeypatch.setattr(sweeping, "train_all", train_here)
     small = SYNTHETIC if sweep == "confu_synergy" else ()
@@ -59,7 +66,7 @@ def test_each_is_put_to_the_test(sweep: str, tmp_path: Path, monkeypatch: pytest
     assert mine
     for name in mine:
         claim = read_claim(name, small)
-        arms = tuple(replace(arm, recipe=shrink(arm.recipe)) for arm in claim.arms)
+        arms = tuple(replace(arm, recipe=shrink(arm.recipe, emoji)) for arm in claim.arms)
         tiny = replace(claim, sweep=replace(claim.sweep, arms=arms))
         ruling = prove(tiny, tmp_path, partial(train_runs, jobs=1), most=1)
         assert ruling.judgement.verdict in ("undecided", "blind"), name
