@@ -29,6 +29,7 @@ def test_a_run_repeats_itself_bitwise_and_another_seed_does_not() -> None:
     assert not set(a) & set(c)
 
 
+@pytest.mark.slow
 def test_bf16_trains_close_to_fp32() -> None:
     curves = []
     for precision in ("fp32", "bf16"):
@@ -120,6 +121,7 @@ def test_gradients_are_clipped_and_the_norm_before_that_is_logged() -> None:
     assert [r["train/grad_norm"] for r in engine.metrics.records] == pytest.approx(unclipped, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_weights_at_on_gradients_are_those_before_the_update_and_at_on_step_those_after() -> None:
     """The guard against NaN rests on it: what raises at on_gradients leaves the weights alone."""
     parts, engine = built()
@@ -213,6 +215,7 @@ def test_metrics_are_logged_as_often_as_the_recipe_says_and_at_the_end(every: st
     assert losses(seldom) == [losses(often)[step - 1] for step in steps]
 
 
+@pytest.mark.slow
 def test_the_clock_tells_the_wait_for_data_from_the_rest_of_a_step() -> None:
     """Lower bounds only: a sleep is never too short."""
     _, engine = built(**{"for": "3 steps"})

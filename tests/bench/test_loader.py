@@ -16,6 +16,7 @@ from workbench.data.emoji import FILES, PACKAGED
 from workbench.data.shards import Shards
 
 
+@pytest.mark.slow
 def test_photos_are_photographs_with_captions(tmp_path: Path) -> None:
     data = Shards(path=loader_shards.photos(tmp_path, 9), validation=None)
     assert len(data) == 9

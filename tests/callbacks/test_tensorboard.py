@@ -208,6 +208,7 @@ def test_a_task_without_images_has_heat_maps_of_its_codes(tmp_path: Path, monkey
     assert not (tmp_path / "run/tensorboard/00001/held_out/sprite.png").exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_every_step_once(squares: dict[str, Any], tmp_path: Path) -> None:
     run = tmp_path / "run"
     squares["data"]["broken"] = True  # no pictures: they take longer than the run

@@ -41,6 +41,7 @@ def test_json_has_what_scripts_read(folder: Path) -> None:
     assert set(found["recipes"]["objective.name"]) == {"a&b", "confu"}
 
 
+@pytest.mark.slow
 def test_every_format_has_the_numbers(folder: Path, tmp_path: Path) -> None:
     table = wb(folder).stdout
     assert "confu beats a&b by 4.00 ± 0.58 points (3 seeds; the interval excludes 0)" in table

@@ -39,6 +39,7 @@ def run(*arguments: object) -> tuple[str, str]:
     return result.stdout, result.stderr
 
 
+@pytest.mark.slow
 def test_inspect_counts_what_the_recipe_cuts(recipe: Path) -> None:
     captions = json.loads(run("data", "inspect", recipe, "--json")[0])["captions"]
     assert (captions["context"], captions["cut"]) == (CONTEXT, pytest.approx(3 / 6))  # of 4 ... 9 words, 7, 8 and 9

@@ -56,6 +56,7 @@ def test_a_sweep_from_its_plan_to_its_table(tmp_path: Path, here: None) -> None:
     assert [run["state"] for run in printed["runs"]] == ["done", "failed"] * 2
 
 
+@pytest.mark.slow
 def test_one_run_by_its_number(tmp_path: Path, here: None) -> None:
     file, runs = write_sweep(tmp_path), tmp_path / "r"
     done = wb("sweep", file, "--run", runs, "--arm", "3", "--json")
@@ -86,6 +87,7 @@ def test_a_sweep_is_checked_as_recipes_are(tmp_path: Path) -> None:
     assert ":5: objectiv: unknown key 'objectiv'; did you mean 'objective'" in wb("check", file).stderr
 
 
+@pytest.mark.slow
 def test_pruning_leaves_what_is_evaluated_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(BASE)
     recipe = load_recipe(tmp_path / "small.yaml", ("checkpoint.keep_every=1 steps", "eval.best=max synthetic/loss"))

@@ -32,6 +32,7 @@ def rows(picture: Any) -> Any:
     return make
 
 
+@pytest.mark.slow
 def test_saved_splits(tmp_path: Path, rows: Any, look: Any, batches: Any) -> None:
     splits = datasets.DatasetDict({"train": rows(1, 2, 3, 4, 5), "test": rows(6, 7)})
     splits.save_to_disk(tmp_path / "saved")
@@ -63,6 +64,7 @@ def folder(tmp_path: Path, rows: Any) -> Path:
     return tmp_path / "folder"
 
 
+@pytest.mark.slow
 def test_a_folder_that_load_dataset_reads(folder: Path, look: Any) -> None:
     data = HF(path=str(folder), validation="test[:1]")
     assert len(data) == 24

@@ -108,6 +108,7 @@ def test_what_was_saved_is_sliced_as_load_dataset_does(tmp_path: Path, split: st
     assert len(data.table(data.path)) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["vali", "train+vali", "train[", "train[a:b]", "train[:200%]", "train[3:1]", "", "+"])
 def test_a_slice_that_is_none_is_one_message(tmp_path: Path, split: str) -> None:
     with pytest.raises(ValueError, match=r"data.path=.*, split "):

@@ -58,6 +58,7 @@ def numbers(data: Samples, split: str) -> list[int]:
     return [int(y[0]) for y in data.split(split).items["y"].raw]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", [in_json, csv, parquet, hf])
 def test_rows_are_chosen_by_other_columns(tmp_path: Path, source: Callable[[Path], dict[str, Any]]) -> None:
     block = source(tmp_path)

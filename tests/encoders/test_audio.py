@@ -94,6 +94,7 @@ def test_a_longer_sound_is_cropped_a_shorter_one_padded() -> None:
     assert begins == set(range(1, 92))
 
 
+@pytest.mark.slow
 def test_gain_and_masks_are_drawn_within_their_limits() -> None:
     augment = AudioAugment(gain=12, time_masks=2, time_share=0.2, mel_masks=1, mel_share=0.5)
     heard = Listen(4, 8, augment)

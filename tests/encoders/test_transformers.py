@@ -121,6 +121,7 @@ def test_training_draws_from_the_seed_of_the_step_alone(kind: Kind, name: str, f
     assert not any(own.values()), own
 
 
+@pytest.mark.slow
 def test_text_is_what_transformers_computes(folder: Callable[[str], str]) -> None:
     from transformers import AutoModel, AutoTokenizer
 

@@ -53,6 +53,7 @@ def brute_force(x: np.ndarray, y: np.ndarray, neighbours: int) -> dict[str, Any]
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("rows", [7, 1024])
 def test_run_equals_brute_force(world, monkeypatch, rows, dtype):

@@ -61,6 +61,7 @@ def test_ranks_with_ties_negatives_infinities_and_many_positives(seed, num_value
     assert ranks.tolist() == sorted_ranks(scores, query_ids, candidate_ids)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 6), min_size=1), st.lists(st.integers(0, 6), min_size=1))
 def test_num_positives_counts_equal_ids(query_ids, candidate_ids):
@@ -77,6 +78,7 @@ def test_chance_is_one_minus_a_ratio_of_binomials(num_candidates, k, data):
     assert chance_recall(torch.tensor([p]), num_candidates, k).item() == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_chance_is_the_recall_of_random_scores():
     """Ragged captions, every positive counted: Monte-Carlo recall within four standard errors."""
     rng = np.random.default_rng()
@@ -268,6 +270,7 @@ def all_ways(modalities: str, *sizes: int) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_more_than_two_ask_together_where_the_objective_fuses_them_or_they_are_all_the_others(world):
     assert ways(world, ConFuChain, "abcde") == all_ways("abcde", 1, 2, 3, 4)
     assert ways(world, CLIP, "abcde") == ways(world, ConFu, "abcde") == all_ways("abcde", 1, 2, 4)

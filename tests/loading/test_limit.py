@@ -53,6 +53,7 @@ def test_what_leaves_nothing_or_asks_for_more_is_refused(limit: int | str, messa
         keep(limit, np.arange(40))
 
 
+@pytest.mark.slow
 def test_arms_of_one_seed_train_on_the_same_concepts() -> None:
     def concepts(name: str, seed: int, limit: str = "5 %") -> set[int]:
         data = build_data(load_recipe(name, (f"seed={seed}", f"data.limit={limit}")))

@@ -107,6 +107,7 @@ def test_an_exception_of_any_type_is_one_message_with_its_sample(error: BaseExce
     assert no_children()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [OSError(5, "gone", "/a/b"), DataLost("/a/b is gone")], ids=["OSError", "DataLost"])
 @pytest.mark.parametrize("workers", [0, 1])
 def test_what_the_system_says_of_a_file_needs_no_traceback(error: Exception, workers: int) -> None:
@@ -115,6 +116,7 @@ def test_what_the_system_says_of_a_file_needs_no_traceback(error: Exception, wor
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_transform_that_raises_is_named_with_its_sample(workers: int) -> None:
     def divide(x: torch.Tensor) -> torch.Tensor:
@@ -205,6 +207,7 @@ def test_a_length_that_cannot_be_said_ends_the_reading() -> None:
     assert no_children()
 
 
+@pytest.mark.slow
 def test_a_worker_that_does_not_end_is_killed_when_it_has_had_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workbench.loading.workers.stop_workers.__defaults__", (0.2,))
     batches = Feed({"x": identity}, 1, 3, workers=2).load(Numbers(lambda: time.sleep(1000)), 0)

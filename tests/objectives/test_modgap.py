@@ -31,6 +31,7 @@ def only(*names: str, **options: Any) -> Terms:
     return Terms(names, terms=[Term(between=(names[0], names[1]), loss="align_uniform", **options)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("repeats", [False, True])
 def test_modgap_is_clip_with_centroids_apart(repeats: bool) -> None:
     z = views(ABC)

@@ -137,6 +137,7 @@ def test_comm_asks_through_the_fusion_on_both_sides() -> None:
 # confu over subsets
 
 
+@pytest.mark.slow
 def test_subsets_are_counted() -> None:
     """Every set S of modalities with every target outside it; two plain modalities make one term, not two."""
     counts = {}

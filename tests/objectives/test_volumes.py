@@ -39,6 +39,7 @@ def by_pairs(volume: Callable[[list[Tensor]], Tensor], anchor: Tensor, others: l
     return sum(F.cross_entropy(m, target, label_smoothing=0.1) for m in (logits, logits.T)) / 2  # type: ignore[return-value]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "anchor"), [(2, "b"), (3, None), (3, "c"), (4, "b"), (5, "e")])
 def test_gram_is_the_determinant_of_every_gram_matrix(size: int, anchor: str | None) -> None:
     names = tuple("abcde"[:size])

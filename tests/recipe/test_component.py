@@ -85,6 +85,7 @@ def own(tmp_path: Path) -> dict[str, str]:
     return {kind: f"{tmp_path}/{kind}.py:{name}" for kind, name in classes.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["own data", "own task"])
 def test_own_components_train_together(own: dict[str, str], data: str) -> None:
     recipe = parse_recipe(

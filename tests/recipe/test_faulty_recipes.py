@@ -279,6 +279,7 @@ def test_dropping_what_is_not_there_is_a_slip_of_the_pen(tmp_path: Path) -> None
 # --set
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "value"),
     [

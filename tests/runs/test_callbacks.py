@@ -102,6 +102,7 @@ def test_all_callbacks_stand_in_one_order(scores: Any, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_fails_costs_no_step(scores: Any, tmp_path: Path) -> None:
     recipe = scores({"x": 1.0}, {"x": 1.0}, "the disk of the evaluation is gone", eval={"best": "own/x"})
     with pytest.raises(RuntimeError, match="disk of the evaluation"):
@@ -148,6 +149,7 @@ def test_the_best_step_has_a_checkpoint_that_says_so(
         checkpoint_files.verify(path)
 
 
+@pytest.mark.slow
 def test_of_a_median_rank_the_least_is_the_best_and_min_says_so_of_any_metric(scores: Any, tmp_path: Path) -> None:
     values = [{"a_to_b_median_rank": x, "mean_recall": x, "seconds": x} for x in (36.5, 20.0, 6.0, 7.0, 8.0)]
     for metric, best in (("own/a_to_b_median_rank", 4), ("own/mean_recall", 0), ("min own/seconds", 4)):

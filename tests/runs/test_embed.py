@@ -168,6 +168,7 @@ def test_the_same_command_goes_on(cards: Path, monkeypatch: pytest.MonkeyPatch, 
     assert not Path(f"{name}.parts").exists()
 
 
+@pytest.mark.slow
 def test_arrays_hold_what_the_table_does(cards: Path) -> None:
     for name in ("a.parquet", "a.npz"):
         run("locked.yaml", "--with", "locked.yaml", "--out", name, "--field", "image", "--field", "text", "--tokens")
@@ -223,6 +224,7 @@ def test_the_shared_space_of_a_run_is_what_it_encodes(cards: Path) -> None:
     assert "--shared: the encoder of sensor ends in no shared space: name a run" in alone
 
 
+@pytest.mark.slow
 def test_files_of_others_are_refused_before_the_first_step(cards: Path) -> None:
     said = run("locked.yaml", "--with", "locked.yaml", "--out", "train.parquet")
     with pytest.raises(ValueError, match=f"comes from other encoders.*{said['embedded_by']}.*recipe says e0"):
@@ -244,6 +246,7 @@ def test_files_of_others_are_refused_before_the_first_step(cards: Path) -> None:
         losses("features.yaml", "data.path=odd.parquet")
 
 
+@pytest.mark.slow
 def test_weights_and_data_are_told_apart(cards: Path) -> None:
     first = run("locked.yaml", "--with", "locked.yaml", "--out", "a.parquet")
     (cards / "seeded.yaml").write_text(f"{LOCKED}\nseed: 1")

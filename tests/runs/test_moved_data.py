@@ -59,6 +59,7 @@ def test_moved_data_are_resumed_and_other_data_are_refused(tmp_path: Path) -> No
         train(recipe(tmp_path / "elsewhere", 6, validation=str(moved), fields={"image": {"views": 2}}), run)
 
 
+@pytest.mark.slow
 def test_other_data_at_the_same_place_are_said(tmp_path: Path) -> None:
     run, first = tmp_path / "run", pairs(tmp_path / "first")
     train(recipe(first, 2), run)

@@ -198,6 +198,7 @@ def test_a_lock_that_was_set_aside_with_its_folder_holds_nothing(recipe: Path, t
     assert [path.name for path in (tmp_path / "aside").iterdir() if path.name != ".lock"] == ["left"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
 def test_a_file_system_without_locks_is_said_and_used(recipe: Path, tmp_path: Path, number: int) -> None:
     def no_locks(*_: Any) -> None:
@@ -211,6 +212,7 @@ def test_a_file_system_without_locks_is_said_and_used(recipe: Path, tmp_path: Pa
     assert (tmp_path / "run" / "DONE").exists()
 
 
+@pytest.mark.slow
 def test_a_run_of_a_version_without_some_key_is_resumed(recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     stopped_at(recipe, run, 7)
@@ -313,6 +315,7 @@ def test_the_checkpoint_that_is_asked_for_is_found_or_named(recipe: Path, tmp_pa
         find_checkpoint(run, "best")
 
 
+@pytest.mark.slow
 def test_metrics_before_an_error_are_kept_and_every_callback_ends(recipe: Path, tmp_path: Path) -> None:
     ended = []
 
@@ -375,6 +378,7 @@ def test_a_run_that_was_stopped_is_not_done_and_keeps_its_best(recipe: Path, tmp
     assert checkpoint_files.read_state(run / "checkpoints/step-30").best == whole.best
 
 
+@pytest.mark.slow
 def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew_by_itself(recipe: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     stopped_at(recipe, run, 9)

@@ -71,6 +71,7 @@ def test_a_split_that_is_not_given_is_told_with_those_that_are(tmp_path: Path) -
         build_parts(parse_recipe(wanted))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["train", "validation", "split"])
 def test_each_of_the_three_splits_of_a_probe_is_looked_for(which: str) -> None:
     wanted = recipe({"name": "emoji"}, {"name": "probe", "label": "group", which: "nowhere"})

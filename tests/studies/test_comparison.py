@@ -76,6 +76,7 @@ def test_a_decline_is_the_share_of_the_best_value_that_is_lost(tmp_path: Path) -
     assert lost.explain_missing(METRIC, "decline") == f"its {METRIC} is nan"
 
 
+@pytest.mark.slow
 def test_everything_that_is_not_counted_is_named(two_arms: Path) -> None:
     make_run(two_arms / "clip-seed3", 3, [0.1, 0.2, 0.3], **CLIP)
     make_run(two_arms / "confu-seed4", 4, [0.1, 0.2, float("nan")])
@@ -173,6 +174,7 @@ def test_the_same_data_elsewhere_and_other_data_in_the_same_place(tmp_path: Path
         compared(tmp_path)
 
 
+@pytest.mark.slow
 def test_an_arm_or_metric_that_is_not_there(two_arms: Path) -> None:
     with pytest.raises(RunError, match="no arm 'cilp'; did you mean 'clip'"):
         compared(two_arms, against="cilp")
@@ -186,6 +188,7 @@ def test_an_arm_or_metric_that_is_not_there(two_arms: Path) -> None:
         compared(two_arms / "only")
 
 
+@pytest.mark.slow
 def test_against_one_arm(two_arms: Path) -> None:
     make_run(two_arms / "third-seed0", 0, [0.1, 0.2, 0.3], train__lr=0.5)
     assert [(c.a, c.b) for c in compared(two_arms).measured[0].contrasts] == [

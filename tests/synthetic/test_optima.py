@@ -107,6 +107,7 @@ def test_xor_is_binomial(bits, seen):
     assert symile_optimum(joint, 256).value == pytest.approx(binomial(256, 2**bits), abs=1e-11)
 
 
+@pytest.mark.slow
 def test_floors_of_xor():
     truth = XOR(bits=3).truth(batch=256)
     floors, ln_b = truth.floors, math.log(256)

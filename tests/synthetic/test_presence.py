@@ -103,6 +103,7 @@ def test_a_share_of_one_is_the_whole_batch():
     assert almost == pytest.approx(infonce_optimum(joint, ("a", "b"), ("c",), 64), abs=1e-9)
 
 
+@pytest.mark.slow
 def test_a_prefix_is_what_is_there_of_it():
     """InfoNCE of (a, b) with c, over samples that have c and any of a and b: every number of rows, then batches."""
     table, joint = random_joint(2, 3, 2)
