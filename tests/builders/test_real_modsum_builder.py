@@ -64,6 +64,7 @@ def test_no_picture_and_no_held_out_voice_is_on_both_sides(built):
         assert {row["speech"][-5] for row in rows[split]} == {row["image"][-5] for row in rows[split]} == {"0"}
 
 
+@pytest.mark.slow
 def test_the_bytes_are_the_same_each_time_whether_packed_or_unpacked(built, tmp_path):
     again = build_tiny(tmp_path, unpacked=True)
     files = sorted(path.relative_to(built) for path in built.rglob("*") if path.is_file())

@@ -201,6 +201,7 @@ def test_lock_and_layers(kind: Kind, name: str, folder: Callable[[str], str]) ->
             assert torch.equal(encoder(rows).z, encoder(rows).z)
 
 
+@pytest.mark.slow
 def test_batchnorm_is_refused_unless_locked(folder: Callable[[str], str]) -> None:
     with pytest.raises(RecipeError, match="mixes the samples of a batch"):
         refuse_mixing_encoder("image", build("image", folder("resnet")), MODALITIES["image"])

@@ -49,6 +49,7 @@ def recipe(folder: Path) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_two_pictures_and_two_texts_are_four_modalities(tmp_path: Path) -> None:
     outcome = train(parse_recipe(recipe(tmp_path)), tmp_path / "run")
     found = outcome.records[-1]

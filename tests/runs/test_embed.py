@@ -206,6 +206,7 @@ def test_a_run_gives_the_features_of_its_own_weights(cards: Path) -> None:
     torch.testing.assert_close(torch.nn.functional.normalize(z, dim=-1), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_shared_space_of_a_run_is_what_it_encodes(cards: Path) -> None:
     train(load_recipe("locked.yaml"), Path("run"), say=lambda _: None, console=False)
     said = run("locked.yaml", "--with", "run", "--out", "a.parquet", "--shared")

@@ -99,6 +99,7 @@ def test_a_bank_keeps_the_averages_of_those_that_got_better() -> None:
     assert torch.equal(bank.kept[name][1], bank.averages[name][1])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short")
 def test_a_fit_is_a_function_of_its_seed_alone() -> None:
     numbers = numbers_of({name: torch.randn(64, 2) for name in "abc"})
