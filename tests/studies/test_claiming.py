@@ -176,7 +176,7 @@ def test_runs_of_another_recipe_are_refused(write: Callable[..., Path]) -> None:
         (("at: last", "at: last, split: test"), "is measured on 'None', not on 'test'"),
         (("expect: greater,", "expect: more,"), "contrast.expect"),
         (("alpha: 0.05", "alpah: 0.05"), "did you mean 'alpha'"),
-        (("sweep: sweep.yaml", "sweep: swep.yaml"), "no such recipe"),
+        (("sweep: sweep.yaml", "sweep: swep.yaml"), "no shipped one in sweeps"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_trained(

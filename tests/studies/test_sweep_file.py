@@ -138,3 +138,9 @@ def test_all_mistakes_are_told_at_once_with_their_arms(tmp_path: Path) -> None:
     assert ":5: train.lrr: " in first
     assert first.endswith("(arm y)")
     assert ":6: train.bach: " in second
+
+
+@pytest.mark.parametrize("name", ["ito_gapp", "nowhere/ito_gapp.yaml"])
+def test_a_sweep_that_is_not_there_is_told_with_the_sweeps_there_are(name: str) -> None:
+    with pytest.raises(RecipeError, match=r"no shipped one in sweeps; did you mean 'ito_gap'\? \(known: confu_abl"):
+        read_sweep(name)

@@ -52,6 +52,16 @@ def find_recipe(path: str | Path) -> Path:
     raise RecipeError(f"{path}: no such recipe{did_you_mean(str(path), recipe_names())}")
 
 
+def find_sweep_or_claim(path: str | Path, folder: str) -> Path:
+    """Return the file itself, or the shipped one of that name in `folder`. Raises RecipeError naming what is there."""
+    path = Path(path)
+    for candidate in (path, *_shipped_of_name(path), *_shipped_of_name(Path(folder) / path)):
+        if _is_file(candidate):
+            return candidate
+    known = sorted(file.stem for file in (shipped_recipes() / folder).glob("*.yaml"))
+    raise RecipeError(f"{path}: no such file, and no shipped one in {folder}{did_you_mean(path.stem, known)}")
+
+
 def shipped_recipes() -> Path:
     """Return the folder of the recipes that come with the program."""
     return SHIPPED if SHIPPED.is_dir() else Path(__file__).parents[2] / "recipes"

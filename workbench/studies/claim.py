@@ -26,7 +26,7 @@ from workbench.build import build_objective
 from workbench.errors import RecipeError, did_you_mean
 from workbench.recipe.schema import Recipe, parse_section
 from workbench.recipe.section import Section
-from workbench.recipe.yaml_file import Tree, find_named, find_recipe, read_mapping
+from workbench.recipe.yaml_file import Tree, find_named, find_sweep_or_claim, read_mapping
 from workbench.recipe.yaml_text import Lines
 from workbench.scoring.names import refuse_unknown_metric
 from workbench.studies.comparability import find_evaluation
@@ -166,7 +166,7 @@ def read_claim(path: str | Path, overrides: Sequence[str] = ()) -> Claim:
 
     Raises RecipeError with every mistake, where it stands, and what to write there.
     """
-    file = _find(path)
+    file = find_sweep_or_claim(path, "claims")
     tree, lines, _ = read_mapping(file, "claim")
     section = parse_section(ClaimSection, tree, lines)
     found = find_named(section.sweep, file)
@@ -175,13 +175,6 @@ def read_claim(path: str | Path, overrides: Sequence[str] = ()) -> Claim:
     if wrong:
         raise RecipeError("\n".join(dict.fromkeys(wrong)))
     return claim
-
-
-def _find(path: str | Path) -> Path:
-    try:
-        return find_recipe(path)
-    except RecipeError:
-        return find_recipe(Path("claims") / path)
 
 
 def _find_missing_arms(claim: Claim, lines: Lines) -> list[str]:

@@ -26,7 +26,7 @@ from workbench.recipe.yaml_file import (
     Tree,
     fill_blank,
     find_named,
-    find_recipe,
+    find_sweep_or_claim,
     read_mapping,
     read_override,
     read_tree,
@@ -87,10 +87,7 @@ def _find(path: str | Path) -> Path:
         return path / FILE
     if path.is_dir():
         raise RecipeError(f"{path}: no sweep was begun here: it has no {FILE}")
-    try:
-        return find_recipe(path)
-    except RecipeError:
-        return find_recipe(Path("sweeps") / path)
+    return find_sweep_or_claim(path, "sweeps")
 
 
 class _Override(NamedTuple):
