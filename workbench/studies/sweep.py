@@ -76,8 +76,14 @@ def read_sweep(path: str | Path, overrides: Sequence[str] = (), values: Mapping[
 
 
 def is_sweep(path: str | Path) -> bool:
-    """Tell a sweep from a recipe by its keys. Raises RecipeError where neither can be read."""
-    keys = read_mapping(_find(path), "sweep")[0].keys()
+    """Tell a sweep from a recipe by its keys. A path at which nothing is found is no sweep: the reader of recipes then
+    says which recipes there are. Raises RecipeError where the file cannot be read.
+    """
+    try:
+        file = _find(path)
+    except RecipeError:
+        return False
+    keys = read_mapping(file, "sweep")[0].keys()
     return bool(keys & SweepSection.model_fields.keys() - Recipe.model_fields.keys()) and not keys & {"data", "train"}
 
 
