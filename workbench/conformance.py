@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from workbench.encoders.open_clip import OpenCLIP
     from workbench.encoders.sequence import FrameTransformer
     from workbench.encoders.transformers import Transformers
+    from workbench.evals.compositional import Compositional
     from workbench.evals.gap import Gap
     from workbench.evals.held_out_loss import HeldOutLoss
     from workbench.evals.knn import KNN
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from workbench.evals.retrieval import Retrieval
     from workbench.evals.swap import Swap
     from workbench.evals.synthetic import Synthetic as SyntheticEvaluator
+    from workbench.evals.winoground import Winoground
     from workbench.evals.zeroshot import ZeroShot
     from workbench.fusion.deep_set import DeepSet
     from workbench.fusion.mlp import MLP as MLPFusion  # noqa: N811
@@ -84,6 +86,7 @@ if TYPE_CHECKING:
     fusions: list[type[Fusion]] = [DeepSet, MLPFusion, Transformer]
     data_sets: list[type[Data]] = [CSV, Emoji, Folder, HF, JSON, Parquet, Shards, SyntheticData]
     evaluators: list[type[Evaluator]] = [
+        Compositional,
         Gap,
         HeldOutLoss,
         KNN,
@@ -91,6 +94,7 @@ if TYPE_CHECKING:
         Retrieval,
         Swap,
         SyntheticEvaluator,
+        Winoground,
         ZeroShot,
     ]
     tasks: list[type[Task]] = [

@@ -69,7 +69,19 @@ def test_run_equals_brute_force(world, monkeypatch, rows, dtype):
     items = {"image": (x, image_ids), "text": (y, text_ids)}
     got = dict(Gap(neighbours=5).run(world(items)))
     del got["probe_accuracy"]  # depends on a random split: judged below on sets where it is known
+    assert got.pop("unpaired", 0) == 41 - len(chosen), seed
     assert got == pytest.approx(brute_force(images[chosen], texts[partners], 5), rel=1e-5), seed
+
+
+def test_an_image_is_paired_with_the_text_of_its_own_sample(world):
+    """All samples share one id, and the texts stand in another order: by the first text of the id, the gap is 2."""
+    x = torch.from_numpy(sphere(np.random.default_rng(), 40, 6))
+    order = torch.randperm(40)
+    there = world({"image": (x, [7] * 40), "text": (x[order], [7] * 40)})
+    items = there.data.split("validation").items
+    for name, samples in (("image", torch.arange(40)), ("text", order)):
+        object.__setattr__(items[name], "samples", samples)
+    assert dict(Gap().run(there))["l2i"] == pytest.approx(0, abs=1e-6)
 
 
 def test_identical_sets_have_no_gap():
@@ -135,7 +147,7 @@ def test_clusters_are_classes_without_a_gap_and_modalities_with_one(world, apart
 
 
 def test_names_are_those_that_it_yields(world):
-    items = {"image": (torch.eye(12), range(12)), "text": (-torch.eye(12), range(12))}
+    items = {"image": (torch.eye(12), range(12)), "text": (-torch.eye(12), [*range(11), 99])}
     found = world(items, targets={"group": [0, 1] * 6})
     for evaluator in (Gap(), Gap(label="group")):
         assert sorted(evaluator.names(found.objective)) == sorted(dict(evaluator.run(found)))

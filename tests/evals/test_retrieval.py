@@ -123,8 +123,9 @@ def test_run_equals_brute_force(world, captions, dtype):
         positives = np.array([(b == i).sum() for i in a])
         expected = (positives[positives > 0] / len(b)).mean()
         assert got[f"{way}_chance_r1"] == pytest.approx(expected, abs=1e-12), seed
+        assert got[f"{way}_left_out"] == (positives == 0).sum() > 0, seed
     assert got["mean_recall"] == pytest.approx(np.mean(recalls), abs=1e-12), seed
-    assert len(got) == 2 * 7 + 1
+    assert len(got) == 2 * 8 + 1
 
 
 def average_precision_at(row: np.ndarray, right: np.ndarray, k: int) -> float:
@@ -245,6 +246,8 @@ def test_every_way_of_three_modalities_equals_brute_force(world, objective):
             way, c = f"{'+'.join(asking)}_to_{target}", len(ids[target])
             positives = [int((ids[target] == i).sum()) for i in own]
             expected[f"{way}_median_rank"] = np.median(ranks)
+            if left_out := len(ids[asking[0]]) - len(ranks):
+                expected[f"{way}_left_out"] = left_out
             for k in (1, 2, 5):
                 recalls[size].append((ranks <= k).mean())
                 expected[f"{way}_r{k}"] = recalls[size][-1]

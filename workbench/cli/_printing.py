@@ -92,7 +92,7 @@ def print_evaluations(columns: Mapping[str, Mapping[str, float]], headline: str 
 def find_chances(names: list[str]) -> dict[str, str]:
     """Find {metric: the metric that says what chance would give}, of those that have one.
 
-    `x_chance_r5` belongs to `x_r5`, an evaluator's `chance` to its accuracies. A `majority` is a better guess where
+    `x_chance_r5` belongs to `x_r5`, `chance_x` to `x`, an evaluator's `chance` to its accuracies. A `majority` is a better guess where
     classes are unequal, so it belongs to the accuracy, and chance to the balanced one.
     """
     there, found = set(names), dict[str, str]()
@@ -101,6 +101,8 @@ def find_chances(names: list[str]) -> dict[str, str]:
         if base != name and base in there:
             found[base] = name
         evaluator, last = name.partition("/")[0], name.rpartition("/")[2]
+        if (own := f"{name.rpartition('/')[0]}/chance_{last}") in there:
+            found[name] = own
         majority = f"{evaluator}/majority"
         chance = majority if last == "accuracy" and majority in there else f"{evaluator}/chance"
         if last in ("accuracy", "balanced_accuracy") and chance in there:

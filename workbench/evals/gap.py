@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from workbench.scoring.examples import Examples, one_class_of_each
+from workbench.scoring.examples import Examples, one_class_of_each, partners
 from workbench.scoring.sides import compared, refuse_untrained
 from workbench.scoring.splits import refuse_missing_label, refuse_missing_splits
 from workbench.seeds import generator, seed_for
@@ -36,13 +36,15 @@ Points = Float64[Tensor, "n d"]
 class Gap:
     """Gap, alignment, uniformity and mixing of two modalities, with the scale that moves them.
 
-    Every x item is paired with the first y item of its id. Yields `l2m`, `distribution_gap`, `l2i`, `rmg`,
+    Every x item is paired with the first y item of its own sample, else with the first of its id: a pair is what a
+    training saw together, also where samples share an id. Yields `l2m`, `distribution_gap`, `l2i`, `rmg`,
     `probe_accuracy`, `alignment`, `uniformity_{x}`, `uniformity_{y}`, `mixing`, `rankme_{x}`, `rankme_{y}`, with a
-    `label` `v_measure`, and `scale` where the objective has one.
+    `label` `v_measure`, `scale` where the objective has one, and `unpaired`, the number of x items without a y item,
+    where there are any.
 
     Args:
         x: one side; of a modality that is trained through a second head or a fusion alone, that side
-        y: the other; of the items that share an id the first is used
+        y: the other; of several items of one sample the first is used
         split: evaluation split of the data set
         neighbours: how many nearest items `mixing` looks at
         label: classes of x, as the data set names them, that clusters of both modalities are compared with
@@ -78,7 +80,8 @@ class Gap:
         """List the names that `run` yields."""
         of_each = [f"{fact}_{side}" for fact in ("uniformity", "rankme") for side in (self.x, self.y)]
         more = [*(["v_measure"] if self.label else []), *([] if objective.scale() is None else ["scale"])]
-        return ["l2m", "distribution_gap", "l2i", "rmg", "probe_accuracy", "alignment", "mixing", *of_each, *more]
+        always = ["l2m", "distribution_gap", "l2i", "rmg", "probe_accuracy", "alignment", "mixing"]
+        return [*always, *of_each, *more, "unpaired"]
 
     def run(self, context: Context) -> Iterator[tuple[str, float]]:
         pairs = self._pairs(context)
@@ -98,12 +101,13 @@ class Gap:
             yield "v_measure", v_measure(x, y, self._classes(pairs[0]), context.seed)
         if (scale := context.objective.scale()) is not None:
             yield "scale", scale.item()
+        if pairs[0].left_out:
+            yield "unpaired", pairs[0].left_out
 
     def _pairs(self, context: Context) -> tuple[Examples, Examples]:
         split = context.data.split(self.split)
         x, y = (Examples.of(split, side) for side in compared(context.objective, self.x, self.y))
-        ids, first = np.unique(y.ids.numpy(), return_index=True)
-        rows = torch.from_numpy(np.flatnonzero(np.isin(x.ids.numpy(), ids)))
+        rows = torch.isin(x.ids, y.ids).nonzero().squeeze(1)
         usable, needed = min(len(rows), self.max_pairs), self._needed
         if usable < needed:
             raise ValueError(
@@ -111,9 +115,9 @@ class Gap:
                 f"{self.max_pairs}), {needed} are needed: take a larger split, raise max_pairs or lower neighbours"
             )
         order = torch.randperm(len(rows), generator=generator(context.seed, "gap"))
+        unpaired = x.left_out + len(x.ids) - len(rows)
         rows = rows[order[: self.max_pairs].sort().values]
-        partners = first[np.searchsorted(ids, x.ids[rows].numpy())]
-        return x.take(rows), y.take(torch.from_numpy(partners))
+        return replace(x.take(rows), left_out=unpaired), y.take(partners(x, y, rows))
 
     def _classes(self, x: Examples) -> Int64[Tensor, " n"]:
         """Find the classes of the pairs by those of their x items; -1 where unknown."""

@@ -53,8 +53,9 @@ class Retrieval:
     the first modality, each with the items of its own sample (else the first of its id) of the others.
 
     A query is right at k when at least one candidate with its id is among its top k; of equal scores the lower
-    index ranks above. Queries that no candidate matches are left out. `*_chance_r{k}` is the expected recall of a
-    random ranking, exactly; `mean_recall` is the mean of all R@k of all ways, and where several modalities ask
+    index ranks above. Queries that no candidate matches, and those that lack a modality of several that ask together,
+    are left out; `*_left_out` is their number, where there are any. `*_chance_r{k}` is the expected recall of a random
+    ranking, exactly; `mean_recall` is the mean of all R@k of all ways, and where several modalities ask
     together, `mean_recall_{m}_to_1` that of the ways in which m do. With `map_at`, `*_map10` is the mean average
     precision among the top 10, which counts every right candidate (DCASE's language-based audio retrieval).
 
@@ -98,9 +99,9 @@ class Retrieval:
             refuse_missing_label(data, label)
 
     def names(self, objective: Objective) -> list[str]:
-        """List the names that `run` yields. Raises ValueError when nothing can ask."""
+        """List the names that `run` may yield. Raises ValueError when nothing can ask."""
         ways = self._ways(objective)
-        facts = [*(f"r{k}" for k in self.k), "median_rank", *(f"chance_r{k}" for k in self.k)]
+        facts = [*(f"r{k}" for k in self.k), "median_rank", *(f"chance_r{k}" for k in self.k), "left_out"]
         facts += [f"map{self.map_at}", f"chance_map{self.map_at}"] if self.map_at else []
         sizes = dict.fromkeys(len(way.asking) for way in ways)
         means = [f"mean_recall_{size}_to_1" for size in sizes] if len(sizes) > 1 else []
@@ -123,6 +124,8 @@ class Retrieval:
             query_ids = self._right(examples[way.asking], way.target, unlabelled=-1)
             candidate_ids = self._right(examples[way.target], way.target, unlabelled=-2)  # which match none
             facts = self._direction(context, query, candidates, query_ids, candidate_ids)
+            if left_out := examples[way.asking].left_out + facts.pop("left_out"):
+                yield f"{way.name}_left_out", left_out
             for name, value in facts.items():
                 yield f"{way.name}_{name}", value
             recalls.setdefault(len(way.asking), []).extend(facts[f"r{k}"] for k in set(self.k))
@@ -210,6 +213,7 @@ class Retrieval:
         facts = {
             **{f"r{k}": (ranks <= k).double().mean().item() for k in chance},
             "median_rank": float(np.median(ranks.numpy())),
+            "left_out": len(query_ids) - len(matched),
             **{f"chance_r{k}": expected.mean().item() for k, expected in chance.items()},
         }
         if self.map_at:

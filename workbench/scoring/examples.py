@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, Protocol, overload
 
 import numpy as np
 import torch
@@ -43,6 +43,10 @@ class Examples:
     ids: Int64[Tensor, " n"]
     targets: dict[str, Tensor]
     """labels of the first member's items"""
+    samples: Int64[Tensor, " n"] | None = None
+    """the sample that each first member's item is part of; None: each id is one"""
+    left_out: int = 0
+    """items of the first member that are not here, as some other member has none for them"""
 
     @staticmethod
     def of(split: Split, side: Side) -> Examples:
@@ -61,12 +65,15 @@ class Examples:
             return _joined(side, items)
         first = items[side.members[0]]
         assert all(item.ids.equal(first.ids) for item in items.values()), "paired rows belong to one sample"
-        return Examples(side, {m: item.raw for m, item in items.items()}, first.ids, first.targets)
+        samples = torch.arange(len(first)) if split.paired else first.samples
+        return Examples(side, {m: item.raw for m, item in items.items()}, first.ids, first.targets, samples)
 
     def take(self, rows: Int64[Tensor, " m"]) -> Examples:
         """Keep these rows, in this order, without reading them."""
         raw: dict[str, Sequence[Any]] = {m: Subset(x, rows.tolist()) for m, x in self.raw.items()}
-        return Examples(self.side, raw, self.ids[rows], {name: t[rows] for name, t in self.targets.items()})
+        samples = None if self.samples is None else self.samples[rows]
+        targets = {name: t[rows] for name, t in self.targets.items()}
+        return Examples(self.side, raw, self.ids[rows], targets, samples, self.left_out)
 
     def embed(self, context: Context) -> View:
         """Embed them as their own side: float32 on the CPU, one view each."""
@@ -87,12 +94,23 @@ def _joined(side: Side, items: Mapping[str, Items]) -> Examples:
         )
     ids, raw = lead.ids[kept], {}
     for member, item in items.items():
-        rows = kept if item is lead else _partners(lead, item, kept)
+        rows = kept if item is lead else partners(lead, item, kept)
         raw[member] = Subset(item.raw, rows.tolist())
-    return Examples(side, raw, ids, {name: labels[kept] for name, labels in lead.targets.items()})
+    samples = None if lead.samples is None else lead.samples[kept]
+    targets = {name: labels[kept] for name, labels in lead.targets.items()}
+    return Examples(side, raw, ids, targets, samples, len(lead) - len(kept))
 
 
-def _partners(lead: Items, other: Items, rows: Int64[Tensor, " m"]) -> Int64[Tensor, " m"]:
+class Linked(Protocol):
+    """Items or examples that ids link to others, and samples more closely where several samples share an id."""
+
+    @property
+    def ids(self) -> Int64[Tensor, " n"]: ...
+    @property
+    def samples(self) -> Int64[Tensor, " n"] | None: ...
+
+
+def partners(lead: Linked, other: Linked, rows: Int64[Tensor, " m"]) -> Int64[Tensor, " m"]:
     """Find for these rows of the lead the first of their own sample, else the first of their id, which is there."""
     of_id = _first_rows(other.ids, lead.ids[rows])
     if lead.samples is None or other.samples is None:

@@ -17,7 +17,7 @@ MORE_IS_BETTER = r"r\d+|map\d+|recall|accuracy|top5|f1|recovered|mixing"
 """words in the last part of a metric's name by which the larger value is the better one"""
 SHARES = r"r\d+|map\d+|recall|accuracy|top5|f1|mixing|kept|followed|majority|bayes"
 """words of metrics that are shares of 1, and are told in points, hundredths"""
-NEITHER = ("probe_accuracy", "scale", "chance", "majority", "bayes")
+NEITHER = ("probe_accuracy", "scale", "chance", "majority", "bayes", "left", "unpaired", "unlabelled")
 """metrics, or words of them, that are neither good nor bad; a gap's probe tells the modalities apart"""
 
 
