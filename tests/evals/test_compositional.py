@@ -87,7 +87,7 @@ def test_a_tie_is_a_loss_and_one_negative_has_a_chance_of_a_half() -> None:
     }
     table = {"i": [1.0, 0], "j": [1.0, 0], "right": [1.0, 0.5], "wrong": [0.0, 1], "same": [0.3, 0.7]}
     assert dict(Compositional().run(context(table, fields))) == {"accuracy": 0.5, "chance": 0.5, "captions": 2}
-    table = dict.fromkeys(table, [0.1, 0.7])
+    table = {key: [0.1, 0.7] for key in table}
     assert dict(Compositional().run(context(table, fields)))["accuracy"] == 0
 
 
@@ -148,7 +148,7 @@ def test_winogrounds_fields_are_four() -> None:
     with pytest.raises(ValueError, match="'a' stands twice"):
         Winoground(images=("a", "a"))
     there = context({}, {name: [] for name in FIELDS[:3]})
-    with pytest.raises(ValueError, match="no field caption_1, they have image_0, image_1, caption_0"):
+    with pytest.raises(ValueError, match="no field caption_1"):
         Winoground().check(there.objective, there.data)
 
 

@@ -92,8 +92,8 @@ def print_evaluations(columns: Mapping[str, Mapping[str, float]], headline: str 
 def find_chances(names: list[str]) -> dict[str, str]:
     """Find {metric: the metric that says what chance would give}, of those that have one.
 
-    `x_chance_r5` belongs to `x_r5`, `chance_x` to `x`, an evaluator's `chance` to its accuracies. A `majority` is a better guess where
-    classes are unequal, so it belongs to the accuracy, and chance to the balanced one.
+    `x_chance_r5` belongs to `x_r5`, `chance_x` to `x`, an evaluator's `chance` to its accuracies. A `majority` is a
+    better guess where classes are unequal, so it belongs to the accuracy, and chance to the balanced one.
     """
     there, found = set(names), dict[str, str]()
     for name in names:

@@ -19,7 +19,7 @@ from torch import Tensor
 from workbench.scoring.sides import compared, refuse_untrained
 from workbench.scoring.splits import refuse_missing_splits
 from workbench.scoring.within_samples import embed_distinct, samples_of, score_pairs
-from workbench.types import Context, Data, Objective, Side, Split
+from workbench.types import Context, Data, Objective, Split
 
 __all__ = ["Compositional"]
 

@@ -61,7 +61,7 @@ class Winoground:
         refuse_missing_splits(data, self.split)
         if missing := [name for name in (*self.images, *self.captions) if name not in data.modalities]:
             have = ", ".join(data.modalities)
-            raise ValueError(f"the data have no field {', '.join(missing)}, they have {have}: declare it in data.fields")
+            raise ValueError(f"the data have no field {', '.join(missing)} (they have {have}): declare data.fields")
 
     def names(self, objective: Objective) -> list[str]:
         """List the names that `run` may yield."""
