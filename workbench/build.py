@@ -28,7 +28,7 @@ from workbench.loading.feed import Feed, epoch_steps
 from workbench.model import Model
 from workbench.recipe.duration import Span
 from workbench.recipe.schema import Recipe
-from workbench.recipe.sections import TrainSection
+from workbench.recipe.sections import EncoderSpec, TrainSection
 from workbench.scoring.embedding import Embedder, evaluate
 from workbench.scoring.names import refuse_unknown_metric
 from workbench.seeds import seed_torch
@@ -36,7 +36,7 @@ from workbench.training.metrics import Criterion, Metrics
 from workbench.training.microbatch import TrainedModel
 from workbench.training.optim import adamw, layer_lr_scales
 from workbench.training.schedule import Schedule
-from workbench.types import Checks, Context, Data, Encoder, Fusion, Objective, Side, Transform
+from workbench.types import Checks, Context, Data, Encoder, Fusion, Modality, Objective, Side, Transform
 
 
 @dataclass
@@ -128,28 +128,41 @@ def build_model(
     """
     if taken := [m for m in recipe.model.encoders if hasattr(nn.ModuleDict(), m)]:
         raise RecipeError(f"model.encoders.{taken[0]}: torch means something else by this name: call it {taken[0]}_")
-    encoders = {m: _build_encoder(recipe, data, m, pretrained, training) for m in recipe.model.encoders}
+    encoders = {m: _build_encoder(recipe, data, m, pretrained) for m in recipe.model.encoders}
+    for modality, encoder in encoders.items():
+        try:
+            encoder.borrow(encoders, data.modalities)
+        except ValueError as error:
+            raise RecipeError(f"model.encoders.{modality}: {error}") from None
+    if training:
+        _refuse_mixing_encoders(recipe, data, encoders)
     heads = _build_heads(recipe, encoders, objective.all_sides)
     return Model(encoders, heads, _build_fusion(recipe, encoders, objective.all_sides, training))
 
 
-def _build_encoder(recipe: Recipe, data: Any, modality: str, pretrained: bool, training: bool) -> Encoder:
-    spec, given = recipe.model.encoders[modality], (data.modalities[modality], recipe.model.dim)
+def _build_encoder(recipe: Recipe, data: Data, modality: str, pretrained: bool) -> Encoder:
+    spec = recipe.model.encoders[modality]
     seed_torch(recipe.seed, "encoder", modality)
-
-    def make() -> Encoder:
-        return as_encoder(spec.build(*given), spec.name)
-
-    encoder = make()
+    encoder = as_encoder(spec.build(data.modalities[modality], recipe.model.dim), spec.name)
     if pretrained:
         try:
             encoder.load_pretrained()
         except ValueError as error:
             raise RecipeError(f"encoder '{spec.name}': {error}") from error
-    if training:
-        part = f"model.encoders.{modality} ({spec.name})"
-        refuse_mixing_encoder(part, encoder, data.modalities[modality], make if spec.is_own else None)
     return encoder
+
+
+def _refuse_mixing_encoders(recipe: Recipe, data: Data, encoders: dict[str, Encoder]) -> None:
+    """Raise RecipeError for an encoder that is no map of single samples; one that another lends is asked there."""
+    for modality, encoder in encoders.items():
+        if encoder.holder is not encoder:
+            continue
+        spec, given = recipe.model.encoders[modality], data.modalities[modality]
+
+        def make(spec: EncoderSpec = spec, given: Modality = given) -> Encoder:
+            return as_encoder(spec.build(given, recipe.model.dim), spec.name)
+
+        refuse_mixing_encoder(f"model.encoders.{modality} ({spec.name})", encoder, given, make if spec.is_own else None)
 
 
 def _build_heads(recipe: Recipe, encoders: dict[str, Encoder], sides: Sequence[Side]) -> dict[str, nn.Module]:
@@ -217,7 +230,7 @@ def compile_blocks(model: Model) -> None:
     Compiled are the shapes of training alone, of which there are one or, with a smaller last micro-batch, two: those of
     evaluations would be compiled one after the other, so evaluations run eagerly (`Embedder`).
     """
-    for module in (*model.encoders.values(), *([model.fusion] if model.fusion else [])):
+    for module in (*{e.holder: None for e in model.encoders.values()}, *([model.fusion] if model.fusion else [])):
         for part in module.repeated() or [module]:
             part.compile(dynamic=False)
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from workbench.encoders.mlp import MLP as MLPEncoder  # noqa: N811
     from workbench.encoders.open_clip import OpenCLIP
     from workbench.encoders.sequence import FrameTransformer
+    from workbench.encoders.shared import Shared
     from workbench.encoders.transformers import Transformers
     from workbench.evals.compositional import Compositional
     from workbench.evals.gap import Gap
@@ -82,7 +83,7 @@ if TYPE_CHECKING:
         Terms,
         TRIANGLE,
     ]
-    encoders: list[type[Encoder]] = [Audio, FrameTransformer, MLPEncoder, OpenCLIP, Transformers]
+    encoders: list[type[Encoder]] = [Audio, FrameTransformer, MLPEncoder, OpenCLIP, Shared, Transformers]
     fusions: list[type[Fusion]] = [DeepSet, MLPFusion, Transformer]
     data_sets: list[type[Data]] = [CSV, Emoji, Folder, HF, JSON, Parquet, Shards, SyntheticData]
     evaluators: list[type[Evaluator]] = [

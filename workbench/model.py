@@ -59,7 +59,7 @@ class Model(nn.Module):
 
     def learns(self, side: Side) -> bool:
         """Whether anything that makes this side's embeddings is trained."""
-        parts: list[nn.Module] = [self.encoders[m] for m in side.members]
+        parts: list[nn.Module] = [self.encoders[m].holder for m in side.members]
         if side.fused and self.fusion is not None:
             parts.append(self.fusion)
         elif str(side) in self.heads:

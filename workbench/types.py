@@ -89,6 +89,11 @@ class Encoder(nn.Module):
 
     __call__: Callable[..., Features]
 
+    @property
+    def holder(self) -> Encoder:
+        """Give the encoder that holds the weights: itself, but for one that `shared` makes."""
+        return self
+
     def forward(self, x: Tensor, tokens: bool = False) -> Features:
         """Encode model inputs [n, ...]. `tokens` is only passed to an encoder that `has_tokens`."""
         raise NotImplementedError
@@ -96,6 +101,12 @@ class Encoder(nn.Module):
     def transform(self, train: bool) -> Transform:
         """Give the map of one raw item to one row of `x`: an augmentation where `train`, and a tokenizer for texts."""
         raise NotImplementedError
+
+    def borrow(self, encoders: Mapping[str, Encoder], modalities: Mapping[str, Modality]) -> None:
+        """Take what is shared from the other encoders of the model: `build` calls it when all are there.
+
+        Raises ValueError where what it needs is not among them.
+        """
 
     def load_pretrained(self) -> None:
         """Replace the drawn weights by published ones. `build` calls it, unless a checkpoint's weights follow."""

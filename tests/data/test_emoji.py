@@ -39,6 +39,7 @@ def test_recipe_keys() -> None:
         "drawings",
         "captions_from",
         "languages",
+        "shuffled",
         "limit",
         "path",
     }

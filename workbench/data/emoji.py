@@ -15,7 +15,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, cycle, islice
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import pyarrow as pa
@@ -39,6 +39,8 @@ FILES = {
     "style_b": "share_alike/style_b.parquet",  # OpenMoji's drawings, under a share-alike licence
 }
 TARGETS = ("group", "subgroup")
+SHUFFLED = "shuffled"
+"""the modality of texts of other concepts"""
 Language = Literal["de", "fr", "es", "ja", "zh", "ru"]
 
 
@@ -52,6 +54,8 @@ class Emoji:
             drawings of the concept, repeated when there are fewer than views
         captions_from: what the first caption is: the emoji's `name`, or `any` of its texts; the others are any others
         languages: further modalities, each the concept's name in a language (Unicode's, one a concept), as [de, fr]
+        shuffled: a further modality `shuffled`: a text of another concept, drawn anew each time, as a control of what a
+            fusion reads; its encoder is {name: shared, with: text}. In evaluation it is the name of the concept
         limit: concepts to train on, drawn by the run's seed: a number, or a share, as 25 %; default: all. Evaluation
             splits stay whole
         path: folder of another build of the set (`wb data build emoji`); default: the one in the package
@@ -65,13 +69,14 @@ class Emoji:
         drawings: Literal["same", "different"] = "same",
         captions_from: Literal["name", "any"] = "any",
         languages: tuple[Language, ...] = (),
+        shuffled: bool = False,
         limit: int | str | None = None,
         path: Path | None = None,
     ) -> None:
         self.modalities: Mapping[str, Modality] = {
             "image": Modality("image", count=views),
             "text": Modality("text", count=captions),
-            **dict.fromkeys(languages, Modality("text")),
+            **dict.fromkeys([*languages, *([SHUFFLED] if shuffled else [])], Modality("text")),
         }
         self.views, self.captions = views, captions
         self.drawings, self.captions_from = drawings, captions_from
@@ -99,6 +104,7 @@ class Emoji:
         self._siblings: dict[int, list[int]] = {}
         for drawing, concept in enumerate(self._concept):
             self._siblings.setdefault(concept, []).append(drawing)
+        self._concepts = list(self._siblings)
 
     def __len__(self) -> int:
         """Count the training drawings: each is the anchor of one sample an epoch."""
@@ -119,14 +125,22 @@ class Emoji:
         if self.drawings == "different":
             drawings += [d for d in rng.permutation(siblings).tolist() if d != index]
         images = [self._images[d] for d in drawings[: self.views]]
-        return Sample(
-            {
-                "image": list(islice(cycle(images), self.views)),
-                "text": [texts[i] for i in order[: self.captions]],
-                **{language: [names[concept]] for language, names in self._names.items()},
-            },
-            concept,
-        )
+        items: dict[str, list[Any]] = {
+            "image": list(islice(cycle(images), self.views)),
+            "text": [texts[i] for i in order[: self.captions]],
+            **{language: [names[concept]] for language, names in self._names.items()},
+        }
+        if SHUFFLED in self.modalities:
+            items[SHUFFLED] = [self._text_of_another(concept, rng)]
+        return Sample(items, concept)
+
+    def _text_of_another(self, concept: int, rng: np.random.Generator) -> str:
+        others = len(self._concepts) - 1
+        if not others:
+            raise ValueError("shuffled: there is one concept, and no text of another: leave it out, or raise limit")
+        place = self._concepts.index(concept)
+        texts = self._texts[self._concepts[(place + 1 + rng.integers(others)) % len(self._concepts)]]
+        return texts[0 if self.captions_from == "name" else rng.integers(len(texts))]
 
     def batches(self, start: int, feed: Feed) -> Iterator[Batch]:
         """Give endless batches from optimizer step `start` on."""
@@ -146,6 +160,8 @@ class Emoji:
         texts = [self._texts[concept] for concept in present]
         concept_ids = torch.tensor(present)
         text_ids = concept_ids.repeat_interleave(torch.tensor([len(t) for t in texts]))
+        names = Items([own[0] for own in texts], concept_ids, self._targets_of(concept_ids))
+        shuffled = {SHUFFLED: names} if SHUFFLED in self.modalities else {}
         return Split(
             {
                 "image": Items(images, ids, self._targets_of(ids)),
@@ -154,6 +170,7 @@ class Emoji:
                     language: Items([names[i] for i in present], concept_ids, self._targets_of(concept_ids))
                     for language, names in self._names.items()
                 },
+                **shuffled,
             },
             self.classes,
         )

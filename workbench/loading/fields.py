@@ -52,6 +52,9 @@ class FieldSection(Section):
         description="a column, a dotted key or a member of a tar, or several; null: the source's usual one",
     )
     required: bool = Field(default=False, description="a sample without it is bad, and not only without it")
+    shuffle: bool = Field(
+        default=False, description="a control: training takes it from another sample, drawn anew each time"
+    )
 
     @property
     def keys(self) -> tuple[str, ...]:

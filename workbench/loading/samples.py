@@ -25,8 +25,9 @@ from workbench.loading.labels import Label, LabelReader
 from workbench.loading.lengths import CellsOf, with_lengths
 from workbench.loading.paths import Paths
 from workbench.loading.shares import Limit, Share, divide, identify
+from workbench.loading.shuffled import read_mixed, shuffled_names
 from workbench.loading.splits import decode_all, link
-from workbench.loading.table import ENOUGH, ID, LABEL, Part, Table, read_sample
+from workbench.loading.table import ENOUGH, ID, LABEL, Part, Table
 from workbench.seeds import seed_for
 from workbench.types import Batch, Modality, Sample, Skipped, Split
 
@@ -74,6 +75,8 @@ class Samples(ABC, Generic[Source]):
         self.limit, self.seed = Limit.parse(limit), 0
         self.path, self.samples, self.max_bad, self.keep = path, samples, max_bad, keep
         self.declared = self._complete(fields)
+        if keep and (shuffled := shuffled_names(self.declared)):
+            raise ValueError(f"fields.{shuffled[0]}: shuffle draws a sample each time, and keep reads each item once")
         self.labels, self.id = dict(labels or {}), id
         held_out = {**(splits or {}), **({"validation": validation} if validation else {})}
         if "train" in held_out or len(held_out) < len(splits or {}) + bool(validation):
@@ -164,11 +167,11 @@ class Samples(ABC, Generic[Source]):
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Read sample `index`, a pure function of both arguments. Raises BadSample."""
-        found = read_sample(self.train, index, self.fields)
         try:
             id = self._id_of(self.train, index)
         except (OSError, ValueError) as error:
             raise BadSample(self.train.name(index), f"its id cannot be read: {shorten(str(error))}") from None
+        found = read_mixed(self.train, index, self.fields, partial(self._id_of, self.train), partial(_own, rng))
         return self.choose(found, id, rng)
 
     def choose(self, found: Mapping[str, list[Any]], id: int, rng: np.random.Generator) -> Sample:

@@ -14,6 +14,7 @@ from workbench.errors import BadSample
 from workbench.loading.feed import Feed
 from workbench.loading.samples import Samples, Source
 from workbench.loading.shares import identify
+from workbench.loading.shuffled import shuffled_names
 from workbench.loading.stream import stream
 from workbench.loading.table import ID, Raw, decode_sample
 from workbench.types import Batch, Sample
@@ -36,6 +37,8 @@ class StreamedSamples(Samples[Source]):
             raise ValueError("streaming cannot hold out a share of the ids: give data.validation files of its own")
         if streaming and self.limit:
             raise ValueError("streaming cannot tell which ids there are: drop data.limit, or streaming")
+        if streaming and (shuffled := shuffled_names(self.declared)):
+            raise ValueError(f"streaming has no other sample at hand: drop fields.{shuffled[0]}.shuffle, or streaming")
         if streaming and self.keep:
             raise ValueError(
                 "streaming reads every sample once, and keep holds all items in memory: leave one of them out"

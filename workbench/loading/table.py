@@ -38,8 +38,24 @@ class Raw(NamedTuple):
     """folder that relative paths start from"""
 
 
-class Table(Protocol):
-    """Rows in a fixed order. A table raises OSError or ValueError for a cell that it cannot read."""
+class Readable(Protocol):
+    """Rows whose cells can be read. It raises OSError or ValueError for one that it cannot read."""
+
+    def name(self, index: int) -> str:
+        """Say what a person finds the sample by; no other one has this name."""
+        ...
+
+    def root(self, index: int, column: str) -> str | Path:
+        """Name the folder that relative paths in a cell start from."""
+        ...
+
+    def cells(self, index: int, column: str) -> Sequence[object]:
+        """Read what the source has in a column: a cell, or as many as there are; some may be empty."""
+        ...
+
+
+class Table(Readable, Protocol):
+    """Rows in a fixed order."""
 
     @property
     def left_out(self) -> Sequence[Skipped]:
@@ -62,18 +78,6 @@ class Table(Protocol):
         ...
 
     def __len__(self) -> int: ...
-
-    def name(self, index: int) -> str:
-        """Say what a person finds the sample by; no other one has this name."""
-        ...
-
-    def root(self, index: int, column: str) -> str | Path:
-        """Name the folder that relative paths in a cell start from."""
-        ...
-
-    def cells(self, index: int, column: str) -> Sequence[object]:
-        """Read what the source has in a column: a cell, or as many as there are; some may be empty."""
-        ...
 
     def filled(self, column: str) -> Bool[ndarray, " n"]:
         """Tell the rows that have something in a column, without reading what."""
@@ -113,7 +117,7 @@ class Part:
         return self.table.filled(column)[self.rows]
 
 
-def read_sample(table: Table, index: int, fields: Fields) -> dict[str, list[Any]]:
+def read_sample(table: Readable, index: int, fields: Fields) -> dict[str, list[Any]]:
     """Read the raw items of a row, of each field as many as there are. Raises BadSample."""
     try:
         return _read(fields, lambda name: (table.cells(index, name), table.root(index, name)))
