@@ -18,6 +18,8 @@ SURFACE = {
     "eval": {"run", "--suite", "--checkpoint", "--set", "--json"},
     "embed": {"source", "--with", "--out", "--split", "--field", "--tokens", "--shared", "--batch", "--dim"}
     | {"--checkpoint", "--source", "--set", "--json"},
+    "search": {"run", "--text", "--image", "--query", "--images", "--texts", "--among", "--top", "--sheet", "--index"}
+    | {"--split", "--source", "--set", "--checkpoint", "--json"},
     "compare": {"runs", "--metric", "--at", "--against", "--anyway", "--format", "--csv", "--plot", "--html", "--json"},
     "claim": {"claim", "--set", "--run", "--jobs", "--seeds", "--judge", "--dry", "--json"},
     "synergy": {"data", "--target", "--field", "--batch", "--samples", "--seeds", "--seed", "--split", "--source"}

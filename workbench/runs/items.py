@@ -91,22 +91,10 @@ class Reader:
         """Turn one item into a model input. Raises ValueError for what cannot be read."""
         if isinstance(item, Tensor) and self.modality.kind not in ("vector", "sequence"):
             return self._checked(item[None])[0]
-        raw = self._raw(item)
+        raw = read_item(self.modality.kind, item)
         if reason := unfit(raw, self.modality):
             raise ValueError(f"it {reason}")
         return self._checked(self.transform(raw)[None])[0]
-
-    def _raw(self, item: object) -> object:
-        """Make of what a person gives what a data set would. Raises ValueError for what is no such thing."""
-        if self.modality.kind == "image":
-            return _picture(item)
-        if self.modality.kind == "audio":
-            return _sound(item)
-        if self.modality.kind == "sequence" or (self.modality.kind == "vector" and isinstance(item, str | Path)):
-            return as_numbers(parse_npy(Path(item).read_bytes()) if isinstance(item, str | Path) else item)
-        if self.modality.kind == "text" and not isinstance(item, str):
-            raise ValueError(f"{_describe(item)} is no text: give a string")
-        return item
 
     def _checked(self, inputs: Tensor) -> Tensor:
         """Return model inputs [n, ...] in the type that the encoder reads, bytes of pixels as they are."""
@@ -123,6 +111,20 @@ class Reader:
         if self.modality.kind in ("image", "text") and inputs.is_floating_point() != dtype.is_floating_point:
             raise ValueError(f"model inputs are of {dtype}, these are of {inputs.dtype}: give raw items")
         return inputs.to(dtype)
+
+
+def read_item(kind: Kind, item: object) -> object:
+    """Make of what a person gives for a kind what a data set would. Raises ValueError for what is no such thing, and
+    OSError for a file that cannot be read."""
+    if kind == "image":
+        return _picture(item)
+    if kind == "audio":
+        return _sound(item)
+    if kind == "sequence" or (kind == "vector" and isinstance(item, str | Path)):
+        return as_numbers(parse_npy(Path(item).read_bytes()) if isinstance(item, str | Path) else item)
+    if kind == "text" and not isinstance(item, str):
+        raise ValueError(f"{_describe(item)} is no text: give a string")
+    return item
 
 
 def _picture(item: object) -> Image.Image:

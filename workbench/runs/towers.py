@@ -125,6 +125,14 @@ def open_towers(said: str, data: Data, chosen: tuple[str, ...], checkpoint: str,
     return Towers(found, {name: settings[name] for name in found}, said, kept, batch, step)
 
 
+def towers_of(parts: Parts, said: str, names: Iterable[str]) -> Towers:
+    """Take the towers of these fields out of a model that is built already."""
+    settings, heads = _blocks(parts.recipe), parts.model.heads
+    encoders = {name: parts.model.encoders[name] for name in names}
+    kept = {name: heads[name] for name in encoders if name in heads}
+    return Towers(encoders, {name: settings[name] for name in encoders}, said, kept, _batch(parts.recipe))
+
+
 def _locked(parts: Parts, said: str, chosen: tuple[str, ...]) -> dict[str, Encoder]:
     """List a recipe's encoders; unless fields are chosen, those that it never trains. Raises RecipeError."""
     encoders = dict(parts.model.encoders)
