@@ -24,7 +24,7 @@ SURFACE = {
     "claim": {"claim", "--set", "--run", "--jobs", "--seeds", "--judge", "--dry", "--json"},
     "synergy": {"data", "--target", "--field", "--batch", "--samples", "--seeds", "--seed", "--split", "--source"}
     | {"--set", "--jobs", "--plot", "--json"},
-    "check": {"recipes", "--set", "--deep", "--json"},
+    "check": {"recipes", "--set", "--deep", "--overfit", "--json"},
     "ls": {"kind", "--dir", "--json"},
     "show": {"kind", "name", "--set", "--json"},
     "data build": {"name", "--out", "--sources", "--deb", "--json"},

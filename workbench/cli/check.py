@@ -10,11 +10,13 @@ import click
 if TYPE_CHECKING:
     from workbench.build import Parts
     from workbench.recipe.schema import Recipe
+    from workbench.runs.overfit import Overfit
 
 
 UNSEEN = (
     "not looked at: most samples (wb data inspect), the memory and time of a step (wb pretrain --dry), "
-    "gradients and several processes (wb check --deep), weights that a run or a file would give"
+    "gradients and several processes (wb check --deep), whether a batch can be learnt (wb check --overfit), "
+    "weights that a run or a file would give"
 )
 
 
@@ -22,17 +24,24 @@ UNSEEN = (
 @click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, as train.lr=1e-3.")
 @click.option("--deep", is_flag=True, help="Also compute: does the gradient stay the same where it has to? Reads data.")
-@click.option("--json", "as_json", is_flag=True, help="Print {recipe: null or its errors}.")
-def check_(recipes: tuple[str, ...], overrides: tuple[str, ...], deep: bool, as_json: bool) -> None:
+@click.option("--overfit", is_flag=True, help="Also train on one batch for a minute: does the loss fall? If not, why?")
+@click.option("--json", "as_json", is_flag=True, help="Print {recipe: null or its errors}; --overfit: both.")
+def check_(recipes: tuple[str, ...], overrides: tuple[str, ...], deep: bool, overfit: bool, as_json: bool) -> None:
     """Validate recipes and sweeps; every mistake is printed with file and line. Exit 2 if there is one.
 
     --deep takes one batch of a few samples, and compares its gradient with that of the same samples in another order,
     in micro-batches, and on two processes, and embeddings with those of fewer samples: for objectives, encoders and
     fusions of your own. It takes half a minute.
 
+    --overfit learns one batch by heart, from the recipe's own initial weights: it prints the loss of knowing nothing
+    (ln B of an InfoNCE term) and the least that the batch allows beside the loss, and where that does not fall the
+    likeliest reason: the learning rate (a range test names one), what is frozen, repeated, constant or no number.
+    Exit 2 where it does not fall. With --json each recipe has {error, overfit}.
+
     \b
     Example: wb check recipes/emoji_ito.yaml --set train.batch=512
              wb check mine.yaml --deep
+             wb check mine.yaml --overfit
     """
     from workbench.recipe.schema import RecipeError, load_recipe
     from workbench.runs.cost import assemble
@@ -40,6 +49,7 @@ def check_(recipes: tuple[str, ...], overrides: tuple[str, ...], deep: bool, as_
 
     found: dict[str, str | None] = {}
     notes: list[str] = []
+    learnt: dict[str, Overfit] = {}
     for recipe in recipes:
         try:
             if is_sweep(recipe):
@@ -54,14 +64,22 @@ def check_(recipes: tuple[str, ...], overrides: tuple[str, ...], deep: bool, as_
             notes += _notes(recipe, parts)
             _refuse_terms_apart(parts, notes)
             found[recipe] = _deeply(recipe, loaded) if deep else None
+            if overfit:
+                learnt[recipe] = _learn(recipe, loaded)
+                found[recipe] = found[recipe] or _complaint(recipe, learnt[recipe])
         except ValueError as error:  # the keys are right, the parts do not fit each other
             found[recipe] = f"{recipe}: {error}"
-    if as_json:
+    if as_json and overfit:
+        both = {r: {"error": e, "overfit": learnt[r].as_dict() if r in learnt else None} for r, e in found.items()}
+        click.echo(json.dumps(both))
+    elif as_json:
         click.echo(json.dumps(found))
     else:
+        for recipe, report in learnt.items():
+            _print_overfit(recipe, report)
         for recipe, problem in found.items():
             click.echo(problem or f"{recipe}: ok", err=problem is not None)
-        for note in [*notes, *([] if deep else [UNSEEN])]:
+        for note in [*notes, *([] if deep or overfit else [UNSEEN])]:
             click.echo(note, err=True)
     raise SystemExit(2 if any(found.values()) else 0)
 
@@ -125,3 +143,49 @@ def _deeply(name: str, recipe: Recipe) -> str | None:
         click.echo(f"{name}: {finding.name:14} {value:>8}  {finding.note or 'the same'}", err=True)
     failed = [f"{f.name} ({f.difference:.1e}): {f.note}" for f in findings if not f.passed]
     return f"{name}: not the same within {TOLERANCE:.0e}: " + "; ".join(failed) if failed else None
+
+
+def _learn(name: str, recipe: Recipe) -> Overfit:
+    """Train on one batch; a line on stderr says so, as it takes a while."""
+    from workbench.runs.overfit import overfit
+
+    click.echo(f"{name}: learning one batch by heart, a minute at most", err=True)
+    return overfit(recipe)
+
+
+def _complaint(name: str, report: Overfit) -> str | None:
+    """Say that a batch was not learnt, and why; None where it was."""
+    return None if report.falls else f"{name}: the loss of one batch does not fall: {report.reasons[0]}"
+
+
+def _print_overfit(name: str, report: Overfit) -> None:
+    """Print chance, floor and loss of every term, and what follows."""
+    from rich.table import Table
+
+    from workbench.cli._printing import print_table
+
+    cut = "" if report.rows == report.of_rows else f" of the {report.of_rows}"
+    click.echo(
+        f"{name}: one batch of {report.rows}{cut} samples, {report.steps} steps at lr {report.lr:g}, "
+        f"{report.seconds:.0f} s; no dropout, no augmentation"
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("term", no_wrap=True)
+    for title in ("chance", "floor", "first", "last"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for term in report.terms:
+        bounds = ("-" if x is None else f"{x:.3f}" for x in (term.chance, term.floor))
+        share = "" if term.share is None else f"{100 * max(term.share, 0):.0f} % of the way"
+        table.add_row(term.name, *bounds, f"{term.first:.3f}", f"{term.last:.3f}", share)
+    print_table(table)
+    if report.tried:
+        found = ", ".join(f"{loss:.3f} at {lr:g}" for lr, loss in report.tried.items())
+        click.echo(f"after as many steps at other learning rates: {found}")
+    for reason in report.reasons if report.falls else report.reasons[1:]:
+        click.echo(f"also: {reason}")
+    if report.falls:
+        click.echo(
+            "it falls: model, objective and learning rate can learn a batch by heart. Where a training does not get "
+            "better on held-out samples, look at the data (wb data inspect): are these pairs, and enough of them?"
+        )

@@ -58,9 +58,10 @@ def search_(
 
     \b
     Examples:
-      wb search runs/emoji-ito --text "a red heart" --images photos --sheet hearts.png
-      wb search runs/emoji-ito --image heart.png --texts captions.txt --top 3
-      wb search runs/films --query text="a storm" --query image=sea.jpg --among speech=voices
+      wb search runs/ito --text "a red heart" --images photos --sheet hearts.png
+      wb search runs/ito --image heart.png --texts captions.txt --top 3
+      wb search runs/films --query text="a storm" --query image=sea.jpg
+        --among speech=voices
     Exit codes: 0 found, 1 nothing can be searched or asked,
     2 a wrong option.
     """

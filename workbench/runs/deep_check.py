@@ -116,11 +116,11 @@ def _engine(recipe: Recipe) -> Engine:
     parallel = Parallel.join(PATIENCE)
     engine = build_engine(prepare(build_parts(recipe), parallel), parallel)
     engine.model.train()
-    _switch_off_dropout(engine.model)
+    switch_off_dropout(engine.model)
     return engine
 
 
-def _switch_off_dropout(model: nn.Module) -> None:
+def switch_off_dropout(model: nn.Module) -> None:
     """Set every dropout to 0: torch's own, and those of timm and open_clip, which have other names for it."""
     for module in model.modules():
         if "drop" in type(module).__name__.lower() or isinstance(module, nn.MultiheadAttention):
