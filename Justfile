@@ -96,3 +96,19 @@ board DIR="runs":
 # the picture of the house in docs, from the imports as they are
 house:
     python docs/draw_house.py
+
+# recalls of a sweep over tux, one-to-one and two-to-one, each arm against CLIP, as a CSV
+compare-tux SWEEP CSV:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    metrics=()
+    for k in 1 10; do
+        for query in image_to_text text_to_image speech_to_text speech_to_image text_to_speech image_to_speech \
+            image+speech_to_text text+speech_to_image image+text_to_speech; do
+            metrics+=(--metric "test/${query}_r$k")
+        done
+        for query in speech_to_text text_to_speech speech_to_image image_to_speech; do
+            metrics+=(--metric "voice/${query}_r$k")
+        done
+    done
+    wb compare {{SWEEP}} --anyway --against clip3 "${metrics[@]}" --csv {{CSV}}
