@@ -77,6 +77,9 @@ def no_new_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes that the code spawns are forked from a server that has torch; spawned, each imports for seconds."""
     import multiprocessing.context
 
-    from forked import server
+    from forked import server, start_worker
 
+    from workbench.studies import side_by_side
+
+    monkeypatch.setattr(side_by_side._Worker, "_start", start_worker)
     monkeypatch.setitem(multiprocessing.context._concrete_contexts, "spawn", server)  # type: ignore[attr-defined]

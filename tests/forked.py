@@ -6,6 +6,7 @@ Where the start itself is the point, and in what is measured, a test takes `subp
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import runpy
 import signal
@@ -13,11 +14,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import workbench.distributed.launch as launch
+from workbench.studies import side_by_side
 
 server = multiprocessing.get_context("forkserver")
 # DistributedDataParallel imports torch's compiler, and so would every rank: another two seconds
@@ -34,8 +37,12 @@ def start(
     environment: Mapping[str, str] | None = None,
     module: str = "workbench",
 ) -> ForkServerProcess:
-    """Start `python -m MODULE ARGUMENTS` in a process and a session of its own; `before` is called in it first."""
-    work = (module, list(arguments), stdout, stderr, before, environment or {})
+    """Start `python -m MODULE ARGUMENTS`, or a script, in a process and a session of its own; `before` is called in it
+    first.
+    """
+    multiprocessing.forkserver.ensure_running()
+    address = multiprocessing.forkserver._forkserver._forkserver_address  # type: ignore[attr-defined]
+    work = (module, list(arguments), stdout, stderr, before, environment or {}, address)
     process = server.Process(target=_run, args=work)
     process.start()
     return process
@@ -48,8 +55,12 @@ def _run(
     stderr: Path,
     before: Callable[[], None] | None,
     environment: Mapping[str, str],
+    address: str,
 ) -> None:
     os.setsid()
+    # Python would start another server for what this process forks, which would import torch anew
+    known = multiprocessing.forkserver._forkserver  # type: ignore[attr-defined]
+    known._forkserver_address, known.ensure_running = address, lambda: None
     for number, file in ((1, stdout), (2, stderr)):
         os.dup2(os.open(file, os.O_CREAT | os.O_WRONLY | os.O_APPEND), number)
     multiprocessing.set_start_method("fork", force=True)  # of data workers, as in a process that was not forked
@@ -64,7 +75,10 @@ def _call(module: str, arguments: Sequence[str]) -> None:
 
     torch.set_num_threads(1)
     sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    if module.endswith(".py"):
+        runpy.run_path(module, run_name="__main__")
+    else:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def run(
@@ -117,3 +131,40 @@ class Rank:
     def send_signal(self, number: int) -> None:
         with suppress(ProcessLookupError):
             os.kill(self.process.pid or 0, number)
+
+
+def fork_workers() -> None:
+    """Called before a command that trains runs side by side, each in a process."""
+    side_by_side._Worker._start = start_worker  # type: ignore[method-assign, assignment]
+
+
+def start_worker(worker: side_by_side._Worker) -> Worker:
+    """Stand in for `_Worker._start`."""
+    return Worker(worker._threads)
+
+
+class Worker:
+    """A process of `workbench.studies.worker` in the place of a Popen with two pipes."""
+
+    def __init__(self, threads: int) -> None:
+        (orders, to), (back, news) = (multiprocessing.Pipe(duplex=False) for _ in range(2))
+        self.process = server.Process(target=self._run, args=(threads, orders, news, dict(os.environ)))
+        self.process.start()
+        for end in (orders, news):
+            end.close()
+        self.stdin, self.stdout = (os.fdopen(os.dup(end.fileno()), mode) for end, mode in ((to, "w"), (back, "r")))
+        self.terminate, self.kill = self.process.terminate, self.process.kill
+
+    @staticmethod
+    def _run(threads: int, orders: Connection, news: Connection, environment: dict[str, str]) -> None:
+        os.setsid()
+        os.environ |= environment
+        for number, end in enumerate((orders, news)):
+            os.dup2(end.fileno(), number)
+            end.close()
+        multiprocessing.set_start_method("fork", force=True)  # of data workers
+        _call("workbench.studies.worker", [str(threads)])
+
+    def wait(self) -> int | None:
+        self.process.join()
+        return self.process.exitcode

@@ -3,8 +3,9 @@ nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tiny_sweeps import train_here, write_small_emoji
 
 from workbench.recipe.schema import Recipe, parse_recipe
 from workbench.recipe.yaml_file import recipe_names, shipped_recipes
-from workbench.studies import sweeping
+from workbench.studies import claim, sweeping
 from workbench.studies.claim import read_claim
 from workbench.studies.claiming import prove
 from workbench.studies.sweeping import train_runs
@@ -28,31 +29,48 @@ def emoji(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_small_emoji(tmp_path_factory.mktemp("emoji"))
 
 
-def shrink(recipe: Recipe, emoji: Path) -> Recipe:
-    """Make a training of two steps; not by overrides of the sweep, in which arms that differ in length became equal."""
+SMALL_IMAGE = {"image_size": 32, "patch_size": 16, "layers": 1, "width": 16, "head_width": 16}
+SMALL_TEXT = {"context_length": 16, "width": 16, "heads": 2, "layers": 1}
+read_once = cache(read_claim)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def each_sweep_read_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(claim, "read_sweep", cache(claim.read_sweep))
+        yield
+
+
+def shrink(recipe: Recipe, emoji: Path, judged: set[str]) -> Recipe:
+    """Make a training of two steps by small towers, evaluated by what the claims read; not by overrides of the sweep,
+    in which arms that differ in length became equal."""
     tree: Any = recipe.as_dict()
     if tree["data"]["name"] == "emoji":
         tree["data"] |= {"path": str(emoji)}
+        for name, encoder in tree["model"]["encoders"].items():
+            encoder["config"] = SMALL_IMAGE if name == "image" else SMALL_TEXT
     tree["train"] |= {"for": "2 steps", "batch": 8, "warmup": "0 steps", "microbatch": None}
-    tree["eval"] |= {"every": "2 steps", "start": False}
+    judged = judged | {"best", str(tree["eval"]["best"]).partition("/")[0]}
+    kept = {key: value for key, value in tree["eval"].items() if key in judged}
+    tree["eval"] = kept | {"every": "2 steps", "start": False}
     tree |= {"log": {"tensorboard": False}}
     tree["parallel"] |= {"workers": 0}
     return parse_recipe(tree)
 
 
 def test_a_shipped_claim_is_found_by_its_name_and_is_no_recipe() -> None:
-    claim = read_claim("confu_c1_synergy")
-    assert (claim.sweep.name, claim.least, claim.seeds) == ("confu-synergy", 5, list(range(8)))
+    found = read_claim("confu_c1_synergy")
+    assert (found.sweep.name, found.least, found.seeds) == ("confu-synergy", 5, list(range(8)))
     assert not [name for name in recipe_names() if "claims" in name]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CLAIMS)
 def test_each_names_what_exists_and_says_its_command_and_time(name: str) -> None:
-    claim = read_claim(f"claims/{name}")
+    shipped = read_once(name)
     first = (FOLDER / f"{name}.yaml").read_text().partition("\n")[0]
     assert first.startswith(f"# wb claim claims/{name} ")
-    assert f"at most {len(claim.arms) * len(claim.seeds)} runs; " in first
+    assert f"at most {len(shipped.arms) * len(shipped.seeds)} runs; " in first
     assert " hours" in first or " minutes" in first
 
 
@@ -64,12 +82,13 @@ def test_each_is_put_to_the_test(sweep: str, emoji: Path, tmp_path: Path, monkey
     small = SYNTHETIC if sweep == "confu_synergy" else ()
     mine = [name for name in CLAIMS if f"sweep: sweeps/{sweep}\n" in (FOLDER / f"{name}.yaml").read_text()]
     assert mine
-    for name in mine:
-        claim = read_claim(name, small)
-        arms = tuple(replace(arm, recipe=shrink(arm.recipe, emoji)) for arm in claim.arms)
-        tiny = replace(claim, sweep=replace(claim.sweep, arms=arms))
+    claims = [read_once(name, small) for name in mine]
+    judged = {endpoint.name.partition("/")[0] for found in claims for endpoint in found.section.endpoint}
+    for name, found in zip(mine, claims, strict=True):
+        arms = tuple(replace(arm, recipe=shrink(arm.recipe, emoji, judged)) for arm in found.arms)
+        tiny = replace(found, sweep=replace(found.sweep, arms=arms))
         ruling = prove(tiny, tmp_path, partial(train_runs, jobs=1), most=1)
         assert ruling.judgement.verdict in ("undecided", "blind"), name
         assert not ruling.left_out, name
-        assert all(found.seeds == 1 and found.estimate is not None for found in ruling.judgement.endpoints), name
-        assert all(found.estimate is not None for found in ruling.judgement.positive), name
+        assert all(told.seeds == 1 and told.estimate is not None for told in ruling.judgement.endpoints), name
+        assert all(told.estimate is not None for told in ruling.judgement.positive), name

@@ -158,7 +158,7 @@ def test_each_pair_is_asked_once_for_both_sides() -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_same_numbers_as_one() -> None:
+def test_two_processes_give_the_same_numbers_as_one(no_new_interpreter: None) -> None:
     numbers = read("xor", settings=("bits=1",), samples=320)
     study = Study(numbers, ask_about(numbers, ["c"]), parts=3, seed=4)
     assert study.answer(2) == study.answer(1)
