@@ -67,10 +67,10 @@ def _run(
     os.environ |= environment
     if before:
         before()
-    _call(module, arguments)
+    call(module, arguments)
 
 
-def _call(module: str, arguments: Sequence[str]) -> None:
+def call(module: str, arguments: Sequence[str]) -> None:
     import torch
 
     torch.set_num_threads(1)
@@ -119,7 +119,7 @@ class Rank:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         os.environ |= environment
-        _call("workbench", arguments)
+        call("workbench", arguments)
 
     def poll(self) -> int | None:
         return self.process.exitcode
@@ -163,7 +163,7 @@ class Worker:
             os.dup2(end.fileno(), number)
             end.close()
         multiprocessing.set_start_method("fork", force=True)  # of data workers
-        _call("workbench.studies.worker", [str(threads)])
+        call("workbench.studies.worker", [str(threads)])
 
     def wait(self) -> int | None:
         self.process.join()

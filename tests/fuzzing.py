@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SECONDS = float(os.environ.get("WB_FUZZ", "60")) / 2
+SECONDS = float(os.environ.get("WB_FUZZ", "16")) / 2
 """of each of the two; the default is that of CI"""
 LONG = "WB_FUZZ" in os.environ
 """whether the time is all that ends a test; else it ends after a number of cases, too"""

@@ -22,9 +22,9 @@ model:
     text: {name: open_clip, config: {context_length: 8, width: 16, heads: 2, layers: 2}}
   fusion: {name: transformer, layers: 1, heads: 2}
 objective: ito
-train: {for: 6 steps, batch: 16, microbatch: 8, lr: 0.01, clip: 0.5}
-eval: {every: 3 steps, start: false, gap: {name: gap, split: validation}}
-checkpoint: {every: 3 steps}
+train: {for: 4 steps, batch: 16, microbatch: 8, lr: 0.01, clip: 0.5}
+eval: {every: 2 steps, start: false, gap: {name: gap, split: validation, max_pairs: 64}}
+checkpoint: {every: 2 steps}
 parallel: {workers: 0}
 log: {tensorboard: false}
 """

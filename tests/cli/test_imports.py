@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,22 +28,39 @@ UNUSED = [
     "torch.distributed.checkpoint",
 ]  # fmt: skip
 """of COSTLY what no small training, resume or evaluation uses"""
-RUN = """
-import json, sys
-from workbench.cli import cli
-for command in json.loads(sys.argv[1]):
-    try:
-        cli.main(command, standalone_mode=False)
-    except SystemExit as end:
-        assert not end.code, end.code
-print("IMPORTED", *sorted(sys.modules))
+SERVER = """
+import json, os, sys, torch
+for line in sys.stdin:
+    if os.fork():
+        assert not os.wait()[1]
+        continue
+    from workbench.cli import cli
+    for command in json.loads(line):
+        try:
+            cli.main(command, standalone_mode=False)
+        except SystemExit as end:
+            assert not end.code, end.code
+    print("IMPORTED", *sorted(sys.modules), flush=True)
+    os._exit(0)
 """
+"""runs each line's commands in a fork that has imported torch, as all of them do, and nothing else"""
+Imported = Callable[..., set[str]]
 
 
-def imported(*commands: list[str]) -> set[str]:
-    done = subprocess.run([sys.executable, "-c", RUN, json.dumps(commands)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return set(done.stdout.splitlines()[-1].split()[1:])
+@pytest.fixture(scope="module")
+def imported() -> Iterator[Imported]:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", SERVER], **pipes) as server:  # type: ignore[call-overload]
+
+        def run(*commands: list[str]) -> set[str]:
+            server.stdin.write(json.dumps(commands) + "\n")
+            server.stdin.flush()
+            for line in server.stdout:
+                if line.startswith("IMPORTED "):
+                    return set(line.split()[1:])
+            raise AssertionError("a command failed; what it said is above")
+
+        yield run
 
 
 @pytest.mark.slow
@@ -55,12 +73,12 @@ def imported(*commands: list[str]) -> set[str]:
     ],
     ids=["all", "no towers", "vit"],
 )
-def test_costly_modules_are_not_imported(commands: list[list[str]], beside: list[str]) -> None:
+def test_costly_modules_are_not_imported(commands: list[list[str]], beside: list[str], imported: Imported) -> None:
     assert not imported(*commands) & {*COSTLY, *beside}
 
 
 @pytest.mark.slow
-def test_a_training_does_without_the_compiler(tmp_path: Path) -> None:
+def test_a_training_does_without_the_compiler(tmp_path: Path, imported: Imported) -> None:
     """Two micro-batches of pictures and texts, augmented; then the run is resumed and evaluated."""
     recipe, run = tmp_path / "recipe.yaml", str(tmp_path / "run")
     recipe.write_text(json.dumps(TOWERS | {"train": {"for": "1 steps", "batch": 4, "microbatch": 2}}))

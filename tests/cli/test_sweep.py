@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Generator
 from itertools import islice
@@ -15,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from forked import fork_workers, start
 from tiny_sweeps import BASE, SWEEP, train_here, write_sweep
 
 from workbench.cli import cli
@@ -154,27 +153,30 @@ def facts(run: Path) -> list[dict[str, float]]:
 def test_killed_in_the_middle_it_is_ended_bitwise_by_two_at_once_one_of_them_a_script_without_a_guard(
     tmp_path: Path,
 ) -> None:
-    small = SWEEP.replace("seeds: 2", "seeds: 1") + "set: {train.for: 120 steps, eval.every: 120 steps}\n"
+    """The script starts its worker as a user's does, from nothing; the other workers are forked."""
+    small = SWEEP.replace("seeds: 2", "seeds: 1") + "set: {train.for: 60 steps, eval.every: 60 steps}\n"
     file, runs = write_sweep(tmp_path, small), tmp_path / "r"
-    (tmp_path / "small.yaml").write_text(BASE.replace("every: 1 steps", "every: 8 steps"))
-    command = [sys.executable, "-m", "workbench", "sweep", str(file), "--run", str(runs), "--jobs"]
-    with subprocess.Popen([*command, "2"], stderr=subprocess.PIPE) as killed:
-        until = time.monotonic() + 120
-        while not all(list(runs.glob(f"{arm}-seed0/checkpoints/step-[1-9]*")) for arm in ("clip", "confu")):
-            assert killed.poll() is None
-            assert time.monotonic() < until
-            time.sleep(0.01)
-        killed.kill()
+    (tmp_path / "small.yaml").write_text(BASE.replace("every: 1 steps", "every: 4 steps"))
+    said, out, json_out, err = (tmp_path / name for name in ("said", "out", "json", "err"))
+    command = ["sweep", str(file), "--run", str(runs), "--jobs"]
+    killed = start([*command, "2"], said, said, fork_workers)
+    until = time.monotonic() + 120
+    while not all(list(runs.glob(f"{arm}-seed0/checkpoints/step-[1-9]*")) for arm in ("clip", "confu")):
+        assert killed.exitcode is None, said.read_text()
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    killed.kill()
+    killed.join()
     script = tmp_path / "script.py"
     call = f"workbench.sweep({str(file)!r}, run={str(runs)!r}, jobs=1)"
     script.write_text(f"import workbench\nprint({call}.finished)\n")
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, script], **options) as first:  # type: ignore[call-overload]
-        second = subprocess.run([*command, "1", "--json"], capture_output=True, text=True)
-        out, said = first.communicate()
-    assert out == "True\n", said
-    assert second.returncode == 0, second.stderr
-    assert {run["state"] for run in json.loads(second.stdout)["runs"]} == {"done"}
+    first = start([], out, err, module=str(script))
+    second = start([*command, "1", "--json"], json_out, err, fork_workers)
+    for process in (first, second):
+        process.join(120)
+        assert process.exitcode == 0, err.read_text()
+    assert out.read_text() == "True\n"
+    assert {run["state"] for run in json.loads(json_out.read_text())["runs"]} == {"done"}
     for arm in ("clip", "confu"):
         run, whole = runs / f"{arm}-seed0", tmp_path / arm
         train(load_recipe(run / "recipe.yaml"), whole)

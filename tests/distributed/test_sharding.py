@@ -41,19 +41,19 @@ def train_until(_: int, folder: Path, run: str, step: int, *overrides: str) -> N
 @pytest.mark.slow
 def test_divided_weights_train_like_whole_ones_and_are_saved_for_any_number_of_processes(tmp_path: Path) -> None:
     (tmp_path / "towers.yaml").write_text(TOWERS)
-    train_until(0, tmp_path, "whole", 6)
-    train_until(0, tmp_path, "run", 2)
-    spawn(2, train_until, tmp_path, "run", 4, "parallel.strategy=fsdp")
-    saved = tmp_path / "run" / "checkpoints" / "step-4"
+    train_until(0, tmp_path, "whole", 4)
+    train_until(0, tmp_path, "run", 1)
+    spawn(2, train_until, tmp_path, "run", 3, "parallel.strategy=fsdp")
+    saved = tmp_path / "run" / "checkpoints" / "step-3"
     assert len(list((saved / "model").glob("*.safetensors"))) == 2
     assert (saved / "optimizer").is_dir()
-    seen = next(r for r in read(tmp_path / "run" / "metrics.jsonl") if r["step"] == 3 and "eval/gap/l2m" in r)
-    _, afterwards = evaluate_run(tmp_path / "run", "3")
+    seen = next(r for r in read(tmp_path / "run" / "metrics.jsonl") if r["step"] == 2 and "eval/gap/l2m" in r)
+    _, afterwards = evaluate_run(tmp_path / "run", "2")
     assert afterwards == pytest.approx({name: seen[f"eval/{name}"] for name in afterwards}, rel=1e-5)
-    train_until(0, tmp_path, "run", 6)
+    train_until(0, tmp_path, "run", 4)
     runs = [tmp_path / name for name in ("whole", "run")]
-    weights = [checkpoint.read(run / "checkpoints" / "step-6", "model") for run in runs]
-    moments = [checkpoint.read(run / "checkpoints" / "step-6", "optimizer") for run in runs]
+    weights = [checkpoint.read(run / "checkpoints" / "step-4", "model") for run in runs]
+    moments = [checkpoint.read(run / "checkpoints" / "step-4", "optimizer") for run in runs]
     assert_same(*((read(run / "metrics.jsonl"), w) for run, w in zip(runs, weights, strict=True)))
     assert moments[0].keys() == moments[1].keys()
     for name in moments[0]:
@@ -69,11 +69,11 @@ SETTINGS = ((), LOCKED, ("model.encoders.text.lock=0",), ("train.microbatch=null
 
 
 def first_gradients(
-    rank: int, folder: Path, precision: str = "bf16", choices: tuple[tuple[str, ...], ...] = SETTINGS
+    rank: int, folder: Path, choices: tuple[tuple[str, ...], ...] = SETTINGS, precisions: tuple[str, ...] = ("bf16",)
 ) -> None:
     """Of a longer training nothing could be told: in bf16 the last digit of a gradient is soon the third of a loss."""
     parallel, found = Parallel.join(), []
-    for own, strategy in product(choices, ("ddp", "fsdp")):
+    for precision, own, strategy in product(precisions, choices, ("ddp", "fsdp")):
         settings = (f"train.precision={precision}", "train.microbatch=4", f"parallel.strategy={strategy}", *own)
         parts = prepare(build_parts(load_recipe(folder / "towers.yaml", settings)), parallel)
         engine = build_engine(parts, parallel, Metrics(None))
@@ -98,15 +98,14 @@ def test_matrices_that_travel_in_bf16_change_nothing_that_is_computed_in_bf16(tm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_towers_of_transformers_are_divided_too(tmp_path: Path, precision: str) -> None:
-    """A BERT and a vision transformer, of which some layers are locked; tokens go into the fusion."""
+def test_towers_of_transformers_are_divided_too(tmp_path: Path) -> None:
+    """A BERT and a vision transformer, of which some layers are locked; tokens go into the fusion; fp32 and bf16."""
     pytest.importorskip("transformers")
     vit, bert = (f"{{name: transformers, model: {make(tmp_path, name)}, lock: 1}}" for name in ("vit", "bert"))
     towers = re.sub(r"image: \{name: .*\}\}", f"image: {vit}", TOWERS)
     (tmp_path / "towers.yaml").write_text(re.sub(r"text: \{name: .*\}\}", f"text: {bert}", towers))
     unlocked = ("model.encoders.image.lock=null", "model.encoders.text.lock=null")
-    spawn(2, first_gradients, tmp_path, precision, ((), unlocked))
+    spawn(2, first_gradients, tmp_path, ((), unlocked), ("fp32", "bf16"))
     found = torch.load(tmp_path / "0.found")
     for ddp, fsdp in zip(found[::2], found[1::2], strict=True):
         assert ddp.keys() == fsdp.keys()

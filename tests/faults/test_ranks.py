@@ -64,7 +64,7 @@ def fail_after(step: int, rank: int, what: str) -> None:
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_recipe(tmp_path_factory.mktemp("recipe"), width=64)
+    return write_recipe(tmp_path_factory.mktemp("recipe"), width=64, steps=40)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_a_killed_rank_and_a_stopped_one(recipe: Path, whole: Path, tmp_path: Pa
     for victim in (0, 1):
         job = Job(recipe, run, FOR_EVER)
         begin = last_step(run)
-        job.wait_until(lambda job=job, begin=begin: job.step > begin + 10)
+        job.wait_until(lambda job=job, begin=begin: job.step > begin + 5)
         job.ends_after(lambda job=job, victim=victim: os.kill(job.ranks[victim], signal.SIGKILL))
         assert_one_message(*job.wait(), f"rank {victim} of 2 was ended by SIGKILL", "goes on from there")
     job = Job(recipe, run, FOR_EVER, "parallel.timeout=8 seconds")
@@ -143,7 +143,7 @@ def test_a_polite_stop_of_the_launcher(recipe: Path, whole: Path, tmp_path: Path
     """To the launcher alone, as `kill` does it, or to its group, as a terminal does."""
     run = tmp_path / "run"
     job = Job(recipe, run)
-    job.wait_until(lambda: job.step > 10)
+    job.wait_until(lambda: job.step > 4)
     assert job.process.pid
     (os.killpg if number == signal.SIGINT else os.kill)(job.process.pid, number)
     status, said = job.wait()
@@ -157,7 +157,7 @@ def test_a_polite_stop_of_the_launcher(recipe: Path, whole: Path, tmp_path: Path
 def test_ranks_whose_launcher_was_killed_save_and_end(recipe: Path, whole: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     job = Job(recipe, run, FOR_EVER)
-    job.wait_until(lambda: job.step > 10)
+    job.wait_until(lambda: job.step > 4)
     ranks = job.ranks
     job.kill()
     deadline = time.monotonic() + 30

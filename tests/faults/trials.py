@@ -20,7 +20,7 @@ seed: 5
 data: {{name: '{data}:Pairs'}}
 model: {{dim: 8, encoders: {{a: {{name: mlp, width: {width}, depth: 3, dropout: 0.1}}, b: mlp}}}}
 objective: clip
-train: {{for: 60 steps, batch: 32, microbatch: 16, lr: 0.01, warmup: 5 steps, layer_decay: 0.9}}
+train: {{for: {steps} steps, batch: 32, microbatch: 16, lr: 0.01, warmup: 5 steps, layer_decay: 0.9}}
 eval: {{every: 20 steps, best: retrieval/mean_recall, retrieval: {{query: a, candidates: b}}}}
 checkpoint: {{every: 7 steps, keep: 2, keep_every: 14 steps}}
 parallel: {{workers: 0}}
@@ -28,10 +28,10 @@ log: {{tensorboard: false}}
 """
 
 
-def write_recipe(folder: Path, width: int = 16) -> Path:
+def write_recipe(folder: Path, width: int = 16, steps: int = 60) -> Path:
     (folder / "pairs.py").write_text(DATA)
     path = folder / "recipe.yaml"
-    path.write_text(RECIPE.format(data=folder / "pairs.py", width=width))
+    path.write_text(RECIPE.format(data=folder / "pairs.py", width=width, steps=steps))
     return path
 
 
