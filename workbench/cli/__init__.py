@@ -16,6 +16,7 @@ from workbench.cli._printing import allow_any_letter
 
 VERBS = {
     "synth": "Train a line-up of objectives on a synthetic task and compare them with its exact truth.",
+    "init": "Look at your data, and write a first recipe for it.",
     "pretrain": "Train a recipe; resumes by itself.",
     "sweep": "Train a recipe's arms over seeds, side by side; goes on by itself.",
     "eval": "Evaluate a run.",

@@ -6,6 +6,7 @@ others comes first, and the training split is taken alone.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from glob import escape
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,6 +48,8 @@ class Found(NamedTuple):
     """{name, path} as in a recipe"""
     note: str = ""
     """what lies there, too, and is not part of it"""
+    others: Mapping[str, list[str]] = {}
+    """{split: its files or folders} of the other splits there"""
 
 
 def open_data(path: str, source: str | None, settings: tuple[str, ...]) -> tuple[str, Any]:
@@ -131,7 +134,9 @@ def _files(folder: Path, extension: str, files: list[Path]) -> Found:
     if not are_mixed(groups):
         return Found({"name": EXTENSIONS[extension], "path": patterns})
     name = next(split for split in ("train", "", "validation", "test") if split in groups)
-    return Found({"name": EXTENSIONS[extension], "path": groups[name]}, _beside(folder, name, groups))
+    return Found(
+        {"name": EXTENSIONS[extension], "path": groups[name]}, _beside(folder, name, groups), _others(name, groups)
+    )
 
 
 def _folders(folder: Path, parents: list[Path]) -> Found:
@@ -141,7 +146,11 @@ def _folders(folder: Path, parents: list[Path]) -> Found:
         return Found({"name": "folder", "path": str(folder)})
     name = next(split for split in ("train", "", "validation", "test") if split in groups)
     folders = {split: [str(Path(file).parent) for file in found] for split, found in groups.items()}
-    return Found({"name": "folder", "path": folders[name]}, _beside(folder, name, folders))
+    return Found({"name": "folder", "path": folders[name]}, _beside(folder, name, folders), _others(name, folders))
+
+
+def _others(chosen: str, groups: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    return {split: files for split, files in groups.items() if split not in ("", chosen)}
 
 
 def _beside(folder: Path, chosen: str, groups: dict[str, list[str]]) -> str:

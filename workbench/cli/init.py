@@ -1,0 +1,110 @@
+"""`wb init`: a look at data of which nothing is known, and a commented recipe that trains on it at once."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from workbench.recipe.schema import Recipe
+
+
+@click.command(short_help="Write a first recipe for your own data.")
+@click.argument("data")
+@click.option(
+    "--out",
+    default="recipe.yaml",
+    show_default=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The recipe; it must not be there.",
+)
+@click.option("--source", metavar="NAME", help="What lies at DATA, where that cannot be told; of a hub id: hf.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def init_(data: str, out: Path, source: str | None, as_json: bool) -> None:
+    """Look at DATA, and write a commented recipe that trains on it at once.
+
+    DATA is a folder of pictures with texts beside them, a CSV, TSV, JSON or parquet file, tars, or what `datasets`
+    saved. Up to a thousand samples are decoded: fields, kinds, sizes, scripts, what repeats, what is missing and
+    which columns are labels. The objective, the towers, the batch and the steps are chosen by that and by the
+    machine, each with its reason in a comment. Nothing is overwritten.
+
+    \b
+    Examples: wb init photos
+              wb init films.csv --out films.yaml
+    Exit codes: 0 written, 1 nothing there can be trained on,
+    2 a wrong option, or a recipe that is there already.
+    """
+    if out.exists():
+        raise click.UsageError(f"{out} is there already, and is not overwritten: choose another --out")
+    if out.suffix not in (".yaml", ".yml"):
+        raise click.UsageError(f"--out {out}: write a name that ends in .yaml")
+    from workbench.errors import did_you_mean, writing
+    from workbench.inspection.first_look import look_at
+    from workbench.inspection.first_recipe import CPU, GPU, describe_facts, write_recipe
+    from workbench.inspection.open_data import SOURCES
+
+    if source and source not in SOURCES:
+        raise click.UsageError(f"no source '{source}'{did_you_mean(source, SOURCES)}")
+    import torch
+
+    click.echo(f"{data}: looking at up to 1,000 samples", err=True)
+    facts = look_at(data, source)
+    if out.resolve().parent != Path.cwd():
+        _make_absolute(facts.block)
+    name = re.sub(r"[^\w-]+", "-", Path(data).stem.strip("*").strip(".") or "mine").strip("-").lower() or "mine"
+    machine = GPU if torch.cuda.is_available() else CPU
+    text, choice = write_recipe(name, facts, machine, f"wb pretrain {out}")
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with out.open("x", encoding="utf-8") as file:
+            file.write(text)
+    recipe = _verify(out)
+    commands = _commands(out, choice.name)
+    if as_json:
+        found = {"out": str(out), "objective": choice.name, "why": choice.why, "machine": machine.name}
+        facts_of_it = {"fields": facts.kinds, "data": facts.block, "notes": facts.notes, "scripts": facts.scripts}
+        click.echo(json.dumps({**found, **facts_of_it, "next": commands, "found": facts.found.as_dict()}))
+        return
+    for line in [*describe_facts(facts), *(f"note: {note}" for note in facts.notes)]:
+        click.echo(line)
+    click.echo(f"objective: {choice.name}, as {choice.why}")
+    train = recipe.train
+    click.echo(f"{out} trains for {train.for_} with batches of {train.batch} on {machine.name}. Next:")
+    for command in commands:
+        click.echo(f"  {command}")
+
+
+def _make_absolute(block: dict[str, Any]) -> None:
+    """Write whole paths of what is there, as the recipe lies in another folder than this command runs in."""
+    from workbench.loading.paths import as_tuple
+
+    for key in ("path", "validation"):
+        paths = block.get(key, [])
+        for_each = [str(Path(path).resolve()) if Path(path).exists() else path for path in as_tuple(paths)]
+        if paths:
+            block[key] = for_each[0] if isinstance(paths, str) else for_each
+
+
+def _verify(out: Path) -> Recipe:
+    """Check the recipe as `wb check` does. Raises ValueError, with the recipe left where it is, where it does not
+    pass: a person mends a line sooner than writing all of them."""
+    from workbench.recipe.schema import load_recipe
+    from workbench.runs.cost import assemble
+
+    recipe = load_recipe(out)
+    try:
+        assemble(recipe)
+    except ValueError as error:
+        raise ValueError(f"{out} was written, and needs a change: {error}") from None
+    return recipe
+
+
+def _commands(out: Path, objective: str) -> list[str]:
+    """List the next three commands."""
+    fuses = objective in ("confu", "confu_chain")
+    look = f"wb synergy {out}" if fuses else f"wb data inspect {out} --sheet {out.with_suffix('.png')}"
+    return [f"wb check {out} --overfit", look, f"wb pretrain {out}"]
