@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -150,17 +150,17 @@ def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def fit_into(bench: Bench, seconds: float) -> Bench:
-    """Cut the batch where a step takes so long that these seconds allow too few."""
-    bench.try_rate(bench.parts.recipe.train.lr, 1, seconds)
-    step = bench.try_rate(bench.parts.recipe.train.lr, 1, seconds).seconds  # the first one makes buffers
-    rows, allowed = len(bench.batch), seconds / ENOUGH
-    if step > allowed and rows > FEWEST:
-        rows = max(FEWEST, int(rows * allowed / step))
-        batch = bench.batch
-        cut = Batch(
-            {name: x[:rows] for name, x in batch.inputs.items()},
-            {name: x[:rows] for name, x in batch.valid.items()},
-            batch.ids[:rows],
-        )
-        bench = Bench(bench.parts, bench.parallel, cut, bench.weights, bench.objective)
-    return bench
+    """Cut the batch where these seconds would allow too few steps, as the time of a step with a few rows tells."""
+    rows, lr = len(bench.batch), bench.parts.recipe.train.lr
+    few = _cut(bench, FEWEST)
+    few.try_rate(lr, 1, seconds)  # the first one makes buffers
+    step = few.try_rate(lr, 1, seconds).seconds
+    allowed = int(len(few.batch) * seconds / ENOUGH / step)
+    return _cut(bench, max(FEWEST, allowed)) if allowed < rows else bench
+
+
+def _cut(bench: Bench, rows: int) -> Bench:
+    """Take the first rows of the batch."""
+    batch = bench.batch
+    inputs, valid = ({name: x[:rows] for name, x in tree.items()} for tree in (batch.inputs, batch.valid))
+    return replace(bench, batch=Batch(inputs, valid, batch.ids[:rows]))
