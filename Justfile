@@ -93,6 +93,10 @@ fmt:
 board DIR="runs":
     wb board {{DIR}}
 
+# the documentation as a site in site/: a warning or a link to nothing fails; `mkdocs serve` shows it while one writes
+docs *ARGS:
+    NO_MKDOCS_2_WARNING=1 mkdocs build {{ARGS}}
+
 # the picture of the house in docs, from the imports as they are
 house:
     python docs/draw_house.py
