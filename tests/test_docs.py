@@ -8,7 +8,8 @@ import yaml
 
 from workbench.recipe.component import validate
 
-PAGE = Path(__file__).parents[1] / "docs" / "data.md"
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "data.md"
 TREES = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)]
 BLOCKS = [tree["data"] for tree in TREES if "data" in tree]
 
@@ -27,3 +28,11 @@ def test_the_encoder_shown_is_an_encoder() -> None:
 
 def test_every_source_is_shown() -> None:
     assert {block["name"] for block in BLOCKS} == {"shards", "folder", "csv", "json", "parquet", "hf"}
+
+
+def test_the_site_has_a_way_to_every_page() -> None:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    nav = yaml.safe_load(text[text.index("\nnav:") :])["nav"]
+    listed = re.findall(r"[\w/]+\.md", str(nav))
+    pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    assert sorted(listed) == sorted(pages | {"index.md"}), "mkdocs.yml: its navigation lists each page of docs/ once"

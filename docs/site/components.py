@@ -104,6 +104,9 @@ def keys_of(section: type[Section], path: str) -> Iterator[list[str]]:
                 literal(field.description or inspect.getdoc(inner[0]) or ""),
             ]
             continue
+        if (each := types[key].get("additionalProperties", {}).get("type")) in PAGES:
+            yield [f"`{key}`", f"a block of [{each}s]({PAGES[each]}.md)", "", literal(field.description or "")]
+            continue
         value = str(field.default) if isinstance(field.default, Span | Clock) else field.default
         default = "" if field.is_required() else f"`{inline(value)}`"
         yield [f"`{key}`", say_type(spell(types[key])), default, literal(field.description or "")]

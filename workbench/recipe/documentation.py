@@ -168,5 +168,5 @@ def spell(found: JsonSchema) -> str:
     if "items" in found:
         return f"list of {spell(found['items'])}"
     kind: str = found.get("type", "anything")
-    limits = [f"{sign} {found[key]:g}" for key, sign in BOUNDS.items() if key in found]
+    limits = [f"{sign} {found[key]:g}" for key, sign in BOUNDS.items() if key in found and found[key] < 2**31]
     return " ".join([NAMES.get(kind, kind), " and ".join(limits)]).strip()
