@@ -39,7 +39,7 @@ WORDS = {
     "terms": "the idea: contrast terms", "loading": "from bytes to a batch", "training": "what a step stands on",
     "scoring": "a model is asked", "recipe": "what a person writes", "distributed": "more than one process",
     "model": "the map of a sample", "types": "what parts are asked for", "values": "the words that all speak",
-    "contrasts": "rows as kernels see them",
+    "contrasts": "rows as kernels see them", "term": "one contrast in a recipe",
     "scale": "a learned factor", "attention": "a block of transformers", "postponed": "imported when used",
     "seeds": "randomness by place",
     "errors": "what is said to people", "kernels": "losses in linear memory", "synthetic": "tasks with exact truths",

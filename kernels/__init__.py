@@ -7,6 +7,7 @@ Needs torch and nothing else of this repository. Trap: another distribution also
 from kernels import reference
 from kernels.dispatch import contrast_lse, multi_positive_infonce, multi_positive_sigmoid
 from kernels.khatri_rao import khatri_rao_lse
+from kernels.matryoshka import matryoshka
 from kernels.scratch import set_scratch_limit
 
 OWNER = "multimodal-workbench"
@@ -15,6 +16,7 @@ __all__ = [
     "OWNER",
     "contrast_lse",
     "khatri_rao_lse",
+    "matryoshka",
     "multi_positive_infonce",
     "multi_positive_sigmoid",
     "reference",

@@ -18,8 +18,18 @@ import torch
 from torch import Tensor
 
 from kernels import backends, ops, reference
-from kernels.autograd import accumulation_dtype, find_wanted, refuse_other_derivatives
+from kernels.autograd import find_wanted, refuse_other_derivatives
 from kernels.backends import Losses
+from kernels.checks import (
+    check_guides,
+    check_hardness,
+    check_ids,
+    check_label_smoothing,
+    check_rows,
+    check_scalar,
+    check_self,
+    check_weight,
+)
 from kernels.problem import Average, Exclude, Problem
 
 if TYPE_CHECKING:
@@ -29,7 +39,6 @@ if TYPE_CHECKING:
 BACKENDS = ("reference", *backends.BACKENDS)
 BackendName = Literal["auto", "reference", "chunked", "triton"]
 
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 HAS_TRITON = find_spec("triton") is not None
 
 
@@ -66,15 +75,15 @@ def contrast_lse(
     (M, N or D is 0; over a group a strip may be empty), and NotImplementedError under torch.func and forward-mode
     differentiation, which backend="reference" takes.
     """
-    x, y = _check_rows(x, y, group)
+    x, y = check_rows(x, y, group)
     if exclude not in ("none", "self", "group"):
         raise ValueError(f"exclude is {exclude!r}: it must be 'none', 'self' or 'group'")
     if exclude == "self":
-        _check_self(x, y, x_offset)
+        check_self(x, y, x_offset)
     if exclude == "group":
         if x_ids is None or y_ids is None:
             raise ValueError("exclude='group' leaves out pairs with equal ids: pass x_ids and y_ids")
-        x_ids, y_ids = _check_ids("x", x_ids, x), _check_ids("y", y_ids, y)
+        x_ids, y_ids = check_ids("x", x_ids, x), check_ids("y", y_ids, y)
     else:
         x_ids = y_ids = None
     problem = Problem(
@@ -102,7 +111,15 @@ def multi_positive_infonce(
     exclude_self: bool = False,
     x_weight: Tensor | None = None,
     y_weight: Tensor | None = None,
+    x_log_weight: Tensor | None = None,
+    y_log_weight: Tensor | None = None,
     symmetric: bool = True,
+    label_smoothing: float = 0.0,
+    hardness: float = 0.0,
+    false_negative_margin: float | None = None,
+    relative_margin: bool = False,
+    x_guide: Float[Tensor, "m e"] | None = None,
+    y_guide: Float[Tensor, "n e"] | None = None,
     x_offset: int = 0,
     group: ProcessGroup | None = None,
     backend: BackendName = "auto",
@@ -120,6 +137,19 @@ def multi_positive_infonce(
     x_weight, y_weight: >= 0, 1 by default, no gradient. 0 means absent: no loss, no positive, in no denominator. A
     negative or NaN weight is a ValueError on the CPU; on other devices it makes the loss and its gradients NaN: to
     raise an error the host would have to wait for the device at every step, and a CUDA graph cannot record that.
+    x_log_weight, y_log_weight: finite, 0 by default, no gradient: column j counts exp(y_log_weight_j) times in rows'
+    denominators, and row i exp(x_log_weight_i) times in columns', as the logits are S_ij + x_log_weight_i +
+    y_log_weight_j. Hard negatives get more than 0. Minus the log of how often an item is drawn corrects for frequent
+    items, which are negatives too often (Yi et al., RecSys 2019).
+    label_smoothing: e in [0, 1): 1 - e of a row's target is its positives', and e is spread evenly over all that counts
+    in its denominator (arXiv 1512.00567, section 7); kernels.linear has the formulas of the three averages.
+    hardness: a >= 0: a pair that is no positive counts exp(a x_i . y_j) times in both denominators, weights that get no
+    gradient (arXiv 2503.04812, eq. 5). Not on triton, in whose place "auto" takes chunked.
+    false_negative_margin: a column that is no positive leaves row i's denominator if its cosine x_i . y_j is above the
+    mean cosine of the row's positives by more than the margin (times that cosine where relative_margin), and a row
+    leaves column j's likewise. GISTEmbed (arXiv 2402.16829) has 0; sentence-transformers subtracts its margin: -m here.
+    x_guide, y_guide: unit rows of any width, whose cosines tell false negatives in the place of those of x and y. They
+    get no gradient, and are cut like x and y over a group. Not on triton, in whose place "auto" takes chunked.
     exclude_self: row i of x is row x_offset + i of y, and that pair is neither positive nor negative.
     group: x, x_ids and x_weight are this rank's strip of the rows (strips may differ in length), x_offset is where it
     begins, and y, y_ids and y_weight are all columns, the same on every rank. The value is the loss of all rows, on
@@ -131,25 +161,35 @@ def multi_positive_infonce(
     """
     if positives not in ("mean", "logsum", "each"):
         raise ValueError(f"positives is {positives!r}: it must be 'mean', 'logsum' or 'each'")
-    x, y = _check_rows(x, y, group)
+    x, y = check_rows(x, y, group)
     if exclude_self:
-        _check_self(x, y, x_offset)
+        check_self(x, y, x_offset)
     t = check_scalar("scale", scale, x)
+    guide = check_guides(x_guide, y_guide, x, y, false_negative_margin)
+    lacking = "hardness" if hardness else "x_guide and y_guide" if guide[0] is not None else None
     problem = Problem(
         x=x,
         y=y,
         scale=t,
-        x_ids=_check_ids("x", x_ids, x),
-        y_ids=_check_ids("y", y_ids, y),
-        x_weight=_check_weight("x", x_weight, x),
-        y_weight=_check_weight("y", y_weight, y),
+        x_ids=check_ids("x", x_ids, x),
+        y_ids=check_ids("y", y_ids, y),
+        x_weight=check_weight("x_weight", x_weight, x),
+        y_weight=check_weight("y_weight", y_weight, y),
+        x_log_weight=check_weight("x_log_weight", x_log_weight, x),
+        y_log_weight=check_weight("y_log_weight", y_log_weight, y),
         exclude="self" if exclude_self else "none",
         x_offset=x_offset,
         positives=positives,
         symmetric=symmetric,
+        label_smoothing=check_label_smoothing(label_smoothing, false_negative_margin),
+        hardness=check_hardness(hardness),
+        false_negative_margin=false_negative_margin,
+        relative_margin=relative_margin,
+        x_guide=guide[0],
+        y_guide=guide[1],
         group=group,
         wanted=find_wanted(x, y, t),
-        backend=choose_backend(backend, x),
+        backend=choose_backend(backend, x, asks_for=lacking),
     )
     return _losses_for(problem).infonce(problem)
 
@@ -177,19 +217,19 @@ def multi_positive_sigmoid(
     gradients are as in multi_positive_infonce; bias.grad, too, is this rank's share.
     Raises what multi_positive_infonce does.
     """
-    x, y = _check_rows(x, y, group)
+    x, y = check_rows(x, y, group)
     if exclude_self:
-        _check_self(x, y, x_offset)
+        check_self(x, y, x_offset)
     t, b = check_scalar("scale", scale, x), check_scalar("bias", bias, x)
     problem = Problem(
         x=x,
         y=y,
         scale=t,
         bias=b,
-        x_ids=_check_ids("x", x_ids, x),
-        y_ids=_check_ids("y", y_ids, y),
-        x_weight=_check_weight("x", x_weight, x),
-        y_weight=_check_weight("y", y_weight, y),
+        x_ids=check_ids("x", x_ids, x),
+        y_ids=check_ids("y", y_ids, y),
+        x_weight=check_weight("x_weight", x_weight, x),
+        y_weight=check_weight("y_weight", y_weight, y),
         exclude="self" if exclude_self else "none",
         x_offset=x_offset,
         group=group,
@@ -208,13 +248,20 @@ def _losses_for(problem: Problem) -> Losses:
     return ops
 
 
-def choose_backend(backend: str, x: Tensor) -> str:
-    """Returns the backend of a name, or raises ValueError where it cannot compute x."""
+def choose_backend(backend: str, x: Tensor, *, asks_for: str | None = None) -> str:
+    """Returns the backend of a name, or raises ValueError where it cannot compute x, or what is asked for.
+
+    asks_for: the name of an argument that triton has not.
+    """
     if backend == "auto":
-        return backend_for(x)
+        return backend_for(x) if asks_for is None else "chunked"
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}: it must be 'auto', {', '.join(map(repr, BACKENDS))}")
     if backend == "triton":
+        if asks_for is not None:
+            raise ValueError(
+                f"backend 'triton' has no {asks_for}: leave it out, or pass backend='auto' or 'chunked', which have"
+            )
         _check_triton(x)
     return backend
 
@@ -234,74 +281,4 @@ def _check_triton(x: Tensor) -> None:
         raise ValueError(
             f"backend 'triton' runs on CUDA tensors, but x is on {x.device}: move x and y to a GPU, or pass "
             "backend='auto' (TRITON_INTERPRET=1 interprets its kernels on the CPU, for tests)"
-        )
-
-
-def _check_rows(x: Tensor, y: Tensor, group: ProcessGroup | None) -> tuple[Tensor, Tensor]:
-    """Returns both in the wider of their dtypes, which holds the other's values exactly."""
-    check_features("x", x, may_be_empty=group is not None)  # a rank's strip may be
-    check_features("y", y)
-    if x.shape[1] != y.shape[1]:
-        raise ValueError(f"x has {x.shape[1]} dimensions and y has {y.shape[1]}: project both to the same width")
-    if x.device != y.device:
-        raise ValueError(f"x is on {x.device} and y on {y.device}: move them to one device")
-    dtype = torch.promote_types(x.dtype, y.dtype)
-    return x.to(dtype), y.to(dtype)
-
-
-def check_features(name: str, z: Tensor, *, may_be_empty: bool = False) -> None:
-    """Raises ValueError for what are no rows of features."""
-    if z.dim() != 2:
-        raise ValueError(f"{name} has shape {list(z.shape)}: it must be [rows, dimensions]; flatten views into rows")
-    if z.dtype not in FLOATS:
-        raise ValueError(
-            f"{name} is {z.dtype}: it must be float16, bfloat16, float32 or float64; convert it with .float()"
-        )
-    if z.shape[1] == 0 or (z.shape[0] == 0 and not may_be_empty):
-        raise ValueError(
-            f"{name} has shape {list(z.shape)}, which leaves nothing to contrast: skip the loss of an empty batch"
-        )
-
-
-def check_scalar(name: str, value: Tensor | float, x: Tensor) -> Float[Tensor, ""]:
-    """Returns a scale or bias in the dtype of the results."""
-    if not isinstance(value, Tensor):
-        return torch.full((), value, dtype=accumulation_dtype(x, x), device=x.device)
-    if value.shape not in ((), (1,)):
-        raise ValueError(f"{name} has shape {list(value.shape)}: it must be a number or of shape [] or [1]")
-    return value.to(x.device, accumulation_dtype(x, x)).reshape(())
-
-
-def _check_ids(side: str, ids: Tensor, z: Tensor) -> Tensor:
-    """Returns ids as int64, which every integer dtype fits into: uint64 wraps around, and equal ids stay equal."""
-    if ids.shape != z.shape[:1]:
-        raise ValueError(f"{side}_ids has shape {list(ids.shape)}, but {side} has {len(z)} rows: pass one id per row")
-    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
-        raise ValueError(f"{side}_ids is {ids.dtype}: ids must be integers")
-    if ids.device != z.device:
-        raise ValueError(f"{side}_ids is on {ids.device} and {side} on {z.device}: move the ids there")
-    return ids.to(torch.int64)
-
-
-def _check_weight(side: str, weight: Tensor | None, z: Tensor) -> Tensor | None:
-    """Returns weights in the dtype of the results. Their sign is checked where it may be read: in kernels.ops."""
-    if weight is None:
-        return None
-    if weight.shape != z.shape[:1]:
-        raise ValueError(
-            f"{side}_weight has shape {list(weight.shape)}, but {side} has {len(z)} rows: pass one weight per row"
-        )
-    if weight.device != z.device:
-        raise ValueError(f"{side}_weight is on {weight.device} and {side} on {z.device}: move the weights there")
-    if weight.requires_grad:
-        raise ValueError(f"{side}_weight requires a gradient, but weights get none: pass {side}_weight.detach()")
-    return weight.to(accumulation_dtype(z, z))
-
-
-def _check_self(x: Tensor, y: Tensor, x_offset: int) -> None:
-    """Raises ValueError where a row would be no row of y."""
-    if not 0 <= x_offset <= len(y) - len(x):
-        raise ValueError(
-            f"x has {len(x)} rows, x_offset is {x_offset} and y has {len(y)} rows, but to exclude itself row i of x "
-            "must be row x_offset + i of y: pass all rows as y, and as x_offset where x begins among them"
         )

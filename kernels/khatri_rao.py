@@ -15,7 +15,8 @@ from torch.library import infer_schema, register_autograd, register_fake
 from kernels import reference
 from kernels.autograd import Context, first_derivative_only, refuse_other_derivatives
 from kernels.backends import load
-from kernels.dispatch import BackendName, check_features, check_scalar, choose_backend
+from kernels.checks import check_features, check_scalar
+from kernels.dispatch import BackendName, choose_backend
 from kernels.ops import empty_results, fill_results
 from kernels.registration import define_operator
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -25,6 +26,20 @@ class Means(NamedTuple):
     """b_j / m_j, m_j counted in the strips of all ranks"""
     floor: Float[Tensor, ""] | float
     """sum_i a_i log n_i + sum_j b_j log m_j: the loss `mean` when all positives agree and no negative does"""
+    kept: float = 1.0
+    """the share of the target that label smoothing leaves to the positives"""
+
+    def smooth(self, positives: str, smoothing: float) -> Means:
+        """Leaves 1 - smoothing of the target to the positives; the rest of it is kernels.linear.smooth_labels.
+
+        What is left of a loss without that rest has no floor.
+        """
+        if not smoothing:
+            return self
+        kept = 1 - smoothing
+        if positives == "mean":
+            return self._replace(kept=kept, an=self.an * kept, bm=self.bm * kept, floor=-math.inf)
+        return self._replace(kept=kept, floor=-math.inf)
 
 
 def weigh_means(

@@ -23,12 +23,12 @@ from torch.library import register_autograd, register_fake
 
 from kernels.autograd import Context, Gradients, Wanted, first_derivative_only, refuse_other_derivatives
 from kernels.backends import load
-from kernels.distributed import sum_over
 from kernels.problem import Problem
 from kernels.registration import define_operator
+from kernels.weights import find_wrong_weights
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
+    from jaxtyping import Float
     from torch.distributed import ProcessGroup
 
 TENSORS = {
@@ -40,17 +40,26 @@ TENSORS = {
     "y_ids": "Tensor?",
     "x_weight": "Tensor?",
     "y_weight": "Tensor?",
+    "x_log_weight": "Tensor?",
+    "y_log_weight": "Tensor?",
+    "x_guide": "Tensor?",
+    "y_guide": "Tensor?",
 }
 OPTIONS = {
     "exclude": "str",
     "x_offset": "SymInt",
     "positives": "str",
     "symmetric": "bool",
+    "label_smoothing": "float",
+    "hardness": "float",
+    "false_negative_margin": "float?",
+    "relative_margin": "bool",
     "group": "str?",
     "wanted": "bool[]",
     "backend": "str",
 }
 """the fields of a Problem, and their types in an operator; the process group goes by its name"""
+
 
 Options = dict[str, Any]
 
@@ -122,7 +131,7 @@ class _Loss(Protocol):
 def _complete(problem: Problem, loss: _Loss) -> tuple[Tensor, ...]:
     """Computes a loss, with its weights checked and its gradients in the form that an operator owes."""
     # Found before the loss: on a GPU nothing is read back here, and results become NaN in the place of an error
-    wrong = _find_wrong_weights(problem)
+    wrong = find_wrong_weights(problem)
     value, gradients = loss(problem)
     results = value, *fill_results((problem.x, problem.y, problem.scale, problem.bias), gradients)
     if wrong is not None:
@@ -257,25 +266,6 @@ def _find_group(name: Any) -> ProcessGroup | None:
     from torch.distributed.distributed_c10d import _resolve_process_group  # not in every build of torch
 
     return _resolve_process_group(name)
-
-
-def _find_wrong_weights(problem: Problem) -> Bool[Tensor, ""] | None:
-    """Says whether a weight is negative or NaN: on the CPU by a ValueError, elsewhere in a tensor.
-
-    Reading that tensor would make the host wait for the device at every step, so it turns the results into NaN instead.
-    """
-    given = {"x_weight": problem.x_weight, "y_weight": problem.y_weight}
-    given = {name: weight for name, weight in given.items() if weight is not None}
-    if all(weight.is_cpu for weight in given.values()):
-        for name, weight in given.items():
-            if not (weight >= 0).all():
-                raise ValueError(
-                    f"{name} has a least value of {weight.min().item()}: weights must be >= 0, 0 is absent"
-                )
-        return None
-    # Over a group every rank has to know, or the loss would be NaN on one rank only
-    (number,) = sum_over(problem.group, torch.stack([(~(weight >= 0)).sum() for weight in given.values()]).sum())
-    return number > 0
 
 
 def fill_results(inputs: Sequence[Tensor | None], gradients: Sequence[Tensor | None]) -> list[Tensor]:

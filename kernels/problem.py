@@ -41,6 +41,12 @@ class Problem:
     """equal ids are positives, or with exclude="group" the pairs that do not count"""
     x_weight: Float[Tensor, " m"] | None = None
     y_weight: Float[Tensor, " n"] | None = None
+    x_log_weight: Float[Tensor, " m"] | None = None
+    y_log_weight: Float[Tensor, " n"] | None = None
+    """added to the logits of each row and of each column"""
+    x_guide: Float[Tensor, "m e"] | None = None
+    y_guide: Float[Tensor, "n e"] | None = None
+    """in the place of x and y where cosines tell false negatives"""
 
     exclude: Exclude = "none"
     x_offset: int = 0
@@ -48,6 +54,14 @@ class Problem:
     positives: Average = "mean"
     symmetric: bool = True
     """whether columns have a loss, too"""
+    label_smoothing: float = 0.0
+    """the share of a target that is spread over all that counts"""
+    hardness: float = 0.0
+    """times its cosine, which gets no gradient there, it is added to the logit of a pair that is no positive"""
+    false_negative_margin: float | None = None
+    """how far above that of a row's positives a cosine has to be for its pair to leave the denominator"""
+    relative_margin: bool = False
+    """whether the margin is times the positives' cosine"""
     group: ProcessGroup | None = None
     """of the ranks whose strips of rows make up the whole batch"""
     wanted: Wanted = NOTHING_WANTED
@@ -61,6 +75,15 @@ class Problem:
         assert self.x_ids is not None
         assert self.y_ids is not None
         return self.x_ids, self.y_ids
+
+    @property
+    def log_weights(self) -> tuple[Float[Tensor, " m"], Float[Tensor, " n"]] | None:
+        """Returns (x_log_weight, y_log_weight), zeros in the place of the one that is missing; None without both."""
+        r, c = self.x_log_weight, self.y_log_weight
+        if r is None and c is None:
+            return None
+        zeros = self.scale.new_zeros
+        return zeros(len(self.x)) if r is None else r, zeros(len(self.y)) if c is None else c
 
     @property
     def self_offset(self) -> int | None:

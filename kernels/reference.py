@@ -7,6 +7,7 @@ Trap: it holds several M x N matrices (over a group, one of all ranks' rows). It
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -49,7 +50,15 @@ def multi_positive_infonce(
     exclude_self: bool = False,
     x_weight: Tensor | None = None,
     y_weight: Tensor | None = None,
+    x_log_weight: Tensor | None = None,
+    y_log_weight: Tensor | None = None,
     symmetric: bool = True,
+    label_smoothing: float = 0.0,
+    hardness: float = 0.0,
+    false_negative_margin: float | None = None,
+    relative_margin: bool = False,
+    x_guide: Float[Tensor, "m e"] | None = None,
+    y_guide: Float[Tensor, "n e"] | None = None,
     x_offset: int = 0,
     group: ProcessGroup | None = None,
 ) -> Float[Tensor, ""]:
@@ -63,10 +72,18 @@ def multi_positive_infonce(
             y_ids=y_ids,
             x_weight=x_weight,
             y_weight=y_weight,
+            x_log_weight=x_log_weight,
+            y_log_weight=y_log_weight,
             exclude="self" if exclude_self else "none",
             x_offset=x_offset,
             positives=positives,
             symmetric=symmetric,
+            label_smoothing=label_smoothing,
+            hardness=hardness,
+            false_negative_margin=false_negative_margin,
+            relative_margin=relative_margin,
+            x_guide=x_guide,
+            y_guide=y_guide,
             group=group,
         )
     )
@@ -134,11 +151,14 @@ def infonce(problem: Problem) -> Float[Tensor, ""]:
     """Computes InfoNCE: the mean loss of the rows that have a positive, averaged with the columns' if symmetric."""
     S, keep, P, w, v = _compare_pairs(problem)
     P = keep & P
-    S, keep, P, w = _gather_all_rows(problem.group, S, keep, P, w)
-    rows = _average_rows(S, keep, P, w, problem.positives)
+    judged, cosine = _judge_pairs(problem), _judge_pairs(replace(problem, x_guide=None, y_guide=None))
+    S, keep, P, w, cosine, judged = _gather_all_rows(problem.group, S, keep, P, w, cosine, judged)
+    H = problem.hardness * torch.where(P, 0.0, cosine)
+    rows = _average_rows(S, H, _drop_false_negatives(keep, P, judged, problem), P, w, problem)
     if not problem.symmetric:
         return rows
-    return (rows + _average_rows(S.T, keep.T, P.T, v, problem.positives)) / 2
+    keep = _drop_false_negatives(keep.T, P.T, judged.T, problem)
+    return (rows + _average_rows(S.T, H.T, keep, P.T, v, problem)) / 2
 
 
 def sigmoid(problem: Problem) -> Float[Tensor, ""]:
@@ -161,23 +181,54 @@ def _compare_pairs(problem: Problem) -> tuple[Tensor, Tensor, Tensor, Tensor, Te
     return S, keep, x_ids[:, None] == y_ids, w, v
 
 
+def _judge_pairs(problem: Problem) -> Float[Tensor, "m n"]:
+    """Returns the cosines that tell false negatives, which get no gradient."""
+    x, y = (z if guide is None else guide for z, guide in ((problem.x, problem.x_guide), (problem.y, problem.y_guide)))
+    dtype = accumulation_dtype(problem.x, problem.y)
+    with torch.no_grad(), without_autocast(x):
+        return x.to(dtype) @ y.to(dtype).T
+
+
+def _drop_false_negatives(
+    keep: Bool[Tensor, "m n"], P: Bool[Tensor, "m n"], cosine: Float[Tensor, "m n"], problem: Problem
+) -> Bool[Tensor, "m n"]:
+    """Takes out of each row what is nearer than its positives are on average, by more than the margin."""
+    margin = problem.false_negative_margin
+    if margin is None:
+        return keep
+    mean = torch.where(P, cosine, 0.0).sum(1) / P.sum(1)  # NaN without a positive, above which is nothing
+    tie = 16 * torch.finfo(cosine.dtype).eps  # the copy of a positive is as near as it is, whatever rounding says
+    limit = mean + margin * (mean.abs() if problem.relative_margin else 1.0) + tie
+    return keep & (P | ~(cosine > limit[:, None]))
+
+
 def _average_rows(
     S: Float[Tensor, "m n"],
+    H: Float[Tensor, "m n"],
     keep: Bool[Tensor, "m n"],
     P: Bool[Tensor, "m n"],
     w: Float[Tensor, " m"],
-    positives: Average,
+    problem: Problem,
 ) -> Float[Tensor, ""]:
-    """Averages the losses of the rows that have a positive, weighted by w; 0 where no row has one."""
-    n = P.sum(1)
-    if positives == "mean":
-        loss = _reduce_lse(S, keep) - torch.where(P, S, 0.0).sum(1) / n.clamp(min=1)
-    elif positives == "logsum":
-        loss = _reduce_lse(S, keep) - _reduce_lse(S, P)
-    else:
-        negatives = _reduce_lse(S, keep & ~P)[:, None]
+    """Averages the losses of the rows that have a positive, weighted by w; 0 where no row has one.
+
+    H is added to the logits of negatives where they are in a denominator.
+    """
+    n, e = P.sum(1), problem.label_smoothing
+    if problem.positives == "each":
+        negatives = _reduce_lse(S + H, keep & ~P)[:, None]
         # log(e^S + e^negatives) - S
-        loss = torch.where(P, -logsigmoid(S - negatives), 0.0).sum(1) / n.clamp(min=1)
+        of_pairs = -logsigmoid(S - negatives)
+        if e:
+            apart = keep & ~P
+            candidates = S + torch.where(apart, S, 0.0).sum(1, keepdim=True)
+            of_pairs = of_pairs + e * (S - candidates / (1 + apart.sum(1, keepdim=True)))
+        loss = torch.where(P, of_pairs, 0.0).sum(1) / n.clamp(min=1)
+    else:
+        mean = torch.where(P, S, 0.0).sum(1) / n.clamp(min=1)
+        loss = _reduce_lse(S + H, keep) - (1 - e) * (mean if problem.positives == "mean" else _reduce_lse(S, P))
+        if e:
+            loss = loss - e * torch.where(keep, S, 0.0).sum(1) / keep.sum(1).clamp(min=1)
     w = w * (n > 0)
     # inf or NaN of a row without a positive has to go before it meets the weight 0, with which it would be NaN
     return (w * torch.where(n > 0, loss, 0.0)).sum() / _clamp_positive(w.sum())
@@ -199,7 +250,11 @@ def _compute_logits(x: Float[Tensor, "m d"], y: Float[Tensor, "n d"], problem: P
     dtype = accumulation_dtype(x, y)
     bias = 0.0 if problem.bias is None else problem.bias
     with without_autocast(x):
-        return problem.scale * (x.to(dtype) @ y.to(dtype).T) + bias
+        S = problem.scale * (x.to(dtype) @ y.to(dtype).T) + bias
+    if log_weights := problem.log_weights:
+        r, c = log_weights
+        S = S + r.to(dtype)[:, None] + c.to(dtype)
+    return S
 
 
 def _mask_itself(x: Tensor, y: Tensor, x_offset: int) -> Bool[Tensor, "m n"]:

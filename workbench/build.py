@@ -108,7 +108,13 @@ def _check_evaluators(recipe: Recipe, objective: Objective, data: Data) -> None:
 def build_objective(recipe: Recipe) -> Objective:
     """Build the objective. Raises RecipeError where it does not fit the encoders, or lacks a method."""
     seed_torch(recipe.seed, "objective")
-    return as_objective(recipe.objective.build(tuple(recipe.model.encoders)), recipe.objective.name)
+    objective = as_objective(recipe.objective.build(tuple(recipe.model.encoders)), recipe.objective.name)
+    if objective.least_dim > recipe.model.dim:
+        raise RecipeError(
+            f"the objective contrasts the first {objective.least_dim} dimensions (matryoshka), and model.dim is "
+            f"{recipe.model.dim}: name prefixes of at most that"
+        )
+    return objective
 
 
 def build_model(

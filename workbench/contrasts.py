@@ -63,11 +63,11 @@ def share_with_positive(x: TermRows, y: TermRows, others: int) -> Float[Tensor, 
     """
     if x.weight is None and y.weight is None:
         return torch.ones((), device=x.z.device)  # as every sample has rows on both sides, two or more on its own
-    matched = (_count_of_each(x.ids, y) > others).float()
+    matched = (count_of_each(x.ids, y) > others).float()
     return (matched if x.weight is None else matched * x.weight).mean()
 
 
-def _count_of_each(ids: Int64[Tensor, " m"], y: TermRows) -> Float[Tensor, " m"]:
+def count_of_each(ids: Int64[Tensor, " m"], y: TermRows) -> Float[Tensor, " m"]:
     """Count the existing rows of y that have each id.
 
     By sorting, as a matrix of all pairs would not fit, and without an answer that the CPU waits for.
@@ -104,7 +104,7 @@ def align_uniform(
     y = torch.cat([everywhere, everywhere.new_ones(len(exist), 1), _column(-2 * everywhere.square().sum(1) + away)], 1)
     lse = contrast_lse(x, y, 1.0, exclude="group", x_ids=pool.ids[own], y_ids=pool.ids, group=pool.group)[1]
     rows = TermRows(everywhere, pool.ids, exist.float())
-    strangers = (exist * (exist.sum() - _count_of_each(pool.ids, rows))).sum()
+    strangers = (exist * (exist.sum() - count_of_each(pool.ids, rows))).sum()
     # where nobody has a stranger every sum is -inf, of which logsumexp has no gradient
     lse = torch.where(strangers > 0, lse, 0.0)
     return alignment + torch.where(strangers > 0, lse.logsumexp(0) - strangers.clamp(min=1).to(lse.dtype).log(), 0.0)

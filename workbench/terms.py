@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, NonNegativeFloat, model_validator
 from torch import Tensor, nn
 
 from kernels import multi_positive_infonce, multi_positive_sigmoid
@@ -28,81 +27,14 @@ from workbench.contrasts import (
     shown,
     weight_of,
 )
-from workbench.recipe.component import Section
 from workbench.scale import Scale
-from workbench.types import Loss, Objective, Option, Pool, Question, Side, View, Views
+from workbench.term import Term, refine
+from workbench.types import Loss, Objective, Pool, Question, Side, View, Views
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
     from synthetic.theory.truth import Truth
-
-
-Stop = Literal["tokens", "positions", "scale", "fused"]
-"""a place where a term stops its gradient: at what its fused side reads, at the scale, or at the fused vector itself"""
-
-
-class Term(Section):
-    """One contrast between two sides."""
-
-    between: tuple[str, str]
-    loss: Literal["infonce", "sigmoid", "align_uniform"] = "infonce"
-    positives: Literal["pairwise", "mean", "logsum", "each"] | None = Field(
-        default=None,
-        description="default: pairwise, each view against each view in its own contrast; for a side and itself, each",
-    )
-    views: Literal["zip", "all"] = Field(default="zip", description="how a fused side combines its members' views")
-    weight: NonNegativeFloat = 1.0
-    scale: Literal["shared"] | Scale = "shared"
-    detach: tuple[Stop, ...] = Field(default=(), description="stop the gradient there")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Term:
-        for name in self.between:
-            Side.parse(name)
-        if self.is_self and self.positives == "pairwise":
-            raise ValueError(
-                f"{self.between[0]} against itself has no pairs of sides: positives must be mean, logsum or each"
-            )
-        if self.loss == "sigmoid" and self.positives in ("logsum", "each"):
-            raise ValueError(f"a sigmoid term judges every pair by itself: positives {self.positives!r} does not apply")
-        if self.loss == "align_uniform":
-            self._refuse_for_centroids()
-        if "fused" in self.detach and sum(side.fused for side in map(Side.parse, self.between)) != 1:
-            raise ValueError(
-                f"detach: [fused] lets a fused side teach one that is not, and this term is between "
-                f"{self.between[0]} and {self.between[1]}: remove it, or name one fused side"
-            )
-        return self
-
-    def _refuse_for_centroids(self) -> None:
-        if self.is_self:
-            raise ValueError(f"align_uniform brings two sides together, and {self.between[0]} stands on both")
-        if self.positives not in (None, "pairwise"):
-            raise ValueError(f"align_uniform pairs view with view: positives {self.positives!r} does not apply")
-        if self.scale != "shared" or "scale" in self.detach:
-            raise ValueError("align_uniform measures distances and has no scale: remove scale, and it from detach")
-
-    @property
-    def is_self(self) -> bool:
-        return self.between[0] == self.between[1]
-
-    @property
-    def name(self) -> str:
-        return "~".join(self.between)
-
-    @property
-    def sides(self) -> tuple[Side, Side]:
-        """Read the two sides, with this term's options."""
-        a, b = (self._with_options(Side.parse(name)) for name in self.between)
-        return a, b
-
-    def _with_options(self, side: Side) -> Side:
-        if not side.fused:
-            return side
-        options: set[Option] = {"all"} if self.views == "all" else set()
-        options |= {stop for stop in self.detach if stop == "tokens" or stop == "positions"}
-        return Side(side.members, True, None, frozenset(options))
 
 
 class Terms(Objective):
@@ -129,6 +61,7 @@ class Terms(Objective):
         self.limits = {"shared": scale} | {n: t.scale for n, t in self.named.items() if isinstance(t.scale, Scale)}
         self.log_scales = nn.ParameterDict({name: limits.parameter() for name, limits in self.limits.items()})
         self.scale_falls_to = scale.falls_to
+        self.least_dim = max(max(term.matryoshka or [1]) for term in self.terms)
         has_sigmoid = any(t.loss == "sigmoid" for t in self.terms)
         self.bias = nn.Parameter(torch.tensor([bias])) if has_sigmoid else None
         self.all_sides = list(dict.fromkeys(side for term in self.terms for side in term.sides))
@@ -163,8 +96,9 @@ class Terms(Objective):
         if term.positives in (None, "pairwise"):
             return self._pairwise(term, z, pool, scale)
         x, y = all_rows(z[a], _own_ids(pool, z[a])), all_rows(pool.views[b], pool.ids)
-        loss = self._loss(term, x, y, pool, scale, pool.offset * z[a].z.shape[1])
-        return Contrasted(loss, share_with_positive(all_rows(pool.views[a], pool.ids), y, others=0))
+        everyone = all_rows(pool.views[a], pool.ids)
+        loss = self._loss(term, x, everyone, y, pool, scale, pool.offset * z[a].z.shape[1])
+        return Contrasted(loss, share_with_positive(everyone, y, others=0))
 
     def _against_itself(
         self, term: Term, mine: View, everyone: View, pool: Pool, scale: Float[Tensor, 1]
@@ -175,7 +109,7 @@ class Terms(Objective):
                 f"term {term.name}: a side with a single view has no other view to match: give the data more views"
             )
         x, y = all_rows(mine, _own_ids(pool, mine)), all_rows(everyone, pool.ids)
-        loss = self._loss(term, x, y, pool, scale, pool.offset * k, exclude_self=True)
+        loss = self._loss(term, x, y, y, pool, scale, pool.offset * k, exclude_self=True)
         return Contrasted(loss, share_with_positive(y, y, others=1))
 
     def _pairwise(self, term: Term, z: Views, pool: Pool, scale: Float[Tensor, 1]) -> Contrasted:
@@ -196,7 +130,8 @@ class Terms(Objective):
                 pairs = (pool.views[a].z[:, v], y.z)
                 losses.append(align_uniform((x.z, theirs.z[:, t]), pairs, all_both, pool))
             else:
-                losses.append(self._loss(term, x, y, pool, scale, pool.offset))
+                all_x = TermRows(pool.views[a].z[:, v], pool.ids, all_weight)
+                losses.append(self._loss(term, x, all_x, y, pool, scale, pool.offset))
             counts.append(all_both.sum())
         rows = torch.stack(counts)
         positives = rows.sum() / (len(pool.ids) * len(counts))  # a row of a sample that has both is its own positive
@@ -208,6 +143,7 @@ class Terms(Objective):
         self,
         term: Term,
         x: TermRows,
+        everyone: TermRows,
         y: TermRows,
         pool: Pool,
         scale: Float[Tensor, 1],
@@ -219,12 +155,14 @@ class Terms(Objective):
         )
         if term.loss == "sigmoid":
             assert self.bias is not None
-            return multi_positive_sigmoid(x.z, y.z, scale, self.bias, x.ids, y.ids, **where)
+            sigmoid = term.over_prefixes(multi_positive_sigmoid)
+            return sigmoid(x.z, y.z, scale, self.bias, x.ids, y.ids, **where)
         positives = (
             term.positives if term.positives in ("mean", "logsum", "each") else "each" if exclude_self else "mean"
         )
-        return multi_positive_infonce(
-            x.z, y.z, scale, x.ids, y.ids, positives=positives, symmetric=not exclude_self, **where
+        infonce, options = term.over_prefixes(multi_positive_infonce), refine(term, x, everyone, y)
+        return infonce(
+            x.z, y.z, scale, x.ids, y.ids, positives=positives, symmetric=not exclude_self, **where, **options
         )
 
     def ask(self, others: Sequence[str], target: str) -> Question | None:
@@ -270,7 +208,7 @@ class Terms(Objective):
         floor = chance = 0.0
         for term in self.terms:
             (a, b), kind = term.sides, truth.sigmoid if term.loss == "sigmoid" else truth.infonce
-            if term.is_self or set(a.members) & set(b.members):
+            if term.is_self or set(a.members) & set(b.members) or not term.plain:
                 return None
             best = kind(a.members, b.members)
             if best is None:

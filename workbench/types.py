@@ -202,6 +202,8 @@ class Objective(nn.Module):
     """whether only samples that have all of its modalities count in the loss, as in one product of all of them"""
     fuses_partly: bool = False
     """whether a sample that lacks some members of a fused side counts, fused from those that it has"""
+    least_dim: int = 1
+    """how many dimensions embeddings must have, as prefixes of them are contrasted"""
     scale_falls_to: float = 0.0
     """the lower limit that a learned scale may fall to: the mark of a model that has collapsed; 0 where it has none"""
 

@@ -21,11 +21,15 @@ from torch import Tensor
 
 from kernels.autograd import Gradients, Wanted, accumulation_dtype, without_autocast
 from kernels.chunked import rows_only, small, softmax
+from kernels.chunked.elementwise import softplus, split_blocks
+from kernels.chunked.false_negatives import FalseNegatives
 from kernels.chunked.khatri_rao import khatri_rao_gradients, khatri_rao_lse
-from kernels.chunked.logits import Logits, LogSumExp, softplus, split_blocks
+from kernels.chunked.logits import Logits
+from kernels.chunked.lse import LogSumExp
 from kernels.chunked.positives import OneToOne, Positives, find_positives
 from kernels.chunked.present import Present, find_self_columns
 from kernels.distributed import sum_over
+from kernels.linear import Everything, smooth_labels
 from kernels.problem import Problem
 
 if TYPE_CHECKING:
@@ -41,14 +45,40 @@ def infonce(problem: Problem) -> tuple[Float[Tensor, ""], Gradients]:
         P = find_positives(rows.ids, columns.ids, itself)
         if solved := _solve_small(problem, rows, columns, P):
             return solved
-        logits = Logits(rows.z, columns.z, problem.scale, self_column=itself)
+        r, c = rows.log_weight, columns.log_weight
+        log_weights = None if r is None or c is None else (r, c)
+        false_negatives = _find_false_negatives(problem, rows, columns, P)
+        logits = Logits(
+            rows.z, columns.z, problem.scale,
+            self_column=itself, log_weights=log_weights, false_negatives=false_negatives,
+            hardness=problem.hardness, list_pairs=P.list_pairs,
+        )  # fmt: skip
         means = softmax.weigh(P, rows, columns, problem.symmetric, problem.group)
+        means = means.smooth(problem.positives, problem.label_smoothing)
         # Where only rows count, a chunk's gradient needs no other chunk: one pass over S in the place of two
         solve = softmax.solve if problem.symmetric else rows_only.solve
         operands = _choose_operands(logits, problem.wanted)
         value, products = solve(problem.positives, logits, P, means, operands, problem.group)
+        if problem.label_smoothing:
+            everything = Everything(torch.ones_like(means.a), torch.ones_like(means.b), itself)
+            share, finish = smooth_labels(problem, logits.left, logits.right, P, everything, means)
+            value = value - share
+            finish(*products)
         dx, dy, dt = _finish_gradients(logits, problem.wanted, *products)
         return value, Gradients(rows.restore_absent(dx), columns.restore_absent(dy), dt)
+
+
+def _find_false_negatives(
+    problem: Problem, rows: Present, columns: Present, P: Positives | OneToOne
+) -> FalseNegatives | None:
+    """Makes what finds false negatives, by the logits themselves where they are a positive scale times the cosines."""
+    if problem.false_negative_margin is None:
+        return None
+    if problem.x_guide is not None and problem.y_guide is not None:
+        return FalseNegatives(rows.select(problem.x_guide), columns.select(problem.y_guide), None, P, problem)
+    t = float(problem.scale)
+    scaled = t > 0 and problem.log_weights is None and not problem.hardness
+    return FalseNegatives(rows.z, columns.z, t if scaled else None, P, problem)
 
 
 def _solve_small(
@@ -56,7 +86,9 @@ def _solve_small(
 ) -> tuple[Tensor, Gradients] | None:
     """Solves a small symmetric problem of one positive an item, whatever the average of one is called; else None."""
     simple = isinstance(P, OneToOne) and rows.uniform and columns.uniform and problem.group is None
-    if not simple or not problem.symmetric or not 0 < rows.num**2 <= small.CELLS:
+    plain = problem.symmetric and not problem.label_smoothing and problem.log_weights is None
+    plain = plain and problem.false_negative_margin is None and not problem.hardness
+    if not simple or not plain or not 0 < rows.num**2 <= small.CELLS:
         return None
     return small.solve_one_to_one(rows.z, columns.z, problem.scale, problem.wanted)
 
@@ -145,8 +177,9 @@ def _select_present(problem: Problem) -> tuple[Present, Present, Int64[Tensor, "
     """Selects the rows and columns that are present, and finds the column that each of these rows itself is."""
     dtype = accumulation_dtype(problem.x, problem.y)
     x_ids, y_ids = problem.ids
-    rows = Present(problem.x, x_ids, problem.x_weight, dtype)
-    columns = Present(problem.y, y_ids, problem.y_weight, dtype)
+    r, c = problem.log_weights or (None, None)
+    rows = Present(problem.x, x_ids, problem.x_weight, r, dtype)
+    columns = Present(problem.y, y_ids, problem.y_weight, c, dtype)
     itself = find_self_columns(rows, columns, problem.x_offset) if problem.exclude == "self" else None
     return rows, columns, itself
 

@@ -21,10 +21,18 @@ if TYPE_CHECKING:
 class Present:
     """Holds the items of x or of y that are present (weight > 0), in the accumulation dtype."""
 
-    def __init__(self, z: Float[Tensor, "n d"], ids: Int64[Tensor, " n"], weight: Tensor | None, dtype: torch.dtype):
+    def __init__(
+        self,
+        z: Float[Tensor, "n d"],
+        ids: Int64[Tensor, " n"],
+        weight: Tensor | None,
+        log_weight: Tensor | None,
+        dtype: torch.dtype,
+    ):
         self.num, self.uniform, self.kept = z.shape[0], weight is None, None
         self.z: Float[Tensor, "k d"] = z.to(dtype)
         self.ids: Int64[Tensor, " k"] = ids
+        self.log_weight: Float[Tensor, " k"] | None = log_weight
         if weight is None:
             return
         weight = weight.to(dtype)
@@ -33,12 +41,17 @@ class Present:
         if not (present := weight > 0).all():
             self.kept = present.nonzero().squeeze(1)
             self.z, self.ids, weight = self.z[self.kept], ids[self.kept], weight[self.kept]
+            self.log_weight = None if log_weight is None else log_weight[self.kept]
         self.weight = weight
 
     @cached_property
     def weight(self) -> Float[Tensor, " k"]:
         """Returns the weights of the present items, ones where none were given."""
         return self.z.new_ones(self.num)
+
+    def select(self, z: Float[Tensor, "n e"]) -> Float[Tensor, "k e"]:
+        """Selects the rows of another matrix that are present, in the same dtype."""
+        return z.to(self.z.dtype) if self.kept is None else z[self.kept].to(self.z.dtype)
 
     def restore_absent(self, gradient: Float[Tensor, "k d"] | None) -> Float[Tensor, "n d"] | None:
         """Spreads a gradient over all items, with 0 for those that are absent."""

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from kernels.chunked.logits import Logits, exp_, softplus, split_blocks
+from kernels.chunked.elementwise import exp_, softplus, split_blocks
+from kernels.chunked.logits import Logits
 from kernels.chunked.positives import OneToOne, Positives
-from kernels.chunked.softmax import Operands, Products, attract_by_segments, softmax_by_segment
+from kernels.chunked.softmax import Operands, Products, softmax_by_segment
 from kernels.distributed import sum_over
+from kernels.linear import attract
 from kernels.means import Means, dot
 
 if TYPE_CHECKING:
@@ -36,28 +38,34 @@ def solve(
     """
     # Listing positives needs their logits; `mean` can do without where they are many, the others cannot
     listed = P.few or positives != "mean"
-    attraction, finish = (torch.zeros_like(logits.t), None) if listed else attract_by_segments(logits, P, w)
+    attraction, finish = torch.zeros_like(logits.t), None
+    if not listed:
+        attraction, finish = attract(logits.left, logits.right, P, w.an, w.bm)
     value, none = -attraction, torch.empty(0, dtype=torch.int64, device=logits.t.device)
 
     def gradient(rows: slice, S: Tensor) -> Tensor:
         i, j = P.list_pairs(rows) if listed else (none, none)
-        value.add_(_LOSS[positives](S, i, j, w.a[rows], w.an[rows]))
+        for drop in logits.find_dropped(rows, S)[:1]:
+            S.masked_fill_(drop, -torch.inf)
+        value.add_(_LOSS[positives](S, i, j, w.a[rows], w.an[rows], w.kept))
         return S
 
     products = logits.multiply_gradient(gradient, *operands)
     if finish is not None:
         finish(*products)
     # Rounding may take it below its floor; the exact value never is
-    return sum_over(group, value)[0].clamp_min(w.floor if positives == "mean" else 0.0), products
+    floor = w.floor if positives == "mean" or w.kept < 1 else 0.0
+    return sum_over(group, value)[0].clamp_min(floor), products
 
 
-# Each of these is given the logits S of some rows, their positives as pairs (i, j), and a and a/n of these rows.
+# Each of these is given the logits S of some rows, their positives as pairs (i, j), a and a/n of these rows, and what
+# label smoothing leaves to the positives, which in `mean` is within a/n.
 # It returns sum_i a_i l_i, and leaves G in the place of S. So the positive logits s are read first, and what has to be
 # subtracted for them is written last.
 
 
 def _mean(
-    S: Float[Tensor, "m n"], i: Int64[Tensor, " k"], j: Int64[Tensor, " k"], a: Float[Tensor, " m"], an: Tensor
+    S: Float[Tensor, "m n"], i: Int64[Tensor, " k"], j: Int64[Tensor, " k"], a: Tensor, an: Tensor, kept: float
 ) -> Float[Tensor, ""]:
     s = S[i, j]
     row, total = _exponentiate(S)
@@ -67,19 +75,19 @@ def _mean(
 
 
 def _logsum(
-    S: Float[Tensor, "m n"], i: Int64[Tensor, " k"], j: Int64[Tensor, " k"], a: Float[Tensor, " m"], an: Tensor
+    S: Float[Tensor, "m n"], i: Int64[Tensor, " k"], j: Int64[Tensor, " k"], a: Tensor, an: Tensor, kept: float
 ) -> Float[Tensor, ""]:
     s = S[i, j]
     positive, share = softmax_by_segment(s, i, S.shape[0])
     row, total = _exponentiate(S)
     S.mul_((a / total)[:, None])
-    S[i, j] -= a[i] * share
+    S[i, j] -= a[i] * share * kept
     # Without a positive the difference is infinite or no number; rounding may take it below 0
-    return a @ torch.where(a > 0, row - positive, 0.0).clamp_min(0.0)
+    return a @ torch.where(a > 0, row - positive, 0.0).clamp_min(0.0) + (1 - kept) * dot(a, positive)
 
 
 def _each(
-    S: Float[Tensor, "m n"], i: Int64[Tensor, " k"], j: Int64[Tensor, " k"], a: Float[Tensor, " m"], an: Tensor
+    S: Float[Tensor, "m n"], i: Int64[Tensor, " k"], j: Int64[Tensor, " k"], a: Tensor, an: Tensor, kept: float
 ) -> Float[Tensor, ""]:
     s = S[i, j]
     S[i, j] = -torch.inf  # the log-sum-exp is that of the negatives

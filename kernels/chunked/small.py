@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from kernels.autograd import Gradients, Wanted
-from kernels.chunked.logits import BELOW, SMALLEST, exp_, make_room
+from kernels.chunked.elementwise import exp_
+from kernels.chunked.logits import BELOW, make_room
+from kernels.chunked.lse import SMALLEST
 
 if TYPE_CHECKING:
     from jaxtyping import Float

@@ -19,16 +19,17 @@ Trap: over a group, sums over rows are complete only after a reduction, which ev
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from kernels.chunked.logits import ByChunk, Logits, softplus
+from kernels.chunked.elementwise import softplus
+from kernels.chunked.logits import ByChunk, Logits
 from kernels.chunked.positives import OneToOne, Positives
 from kernels.chunked.present import Present
 from kernels.distributed import lse_over, sum_over
+from kernels.linear import Finish, attract
 from kernels.means import Means, dot, weigh_means
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ Operands = tuple[Tensor | None, Tensor | None]
 """(Y, t X), what G is multiplied with; None where that product is not wanted"""
 Products = tuple[Tensor | None, Tensor | None]
 """(G Y, t G^T X)"""
-Finish = Callable[[Tensor | None, Tensor | None], None]
 
 
 class Solution(NamedTuple):
@@ -108,7 +108,7 @@ def _mean(logits: Logits, P: Positives | OneToOne, w: Means, group: ProcessGroup
 def _mean_by_segments(logits: Logits, P: Positives | OneToOne, w: Means, group: ProcessGroup | None) -> Solution:
     """Solves `mean` for any number of positives: they never meet S, only X and Y."""
     lse = logits.reduce_lse(group, keep=True)
-    attraction, finish = attract_by_segments(logits, P, w)
+    attraction, finish = attract(logits.left, logits.right, P, w.an, w.bm)
     (local,) = sum_over(group, dot(w.a, lse.row) - attraction)
     value = (local + dot(w.b, lse.column)).clamp_min(w.floor)
 
@@ -116,24 +116,6 @@ def _mean_by_segments(logits: Logits, P: Positives | OneToOne, w: Means, group: 
         return lse.write_gradient(rows, S, w.a, w.b)
 
     return Solution(value, gradient, finish)
-
-
-def attract_by_segments(logits: Logits, P: Positives | OneToOne, w: Means) -> tuple[Float[Tensor, ""], Finish]:
-    """Computes sum_ij P_ij (a_i/n_i + b_j/m_j) S_ij, and returns what subtracts its gradient from the products.
-
-    With A_i = sum_j P_ij (a_i/n_i + b_j/m_j) y_j, two segment sums, it is sum_i <t x_i, A_i>. Its gradient in t X is A,
-    and that in Y is the same with rows and columns exchanged. All of it is O((M + N) D).
-    """
-    tx, y = logits.tx, logits.y
-    PY = P.sum_per_row(y * w.bm[:, None]).addcmul_(P.sum_per_row(y), w.an[:, None])
-
-    def finish(GY: Tensor | None, GX: Tensor | None) -> None:
-        if GY is not None:
-            GY.sub_(PY)
-        if GX is not None:
-            GX.sub_(P.sum_per_column(tx * w.an[:, None])).addcmul_(P.sum_per_column(tx), w.bm[:, None], value=-1)
-
-    return (tx * PY).sum(), finish
 
 
 def _logsum(logits: Logits, P: Positives | OneToOne, w: Means, group: ProcessGroup | None) -> Solution:
@@ -153,8 +135,9 @@ def _logsum(logits: Logits, P: Positives | OneToOne, w: Means, group: ProcessGro
     # Without a positive the difference is infinite or no number; rounding may take it below 0
     row = torch.where(w.a > 0, lse.row - row_positive, 0.0).clamp_min(0.0)
     column = torch.where(w.b > 0, lse.column - column_positive, 0.0).clamp_min(0.0)
-    (local,) = sum_over(group, w.a @ row)
-    value = local + w.b @ column
+    rest = 1 - w.kept
+    (local,) = sum_over(group, w.a @ row + rest * dot(w.a, row_positive))
+    value = local + w.b @ column + rest * dot(w.b, column_positive)
 
     def gradient(rows: slice, S: Tensor) -> Tensor:
         i, j = P.list_pairs(rows)
@@ -162,8 +145,9 @@ def _logsum(logits: Logits, P: Positives | OneToOne, w: Means, group: ProcessGro
         # Of the logits before they turn into G, in whose memory they are
         from_row = w.a[rows][i] * (s - row_positive[rows][i]).exp()
         from_column = w.b[j] * (s - column_positive[j]).exp()
+        pull = (from_row + from_column) * w.kept
         G = lse.write_gradient(rows, S, w.a, w.b)
-        G[i, j] -= from_row + from_column
+        G[i, j] -= pull
         return G
 
     return Solution(value, gradient)

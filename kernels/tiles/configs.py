@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 KERNELS = ("lse", "gradient", "each", "sigmoid", "khatri_rao")
-"""each: its sums and its gradient, which takes more registers than that of other positives"""
+"""each: its sums, its gradient, and all gradients with log-weights or limits, which take more registers than others"""
 DEFAULT, INTERPRETER = 0, -1
 """what stands for an architecture: any that is not in the table, and Triton's interpreter"""
 

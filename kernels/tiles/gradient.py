@@ -10,7 +10,8 @@ it: G Y and G^T X. With s = S log2(e), row_i and column_j the base-2 log-sum-exp
             into which the weights are folded: p_i - log2 a_i
     each    G_ij  = -p_i sigma(row_i - s) - q_j sigma(column_j - s) where P_ij, with p = a/n, q = b/m, row and column
             over the negatives, and a_i B_i/n_i in the place of a_i in step 1, B_i = sum_p sigma(row_i - s_ip).
- 4. All this comes before rounding: near convergence G is the small difference of two numbers that are alike, and
+ 4. LIMITED (kernels.tiles.lse, step 7): a_i is 0 where the pair has left its row's sums, b_j where its column's.
+ 5. All this comes before rounding: near convergence G is the small difference of two numbers that are alike, and
     rounding them apart would leave an error of 2^-9 of each.
 
 Trap: weights arrive multiplied by a power of two (see launch), without which float16 would lose what is below 6e-8.
@@ -22,8 +23,10 @@ import triton
 import triton.language as tl
 
 from kernels.tiles.tile import (
+    add_log_weights,
     any_absent,
     as_blocks,
+    find_false_negatives,
     find_span,
     load_keys,
     locate_tile,
@@ -54,6 +57,10 @@ def gradient_tiles(
     g,
     x_key,
     y_key,
+    x_log_weight,
+    y_log_weight,
+    x_limit,
+    y_limit,
     a,
     b,
     row,
@@ -80,6 +87,8 @@ def gradient_tiles(
     POSITIVE: tl.constexpr,
     DISTINCT: tl.constexpr,
     SELF: tl.constexpr,
+    WEIGHED: tl.constexpr,
+    LIMITED: tl.constexpr,
 ):
     """Writes rows start..stop of G into g [stop - start, N]. a, b: the weights of step 1, or of step 2 when SHIFTED.
 
@@ -106,19 +115,29 @@ def gradient_tiles(
             j = at + tl.arange(0, BN // STRIPS)
             ky, bj = load_keys(y_key, j, N, -2), tl.load(b + j, j < N, 0.0)
             y_span = find_span(ky)
-            s = dots[strip] * scale
+            s = add_log_weights(dots[strip] * scale, x_log_weight, y_log_weight, i, j, stop, N, WEIGHED)
             # The dense part, of steps 1 and 2: a softmax of the row and one of the column, weighted
+            near = spans_meet(x_span, y_span)
+            wi, wj = ai[:, None], bj[None, :]
+            if LIMITED:
+                dot = dots[strip]
+                from_rows, from_columns = find_false_negatives(dot, x_limit, y_limit, i, j, stop, N, kx, ky, near)
+                wi, wj = tl.where(from_rows, 0.0, wi), tl.where(from_columns, 0.0, wj)
             if SHIFTED:
-                G = tl.exp2(s - shift) * (ai[:, None] + bj[None, :])
+                G = tl.exp2(s - shift) * (wi + wj)
             else:
-                ri, cj = tl.load(row + i, i < stop, 0.0), tl.load(column + j, j < N, 0.0)
+                row_i, column_j = tl.load(row + i, i < stop, 0.0), tl.load(column + j, j < N, 0.0)
                 # Where nothing counts weights are 0, and exp2(s - -inf) would be infinite
-                ri = tl.where(ri == float("-inf"), float("inf"), ri)
-                cj = tl.where(cj == float("-inf"), float("inf"), cj)
-                G = ai[:, None] * tl.exp2(s - ri[:, None]) + bj[None, :] * tl.exp2(s - cj[None, :])
-            # Positives, of step 3, while G is still float32 (step 4)
+                row_i = tl.where(row_i == float("-inf"), float("inf"), row_i)[:, None]
+                column_j = tl.where(column_j == float("-inf"), float("inf"), column_j)[None, :]
+                if LIMITED:
+                    # What was dropped may lie so far above the rest that its exponential is infinite, too
+                    row_i = tl.where(from_rows, float("inf"), row_i)
+                    column_j = tl.where(from_columns, float("inf"), column_j)
+                G = wi * tl.exp2(s - row_i) + wj * tl.exp2(s - column_j)
+            # Positives, of step 3, while G is still float32 (step 5)
             if DISTINCT or POSITIVE != NONE:
-                if spans_meet(x_span, y_span):
+                if near:
                     pair = kx[:, None] == ky[None, :]
                     if DISTINCT or POSITIVE == EACH:
                         G = tl.where(pair, 0.0, G)
@@ -151,6 +170,8 @@ def each_tiles(
     y,
     x_key,
     y_key,
+    x_log_weight,
+    y_log_weight,
     p,
     q,
     row,
@@ -173,6 +194,7 @@ def each_tiles(
     TMA: tl.constexpr,
     UPCAST: tl.constexpr,
     SELF: tl.constexpr,
+    WEIGHED: tl.constexpr,
 ):
     """Writes B_i and B'_j of step 3, and sum_ij P_ij [p_i softplus(row_i - s_ij) + q_j softplus(column_j - s_ij)], by
     tiles: into row_parts [column tiles, stop - start], column_parts [row tiles, N], value_parts [tiles].
@@ -193,8 +215,8 @@ def each_tiles(
             ri, pi = tl.load(row + i, i < stop, 0.0), tl.load(p + i, i < stop, 0.0)
             rows, value = tl.zeros((BM,), tl.float32), tl.zeros((BM,), tl.float32)
             for strip in tl.static_range(STRIPS):
-                s = logits[strip]
                 j = first_column + strip * (BN // STRIPS) + tl.arange(0, BN // STRIPS)
+                s = add_log_weights(logits[strip], x_log_weight, y_log_weight, i, j, stop, N, WEIGHED)
                 cj, qj = tl.load(column + j, j < N, 0.0), tl.load(q + j, j < N, 0.0)
                 # Of what is no positive, sigma(row - inf) and softplus(row - inf) are 0
                 s = tl.where(mask_positive(kx, load_keys(y_key, j, N, -2), i, j, x_offset, SELF), s, float("inf"))

@@ -89,6 +89,10 @@ class Tiles:
     x_key: Int32[Tensor, " m"]
     y_key: Int32[Tensor, " n"]
     x_offset: int | None = None
+    log_weights: tuple[Tensor, Tensor] | None = None
+    """of rows and of columns, in nats: added to S"""
+    limits: tuple[Tensor, Tensor] | None = None
+    """of rows and of columns: cosines above which a pair that is no positive leaves the log-sum-exp"""
 
     def __post_init__(self) -> None:
         dtype = self.x.dtype if self.x.dtype == self.y.dtype else torch.float32
@@ -97,12 +101,15 @@ class Tiles:
         self.x, self.y = (prepare_operand(z.to(dtype), self.precision) for z in (self.x, self.y))
         self.M, self.N = len(self.x), len(self.y)
         self.c = self.t * LOG2_E
+        given = self.log_weights or (self.t, self.t)  # what is not WEIGHED is not read
+        self.log2_weights = tuple((v.float() * LOG2_E).contiguous() for v in given)
 
     @cached_property
     def reference(self) -> Float[Tensor, ""]:
         """Computes an upper bound of S log2(e), up to rounding, from M + N norms and no logit."""
         x, y = (torch.linalg.vector_norm(z, dim=1, dtype=torch.float32).amax() for z in (self.x, self.y))
-        return self.c.abs() * x * y
+        bound = self.c.abs() * x * y
+        return bound if self.log_weights is None else bound + sum(v.amax() for v in self.log2_weights)
 
     def find_exact(self, row: Tensor, column: Tensor) -> Int32[Tensor, ""]:
         """Says whether one exponential a logit is not enough, for these log-sum-exps: kernels.tiles.lse, step 4."""
@@ -129,6 +136,8 @@ class Tiles:
         config = choose_config("lse", self.x, min(self.M, WAVE), self.N)
         row, column = (self.t.new_full((n,), -math.inf) for n in (self.M, self.N))
         x, y = self._describe_operands(config)
+        # Positives are never dropped, so that a pass over them alone has no limits
+        limits, limited = self.limits or (row, column), self.limits is not None and pairs != POSITIVES
         pulls = []
         for start, stop in self._split_chunks(config):
             tile_rows, tile_columns = triton.cdiv(stop - start, config.block_m), triton.cdiv(self.N, config.block_n)
@@ -138,9 +147,10 @@ class Tiles:
             pulls.append(row.new_zeros(tile_rows * tile_columns))
             launch(
                 lse_tiles, self._count_programs(config, start, stop, sparse=not shifted),
-                x, y, self.x_key, self.y_key, *(pull or (row, column)), self.c, self.reference, needed,
-                row_parts, column_parts, pulls[-1], start, stop, self.N, self.x_offset or 0,
-                **self._make_constants(config), SHIFTED=shifted, PAIRS=pairs, PULL=pull is not None,
+                x, y, self.x_key, self.y_key, *self.log2_weights, *limits, *(pull or (row, column)),
+                self.c, self.reference, needed, row_parts, column_parts, pulls[-1],
+                start, stop, self.N, self.x_offset or 0, **self._make_softmax_constants(config),
+                SHIFTED=shifted, PAIRS=pairs, PULL=pull is not None, LIMITED=limited,
             )  # fmt: skip
             how = {"reference": self.reference} if shifted else {"needed": needed}
             merge_parts(row_parts, row[start:stop], **how)
@@ -158,8 +168,9 @@ class Tiles:
             value.append(p.new_zeros(tile_rows * tile_columns))
             launch(
                 each_tiles, self._count_programs(config, start, stop),
-                x, y, self.x_key, self.y_key, p, q, row, column, self.c, row_parts, column_parts, value[-1],
-                start, stop, self.N, self.x_offset or 0, **self._make_constants(config),
+                x, y, self.x_key, self.y_key, *self.log2_weights, p, q, row, column, self.c,
+                row_parts, column_parts, value[-1], start, stop, self.N, self.x_offset or 0,
+                **self._make_softmax_constants(config),
             )  # fmt: skip
             B[start:stop] = row_parts.sum(0)
             C += column_parts.sum(0)
@@ -170,7 +181,9 @@ class Tiles:
     ) -> tuple[Float[Tensor, "m d"] | None, Float[Tensor, "n d"] | None]:
         """Computes (G Y, G^T X), float32, not multiplied by t; None where not asked for."""
         kind, p, q = gradient.kind, gradient.p, gradient.q
-        config = choose_config("each" if kind == EACH else "gradient", self.x, min(self.M, WAVE), self.N)
+        limits = self.limits or (gradient.row, gradient.column)  # what is not LIMITED is not read
+        rich = kind == EACH or self.limits is not None or self.log_weights is not None
+        config = choose_config("each" if rich else "gradient", self.x, min(self.M, WAVE), self.N)
         x, y = self._describe_operands(config)
         boost = choose_boost(gradient.a, gradient.b)
         a, b, exact = gradient.a * boost, gradient.b * boost, self.find_exact(gradient.row, gradient.column)
@@ -189,9 +202,10 @@ class Tiles:
             for shifted, ai, bj in ((True, near_a, near_b), (False, a, b)):
                 launch(
                     gradient_tiles, self._count_programs(config, start, stop, sparse=not shifted),
-                    x, y, g, self.x_key, self.y_key, ai, bj, gradient.row, gradient.column, p, q,
-                    self.c, self.reference, exact, start, stop, self.N, self.x_offset or 0,
-                    **self._make_constants(config), SHIFTED=shifted, POSITIVE=kind, DISTINCT=distinct,
+                    x, y, g, self.x_key, self.y_key, *self.log2_weights, *limits, ai, bj, gradient.row, gradient.column,
+                    p, q, self.c, self.reference, exact, start, stop, self.N, self.x_offset or 0,
+                    **self._make_softmax_constants(config), SHIFTED=shifted, POSITIVE=kind, DISTINCT=distinct,
+                    LIMITED=self.limits is not None,
                 )  # fmt: skip
 
         return self._multiply_by_chunks(config, write_gradient, boost, for_y, for_x)
@@ -272,3 +286,6 @@ class Tiles:
 
     def _make_constants(self, config: Config) -> dict[str, int | bool | str]:
         return make_constants(config, self.x, self.precision) | {"SELF": self.x_offset is not None}
+
+    def _make_softmax_constants(self, config: Config) -> dict[str, int | bool | str]:
+        return self._make_constants(config) | {"WEIGHED": self.log_weights is not None}

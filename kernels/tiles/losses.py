@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,23 +16,23 @@ from torch import Tensor
 
 from kernels.autograd import Gradients, without_autocast
 from kernels.distributed import lse_over, sum_over
+from kernels.linear import Everything, Finish, append_log_weights, limit_cosines, smooth_labels
 from kernels.means import Means, dot, weigh_means
 from kernels.problem import Problem
 from kernels.tiles.gradient import EACH, LOGSUM, MEAN, NONE
 from kernels.tiles.khatri_rao_launch import khatri_rao_gradients, khatri_rao_lse
 from kernels.tiles.launch import Gradient, Tiles
+from kernels.tiles.positives import Keys, Silenced
 from kernels.tiles.tile import ALL, NEGATIVES, POSITIVES
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int32, Int64
+    from jaxtyping import Float
     from torch.distributed import ProcessGroup
 
 __all__ = ["infonce", "khatri_rao_gradients", "khatri_rao_lse", "lse", "lse_gradients", "sigmoid"]
 
 LN_2 = math.log(2.0)
 """turns the kernels' base-2 log-sum-exps into nats"""
-ABSENT_ROW, ABSENT_COLUMN = -1, -2
-"""keys of items whose weight is 0; they differ, so that two absent items are no positive pair"""
 
 
 def infonce(problem: Problem) -> tuple[Float[Tensor, ""], Gradients]:
@@ -43,13 +42,20 @@ def infonce(problem: Problem) -> tuple[Float[Tensor, ""], Gradients]:
         tiles = _make_tiles(problem, rows, columns, keys.of_x, keys.of_y)
         w = weigh_means(
             keys.row_count, keys.column_count, rows.weight, columns.weight, problem.symmetric, problem.group
-        )
+        ).smooth(problem.positives, problem.label_smoothing)
+        if problem.false_negative_margin is not None:
+            x, y = (z[:, : tiles.D].float() for z in (tiles.x, tiles.y))
+            tiles.limits = limit_cosines(x, y, keys, problem)
         value, gradient = _SOFTMAX[problem.positives](tiles, w, problem.group)
+        finish = None
+        if problem.label_smoothing:
+            share, finish = _smooth(problem, tiles, rows, columns, keys, w)
+            value = value - share
 
         def multiply(for_y: bool, for_x: bool) -> tuple[Tensor | None, Tensor | None]:
             return tiles.multiply_gradient(gradient, for_y, for_x)
 
-        return value, _finish_gradients(problem, tiles, multiply)
+        return value, _finish_gradients(problem, tiles, multiply, finish)
 
 
 def sigmoid(problem: Problem) -> tuple[Float[Tensor, ""], Gradients]:
@@ -94,6 +100,22 @@ def lse_gradients(
         return _finish_gradients(problem, tiles, multiply)
 
 
+def _smooth(
+    problem: Problem, tiles: Tiles, rows: Silenced, columns: Silenced, keys: Keys, w: Means
+) -> tuple[Tensor, Finish]:
+    """Computes what label smoothing takes from the loss; it is linear in S, so that no kernel knows of it."""
+    offset = problem.self_offset
+    itself = None
+    if offset is not None:
+        itself = torch.arange(offset, offset + tiles.M, device=tiles.t.device)
+        itself.masked_fill_(itself >= tiles.N, -1)  # the one row of an empty strip is no column
+    tx, y = tiles.x[:, : tiles.D].float() * tiles.t, tiles.y[:, : tiles.D].float()
+    tx, y = append_log_weights(tx, y, tiles.log_weights)
+    everything = Everything((rows.weight > 0).float(), (columns.weight > 0).float(), itself)
+    tx, y = tx * everything.has_row, y * everything.has_column  # nothing of absent items, their log-weights neither
+    return smooth_labels(problem, tx, y, keys, everything, w)
+
+
 # Each of the three softmax losses makes its passes for log-sum-exps here and returns (value, what the gradient kernel
 # has to compute). Nothing waits: value and log-sum-exps are numbers that only the device knows.
 
@@ -115,8 +137,11 @@ def _logsum(tiles: Tiles, w: Means, group: ProcessGroup | None) -> tuple[Tensor,
     # Without a positive the difference is infinite or no number; rounding may take it below 0
     rows = torch.where(w.a > 0, (found.row - plus.row) * LN_2, 0.0).clamp_min(0.0)
     columns = torch.where(w.b > 0, column - column_plus, 0.0).clamp_min(0.0)
-    (local,) = sum_over(group, w.a @ rows)
-    return local + w.b @ columns, Gradient(w.a, w.b, found.row, column / LN_2, LOGSUM, plus.row, column_plus / LN_2)
+    rest, fold = 1 - w.kept, math.log2(w.kept)
+    (local,) = sum_over(group, w.a @ rows + rest * dot(w.a, plus.row * LN_2))
+    value = local + w.b @ columns + rest * dot(w.b, column_plus)
+    p, q = plus.row - fold, column_plus / LN_2 - fold  # what is left to the positives, folded into their log-sum-exps
+    return value, Gradient(w.a, w.b, found.row, column / LN_2, LOGSUM, p, q)
 
 
 def _each(tiles: Tiles, w: Means, group: ProcessGroup | None) -> tuple[Tensor, Gradient]:
@@ -133,78 +158,45 @@ _SOFTMAX = {"mean": _mean, "logsum": _logsum, "each": _each}
 
 
 def _finish_gradients(
-    problem: Problem, tiles: Tiles, multiply: Callable[[bool, bool], tuple[Tensor | None, Tensor | None]]
+    problem: Problem,
+    tiles: Tiles,
+    multiply: Callable[[bool, bool], tuple[Tensor | None, Tensor | None]],
+    finish: Finish | None = None,
 ) -> Gradients:
-    """Makes dL/dx, dL/dy and dL/dscale out of multiply(for_y, for_x) -> (G Y, G^T X)."""
+    """Makes dL/dx, dL/dy and dL/dscale out of multiply(for_y, for_x) -> (G Y, G^T X).
+
+    `finish` subtracts from (G Y, t G^T X) what is not in G.
+    """
     wanted = problem.wanted
     if not (wanted.x or wanted.y or wanted.scale):
         return Gradients(None, None, None)
     GY, GX = multiply(wanted.x or wanted.scale, wanted.y)
+    GX = None if GX is None else GX.mul_(tiles.t)
+    if finish is not None:
+        finish(GY, GX)
     # <G Y, X>: through the left argument alone, which is all of dL/dscale also where x is y
     dt = (GY * tiles.x[:, : tiles.D]).sum() if GY is not None and wanted.scale else None
     dx = GY.mul_(tiles.t)[: len(problem.x)] if GY is not None and wanted.x else None
-    return Gradients(dx, GX.mul_(tiles.t) if GX is not None and wanted.y else None, dt)
+    return Gradients(dx, GX if wanted.y else None, dt)
 
 
-@dataclass
-class _Silenced:
-    """Holds the items of x or of y, absent ones as zeros; at least one row, as a rank's strip may be empty."""
-
-    z: Float[Tensor, "n d"]
-    weight: Float[Tensor, " n"]
-
-    @classmethod
-    def build(cls, z: Tensor, weight: Tensor | None) -> _Silenced:
-        """Silences the items whose weight is 0: whatever they hold, a kernel reads zeros."""
-        if len(z) == 0:
-            z, weight = z.new_zeros(1, z.shape[1]), z.new_zeros(1, dtype=torch.float32)
-        if weight is None:
-            return cls(z, z.new_ones(len(z), dtype=torch.float32))
-        return cls(torch.where(weight[:, None] > 0, z, 0.0), weight.contiguous())
+def _prepare(problem: Problem) -> tuple[Silenced, Silenced, Keys]:
+    rows, columns = Silenced.build(problem.x, problem.x_weight), Silenced.build(problem.y, problem.y_weight)
+    return rows, columns, Keys(*problem.ids, rows, columns, problem.self_offset)
 
 
-class _Keys:
-    """Turns ids into the int32 keys that kernels compare, and counts each row's and column's positives, on the device.
-
-    A key is the place of its id among all ids in order, so that tiles of neighbouring ids have narrow spans of keys.
-    """
-
-    def __init__(self, x_ids: Tensor, y_ids: Tensor, rows: _Silenced, columns: _Silenced, self_offset: int | None):
-        x_ids = x_ids if len(x_ids) else y_ids[:1]  # the absent row of an empty strip
-        order = torch.cat([x_ids, y_ids]).sort().values
-        self.of_x, self.of_y = (
-            torch.searchsorted(order, ids.contiguous(), out_int32=True).masked_fill(side.weight <= 0, absent)
-            for ids, side, absent in ((x_ids, rows, ABSENT_ROW), (y_ids, columns, ABSENT_COLUMN))
-        )
-        self.row_count, self.column_count = _count(self.of_x, self.of_y), _count(self.of_y, self.of_x)
-        if self_offset is not None:
-            # An item with itself has equal keys, but is no positive
-            own = self.of_y[self_offset : self_offset + len(self.of_x)]
-            itself = (own == self.of_x[: len(own)]).long()
-            self.row_count[: len(own)] -= itself
-            self.column_count[self_offset : self_offset + len(own)] -= itself
-
-
-def _count(keys: Int32[Tensor, " m"], among: Int32[Tensor, " n"]) -> Int64[Tensor, " m"]:
-    """Counts how often each key is found among others."""
-    order = among.sort().values
-    return torch.searchsorted(order, keys, right=True) - torch.searchsorted(order, keys)
-
-
-def _prepare(problem: Problem) -> tuple[_Silenced, _Silenced, _Keys]:
-    rows, columns = _Silenced.build(problem.x, problem.x_weight), _Silenced.build(problem.y, problem.y_weight)
-    return rows, columns, _Keys(*problem.ids, rows, columns, problem.self_offset)
-
-
-def _make_tiles(problem: Problem, rows: _Silenced, columns: _Silenced, x_key: Tensor, y_key: Tensor) -> Tiles:
-    return Tiles(rows.z, columns.z, problem.scale, x_key, y_key, problem.self_offset)
+def _make_tiles(problem: Problem, rows: Silenced, columns: Silenced, x_key: Tensor, y_key: Tensor) -> Tiles:
+    log_weights = problem.log_weights
+    if log_weights is not None and len(problem.x) == 0:
+        log_weights = rows.weight, log_weights[1]  # of the row that stands for an empty strip, 0
+    return Tiles(rows.z, columns.z, problem.scale, x_key, y_key, problem.self_offset, log_weights)
 
 
 def _make_unweighted_tiles(problem: Problem) -> Tiles:
     """Makes the tiles of contrast_lse, in which every item is present."""
-    rows, columns = _Silenced.build(problem.x, None), _Silenced.build(problem.y, None)
+    rows, columns = Silenced.build(problem.x, None), Silenced.build(problem.y, None)
     if problem.exclude == "group":
-        keys = _Keys(*problem.ids, rows, columns, None)
+        keys = Keys(*problem.ids, rows, columns, None)
         return _make_tiles(problem, rows, columns, keys.of_x, keys.of_y)
     x_key, y_key = (side.weight.int() - 1 for side in (rows, columns))  # 0, and -1 for the row of an empty strip
     return _make_tiles(problem, rows, columns, x_key, y_key)

@@ -14,6 +14,8 @@ With s = S log2(e), i a row, j a column:
     time.
  6. `mean` over positives also needs sum_ij P_ij (a_i/n_i + b_j/m_j) S_ij, in the same arithmetic as the log-sum-exps
     (else the loss may pass its floor): one number a tile, formed only where the tile may hold positives.
+ 7. LIMITED: a pair that is no positive leaves its row's sums where the cosine, before it is scaled, is above the row's
+    limit, and its column's where it is above the column's.
 """
 
 from __future__ import annotations
@@ -24,8 +26,10 @@ import triton.language as tl
 from kernels.tiles.tile import (
     NEGATIVES,
     POSITIVES,
+    add_log_weights,
     any_absent,
     as_blocks,
+    find_false_negatives,
     find_span,
     load_keys,
     locate_tile,
@@ -45,6 +49,10 @@ def lse_tiles(
     y,
     x_key,
     y_key,
+    x_log_weight,
+    y_log_weight,
+    x_limit,
+    y_limit,
     x_pull,
     y_pull,
     c,
@@ -69,6 +77,8 @@ def lse_tiles(
     SHIFTED: tl.constexpr,
     PAIRS: tl.constexpr,
     SELF: tl.constexpr,
+    WEIGHED: tl.constexpr,
+    LIMITED: tl.constexpr,
     PULL: tl.constexpr,
 ):
     """Writes log-sum-exps, or sums of E, of the tiles of rows start..stop: into row_parts [column tiles, stop - start],
@@ -105,7 +115,7 @@ def lse_tiles(
                 j = at + tl.arange(0, BN // STRIPS)
                 ky = load_keys(y_key, j, N, -2)
                 y_span = find_span(ky)
-                s = dots[strip] * scale
+                s = add_log_weights(dots[strip] * scale, x_log_weight, y_log_weight, i, j, stop, N, WEIGHED)
                 near = spans_meet(x_span, y_span)
                 # Step 6, from the very logits that are summed below
                 if PULL:
@@ -122,18 +132,29 @@ def lse_tiles(
                         s = tl.where(kx[:, None] == ky[None, :], float("-inf"), s)
                 if PAIRS == POSITIVES:
                     s = tl.where(kx[:, None] == ky[None, :], s, float("-inf"))
+                # Step 7: a pair may leave its row's sums and stay in its column's
+                if LIMITED:
+                    dot = dots[strip]
+                    from_rows, from_columns = find_false_negatives(dot, x_limit, y_limit, i, j, stop, N, kx, ky, near)
                 if SHIFTED:
                     # A column is done with this tile, as a tile has all its rows at once; a row goes on to other strips
                     e = tl.exp2(s - shift)
-                    total += tl.sum(e, 1)
-                    column = tl.sum(e, 0)
+                    e_row, e_column = e, e
+                    if LIMITED:
+                        e_row, e_column = tl.where(from_rows, 0.0, e), tl.where(from_columns, 0.0, e)
+                    total += tl.sum(e_row, 1)
+                    column = tl.sum(e_column, 0)
                 else:
+                    s_row, s_column = s, s
+                    if LIMITED:
+                        s_row = tl.where(from_rows, float("-inf"), s)
+                        s_column = tl.where(from_columns, float("-inf"), s)
                     # A finite stand-in for the maximum of nothing: -inf - -inf would be NaN
-                    higher = tl.maximum(top, tl.max(s, 1))
-                    total = total * tl.exp2(top - higher) + tl.sum(tl.exp2(s - higher[:, None]), 1)
+                    higher = tl.maximum(top, tl.max(s_row, 1))
+                    total = total * tl.exp2(top - higher) + tl.sum(tl.exp2(s_row - higher[:, None]), 1)
                     top = higher
-                    highest = tl.maximum(tl.max(s, 0), -1e30)
-                    column = highest + tl.log2(tl.sum(tl.exp2(s - highest[None, :]), 0))
+                    highest = tl.maximum(tl.max(s_column, 0), -1e30)
+                    column = highest + tl.log2(tl.sum(tl.exp2(s_column - highest[None, :]), 0))
                 tl.store(column_parts + tile_row.to(tl.int64) * N + j, column, j < N)
             # int64: the number of a part times its length passes 2^31 where batches are large
             row = total if SHIFTED else top + tl.log2(total)

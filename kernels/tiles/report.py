@@ -5,8 +5,9 @@ Each entry of configs.TABLE is compiled ahead of time for its architecture, as t
 tools in Triton's wheel: registers and stack from `cuobjdump`, instructions from `nvdisasm`. The table is kept in
 kernels/bench/kernels.md.
 
-Thinned, as variants nest: SELF and PULL only add to what is compiled without them, as does any kind of positives to
-POSITIVE = NONE, with or without DISTINCT, so that most variants are compiled with SELF alone. Entries other than
+Thinned, as variants nest: SELF, PULL, WEIGHED and LIMITED only add to what is compiled without them, as does any kind
+of positives to POSITIVE = NONE, with or without DISTINCT. Most variants are compiled with SELF alone, those called
+limited with all. Entries other than
 bfloat16's compile the variants that need most registers.
 
 Trap: occupancy is what registers and shared memory allow, not speed; only `kernels.bench` on a GPU knows that.
@@ -81,29 +82,40 @@ class Variant(NamedTuple):
 def list_variants() -> list[Variant]:
     """Lists the variants that the losses launch, but for those that nest in others (see above)."""
 
-    def lse(name: str, *, shifted: bool, pairs: constexpr = ALL, pull: bool = False, itself: bool = True) -> Variant:
-        constants = {"SHIFTED": shifted, "PAIRS": pairs, "PULL": pull, "SELF": itself}
-        return Variant("lse", name, lse_tiles, constants)
+    def lse(
+        name: str, *, shifted: bool, pairs: constexpr = ALL, pull: bool = False, itself: bool = True, rich: bool = False
+    ) -> Variant:
+        constants = {"SHIFTED": shifted, "PAIRS": pairs, "PULL": pull}
+        return Variant("lse", name, lse_tiles, constants | {"SELF": itself, "WEIGHED": rich, "LIMITED": rich})
 
-    def gradient(name: str, positive: constexpr, *, shifted: bool = True, itself: bool = True) -> Variant:
-        constants = {"SHIFTED": shifted, "POSITIVE": positive, "DISTINCT": False, "SELF": itself}
-        return Variant("each" if positive == EACH else "gradient", name, gradient_tiles, constants)
+    def gradient(
+        name: str, positive: constexpr, *, shifted: bool = True, itself: bool = True, rich: bool = False
+    ) -> Variant:
+        constants = {"SHIFTED": shifted, "POSITIVE": positive, "DISTINCT": False}
+        kernel = "each" if positive == EACH or rich else "gradient"
+        return Variant(kernel, name, gradient_tiles, constants | {"SELF": itself, "WEIGHED": rich, "LIMITED": rich})
 
     return [
         lse("mean", shifted=True, pull=True, itself=False),
         lse("mean, self", shifted=True, pull=True),
         lse("mean, exact", shifted=False, pull=True),
+        lse("mean, limited", shifted=True, pull=True, rich=True),
+        lse("mean, limited, exact", shifted=False, pull=True, rich=True),
         lse("negatives", shifted=True, pairs=NEGATIVES),
         lse("negatives, exact", shifted=False, pairs=NEGATIVES),
         lse("positives", shifted=False, pairs=POSITIVES),
         gradient("mean", MEAN, itself=False),
         gradient("mean, self", MEAN),
         gradient("mean, exact", MEAN, shifted=False),
+        gradient("mean, limited", MEAN, rich=True),
+        gradient("mean, limited, exact", MEAN, shifted=False, rich=True),
         gradient("logsum", LOGSUM),
         gradient("logsum, exact", LOGSUM, shifted=False),
-        Variant("each", "sums", each_tiles, {"SELF": True}),
+        gradient("logsum, limited, exact", LOGSUM, shifted=False, rich=True),
+        Variant("each", "sums", each_tiles, {"SELF": True, "WEIGHED": True}),
         gradient("gradient", EACH),
         gradient("gradient, exact", EACH, shifted=False),
+        gradient("gradient, limited, exact", EACH, shifted=False, rich=True),
         Variant("sigmoid", "sigmoid", sigmoid_tiles, {"SELF": False, "STORE": True}),
         Variant("sigmoid", "sigmoid, self", sigmoid_tiles, {"SELF": True, "STORE": True}),
         Variant("khatri_rao", "lse", khatri_rao_lse_tiles, {}),
@@ -114,7 +126,8 @@ def list_variants() -> list[Variant]:
 MAIN = {("lse", "mean"), ("gradient", "mean"), ("sigmoid", "sigmoid")}
 HEAVY = {
     ("lse", "mean, exact"), ("gradient", "logsum, exact"), ("each", "sums"), ("each", "gradient, exact"),
-    ("sigmoid", "sigmoid, self"), ("khatri_rao", "lse"), ("khatri_rao", "gradient"),
+    ("each", "gradient, limited, exact"), ("sigmoid", "sigmoid, self"),
+    ("khatri_rao", "lse"), ("khatri_rao", "gradient"),
 }  # fmt: skip
 
 

@@ -71,6 +71,29 @@ def multiply(
 
 
 @triton.jit
+def add_log_weights(s, x_log_weight, y_log_weight, i, j, stop, N, WEIGHED: tl.constexpr):
+    """Adds the base-2 log-weights of rows i and of columns j, where there are any."""
+    if WEIGHED:
+        r, c = tl.load(x_log_weight + i, i < stop, 0.0), tl.load(y_log_weight + j, j < N, 0.0)
+        s += r[:, None] + c[None, :]
+    return s
+
+
+@triton.jit
+def find_false_negatives(dots, x_limit, y_limit, i, j, stop, N, kx, ky, near):
+    """Returns which pairs leave their rows' denominators, and which their columns': cosines above a limit, but those of
+    positives.
+    """
+    from_rows = dots > tl.load(x_limit + i, i < stop, float("inf"))[:, None]
+    from_columns = dots > tl.load(y_limit + j, j < N, float("inf"))[None, :]
+    if near:
+        apart = kx[:, None] != ky[None, :]
+        from_rows = from_rows & apart
+        from_columns = from_columns & apart
+    return from_rows, from_columns
+
+
+@triton.jit
 def _split_halves(tile, BM: tl.constexpr, BN: tl.constexpr):
     return tl.split(tl.permute(tl.reshape(tile, (BM, 2, BN // 2)), (0, 2, 1)))
 

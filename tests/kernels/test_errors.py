@@ -158,7 +158,7 @@ for name in ("Bool", "Float", "Int64", "Integer"):
     setattr(builtins, name, getattr(jaxtyping, name))  # the package imports them for type checkers only
 builtins.ProcessGroup = torch.distributed.ProcessGroup
 # not what torch calls: it reads the annotations of operators itself, and its contexts are no classes of ours
-modules = ("chunked", "dispatch", "distributed", "means", "problem", "reference")
+modules = ("checks", "chunked", "dispatch", "distributed", "means", "problem", "reference")
 with jaxtyping.install_import_hook([f"kernels.{name}" for name in modules], "beartype.beartype"):
     import kernels, kernels.chunked.losses
 x, y = (torch.randn(n, 3, requires_grad=True) for n in (7, 9))

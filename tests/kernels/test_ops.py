@@ -15,7 +15,7 @@ from loss_arguments import Inside, assert_equal, random_arguments
 from op_programs import LOSSES, VIEWS, M, N, evaluate, inputs, train, weights_for
 from torch import Tensor
 
-from kernels import backends, dispatch, ops, reference
+from kernels import backends, checks, dispatch, ops, reference
 from kernels.autograd import Wanted
 from kernels.chunked import losses
 from kernels.problem import Problem
@@ -217,7 +217,7 @@ def test_importing_the_package_imports_no_backend():
 
 @pytest.mark.parametrize("installed", [False, True])
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, needs_gpu])])
-@pytest.mark.parametrize("dtype", dispatch.FLOATS)
+@pytest.mark.parametrize("dtype", checks.FLOATS)
 def test_the_backend_that_auto_takes(installed, device, dtype, monkeypatch):
     monkeypatch.setattr(dispatch, "HAS_TRITON", installed)
     triton = installed and device == "cuda" and dtype != torch.float64

@@ -52,12 +52,16 @@ def options_of(loss, exclude_self, weighted, backend, draw):
     if weighted:
         weights = (torch.randint(0, 4, (N,), generator=draw) * 0.5 for _ in range(2))
         options |= dict(zip(("x_weight", "y_weight"), weights, strict=True))
+    if loss != "sigmoid" and (weighted or exclude_self):
+        options |= {"x_log_weight": torch.randn(N, generator=draw), "y_log_weight": torch.randn(N, generator=draw)}
+        options |= {"label_smoothing": 0.2} if weighted else {"false_negative_margin": 0.1}
+        options |= {"hardness": 2.0} if weighted and exclude_self and backend != "triton" else {}
     return options
 
 
 def strip_of(p, options, rows):
     """Cuts one rank's arguments out of the whole."""
-    cut = {k: v[rows] if k == "x_weight" else v for k, v in options.items()}
+    cut = {k: v[rows] if k in ("x_weight", "x_log_weight") else v for k, v in options.items()}
     return replace(p, x=p.x[rows], x_ids=p.x_ids[rows], options={**cut, "x_offset": rows.start})
 
 

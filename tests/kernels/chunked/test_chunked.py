@@ -105,7 +105,7 @@ def test_one_block_equals_many(loss, scale, monkeypatch):
     """The scales need one exponential, one with a reference, and one for rows and another for columns."""
     p = random_arguments(torch.seed() % 2**31, 67, 41, 5, scale, num_ids=20)
     one = run(loss, p, backend="chunked")
-    monkeypatch.setattr(kernels.chunked.logits, "BLOCK_CELLS", 41 * 6)
+    monkeypatch.setattr(kernels.chunked.elementwise, "BLOCK_CELLS", 41 * 6)
     assert_equal(run(loss, p, backend="chunked"), one, 1e-12)
 
 

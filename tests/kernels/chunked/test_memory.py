@@ -40,7 +40,7 @@ class Live(Inside):
         self.peak = max(self.peak, self.now)
 
 
-def peak(loss: str, n: int, num_ids: int, backend: str = "chunked") -> int:
+def peak(loss: str, n: int, num_ids: int, backend: str = "chunked", **options: float) -> int:
     x, y = (normalize(torch.randn(n, 4), dim=1).requires_grad_() for _ in range(2))
     t, ids = torch.tensor(10.0, requires_grad=True), torch.arange(n) % num_ids
     with Live() as live:
@@ -49,7 +49,7 @@ def peak(loss: str, n: int, num_ids: int, backend: str = "chunked") -> int:
         elif loss == "sigmoid":
             value = kernels.multi_positive_sigmoid(x, y, t, -1.0, ids, ids, backend=backend)
         else:
-            value = kernels.multi_positive_infonce(x, y, t, ids, ids, positives=loss, backend=backend)
+            value = kernels.multi_positive_infonce(x, y, t, ids, ids, positives=loss, backend=backend, **options)
         value.backward()
     return live.peak
 
@@ -64,6 +64,18 @@ def test_peak_is_linear(loss, positives, monkeypatch):
     small, large = (peak(loss, n, n // 2 if positives == "two each" else 2) for n in (256, 512))
     assert large < 2.1 * small
     assert large < 512 * 512 * 4 / 2  # bytes of half a matrix of logits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"label_smoothing": 0.1}, {"false_negative_margin": 0.0}])
+def test_peak_with_features_is_linear(options, monkeypatch):
+    monkeypatch.setattr(kernels.chunked.logits, "CELLS", 2**12)
+    monkeypatch.setattr(kernels.chunked.logits, "MIN_ROWS", 4)
+    monkeypatch.setattr(kernels.chunked.logits, "KEPT_CELLS", 2**13)
+    for loss in ("mean", "each"):
+        small, large = (peak(loss, n, n // 2, **options) for n in (256, 512))
+        assert large < 2.1 * small
+        assert large < 512 * 512 * 4 / 2
 
 
 def test_the_count_sees_a_matrix():
