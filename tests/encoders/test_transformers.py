@@ -1,12 +1,12 @@
 """Models of transformers as towers: equal to what transformers computes, row by row, and locked as asked."""
 
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -240,10 +240,12 @@ def test_published_weights_are_loaded_unless_they_are_not_asked_for(folder: Call
 
 
 @pytest.mark.slow
-def test_a_check_without_numbers_leaves_none_behind(folder: Callable[[str], str]) -> None:
+def test_a_check_without_numbers_leaves_none_behind(folder: Callable[[str], str], tmp_path: Path) -> None:
     """A constant of torchaudio was without a number for good where a check had imported it."""
-    code = """
+    script = tmp_path / "script.py"
+    script.write_text("""
 import sys, torch
+assert "torchaudio" not in sys.modules, "then this shows nothing"
 from workbench.encoders.transformers import Transformers
 from workbench.types import Modality
 modality = Modality("audio", (8_000,), rate=8_000)
@@ -251,8 +253,8 @@ with torch.device("meta"):
     assert next(Transformers(modality, 4, model=sys.argv[1]).parameters()).is_meta
 encoder = Transformers(modality, 4, model=sys.argv[1])
 assert encoder(encoder.transform(True)((torch.randn(900), 8_000))[None]).z.isfinite().all()
-"""
-    ended = subprocess.run([sys.executable, "-c", code, folder("ast")], capture_output=True, text=True)
+""")
+    ended = forked.run([folder("ast")], module=str(script))
     assert ended.returncode == 0, ended.stderr
 
 

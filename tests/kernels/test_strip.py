@@ -1,5 +1,5 @@
 """Each rank has its strip of the rows and all columns: the value is the whole loss, x.grad the strip's gradient, and
-the ranks' y.grad, scale.grad and bias.grad add up to the whole's."""
+the ranks' y.grad, scale.grad and bias.grad add up to the whole's, which the reference computes in float64."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ if os.environ.get("TRITON_INTERPRET") == "1" and find_spec("triton"):
 
 def cases(world: int, seed: int):
     """Yields losses of rows and columns, or of rows alone, with and without self pairs and weights, on strips of
-    unequal length, one of them empty: every case on two processes, a fresh third of them on four."""
+    unequal length, one of them empty: every case on two processes, a fresh quarter of them on four."""
     lengths = [[12, 7], [19, 0], [8, 11]] if world == 2 else [[3, 9, 0, 7]]
     combinations = list(itertools.product(LOSSES, [False, True], [False, True], BACKENDS))
     combinations += itertools.product(ROWS_ONLY, [False, True], [False, True], BACKENDS)
     if world > 2:
-        combinations = random.Random(seed).sample(combinations, len(combinations) // 3)
+        combinations = random.Random(seed).sample(combinations, len(combinations) // 4)
     for k, (loss, exclude_self, weighted, backend) in enumerate(combinations):
         yield k, loss, exclude_self, weighted, backend, lengths[k % len(lengths)]
 
@@ -99,7 +99,7 @@ def run_lse(p, start, group=True):
     x, y, scale = (v.detach().requires_grad_() for v in (p.x, p.y, p.scale))
     group = dist.group.WORLD if group else None
     row, column = kernels.contrast_lse(x, y, scale, x_ids=p.x_ids, y_ids=p.y_ids, group=group, **p.options)
-    f, g = torch.randn(2, N, generator=torch.Generator().manual_seed(0), dtype=p.x.dtype)
+    f, g = torch.randn(2, N, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(p.x.dtype)
     rows, columns = (v.masked_fill(v.isneginf(), 0.0) for v in (row, column))
     ((f[start : start + len(x)] * rows).sum() + (g * columns).sum()).backward()
     return {"row": row.detach(), "column": column.detach(), "x": x.grad, "y": y.grad, "scale": scale.grad}
@@ -113,7 +113,7 @@ def test_strips_equal_the_whole(world, tmp_path):
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
     for k, loss, exclude_self, weighted, backend, lengths in cases(world, seed):
         p, options = problem(seed, k, loss, exclude_self, weighted, backend)
-        whole = strip_of(p, options, slice(0, N))
+        whole = strip_of(p.to(torch.float64), options | {"backend": "reference"}, slice(0, N))
         if loss == "contrast_lse":
             want = run_lse(whole, 0, group=False)
             same, cut = ["column"], ["row", "x"]

@@ -26,9 +26,9 @@ def numbers_of(inputs: dict[str, torch.Tensor], ids: torch.Tensor | None = None)
 
 def test_no_batch_has_an_id_twice_and_a_pass_has_every_id_once() -> None:
     ids = torch.tensor([7, 7, 7, 1, 2, 3, 3, 4, 5, 6])
-    batches = draw_batches(ids, 3, 4, torch.Generator().manual_seed(0))
-    assert [len(ids[chosen].unique()) for chosen in batches] == [3] * 4
-    for one_pass in (batches[:2], batches[2:]):
+    batches = draw_batches(ids, 3, 40, torch.Generator().manual_seed(0))
+    assert [len(ids[chosen].unique()) for chosen in batches] == [3] * 40
+    for one_pass in zip(batches[::2], batches[1::2], strict=True):
         assert len(ids[torch.cat(one_pass)].unique()) == 6  # of seven ids; the last one fills no batch
 
 
