@@ -154,7 +154,6 @@ def test_flickr30k_in_karpathys_splits(folder: Path) -> None:
     assert found["test/text_to_image_chance_r1"] == pytest.approx(1 / 6)
     rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     recalls = [row["eval/test/mean_recall"] for row in rows if "eval/test/mean_recall" in row]
-    assert len(recalls) > 1
     assert {*recalls} == {found["test/mean_recall"]}, "nothing is trained"
 
 
