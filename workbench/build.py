@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -36,7 +36,7 @@ from workbench.training.metrics import Criterion, Metrics
 from workbench.training.microbatch import TrainedModel
 from workbench.training.optim import adamw, layer_lr_scales
 from workbench.training.schedule import Schedule
-from workbench.types import Checks, Context, Data, Encoder, Fusion, Modality, Objective, Side, Transform
+from workbench.types import Checks, ClassTable, Context, Data, Encoder, Fusion, Modality, Objective, Side, Transform
 
 
 @dataclass
@@ -51,6 +51,8 @@ class Parts:
     """the model as the loop calls it; `prepare` wraps it for several processes"""
     evaluated: EvaluationModel = field(init=False)
     """the model as evaluations run it; `prepare` gives a divided one a copy"""
+    tables: dict[str, ClassTable] = field(default_factory=dict)
+    """what the last evaluation said class by class, under the names of its evaluators"""
 
     def __post_init__(self) -> None:
         self.trained, self.evaluated = TrainedModel(self.model), EvaluationModel(self.model)
@@ -67,7 +69,9 @@ class Parts:
     def evaluate(self, device: torch.device, evaluators: dict[str, Any] | None = None) -> Iterator[tuple[str, float]]:
         """Yield facts of the recipe's evaluators (or of others) about the model as it is now."""
         chosen = self.recipe.eval.evaluators if evaluators is None else evaluators
-        return evaluate({key: spec.build() for key, spec in chosen.items()}, self.context(device))
+        self.tables.clear()
+        context = replace(self.context(device), report=self.tables.__setitem__)
+        return evaluate({key: spec.build() for key, spec in chosen.items()}, context)
 
     def context(self, device: torch.device) -> Context:
         """Make what evaluators and pictures see: it follows the model as it trains."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from workbench.values import (
     Batch,
     Classes,
+    ClassTable,
     Features,
     Items,
     Kind,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Batch",
     "Checks",
+    "ClassTable",
     "Classes",
     "Context",
     "Data",
@@ -289,6 +291,10 @@ class Embed(Protocol):
     ) -> Views: ...
 
 
+def _drop(name: str, table: ClassTable) -> None:
+    """Take a table that nobody wants."""
+
+
 @dataclass(frozen=True)
 class Context:
     """The part of a run that an evaluator sees."""
@@ -298,6 +304,8 @@ class Context:
     data: Data
     batch: int
     seed: int
+    report: Callable[[str, ClassTable], None] = _drop
+    """takes what an evaluator says class by class, under a name that may be empty: a fact is one number"""
 
 
 @runtime_checkable

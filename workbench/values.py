@@ -249,6 +249,18 @@ class Split:
     paired: bool = False
 
 
+@dataclass(frozen=True)
+class ClassTable:
+    """An evaluation class by class: a row for each of c classes, and which were taken for which."""
+
+    names: tuple[str, ...]
+    columns: dict[str, Tensor]
+    """{precision, recall, f1, support, ...: [c]}"""
+    pairs: Int64[Tensor, "m 3"] | None = None
+    """(class, answer, number of items) of every pair that occurs; None where items have several classes, or no answer
+    is given"""
+
+
 Transform = Callable[[Any], Tensor]
 """raw item -> model input; a random one draws from torch's global generator, which the feed seeds per item"""
 

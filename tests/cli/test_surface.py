@@ -16,7 +16,7 @@ SURFACE = {
     "init": {"data", "--out", "--source", "--json"},
     "pretrain": {"recipe", "--set", "--run", "--nproc", "--fresh", "--dry", "--profile", "--json"},
     "sweep": {"sweep", "--set", "--run", "--jobs", "--list", "--arm", "--dry", "--fresh", "--json"},
-    "eval": {"run", "--suite", "--checkpoint", "--set", "--json"},
+    "eval": {"run", "--suite", "--data", "--checkpoint", "--per-class", "--out", "--set", "--json"},
     "embed": {"source", "--with", "--out", "--split", "--field", "--tokens", "--shared", "--batch", "--dim"}
     | {"--checkpoint", "--source", "--set", "--json"},
     "search": {"run", "--text", "--image", "--query", "--images", "--texts", "--among", "--top", "--sheet", "--index"}

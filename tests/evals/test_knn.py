@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from sklearn.neighbors import KNeighborsClassifier
 
-from workbench.evals.knn import KNN, rank_of_label, votes
+from workbench.evals.knn import KNN, votes
+from workbench.scoring.classes import answer
 from workbench.types import Context, Items, Split
 
 
@@ -49,7 +50,7 @@ def test_a_near_neighbour_outweighs_many_far_ones() -> None:
 
 def test_of_equal_votes_the_lower_class_wins() -> None:
     score = torch.tensor([[1.0, 3.0, 3.0]]).expand(3, -1)
-    assert rank_of_label(score, torch.tensor([0, 1, 2])).tolist() == [3, 1, 2]
+    assert answer(score, torch.tensor([0, 1, 2])).ranks.tolist() == [3, 1, 2]
 
 
 def test_items_without_a_label_neither_vote_nor_count(world) -> None:

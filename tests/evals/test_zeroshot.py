@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 
+from workbench.evals import zeroshot
 from workbench.evals.zeroshot import ZeroShot
 from workbench.recipe.component import schema, validate
+from workbench.scoring.embedding import evaluate
 from workbench.types import Classes, Side, View
 
 
@@ -52,10 +56,38 @@ def test_equals_brute_force(world, num_classes, n):
         "balanced_accuracy": np.mean([hits[truth == c].mean() for c in set(truth.tolist())]),
         "chance": 1 / num_classes,
         "majority": max((truth == c).mean() for c in range(num_classes)),
+        "unlabelled": (labels < 0).sum(),
     }
     if num_classes > 5:
         expected["top5"] = np.mean([t in np.argsort(-s)[:5] for s, t in zip(scores, truth, strict=True)])
     assert got == pytest.approx(expected, abs=1e-12), seed
+
+
+def test_classes_are_reported_one_by_one_and_embedded_a_few_at_a_time(world, monkeypatch):
+    monkeypatch.setattr(zeroshot, "AT_ONCE", 3)
+    classes = {"group": Classes(("a", "b", "c", "d"), (("a",), ("b", "a", "c"), ("c",), ("d",)))}
+    table = dict(zip("abcd", torch.eye(4), strict=True))
+    items = {"image": (torch.eye(4)[[0, 2, 3, 3]], range(4))}
+    context = world(items, targets={"group": [0, 2, 2, 3]}, classes=classes, lookup=lookup(table))
+    tables = {}
+    dict(evaluate({"key": ZeroShot()}, replace(context, report=tables.__setitem__)))
+    assert tables["key"].names == ("a", "b", "c", "d")
+    assert tables["key"].columns["recall"].tolist() == [1, 0, 0.5, 1]
+    assert tables["key"].columns["precision"].tolist() == [1, 0, 1, 0.5]
+    assert tables["key"].pairs.tolist() == [[0, 0, 1], [2, 2, 1], [2, 3, 1], [3, 3, 1]]
+
+
+def test_several_classes_of_an_item_rank_all_items(world):
+    """Average precision by hand: the items of class 0 are at places 1 and 3, that of class 1 at place 2."""
+    classes = {"group": Classes(("a", "b", "c"), (("a",), ("b",), ("c",)))}
+    table = {"a": torch.tensor([1.0, 0]), "b": torch.tensor([0, 1.0]), "c": torch.tensor([1.0, 1])}
+    images = torch.tensor([[1.0, 0.0], [1.0, 0.5], [0.5, 1.0]])
+    labels = [[True, False, False], [False, True, False], [True, False, False]]
+    context = world({"image": (images, range(3))}, targets={"group": labels}, classes=classes, lookup=lookup(table))
+    found = dict(ZeroShot().run(context))
+    assert found["mean_average_precision"] == pytest.approx(((1 + 2 / 3) / 2 + 1 / 2 + 0) / 3)
+    assert found["absent"] == 1
+    assert set(found) <= set(ZeroShot().names(context.objective))
 
 
 def test_equal_scores_go_to_the_lower_class(world):

@@ -1,18 +1,23 @@
 """Fusion is a training-time thing: what comes out of a checkpoint does not know that it was there."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import workbench
 from workbench.build import build_parts
+from workbench.cli import cli
 from workbench.engine import Callback, Engine, Logs
 from workbench.errors import RunError
 from workbench.recipe.schema import Recipe, parse_recipe
+from workbench.runs.evaluating import evaluate_source
 from workbench.runs.train import train
 from workbench.training import checkpoint, checkpoint_files
 
@@ -139,3 +144,22 @@ def test_image_text_training_resumes_bitwise_with_other_workers(tmp_path: Path) 
     for file in ("model.safetensors", "optimizer.safetensors"):
         whole, broken = (tmp_path / run / "checkpoints" / "step-4" / file for run in ("whole", "broken"))
         assert whole.read_bytes() == broken.read_bytes()
+
+
+def test_a_run_is_evaluated_on_other_data_and_by_class(run: Path, tmp_path: Path) -> None:
+    """Its modalities keep their names, its recipe's data is not read, and reports lie in its folder."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    recipe = tmp_path / "other.yaml"
+    recipe.write_text(yaml.safe_dump({**TREE, "eval": {"kinds": {"name": "zeroshot", "label": "group"}}}))
+    result = CliRunner().invoke(cli, ["eval", str(copy), "--data", str(recipe), "--per-class"])
+    assert result.exit_code == 0, result.output
+    assert "items of '" in result.output
+    assert {file.name for file in (copy / "reports" / "step-2").iterdir()} >= {"kinds.csv", "kinds.png"}
+    there = evaluate_source(str(copy), str(recipe))
+    assert there.step == 2
+    overrides = ["eval.kinds={name: zeroshot, label: group}"]
+    assert there.metrics == evaluate_source(str(copy), overrides=overrides).metrics
+    (tmp_path / "vectors.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="column"):
+        evaluate_source(str(copy), str(tmp_path / "vectors.csv"))

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,10 +19,12 @@ import torch
 from workbench.engine import Callback, Engine, Logs
 from workbench.errors import writing
 from workbench.figures import embeddings
+from workbench.figures.confusion import confusion_picture
 from workbench.figures.dashboards import layout
 from workbench.figures.gallery import Gallery
+from workbench.scoring.classes import say_confusions
 from workbench.training.metrics import Record
-from workbench.types import Context, Side, Views
+from workbench.types import ClassTable, Context, Side, Views
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
@@ -46,10 +50,18 @@ class TensorBoard(Callback):
         recipe: the resolved recipe, as YAML.
         context: the data and the model, as evaluators see them.
         split: the held-out split that pictures are drawn from.
+        tables: what the last evaluation said class by class, by the names of its evaluators.
     """
 
-    def __init__(self, folder: Path, recipe: str, context: Context, split: str = "validation") -> None:
-        self.folder, self.recipe, self.context, self.split = folder, recipe, context, split
+    def __init__(
+        self,
+        folder: Path,
+        recipe: str,
+        context: Context,
+        split: str = "validation",
+        tables: Mapping[str, ClassTable] = MappingProxyType({}),
+    ) -> None:
+        self.folder, self.recipe, self.context, self.split, self.tables = folder, recipe, context, split, tables
         self._writer: SummaryWriter | None = None
         self.gallery: Gallery | None = None
         self._draws = True
@@ -117,6 +129,10 @@ class TensorBoard(Callback):
             sys.stderr.write(f"TensorBoard: no more pictures from step {step} on: {reason}\n")
 
     def _draw(self, gallery: Gallery, step: int) -> None:
+        for name, table in list(self.tables.items())[:MAPS]:
+            if table.pairs is not None:
+                self._picture(f"confusion/{name}", confusion_picture(table, f"{name} at step {step}"), step)
+                self.writer.add_text(f"confusion/{name}", "  \n".join(say_confusions(table)), step)
         views = gallery.embed(self.context)
         for query, candidates in gallery.pairs()[:MAPS]:
             self._heat_map(gallery, views, query, candidates, step)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import socket
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 from workbench.encoders._open_clip_config import refusals
 from workbench.encoders._open_clip_files import read_checkpoint
+from workbench.errors import shorten
 from workbench.postponed import OF_OPEN_CLIP, postponed
 
 with postponed(*OF_OPEN_CLIP):
@@ -46,16 +49,22 @@ class Pretrained:
         keys = {"mean", "std", "interpolation", "resize_mode"} & self.tag.keys()
         return {key: self.tag[key] for key in keys}
 
+    def path(self) -> str:
+        """Find the checkpoint file; that of a tag is downloaded first. Raises ValueError where there is none."""
+        if self.tag:
+            return download(self.name, self.tag)
+        if not Path(self.name).is_file():
+            tags = open_clip.list_pretrained_tags_by_model(self.model) if self.model else "none, without a model"
+            raise ValueError(f"pretrained '{self.name}' is neither a file nor a tag of open_clip (tags: {tags})")
+        return self.name
+
     def read(self, part: Part) -> dict[str, Tensor]:
         """Read one tower, under the tower's own names; a tag is downloaded first.
 
         Raises ValueError when there is no such file, when it has no such tower, or when it says that it was trained
         with the other GELU.
         """
-        if not self.tag and not Path(self.name).is_file():
-            tags = open_clip.list_pretrained_tags_by_model(self.model) if self.model else "none, without a model"
-            raise ValueError(f"pretrained '{self.name}' is neither a file nor a tag of open_clip (tags: {tags})")
-        path = open_clip.download_pretrained(self.tag) if self.tag else self.name
+        path = self.path()
         found = read_checkpoint(path)
         refuse_other_gelu(path, found.quick_gelu, self.quick_gelu)
         own = {name.removeprefix(f"{part}."): x for name, x in found.weights.items() if name.startswith(f"{part}.")}
@@ -63,6 +72,38 @@ class Pretrained:
             some = ", ".join(sorted(found.weights)[:3])
             raise ValueError(f"'{path}' has no {part} tower of open_clip; its tensors are named as {some}")
         return own
+
+
+def download(name: str, tag: dict[str, Any]) -> str:
+    """Find the file of a tag in the cache, or download it there.
+
+    Raises ValueError where neither can be done: without a network at once, and not after a minute of retries.
+    """
+    import huggingface_hub.constants as hub
+
+    offline = hub.HF_HUB_OFFLINE
+    hub.HF_HUB_OFFLINE = offline or not _resolves("huggingface.co")
+    try:
+        return open_clip.download_pretrained(tag)
+    except Exception as error:  # of the network, of the disk, of the hub's own kinds
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(
+            f"the weights '{name}' are not in the cache ({tag.get('hf_hub') or tag.get('url')}) and could not be "
+            f"downloaded: {shorten(reason, 200)}: fetch them where there is a network, or name a file"
+        ) from None
+    finally:
+        hub.HF_HUB_OFFLINE = offline
+
+
+def _resolves(host: str) -> bool:
+    """Say whether a name of the network is known here; behind a proxy that is the proxy's business."""
+    if urllib.request.getproxies():
+        return True
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError:
+        return False
+    return True
 
 
 def refuse_other_gelu(path: str, trained: bool | None, built: bool) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 import torch
 from jaxtyping import Float, Int64, UInt8
 from PIL import Image
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from workbench.encoders._kinds import require_kind
@@ -26,6 +26,7 @@ from workbench.loading.augment import Augment, Normalise
 from workbench.loading.decode import to_rgb
 from workbench.loading.ends import crop_ends
 from workbench.postponed import OF_OPEN_CLIP, postponed
+from workbench.recipe.section import Section
 from workbench.types import Encoder, Features, Modality, Transform
 
 with postponed(*OF_OPEN_CLIP):
@@ -40,6 +41,18 @@ SHORTEST = 3
 """tokens of a text, at least: its begin, a word, its end"""
 
 
+class Preprocessing(Section):
+    """How open_clip prepares pictures for a tower; what is not said is open_clip's own."""
+
+    mean: tuple[float, float, float] | None = Field(default=None, description="of red, green and blue in 0 ... 1")
+    std: tuple[float, float, float] | None = Field(default=None, description="likewise")
+    interpolation: Literal["bicubic", "bilinear", "random"] | None = None
+    resize_mode: Literal["shortest", "longest", "squash"] | None = Field(
+        default=None, description="which side gets the image size before the crop, or both"
+    )
+    fill_color: int | None = Field(default=None, description="of what longest leaves empty, 0 ... 255")
+
+
 class OpenCLIP(Encoder):
     """Maps images [n, 3, h, w] or token ids [n, l] to Features; z equals open_clip's encode_image or encode_text.
 
@@ -52,7 +65,10 @@ class OpenCLIP(Encoder):
     Args:
         model: a model of open_clip, as ViT-B-16: its tower for this modality, projecting to the shared width
         config: instead of a model, the tower's own block of an open_clip config (vision_cfg or text_cfg)
+        quick_gelu: compute GELU by OpenAI's approximation; default: as the model does, and not with a config
         pretrained: a tag of open_clip for this model, or a checkpoint file of open_clip, OpenAI or transformers
+        preprocess: of images: {mean, std, interpolation, resize_mode} as in preprocess_cfg of an open_clip config,
+            instead of those of the tag
         image_size: pixels a side, instead of the config's
         context_length: token ids a text, instead of the config's
         augment: of training images: none, clip (the default) or ito, a block of keys, or {name: ito, blur: 0.1}
@@ -69,7 +85,9 @@ class OpenCLIP(Encoder):
         *,
         model: str | None = None,
         config: dict[str, Any] | None = None,
+        quick_gelu: bool | None = None,
         pretrained: str | None = None,
+        preprocess: Preprocessing | None = None,
         image_size: PositiveInt | None = None,
         context_length: PositiveInt | None = None,
         augment: Augment | None = None,
@@ -80,10 +98,12 @@ class OpenCLIP(Encoder):
         require_kind(modality, ["image", "text"])
         image = modality.kind == "image"
         kind: Literal["image", "text"] = "image" if image else "text"
-        foreign = {"context_length": context_length} if image else {"image_size": image_size, "augment": augment}
+        of_images = {"image_size": image_size, "augment": augment, "preprocess": preprocess}
+        foreign = {"context_length": context_length} if image else of_images
         if wrong := [name for name, value in foreign.items() if value is not None]:
             raise ValueError(f"{', '.join(wrong)}: no option of a tower for {modality.kind}, remove it")
-        self.config, self.quick_gelu = tower_config(kind, model, config)
+        self.config, known = tower_config(kind, model, config)
+        self.quick_gelu = known if quick_gelu is None else quick_gelu
         self.config |= {"image_size": image_size} if image_size else {}
         self.config |= {"context_length": context_length} if context_length else {}
         self.pretrained = Pretrained(pretrained, model, self.quick_gelu) if pretrained else None
@@ -98,6 +118,7 @@ class OpenCLIP(Encoder):
         self.has_class_token = self.has_tokens and self._pools_class_token()
         self.augment = augment or Augment()
         published = self.pretrained.preprocess if self.pretrained else {}
+        published |= preprocess.model_dump(exclude_none=True) if preprocess else {}
         self.preprocess = PreprocessCfg(size=tuple(self.tower.image_size), **published) if image else None
         self.normalise = Normalise(self.preprocess.mean, self.preprocess.std) if self.preprocess else nn.Identity()
         self.context_length = None if image else self.tower.context_length

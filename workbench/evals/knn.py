@@ -13,6 +13,7 @@ from jaxtyping import Float, Int64
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
+from workbench.scoring.classes import FACTS, answer, join, names_of, table_of_answers
 from workbench.scoring.examples import Examples, one_class_of_each
 from workbench.scoring.sides import refuse_untrained
 from workbench.scoring.splits import refuse_missing_label, refuse_missing_splits
@@ -26,8 +27,9 @@ class KNN:
     """Accuracy of a weighted vote of the k nearest training items (Wu et al. 2018, arXiv 1805.01978, as DINO has it).
 
     Yields `accuracy`, `top5` (with more than five classes), `balanced_accuracy` (mean recall of the classes present),
-    `chance` (1 / classes) and `majority` (share of the commonest class of the items that are classified). Items
-    labelled -1 are left out; of equal votes the lower class wins, and of equal cosines the earlier item votes.
+    `chance` (1 / classes), `majority` (share of the commonest class of the items that are classified), and
+    `unlabelled`, the number of items labelled -1, which are left out, where there are any. Of equal votes the lower
+    class wins, and of equal cosines the earlier item votes.
 
     Args:
         label: which classes, as the data set names them
@@ -60,28 +62,23 @@ class KNN:
 
     def names(self, objective: Objective) -> list[str]:
         """List the names that `run` may yield; `top5` depends on the number of classes."""
-        return ["accuracy", "top5", "balanced_accuracy", "chance", "majority"]
+        return list(FACTS)
 
     def run(self, context: Context) -> Iterator[tuple[str, float]]:
-        (bank, voting), (items, labels) = (self._embedded(context, split) for split in (self.train, self.split))
+        (bank, voting, _), (items, labels, unlabelled) = (self._embedded(context, s) for s in (self.train, self.split))
         classes = int(max(voting.max(), labels.max())) + 1
         if len(voting.unique()) < 2:
             raise ValueError(f"knn: split '{self.train}' has one class of '{self.label}', two are needed")
-        ranks = torch.cat([
-            rank_of_label(votes(x, bank, voting, self.k, self.temperature, classes), y)
-            for x, y in zip(items.split(self.chunk), labels.split(self.chunk), strict=True)
-        ])  # fmt: skip
-        present, counts = voting.unique(), labels.bincount(minlength=classes)
-        recalls = labels.bincount(ranks == 1, classes) / counts  # nan for classes that no item has
-        yield "accuracy", (ranks == 1).double().mean().item()
-        if len(present) > 5:
-            yield "top5", (ranks <= 5).double().mean().item()
-        yield "balanced_accuracy", recalls.nanmean().item()
-        yield "chance", 1 / len(present)
-        yield "majority", counts.max().item() / len(labels)
+        chunks = zip(items.split(self.chunk), labels.split(self.chunk), strict=True)
+        answers = join([answer(votes(x, bank, voting, self.k, self.temperature, classes), y) for x, y in chunks])
+        yield from answers.facts(len(voting.unique()))
+        if unlabelled:
+            yield "unlabelled", unlabelled
+        names = names_of(context.data.split(self.split), self.label, classes)
+        context.report("", table_of_answers(names, answers.labels, answers.said))
 
-    def _embedded(self, context: Context, split: str) -> tuple[Float[Tensor, "n d"], Int64[Tensor, " n"]]:
-        """Embed the items of a split that have a label."""
+    def _embedded(self, context: Context, split: str) -> tuple[Float[Tensor, "n d"], Int64[Tensor, " n"], int]:
+        """Embed the items of a split that have a label; also count those that have none."""
         examples = Examples.of(context.data.split(split), Side.parse(self.on))
         if self.label not in examples.targets:
             have = ", ".join(examples.targets) or "none"
@@ -95,7 +92,7 @@ class KNN:
             raise ValueError(
                 f"knn: embeddings of split '{split}' contain NaN: check that the model's weights are finite"
             )
-        return z, labels[known]
+        return z, labels[known], len(labels) - len(known)
 
 
 def votes(
@@ -112,10 +109,3 @@ def votes(
     # less the largest, so that a small temperature does not overflow: it changes no ratio of votes
     weight = ((cosine - cosine[:, :1]) / temperature).exp()
     return torch.zeros(len(x), classes, dtype=weight.dtype).scatter_add_(1, labels[at], weight)
-
-
-def rank_of_label(score: Float[Tensor, "m c"], labels: Int64[Tensor, " m"]) -> Int64[Tensor, " m"]:
-    """Count from 1 at which place the label's class stands; of equal scores the lower class stands above."""
-    own = score.gather(1, labels[:, None])
-    lower = torch.arange(score.shape[1]) < labels[:, None]
-    return 1 + ((score > own) | ((score == own) & lower)).sum(1)

@@ -17,11 +17,12 @@ from jaxtyping import Float64
 from pydantic import PositiveInt
 
 from workbench.evals._readouts import READOUTS, Labels, Readout, readout_of
+from workbench.scoring.classes import names_of, table_of_answers, table_of_sets
 from workbench.scoring.examples import Examples
 from workbench.scoring.sides import refuse_untrained
 from workbench.scoring.splits import refuse_missing_label, refuse_missing_splits
 from workbench.seeds import generator
-from workbench.types import Context, Data, Objective, Side
+from workbench.types import ClassTable, Context, Data, Objective, Side
 
 __all__ = ["Probe"]
 
@@ -32,6 +33,7 @@ class Samples(NamedTuple):
     z: dict[Side, Float64[np.ndarray, "n d"]]
     labels: Labels
     readout: Readout
+    unlabelled: int
 
     def features(self, sides: Sequence[Side]) -> Float64[np.ndarray, "n h"]:
         """Concatenate the embeddings of these sides."""
@@ -46,7 +48,8 @@ class Probe:
     likeliest) is fitted again on both splits together; with `shots`, on the shots alone. All inputs are read from the
     same samples: the items of the first modality, each with those of its own sample (else the first of its id). Yields
     `chance` (1 / classes) and `majority` (share of the commonest test class), then `{input}/accuracy` and
-    `{input}/balanced_accuracy` (mean recall of the classes present). Items without a label are left out.
+    `{input}/balanced_accuracy` (mean recall of the classes present). Items without a label are left out; `unlabelled`
+    is the number of such test items, where there are any.
 
     Of a label with several classes (`many: true`) each has a classifier of its own, and the strength is that of the
     best weighted F1. Yields `{input}/weighted_f1` (mean over classes, by their test items) and `{input}/macro_f1`
@@ -102,7 +105,7 @@ class Probe:
         """List the names that `run` may yield; which of them depends on the label."""
         facts = [fact for readout in READOUTS for fact in readout.facts]
         base = [fact for readout in READOUTS for fact in readout.base]
-        return [*base, *(f"{name}/{fact}" for name in self._inputs(objective) for fact in facts)]
+        return [*base, "unlabelled", *(f"{name}/{fact}" for name in self._inputs(objective) for fact in facts)]
 
     def run(self, context: Context) -> Iterator[tuple[str, float]]:
         inputs = self._inputs(context.objective)
@@ -114,6 +117,8 @@ class Probe:
         except ValueError as error:
             raise ValueError(f"probe: label '{self.label}' of split '{self.train}' {error}") from None
         yield from zip(readout.base, base, strict=True)
+        if test.unlabelled:
+            yield "unlabelled", test.unlabelled
         for name, concatenated in inputs.items():
             fitted = readout.fit(
                 self.kind,
@@ -123,8 +128,19 @@ class Probe:
                 again=not self.shots,
             )
             found = fitted.predict(test.features(concatenated))
+            if table := self._table(context, found, test.labels):
+                context.report(name, table)
             for fact, value in zip(readout.facts, readout.rate(found, test.labels), strict=True):
                 yield f"{name}/{fact}", value
+
+    def _table(self, context: Context, found: Labels, labels: Labels) -> ClassTable | None:
+        """Count the answers class by class; None where they are numbers."""
+        if labels.dtype.kind == "f":
+            return None
+        known = labels.shape[1] if labels.ndim == 2 else int(max(found.max(), labels.max())) + 1
+        names = names_of(context.data.split(self.split), self.label, known)
+        said, right = torch.from_numpy(found), torch.from_numpy(labels)
+        return table_of_sets(names, right, said.bool()) if labels.ndim == 2 else table_of_answers(names, right, said)
 
     def _inputs(self, objective: Objective) -> dict[str, tuple[Side, ...]]:
         """Name the inputs: {name: sides that are concatenated}."""
@@ -162,6 +178,7 @@ class Probe:
                 f"probe: shots are samples of one class, and '{self.label}' is {readout.noun} of each: set limit"
             )
         rows = rows[readout.known(labels)[rows]]
+        unlabelled = len(labels) - len(rows)
         if not len(rows):
             raise ValueError(
                 f"probe: no item of split '{split}' has a label of '{self.label}': all are {readout.unknown}"
@@ -173,4 +190,4 @@ class Probe:
         rows = rows.sort().values
         views = examples.take(rows).views(context, sides)
         z = {side: view.z[:, 0].double().numpy() for side, view in views.items()}
-        return Samples(z, labels[rows].numpy(), readout)
+        return Samples(z, labels[rows].numpy(), readout, unlabelled)

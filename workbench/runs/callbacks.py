@@ -84,7 +84,8 @@ def _tensorboard(parts: Parts, parallel: Parallel, run: Run | None) -> Iterator[
     if run and parts.recipe.log.tensorboard and parallel.rank == 0:
         from workbench.callbacks.tensorboard import TensorBoard
 
-        yield TensorBoard(run.tensorboard, parts.recipe.as_yaml(), parts.context(parallel.device))
+        context = parts.context(parallel.device)
+        yield TensorBoard(run.tensorboard, parts.recipe.as_yaml(), context, tables=parts.tables)
 
 
 def _console(parts: Parts, wanted: bool) -> Iterator[Callback]:

@@ -32,6 +32,8 @@ SHARED = "shared"
 """what is taken of encoders that are to be compared with one another: unit vectors in the space that they share"""
 NOT_WEIGHTS = ("pretrained", "lock", "grad_checkpointing")
 """settings that change nothing which the digest of the weights does not tell"""
+LATER = ("quick_gelu", "preprocess")
+"""settings that encoders did not always have: unset, they are left out, and digests of before stay what they were"""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,9 @@ def _still(encoder: Encoder) -> Transform:
 
 
 def _settings(block: Mapping[str, object]) -> dict[str, object]:
-    kept = {key: value for key, value in block.items() if key not in NOT_WEIGHTS}
+    kept = {
+        key: value for key, value in block.items() if key not in NOT_WEIGHTS and not (key in LATER and value is None)
+    }
     return kept | {"name": str(block["name"]).rpartition(":")[2]}  # a file of one's own may have moved
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from workbench.errors import failure, shorten
 from workbench.model import Model
-from workbench.types import Context, Evaluator, Side, Transform, View, Views
+from workbench.types import ClassTable, Context, Evaluator, Side, Transform, View, Views
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def evaluate(evaluators: Mapping[str, Evaluator], context: Context) -> Iterator[
     """
     said: set[str] = set()
     for prefix, evaluator in evaluators.items():
-        facts = evaluator.run(context)
+        facts = evaluator.run(replace(context, report=partial(_report_under, prefix, context.report)))
         if facts is None:
             raise ValueError(f"eval.{prefix} yields nothing: its `run` has no `yield`")
         for fact in facts:
@@ -127,6 +128,10 @@ def evaluate(evaluators: Mapping[str, Evaluator], context: Context) -> Iterator[
                 raise ValueError(f"eval.{prefix} yields '{whole}' again: one value would hide the other")
             said.add(whole)
             yield whole, value
+
+
+def _report_under(prefix: str, report: Callable[[str, ClassTable], None], name: str, table: ClassTable) -> None:
+    report(f"{prefix}/{name}" if name else prefix, table)
 
 
 def _read_fact(prefix: str, fact: object) -> tuple[str, float]:

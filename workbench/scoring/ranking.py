@@ -36,7 +36,7 @@ def best_ranks(
     """
     index = torch.arange(len(candidate_ids))
     ranks = []
-    for scores, positive in _scored(score, query, candidates, query_ids, candidate_ids, chunk):
+    for scores, positive in _with_positives(score, query, candidates, query_ids, candidate_ids, chunk):
         assert positive.any(1).all(), "a query without a positive has no rank"
         best = scores.masked_fill(~positive, -torch.inf).amax(1, keepdim=True)
         # argmax returns the first maximum; `positive` again, as a negative may tie with (or both be -inf)
@@ -62,7 +62,7 @@ def average_precision(
     all that fit are on top, 1 / rank where there is one. Ties and errors are those of `best_ranks`.
     """
     found = []
-    for scores, positive in _scored(score, query, candidates, query_ids, candidate_ids, chunk):
+    for scores, positive in _with_positives(score, query, candidates, query_ids, candidate_ids, chunk):
         order = scores.sort(dim=1, descending=True, stable=True).indices[:, :k]
         hits = positive.gather(1, order).double()
         precision = hits.cumsum(1) / torch.arange(1, hits.shape[1] + 1)
@@ -70,7 +70,21 @@ def average_precision(
     return torch.cat(found)
 
 
-def _scored(
+def scored(
+    score: Callable[[Views, Views], Tensor], query: Views, candidates: Views, chunk: int
+) -> Iterator[Float[Tensor, "m c"]]:
+    """Score a chunk of queries at a time with all candidates. Raises ValueError for NaN."""
+    for start in range(0, len(next(iter(query.values())).z), chunk):
+        scores = score(take(query, slice(start, start + chunk)), candidates)
+        if scores.isnan().any():
+            raise ValueError(
+                f"scores of queries {start} to {start + len(scores) - 1} contain NaN: "
+                "check that the model's weights and the objective's scale are finite"
+            )
+        yield scores
+
+
+def _with_positives(
     score: Callable[[Views, Views], Tensor],
     query: Views,
     candidates: Views,
@@ -78,17 +92,9 @@ def _scored(
     candidate_ids: Int64[Tensor, " c"],
     chunk: int,
 ) -> Iterator[tuple[Float[Tensor, "m c"], Bool[Tensor, "m c"]]]:
-    """Score a chunk of queries at a time, and tell which candidates are right. Raises ValueError for NaN."""
-    for start in range(0, len(query_ids), chunk):
-        rows = slice(start, start + chunk)
-        scores = score(take(query, rows), candidates)
-        if scores.isnan().any():
-            raise ValueError(
-                f"scores of queries {start} to {start + len(scores) - 1} contain NaN: "
-                "check that the model's weights and the objective's scale are finite"
-            )
-        positive = query_ids[rows, None] == candidate_ids
-        yield scores, positive
+    """Score a chunk of queries at a time, and tell which candidates are right."""
+    for scores, ids in zip(scored(score, query, candidates, chunk), query_ids.split(chunk), strict=True):
+        yield scores, ids[:, None] == candidate_ids
 
 
 def num_positives(query_ids: Int64[Tensor, " q"], candidate_ids: Int64[Tensor, " c"]) -> Int64[Tensor, " q"]:
