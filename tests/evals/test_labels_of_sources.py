@@ -86,7 +86,7 @@ def test_what_is_no_number_ends_in_one_message(tmp_path: Path, cell: object) -> 
 @pytest.mark.parametrize(
     ("evaluator", "said"),
     [
-        ({"name": "zeroshot", "label": "tags", "image": "x", "text": "y"}, "label 'tags' is several classes"),
+        ({"name": "knn", "label": "tags", "on": "x"}, "label 'tags' is several classes"),
         (
             {"name": "zeroshot", "label": "year", "image": "x", "text": "y"},
             "no classes named 'year'",

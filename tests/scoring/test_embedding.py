@@ -1,6 +1,6 @@
 """An evaluation sees the model without dropout, and training goes on as if there had been none."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from workbench.build import Parts
 from workbench.callbacks.evaluation import Evaluation
 from workbench.scoring.embedding import Embedder, evaluate
 from workbench.scoring.examples import Examples
-from workbench.types import Items, Side, Split
+from workbench.types import Context, Items, Objective, Side, Split
 
 MASKED = MODEL | {"encoders": {m: {"name": "mlp", "width": 16, "depth": 2, "dropout": 0.4} for m in "abc"}}
 SIDES = ["a", "b", "a+b"]
@@ -134,6 +134,9 @@ class ForgetsToYield:
     def run(self, context: object) -> Any: ...
 
 
+NOTHING = Context(cast(Any, None), Objective(), cast(Any, None), 1, 0)
+
+
 @pytest.mark.parametrize(
     ("evaluator", "words"),
     [
@@ -147,8 +150,8 @@ class ForgetsToYield:
 )
 def test_what_is_no_fact_is_refused_with_the_evaluators_key(evaluator: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        list(evaluate({"own": evaluator}, context=None))  # type: ignore[arg-type]
+        list(evaluate({"own": evaluator}, context=NOTHING))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"eval\.a/b yields 'a/b/c' again"):
-        list(evaluate({"a": Yields(("b/c", 1.0)), "a/b": Yields(("c", 2.0))}, context=None))  # type: ignore[arg-type]
+        list(evaluate({"a": Yields(("b/c", 1.0)), "a/b": Yields(("c", 2.0))}, context=NOTHING))  # type: ignore[arg-type]
     good = {"own": Yields(("a", torch.tensor(1.5)), ("b", np.float32(2))), "too": Yields(("a", 3))}
-    assert dict(evaluate(good, context=None)) == {"own/a": 1.5, "own/b": 2.0, "too/a": 3.0}  # type: ignore[arg-type]
+    assert dict(evaluate(good, context=NOTHING)) == {"own/a": 1.5, "own/b": 2.0, "too/a": 3.0}  # type: ignore[arg-type]
