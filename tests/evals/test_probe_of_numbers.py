@@ -62,7 +62,9 @@ def test_ridge_by_the_normal_equations(noise: float) -> None:
     strength = min(STRENGTHS["linear"], key=lambda s: np.square(fitted(x, y, s)(x_val) - y_val).mean())
     said = fitted(np.concatenate([x, x_val]), np.concatenate([y, y_val]), strength)(x_test)
     variance = np.square(y_test - y_test.mean()).mean()
-    assert run(splits) == pytest.approx(
+    got = run(splits)
+    assert got.pop("unlabelled", 0) == np.isnan(splits["test"][1]).sum(), seed
+    assert got == pytest.approx(
         {
             "always_r2": 1 - np.square(y_test - y.mean()).mean() / variance,
             "always_mae": np.abs(y_test - np.median(y)).mean(),

@@ -199,6 +199,13 @@ def test_pairs_and_evaluators_of_ones_own_and_the_models_scale(model: Path, tmp_
     asked = ("eval.pairs={name: compositional, split: train}", "eval.gap={name: gap, split: train, neighbours: 3}")
     metrics = evaluate_source(f"open_clip:{model}", file, overrides=(fields, *asked)).metrics
     assert metrics["pairs/captions"] == 8
+    four = [f"image_{at}: {{kind: image, from: filepath}}" for at in (0, 1)]
+    four += [f"caption_{at}: {{kind: text, from: title}}" for at in (0, 1)]
+    asked_of_four = (f"data.fields={{{', '.join(four)}}}", "eval.w={name: winoground, split: train}")
+    ties = evaluate_source(f"open_clip:{model}", file, overrides=asked_of_four).metrics
+    assert (ties["w/group"], ties["w/samples"]) == (0, 8)
+    with pytest.raises(RecipeError, match=r"has no field 'image' for retrieval: it has image_0 \(image\)"):
+        evaluate_source(f"open_clip:{model}", file, overrides=asked_of_four[:1])
     assert metrics["gap/scale"] == pytest.approx(np.exp(4.0))
 
 

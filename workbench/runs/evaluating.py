@@ -81,7 +81,7 @@ def evaluate_source(
     recipe = read_recipe(Path(source))
     parts, step = load_parts(Path(source), which, recipe)
     named = {m: modality.kind for m, modality in parts.data.modalities.items() if m in parts.model.encoders}
-    given = _open_given(data, overrides, lambda _: (_name("image", named, source), _name("text", named, source)))
+    given = _open_given(data, overrides, lambda _: (_name("image", named), _name("text", named)))
     parts.data = given.data
     parts.model.to(device())
     return _answer(given, parts.context(device()), suites, step)
@@ -108,7 +108,7 @@ def _evaluate_published(
         raise RecipeError(f"{source} comes without data: name some, as --data imagenet1k or --data recipe.yaml")
     if which != "last":
         raise RecipeError(f"--checkpoint {which}: {source} has no checkpoints, leave it out")
-    given = _open_given(data, overrides, lambda known: (_name("image", known, data), _name("text", known, data)))
+    given = _open_given(data, overrides, lambda known: (_name("image", known), _name("text", known)))
     model, objective = build_published(source, given.image, given.text)
     transforms = {name: encoder.transform(train=False) for name, encoder in model.encoders.items()}
     embed = Embedder(model.to(device()), transforms, device())
@@ -156,8 +156,15 @@ def _open_given(path: str, overrides: Sequence[str], names: Names) -> Given:
     else:
         tree = _apply({"data": find(path).block, "eval": {}}, overrides)
         data, evaluators = _data(tree["data"]), _evaluators(tree)
-    image, text = names({name: modality.kind for name, modality in data.modalities.items()})
+    known = {name: modality.kind for name, modality in data.modalities.items()}
+    image, text = names(known)
     if not evaluators:
+        if missing := [name for name in (image, text) if name not in known]:
+            have = ", ".join(f"{name} ({kind})" for name, kind in known.items())
+            raise RecipeError(
+                f"{path} has no field '{missing[0]}' for retrieval: it has {have}. Name fields, as --set "
+                "'data.fields={image: {}, text: {}}', or an evaluator, as --set 'eval.w={name: winoground}'"
+            )
         ask = {"name": "retrieval", "split": "train", "query": image, "candidates": text}
         evaluators = _evaluators({"eval": {"retrieval": ask}})
     return Given(data, evaluators, image, text)
@@ -187,16 +194,11 @@ def _evaluators(tree: Mapping[str, Any]) -> Specs:
         raise RecipeError("\n".join(lines)) from None
 
 
-def _name(kind: str, known: Mapping[str, str], where: str) -> str:
-    """Name the field of a kind: the one that is called so, else the only one. Raises RecipeError."""
+def _name(kind: str, known: Mapping[str, str]) -> str:
+    """Name what the model reads of a kind: the field that is called so, else the only one; where several are called
+    otherwise, as Winoground's, what the kind is called."""
     there = [name for name, other in known.items() if other == kind]
-    if kind in there or len(there) == 1:
-        return kind if kind in there else there[0]
-    have = ", ".join(f"{name} ({other})" for name, other in known.items())
-    said = f"several fields of kind {kind}, none of which is called {kind}" if there else f"no field of kind {kind}"
-    raise RecipeError(
-        f"{where} has {said}: it has {have}. Name them, as --set 'data.fields={{image: {{}}, text: {{}}}}'"
-    )
+    return there[0] if len(there) == 1 else kind
 
 
 def _skipped(data: Data) -> Sequence[Skipped]:
