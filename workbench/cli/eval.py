@@ -60,9 +60,11 @@ def eval_(
     RUN is a run folder, or a model of open_clip: open_clip:MODEL/TAG, open_clip:MODEL/FILE, or open_clip:FOLDER with an
     open_clip_config.json.
 
-    \b
     Example: wb eval runs/emoji-ito --checkpoint best --suite concepts
-             wb eval open_clip:ViT-B-32/laion2b_s34b_b79k --data wds/cifar10 --per-class --out cifar10
+
+    \b
+    wb eval open_clip:ViT-B-32/laion2b_s34b_b79k --data wds/cifar10 --json
+    wb eval open_clip:exported --data wds/cifar10 --per-class --out report
 
     Exit status: 0 evaluated, 1 failed, 2 wrong usage, recipe or names.
     """
