@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from workbench.bench import modalities
-from workbench.bench.rows import write
+from workbench.bench.rows import read, write
 from workbench.build import build_parts
 from workbench.studies import arms
 
@@ -32,7 +32,7 @@ def test_the_command_measures_what_its_file_lacks(tmp_path: Path, monkeypatch: p
     done = CliRunner().invoke(modalities.main, ["--out", str(out), "--most", "3"])
     assert done.exit_code == 0, done.output
     assert done.stderr.count("seed 0") == 1
-    rows = modalities.read(out)
+    rows = read(out, modalities.Measured)
     assert [row.key for row in rows] == [
         ("confu_chain", 3, 0),
         ("confu_subsets", 3, 0),
@@ -54,6 +54,6 @@ def test_the_command_measures_what_its_file_lacks(tmp_path: Path, monkeypatch: p
     again = CliRunner().invoke(modalities.main, ["--out", str(out), "--most", "3", "--costs"])
     assert again.exit_code == 0, again.output
     assert again.stderr.count("seed 0") == 4
-    symile = modalities.read(out)[3]
+    symile = read(out, modalities.Measured)[3]
     assert symile.ms_per_step != 6.0
     assert symile.accuracy == 1.0, "what was learned stays"

@@ -43,6 +43,15 @@ def test_an_unknown_set_is_a_usage_error() -> None:
     assert "did you mean 'emoji'?" in result.stderr
 
 
+@pytest.mark.parametrize("below", ["", "deeper/down"])
+def test_a_file_in_the_place_of_the_folder_is_told_and_kept(tmp_path: Path, below: str) -> None:
+    (tmp_path / "notes").write_text("mine")
+    result = CliRunner().invoke(cli, ["data", "build", "emoji-shards", "--out", str(tmp_path / "notes" / below)])
+    assert result.exit_code == 2
+    assert f"{tmp_path / 'notes'} is a file" in result.stderr
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
 @pytest.mark.slow
 def test_the_packaged_emoji_as_tars_are_what_shards_reads(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["data", "build", "emoji-shards", "--out", str(tmp_path)])

@@ -6,21 +6,20 @@ objective of many terms can be afforded for a few steps only, and a cell without
 
 from __future__ import annotations
 
-import csv
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from matplotlib.axes import Axes
 
 from workbench.bench.panels import QUIET, draw_line, dress, three_panels
-from workbench.bench.rows import markdown, write
+from workbench.bench.rows import markdown, read, write
 from workbench.scoring.verdict import PASSES
 
 if TYPE_CHECKING:
@@ -143,21 +142,6 @@ def measure_in_processes(
             yield done.result()
 
 
-def read(path: Path) -> list[Measured]:
-    """Read the lines of a CSV; none where there is no file."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return [_parsed(line) for line in csv.DictReader(file)]
-
-
-def _parsed(line: dict[str, str]) -> Measured:
-    numbers = {"str": str, "int": int, "float": float}
-    kinds = {f.name: numbers[str(f.type).partition(" ")[0]] for f in fields(Measured)}
-    values: dict[str, Any] = {name: kinds[name](value) if value else None for name, value in line.items()}
-    return Measured(**values)
-
-
 def table(rows: Sequence[Measured]) -> str:
     """Write a line for each number of modalities and objective, means over seeds."""
 
@@ -220,7 +204,7 @@ def _panel(axes: Axes, rows: Sequence[Measured], name: str, title: str) -> None:
 )
 def main(out: Path, seeds: int, most: int, jobs: int, costs: bool) -> None:
     """Measure what OUT does not have yet; print a table, write OUT and a plot beside it. About half an hour a seed."""
-    rows = {row.key: row for row in read(out)}
+    rows = {row.key: row for row in read(out, Measured)}
     wanted = [(o, m, seed) for seed in range(seeds) for m in range(3, most + 1) for o in TERMS]
 
     def enter(row: Measured) -> None:

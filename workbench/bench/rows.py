@@ -8,12 +8,14 @@ import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+Row = TypeVar("Row", bound="DataclassInstance")
 
 
 def write(rows: Sequence[DataclassInstance], path: Path) -> None:
@@ -24,6 +26,20 @@ def write(rows: Sequence[DataclassInstance], path: Path) -> None:
         writer.writeheader()
         for row in rows:
             writer.writerow({k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(row).items()})
+
+
+def read(path: Path, kind: type[Row]) -> list[Row]:
+    """Read the lines that `write` wrote, as this dataclass of texts and numbers; none where there is no file.
+
+    An empty cell is None.
+    """
+    if not path.exists():
+        return []
+    parse = {"str": str, "int": int, "float": float}
+    kinds = {f.name: parse[str(f.type).partition(" ")[0]] for f in fields(kind)}
+    with path.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    return [kind(**{name: kinds[name](cell) if cell else None for name, cell in line.items()}) for line in lines]
 
 
 def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

@@ -8,16 +8,14 @@ The trap: five intervals of one repetition stand on the same samples, so they ar
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import click
 
-from workbench.bench.rows import markdown, write
+from workbench.bench.rows import markdown, read, write
 
 SAMPLES = 2560
 TASKS: dict[str, tuple[str, ...]] = {
@@ -88,28 +86,6 @@ def measure(task: str, repetition: int) -> list[Measured]:
     return rows
 
 
-def read(path: Path) -> list[Measured]:
-    """Read the lines of a CSV; none where there is no file."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return [_parsed(line) for line in csv.DictReader(file)]
-
-
-def _parsed(line: dict[str, str]) -> Measured:
-    kinds = {
-        "exact": float,
-        "mean": float,
-        "low": float,
-        "high": float,
-        "repetition": int,
-        "samples": int,
-        "batch": int,
-    }
-    values: dict[str, Any] = {name: kinds.get(name, str)(value) if value else None for name, value in line.items()}
-    return Measured(**values)
-
-
 def table(rows: Sequence[Measured]) -> str:
     """Write a line for each task, and the share of intervals that hold the exact value."""
     lines = [_line(list(same)) for _, same in groupby(sorted(rows, key=lambda row: row.task), lambda row: row.task)]
@@ -154,7 +130,7 @@ def missing(rows: Sequence[Measured], repetitions: int, tasks: Sequence[str]) ->
 @click.option("--task", "tasks", multiple=True, type=click.Choice(list(TASKS)), help="Repeatable; default: all 17.")
 def main(out: Path, repetitions: int, tasks: tuple[str, ...]) -> None:
     """Measure what OUT does not have yet, and print a table. Minutes of one core for a repetition."""
-    rows = read(out)
+    rows = read(out, Measured)
     for task, repetition in list(missing(rows, repetitions, tasks or list(TASKS))):
         rows += measure(task, repetition)
         write(rows, out)

@@ -87,6 +87,8 @@ def build(name: str, out: Path | None, sources: Path | None, deb: Path | None, a
     options = _options_of(name, {"sources": sources, "deb": deb})
     builder = importlib.import_module(f"workbench.builders.{name.replace('-', '_')}")
     out = out or Path("data") / name
+    if in_the_way := next((at for at in (out, *out.parents) if at.exists() and not at.is_dir()), None):
+        raise click.UsageError(f"--out {out}: {in_the_way} is a file, and a folder is written: name another")
     counts = builder.build(out, **options)
     if as_json:
         click.echo(json.dumps({"name": name, "out": str(out), **counts}))
