@@ -7,6 +7,8 @@ import pytest
 import yaml
 
 from workbench.recipe.component import validate
+from workbench.recipe.schema import load_recipe, parse_recipe
+from workbench.runs.train import train
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "data.md"
@@ -36,3 +38,17 @@ def test_the_site_has_a_way_to_every_page() -> None:
     listed = re.findall(r"[\w/]+\.md", str(nav))
     pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
     assert sorted(listed) == sorted(pages | {"index.md"}), "mkdocs.yml: its navigation lists each page of docs/ once"
+
+
+@pytest.mark.slow
+def test_the_callback_shown_stops_a_run_that_gets_no_better(tmp_path: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.with_name("callbacks.md").read_text(), re.DOTALL)
+    (tmp_path / "patience.py").write_text(code)
+    small = ("data.samples=64", "train.batch=32", "train.for=8 steps", "log.tensorboard=false")
+    tree = load_recipe("synth/clip", small).as_dict()
+    tree["eval"] = {"every": "1 steps", "synthetic": {"batches": 2, "samples": 32}}
+    # the best there is never changes
+    metric = {"metric": "max synthetic/bayes", "evaluations": 2}
+    tree["callbacks"] = {"patience": {"name": f"{tmp_path}/patience.py:Patience", **metric}}
+    assert train(parse_recipe(tree), tmp_path / "run").step == 2
+    assert train(parse_recipe(tree), tmp_path / "run").step == 3  # asked once more, it looks at one more

@@ -92,6 +92,8 @@ def build_parts(recipe: Recipe, *, pretrained: bool = True, training: bool = Tru
     objective = build_objective(recipe)
     if training:
         _check_evaluators(recipe, objective, data)
+        for callback in recipe.callbacks.values():  # one that refuses its settings, or lacks its package, says so now
+            callback.build()
     model = build_model(recipe, data, objective, pretrained=pretrained, training=training)
     return Parts(recipe, data, model, objective)
 
@@ -305,4 +307,5 @@ def build_engine(parts: Parts, parallel: Parallel, metrics: Metrics | None = Non
         precision=train.precision,
         seed=recipe.seed,
         log_every=parts.steps(recipe.log.every),
+        recipe=recipe.as_dict(),
     )

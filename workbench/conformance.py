@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from synthetic.uniqueness import Uniqueness
     from synthetic.xor import XOR
     from synthetic.xor_flip import XORFlip
+    from workbench.callbacks.optional.trackio import Trackio
+    from workbench.callbacks.optional.wandb import WandB
     from workbench.data.csv import CSV
     from workbench.data.emoji import Emoji
     from workbench.data.folder import Folder
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from workbench.encoders.sequence import FrameTransformer
     from workbench.encoders.shared import Shared
     from workbench.encoders.transformers import Transformers
+    from workbench.engine import Callback
     from workbench.evals.compositional import Compositional
     from workbench.evals.gap import Gap
     from workbench.evals.held_out_loss import HeldOutLoss
@@ -86,6 +89,7 @@ if TYPE_CHECKING:
     encoders: list[type[Encoder]] = [Audio, FrameTransformer, MLPEncoder, OpenCLIP, Shared, Transformers]
     fusions: list[type[Fusion]] = [DeepSet, MLPFusion, Transformer]
     data_sets: list[type[Data]] = [CSV, Emoji, Folder, HF, JSON, Parquet, Shards, SyntheticData]
+    callbacks: list[type[Callback]] = [Trackio, WandB]
     evaluators: list[type[Evaluator]] = [
         Compositional,
         Gap,

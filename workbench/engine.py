@@ -12,9 +12,10 @@ A callback sees a run at these times; callbacks are called in the order of the l
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,10 @@ class Callback:
     def on_step(self, engine: Engine, logs: Logs) -> None: ...
     def on_end(self, engine: Engine) -> None: ...
     def on_exit(self, engine: Engine) -> None: ...
+
+    def name_phase(self) -> str:
+        """Name the time that it takes, for a profile."""
+        return type(self).__name__
 
 
 @dataclass
@@ -69,6 +74,10 @@ class Engine:
     best: Best | None = None
     saved_step: int | None = None
     """the step of the newest whole checkpoint, None before the first"""
+    recipe: Mapping[str, object] = field(default_factory=dict)
+    """the resolved recipe as YAML has it, for callbacks that tell of it; the loop reads nothing there"""
+    folder: Path | None = None
+    """the run folder, for callbacks that keep something beside the run's own files; None where nothing is kept"""
     skipped: tuple[Skipped, ...] = ()
     """bad samples that were replaced in this step's batch, on this rank"""
     stop_requested: bool = False
@@ -208,7 +217,7 @@ class Engine:
     def _in_turn(self) -> Iterator[Callback]:
         """Yield the callbacks in order, each in a phase of its own name."""
         for callback in self.callbacks:
-            with self.phase(type(callback).__name__):
+            with self.phase(callback.name_phase()):
                 yield callback
 
     @contextmanager

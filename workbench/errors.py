@@ -65,7 +65,7 @@ class DataLost(Exception):
     """A file that many samples are read from is gone, or is another one than was listed: none of them is a bad one."""
 
 
-def failure(what: str, error: BaseException, then: str = f". {GO_ON}") -> ValueError:
+def failure(what: str, error: BaseException, then: str = f". {GO_ON}", *, verb: str = " cannot be read") -> ValueError:
     """Say in one message what could not be read, what was raised, and where in whose code; `then` is what to do.
 
     What the system says of a file says enough, as do the words of this program; of everything else the type and the
@@ -76,9 +76,9 @@ def failure(what: str, error: BaseException, then: str = f". {GO_ON}") -> ValueE
     words, frames = shorten(str(error)), traceback.extract_tb(error.__traceback__)
     ours = isinstance(error, ValueError) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
     if ours or isinstance(error, OSError | DataLost):
-        return ValueError(f"{what} cannot be read: {words}{then}")
+        return ValueError(f"{what}{verb}: {words}{then}")
     said = f"{type(error).__name__}: {words}" if words else type(error).__name__
-    return ValueError(f"{what} cannot be read: {said}{then}\n{''.join(frames.format()).rstrip()}")
+    return ValueError(f"{what}{verb}: {said}{then}\n{''.join(frames.format()).rstrip()}")
 
 
 @contextmanager

@@ -19,6 +19,7 @@ KINDS = {
     "objective": "what is optimised: sums of contrast terms, and methods that are none",
     "data": "data sets",
     "eval": "evaluators",
+    "callback": "what a run tells of itself to, and classes of your own that look on",
     "task": "synthetic tasks with exact truths",
     "recipe": "whole experiments as YAML files, those that come with the program",
     "run": "runs below a folder",
@@ -37,7 +38,8 @@ ABOUT_RECIPES = (
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a list of objects on stdout.")
 def ls_(kind: str | None, folder: Path, as_json: bool) -> None:
-    """List what there is of KIND: encoder, fusion, objective, data, eval, task, recipe or run; without KIND, the kinds.
+    """List what there is of KIND: encoder, fusion, objective, data, eval, callback, task, recipe or run. Without KIND,
+    list the kinds.
 
     Example: wb ls objectives
     """

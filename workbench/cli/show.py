@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def show_(kind: str, name: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Show an encoder, fusion, objective, data or eval (its documentation), a task (its truth), a recipe or a run.
+    """Show an encoder, fusion, objective, data, eval or callback (its documentation), a task (its truth), a recipe or a
+    run.
 
     \b
     Examples: wb show objective ito

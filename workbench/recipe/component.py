@@ -25,7 +25,7 @@ import traceback
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar, get_type_hints
@@ -45,6 +45,7 @@ KINDS = {
     "objective": "workbench.objectives",
     "data": "workbench.data",
     "eval": "workbench.evals",
+    "callback": "workbench.callbacks.optional",
     "task": "synthetic",
 }
 """{what a recipe calls it: the package that holds it}"""
@@ -56,9 +57,12 @@ METHODS = {
     "objective": ("forward",),
     "data": ("batches",),
     "eval": ("run",),
+    "callback": (),
     "task": ("sample", "observe", "truth"),
 }
 """{kind: what a class of one's own must at least have, so that a wrong one is told by name}"""
+HOOKS = ("on_start", "on_gradients", "on_step", "on_end", "on_exit")
+"""the times at which a run calls a callback, of which it must hear one"""
 
 
 def names(kind: str) -> list[str]:
@@ -249,7 +253,18 @@ def refuse_other_class(spec: Spec[object]) -> Spec[object]:
     if absent:
         said = f"{spec.kind} '{spec.name}': the class has no method '{absent[0]}', so it is no {spec.kind}"
         raise make_error_at(("name",), said, spec.name)
+    if spec.kind == "callback" and not any(map(partial(_is_written, component), HOOKS)):
+        own = [name for name in dir(component) if name.startswith("on_") and name not in HOOKS]
+        guess = did_you_mean(own[0] if own else "", HOOKS)
+        said = f"callback '{spec.name}': the class has no method that a run calls{guess}"
+        raise make_error_at(("name",), said, spec.name)
     return spec
+
+
+def _is_written(component: type, hook: str) -> bool:
+    """Tell a hook that a class writes from those of the engine's Callback, which do nothing."""
+    method = getattr(component, hook, None)
+    return callable(method) and getattr(method, "__module__", "") != "workbench.engine"
 
 
 @dataclass(frozen=True)

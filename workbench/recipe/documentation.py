@@ -23,6 +23,7 @@ PLACES = {
     "objective": ("objective",),
     "data": ("data",),
     "eval": ("eval",),
+    "callback": ("callbacks",),
     "task": ("data", "task"),
 }
 """{kind: the keys of a recipe that lead to its block}"""
@@ -91,7 +92,7 @@ class Documentation:
         values = {k.name: f"<{k.type}>" if k.default == REQUIRED else k.default for k in self.block.keywords}
         places = PLACES[self.kind]
         tree: Tree = {"name": self.name} | values
-        if self.kind == "eval" and ":" not in self.name:  # the key names it
+        if self.kind in ("eval", "callback") and ":" not in self.name:  # the key names it
             tree, places = values, (*places, self.name)
         for key in reversed(places):
             tree = {key: tree}

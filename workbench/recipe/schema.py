@@ -8,6 +8,7 @@ from typing import Annotated, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     ModelWrapValidatorHandler,
     NonNegativeInt,
@@ -17,6 +18,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from workbench.errors import RecipeError, did_you_mean
+from workbench.recipe.callbacks import read_callbacks
 from workbench.recipe.component import Component, Spec, names, refuse_other_class, validate
 from workbench.recipe.duration import Every, parse_interval
 from workbench.recipe.renamed import rename_all
@@ -31,6 +33,8 @@ __all__ = ["Recipe", "RecipeError", "load_recipe", "parse_recipe"]
 ObjectiveSpec = Annotated[Spec[Objective], Component("objective")]
 DataSpec = Annotated[Spec[Data], Component("data")]
 EvaluatorSpec = Annotated[Spec[Evaluator], Component("eval")]
+CallbackSpec = Annotated[Spec[object], Component("callback")]
+Callbacks = Annotated[dict[str, CallbackSpec], BeforeValidator(read_callbacks)]
 
 S = TypeVar("S", bound=Section)
 SHOWN = 120
@@ -121,6 +125,7 @@ class Recipe(Section):
     eval: EvalSection = EvalSection()
     checkpoint: CheckpointSection = CheckpointSection()
     parallel: ParallelSection = ParallelSection()
+    callbacks: Callbacks = Field(default={}, description="who looks on: trackers, and classes of your own")
     log: LogSection = LogSection()
 
     @model_validator(mode="after")

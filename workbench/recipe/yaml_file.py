@@ -20,6 +20,8 @@ SHIPPED = Path(__file__).parents[1] / "_recipes"
 """recipes inside the wheel; a source checkout keeps them in recipes/ beside the package"""
 SHORT: dict[Keys, str] = {("model", "init"): "from"}
 """what a bare word stands for in the place of a block: here, and elsewhere the block's `name`"""
+DROPPED_BY_NULL = (("eval",), ("callbacks",))
+"""blocks whose keys name components of one's choice: a null drops one, and nothing behind the key is its defaults"""
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 """{first bytes of a file: its encoding}; without such a mark it is UTF-8"""
 CODE = re.compile(r"(?P<file>[^:\n]+\.py):(?P<name>\w+)")
@@ -129,7 +131,8 @@ def _parse_file(path: Path) -> tuple[Tree, Lines]:
     tree, lines, blank = read_mapping(path, "recipe")
     for at in blank:
         if fill_blank(at, None) is not None:  # an explicit null drops an inherited one
-            tree["eval"] = block(tree, "eval") | {str(at[1]): {}}
+            section = str(at[0])
+            tree[section] = block(tree, section) | {str(at[1]): {}}
     return tree, lines | _lines_of_words(tree, lines, ())
 
 
@@ -218,7 +221,7 @@ def remember_lines(lines: Lines, at: Keys, value: object, where: str) -> None:
 
 def merge(base: Mapping[str, object], over: Mapping[str, object], at: tuple[str, ...] = ()) -> Tree:
     """Merge `over` into `base`, block by block; a block with another `name` replaces its parent's whole, since its keys
-    belong to another class. A null drops an evaluator of the base.
+    belong to another class. A null drops an evaluator or a callback of the base.
 
     `at` is the path of keys to both. A bare word in the base is the block that it is short for.
     """
@@ -229,7 +232,7 @@ def merge(base: Mapping[str, object], over: Mapping[str, object], at: tuple[str,
             old = {SHORT.get((*at, key), "name"): old}
         if isinstance(item, dict) and isinstance(old, dict) and item.get("name", old.get("name")) == old.get("name"):
             merged[key] = merge(old, item, (*at, key))
-        elif item is None and at == ("eval",) and key in merged:
+        elif item is None and at in DROPPED_BY_NULL and key in merged:
             del merged[key]
         else:
             merged[key] = item
@@ -267,8 +270,9 @@ def split_key(key: str) -> tuple[str, ...]:
 
 
 def fill_blank(path: Keys, value: object) -> object:
-    """Return what a key with nothing written behind it stands for: below `eval`, an evaluator with its defaults."""
-    return {} if len(path) == 2 and path[0] == "eval" else value
+    """Return what a key with nothing written behind it stands for: below `eval` and `callbacks`, a component with its
+    defaults."""
+    return {} if len(path) == 2 and path[:1] in DROPPED_BY_NULL else value
 
 
 def set_key(tree: Mapping[str, object], path: tuple[str, ...], value: object) -> Tree:

@@ -10,6 +10,7 @@ from workbench.callbacks.bad_samples import BadSamples, BadSamplesOfEvaluations
 from workbench.callbacks.checkpointing import Checkpointing, KeepBest
 from workbench.callbacks.collapse import Collapse
 from workbench.callbacks.evaluation import Evaluation
+from workbench.callbacks.from_recipe import FromRecipe
 from workbench.callbacks.nan_guard import NaNGuard
 from workbench.callbacks.positives import Positives
 from workbench.distributed.processes import Parallel
@@ -57,7 +58,8 @@ def list_callbacks(
         *_tensorboard(parts, parallel, run),
         # last of those that a run always has, so that a line on the screen stands for what is on the disk
         *_console(parts, console),
-        # behind the run's own: they see a step that is complete
+        # behind the run's own: they see a step that is complete. On every process, as they may have to agree
+        *(FromRecipe(key, spec.name, spec.build()) for key, spec in parts.recipe.callbacks.items()),
         *others,
         # at the very end: a profile begins and ends when everyone else has had their turn
         *_profile(run, profile),

@@ -35,6 +35,9 @@ def _find_own(tree: object) -> Iterator[tuple[Path, str]]:
     if isinstance(tree, dict):
         for value in tree.values():
             yield from _find_own(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from _find_own(value)
     elif isinstance(tree, str):
         path, _, name = tree.rpartition(":")
         if path.endswith(".py") and Path(path).is_file():

@@ -12,6 +12,7 @@ MAY_CHANGE = (
     "train.microbatch",
     "log",
     "eval",
+    "callbacks",
     "checkpoint",
     "parallel",
     "data.max_bad",

@@ -89,6 +89,7 @@ def train(
             record_code(run.code, recipe, say)
         metrics = Metrics(run.metrics if run and lead else None, on_device=parallel.device.type == "cuda")
         engine = build_engine(parts, parallel, metrics)
+        engine.folder = path
         if found:
             _restore(engine, found, say)
             if run and run.before:

@@ -19,7 +19,7 @@ from workbench.studies.sweep import read_sweep
 from workbench.studies.sweep_runs import FILE as SWEEP
 from workbench.studies.sweep_runs import Sweep, find_runs
 
-NO_RESULT = ("seed", "name", "log", "checkpoint", "parallel", "eval", "train.microbatch", "data.max_bad")
+NO_RESULT = ("seed", "name", "log", "callbacks", "checkpoint", "parallel", "eval", "train.microbatch", "data.max_bad")
 """keys of a recipe that make no other arm; that evaluations are the same is looked at for all runs at once"""
 PLACES = ("data.path", "data.validation", "data.splits", "data.root")
 """keys that say where data lie, not which they are"""

@@ -25,7 +25,7 @@ from workbench.studies.sweep_results import ArmResult, RunResult, State, Swept, 
 from workbench.studies.sweep_runs import FILE, Sweep, SweepRun, find_runs, is_copy
 from workbench.training import checkpoint_files
 
-SAME = ("name", "log", "checkpoint", "parallel", "data.max_bad", "train.microbatch")
+SAME = ("name", "log", "callbacks", "checkpoint", "parallel", "data.max_bad", "train.microbatch")
 """keys of a recipe that leave what a run finds as it is, but for roundings"""
 
 
