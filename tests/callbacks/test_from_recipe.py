@@ -54,6 +54,7 @@ def small(tmp_path: Path) -> Any:
                 "model": {"dim": 4, "encoders": dict.fromkeys("abc", "mlp"), "fusion": {"name": "mlp", "dropout": 0.1}},
                 "objective": "confu",
                 "train": {"for": f"{steps} steps", "schedule": {"for": "4 steps"}, "batch": 16},
+                "eval": {"every": "2 steps", "synthetic": {"batches": 2, "samples": 32}},
                 "checkpoint": {"every": "2 steps"},
                 "parallel": {"workers": 0},
                 "log": {"tensorboard": False},
@@ -69,7 +70,7 @@ def notes(folder: Path, **more: object) -> dict[str, object]:
 
 
 def losses(run: Path) -> list[float]:
-    return [record["train/loss"] for record in read(run / "metrics.jsonl")]
+    return [record["train/loss"] for record in read(run / "metrics.jsonl") if "train/loss" in record]
 
 
 @pytest.mark.slow
@@ -186,7 +187,7 @@ def test_wandb_keeps_a_resumed_run_as_one(small: Any, tmp_path: Path, monkeypatc
     found = sorted((tmp_path / "run/wandb").glob("offline-run-*/run-*.wandb"))
     (name,) = {file.name for file in found}
     assert name == f"run-{(tmp_path / 'run/wandb/id.txt').read_text().strip()}.wandb"
-    assert [step for file in found for step in _steps_sent(file)] == [1, 2, 3, 4]
+    assert [step for file in found for step in _steps_sent(file)] == [0, 1, 2, 3, 4]
 
 
 def _steps_sent(file: Path) -> list[int]:
@@ -220,5 +221,5 @@ def test_trackio_keeps_a_resumed_run_as_one(
     from trackio.sqlite_storage import SQLiteStorage  # pyright: ignore[reportMissingImports] an extra
 
     sent = SQLiteStorage.get_logs("run", "run")
-    assert [entry["step"] for entry in sent] == [1, 2, 3, 4]
-    assert [entry["train/loss"] for entry in sent] == pytest.approx(losses(tmp_path / "run"))
+    assert [entry["step"] for entry in sent] == [0, 1, 2, 2, 3, 4, 4]  # evaluations are records of their own
+    assert [entry["train/loss"] for entry in sent if "train/loss" in entry] == pytest.approx(losses(tmp_path / "run"))
