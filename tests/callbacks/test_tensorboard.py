@@ -9,12 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 import sensed
+import yaml
 from matplotlib.figure import Figure
 from PIL import Image
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.plugins import base_plugin
+from tensorboard.plugins.hparams import api_pb2, list_session_groups
+from tensorboard.plugins.hparams.backend_context import Context
 
+from workbench.engine import Callback, Engine, Logs
 from workbench.figures import embeddings
-from workbench.figures.dashboards import layout
+from workbench.figures.dashboards import layout, list_tags
+from workbench.figures.hparams import choose_hparams
 from workbench.recipe.schema import load_recipe, parse_recipe
 from workbench.runs.train import train
 
@@ -87,7 +96,7 @@ def recipe_of_squares(folder: Path) -> dict[str, Any]:
         "model": {"dim": 4, "encoders": {"image": f"{file}:Linear", "text": f"{file}:Linear"}},
         "objective": "clip",
         "train": {"for": "6 steps", "batch": 20, "lr": 0.01},
-        "eval": {"every": "6 steps", "retrieval": {"k": [1]}},
+        "eval": {"every": "6 steps", "best": "retrieval/mean_recall", "retrieval": {"k": [1]}},
         "checkpoint": {"every": "4 steps"},
         "parallel": {"workers": 0},
     }
@@ -119,14 +128,23 @@ def records(run: Path) -> list[dict[str, Any]]:
 
 
 def assert_scalars_are_the_metrics(run: Path) -> None:
+    """Every record under its own names, chances in a group of their own with two points, the criterion once more."""
     events = read(run)
     expected: dict[str, dict[int, float]] = {}
+    best = yaml.safe_load((run / "recipe.yaml").read_text())["eval"]["best"]
     for record in records(run):
         for name in record.keys() - {"step", "samples"}:
-            expected.setdefault(name, {})[record["step"]] = record[name]
+            chance = "chance" in name
+            tag = f"what_chance_gives/{name.removeprefix('eval/').replace('chance_', '')}" if chance else name
+            expected.setdefault(tag, {})[record["step"]] = record[name]
+            if name == f"eval/{best}":
+                expected.setdefault(f"criterion/{best}", {})[record["step"]] = record[name]
     assert set(events.Tags()["scalars"]) == set(expected)
     for name, values in expected.items():
         points = events.Scalars(name)
+        if name.startswith("what_chance_gives/"):
+            assert len(points) == 2
+            values = {step: values[step] for step in (min(values), max(values))}
         assert [p.step for p in points] == sorted(values), name
         np.testing.assert_allclose([p.value for p in points], [values[p.step] for p in points], rtol=1e-6)
 
@@ -248,15 +266,114 @@ def test_log_tensorboard_false_writes_nothing(squares: dict[str, Any], tmp_path:
 def test_charts_are_laid_out_by_what_is_measured() -> None:
     ways = ("image_to_text", "text_to_image")
     recalls = [f"eval/retrieval/{way}_{name}" for way in ways for name in ("r1", "r10", "median_rank", "chance_r1")]
-    boards = layout(["step", "eval/retrieval/mean_recall", *recalls, "eval/gap/l2m", "eval/gap/scale"])
-    assert list(boards) == ["loss", "retrieval, both ways", "gap, with the scale that moves it", "throughput"]
-    assert list(boards["retrieval, both ways"])[:2] == ["retrieval: image to text", "retrieval: text to image"]
-    (pattern,) = boards["retrieval, both ways"]["retrieval: image to text"][1]
-    assert [name for name in recalls if re.match(pattern, name)] == [
-        f"eval/retrieval/image_to_text_{name}" for name in ("r1", "r10", "chance_r1")
+    gap = ("eval/gap/l2m", "eval/gap/rankme_image", "eval/gap/scale")
+    record = dict.fromkeys(["step", "eval/retrieval/mean_recall", *recalls, *gap], 0.2)
+    for way, few in zip(ways, (0.02, 0.12), strict=True):
+        record |= {f"eval/retrieval/{way}_chance_r1": few / 10, f"eval/retrieval/{way}_chance_r10": few}
+    boards = layout(record, "retrieval/mean_recall")
+    assert list(boards) == ["the metric that chooses the best step", "retrieval", "gap", "loss", "throughput"]
+    assert list(boards["retrieval"]) == [
+        "image to text: recall at 10",
+        "text to image: recall at 1",  # ten of them are found by chance too often
+        "image to text: median rank",
+        "text to image: median rank",
     ]
-    assert list(layout([])) == ["loss", "throughput"]
-    assert "synthetic, against theory" in layout(["eval/synthetic/no_information_loss"])
+    tags = [tag for name in record for tag in list_tags(name, "retrieval/mean_recall")]
+
+    def shown(board: str, chart: str) -> list[str]:
+        kind, patterns = boards[board][chart]
+        assert kind == "Multiline"
+        assert isinstance(patterns, list)
+        return [tag for pattern in patterns for tag in tags if re.match(pattern, tag)]
+
+    assert shown("the metric that chooses the best step", "retrieval/mean_recall") == [
+        "criterion/retrieval/mean_recall"
+    ]
+    assert shown("retrieval", "image to text: recall at 10") == [
+        "eval/retrieval/image_to_text_r10",
+        "what_chance_gives/retrieval/image_to_text_r10",
+    ]
+    assert shown("gap", "rankme image") == ["eval/gap/rankme_image"]
+    assert list(layout({})) == ["loss", "throughput"]
+    assert "synthetic" in layout({"eval/synthetic/no_information_loss": 1.0})
+
+
+def test_the_criterion_comes_first_and_chances_last() -> None:
+    names = ["data/skipped", "eval/knn/chance", "eval/a/x_chance_r5", "eval/a/x_r5", "time/step", "train/loss"]
+    tags = [tag for name in names for tag in list_tags(name, "a/x_r5")]
+    assert sorted(tags) == [
+        "criterion/a/x_r5",
+        "data/skipped",
+        "eval/a/x_r5",
+        "time/step",
+        "train/loss",
+        "what_chance_gives/a/x_r5",
+        "what_chance_gives/knn/chance",
+    ]
+    assert list_tags("eval/a/mischance", "a/x_r5") == ["eval/a/mischance"]
+
+
+def sessions(run: Path) -> list[dict[str, Any]]:
+    """What the HPARAMS tab shows of the runs below a folder: {setting: value}, status and metrics of each session."""
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(run)).Reload()
+    provider = MultiplexerDataProvider(multiplexer, str(run))
+    context = Context(base_plugin.TBContext(data_provider=provider))
+    runs = context.hparams_metadata(RequestContext(), "")
+    experiment = context.experiment_from_metadata(RequestContext(), "", True, runs, [])
+    request = api_pb2.ListSessionGroupsRequest(start_index=0, slice_size=99)
+    request.allowed_statuses.extend([api_pb2.STATUS_SUCCESS, api_pb2.STATUS_FAILURE, api_pb2.STATUS_UNKNOWN])
+    request.col_params.extend(api_pb2.ColParams(metric=metric.name) for metric in experiment.metric_infos)
+    groups = list_session_groups.Handler(RequestContext(), context, "", request).run().session_groups
+    return [
+        {
+            "hparams": {name: getattr(x, x.WhichOneof("kind")) for name, x in group.hparams.items()},
+            "status": api_pb2.Status.Name(session.status),
+            "metrics": {value.name.tag: value.value for value in session.metric_values},
+        }
+        for group in groups
+        for session in group.sessions
+    ]
+
+
+@pytest.mark.slow
+def test_a_run_is_one_session_however_often_it_was_resumed(squares: dict[str, Any], tmp_path: Path) -> None:
+    class Fails(Callback):
+        def on_step(self, engine: Engine, logs: Logs) -> None:
+            if engine.step == 5:
+                raise ValueError("the disk is full")
+
+    class Stops(Callback):
+        def on_step(self, engine: Engine, logs: Logs) -> None:
+            engine.stop_requested = engine.step == 2
+
+    squares["data"]["broken"] = True  # no pictures
+    squares["eval"] = {"every": "2 steps", "best": "counting/count", "counting": _counting(tmp_path)}
+    squares["checkpoint"] = {"every": "2 steps"}
+    recipe, run = parse_recipe({**squares, "name": "study/clip-seed0", "seed": 3}), tmp_path / "run"
+    train(recipe, run, callbacks=[Stops()])
+    (session,) = sessions(tmp_path)
+    assert session["status"] == "STATUS_UNKNOWN"
+    with pytest.raises(ValueError, match="the disk is full"):
+        train(recipe, run, callbacks=[Fails()])
+    (session,) = sessions(tmp_path)
+    assert session["status"] == "STATUS_FAILURE"
+    train(recipe, run)
+    (session,) = sessions(tmp_path)
+    assert session["status"] == "STATUS_SUCCESS"
+    last = next(r for r in reversed(records(run)) if "train/loss" in r)
+    assert session["metrics"]["train/loss"] == pytest.approx(last["train/loss"])
+    assert session["metrics"]["criterion/counting/count"] == 1
+    assert {"arm": "clip", "seed": 3, "objective.name": "clip", "train.batch": 20}.items() <= session["hparams"].items()
+
+
+def test_settings_that_change_no_number_are_no_hyperparameters(squares: dict[str, Any]) -> None:
+    found = choose_hparams(parse_recipe(squares).as_dict())
+    assert found["train.lr"] == 0.01
+    assert found["train.betas"] == "[0.9, 0.98]"
+    assert found["train.compile"] is False
+    assert "arm" not in found  # no run of a sweep
+    assert "train.microbatch" not in found  # it is not set
+    assert not [key for key in found if key.split(".")[0] in ("name", "eval", "log", "checkpoint", "parallel")]
 
 
 @pytest.mark.slow

@@ -11,9 +11,11 @@ from urllib.request import urlopen
 
 import pytest
 from click.testing import CliRunner
+from tiny_sweeps import write_sweep
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from workbench.cli import cli
+from workbench.cli.board import find_events, link_runs
 
 
 def fetch(url: str) -> bytes:
@@ -43,8 +45,8 @@ def test_serves_the_runs_until_interrupted(tmp_path: Path) -> None:
             while not (tags := json.loads(fetch(address[0] + "data/plugin/scalars/tags"))):
                 assert time.monotonic() < deadline, "the run was never loaded"
                 time.sleep(0.2)
-            assert list(tags) == ["run/tensorboard"]
-            assert list(tags["run/tensorboard"]) == ["train/loss"]
+            assert list(tags) == ["run"]
+            assert list(tags["run"]) == ["train/loss"]
             board.send_signal(signal.SIGINT)
             out, err = board.communicate(timeout=30)
         finally:
@@ -60,3 +62,49 @@ def test_nothing_to_show_is_said(tmp_path: Path, where: str) -> None:
     assert result.exit_code == 1
     assert "train something" in result.stderr
     assert where in result.stderr
+
+
+def write_events(folder: Path, name: str = "events.out.tfevents.1.x") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(str(folder))
+    return folder
+
+
+def test_runs_have_their_own_names(tmp_path: Path) -> None:
+    sweep = tmp_path / "runs" / "study"
+    for name in ("clip-seed0", "ito-seed0"):
+        write_events(sweep / name / "tensorboard")
+        write_events(sweep / name / "checkpoints" / "step-4")  # nobody looks there
+    write_events(tmp_path / "runs" / "old")  # of another program
+    write_events(sweep / "clip-seed0" / "inner" / "tensorboard")  # a run inside of a run's folder
+    inner = ["clip-seed0", "clip-seed0/inner", "ito-seed0"]
+    assert sorted(name for name, _ in find_events(sweep)) == inner
+    assert sorted(name for name, _ in find_events(tmp_path / "runs")) == ["old", *(f"study/{name}" for name in inner)]
+    for alone in (sweep / "ito-seed0", sweep / "ito-seed0" / "tensorboard"):
+        assert [name for name, _ in find_events(alone)] == ["ito-seed0"]
+
+
+def test_later_runs_and_files_are_added(tmp_path: Path) -> None:
+    runs, shown = tmp_path / "runs", tmp_path / "shown"
+    first = write_events(runs / "a-seed0" / "tensorboard")
+    write_events(runs / "a-seed0" / "inner" / "tensorboard")
+    link_runs(runs, shown)
+    write_events(first, "events.out.tfevents.2.x")  # of a resumed run
+    (write_events(runs / "b-seed0" / "tensorboard") / "projector_config.pbtxt").touch()
+    link_runs(runs, shown)
+    found = {str(path.relative_to(shown)) for path in shown.rglob("*") if path.is_file()}
+    assert found == {
+        "a-seed0/events.out.tfevents.1.x",
+        "a-seed0/events.out.tfevents.2.x",
+        "a-seed0/inner/events.out.tfevents.1.x",
+        "b-seed0/events.out.tfevents.1.x",
+        "b-seed0/projector_config.pbtxt",
+    }
+    assert (shown / "a-seed0" / "events.out.tfevents.1.x").read_text() == str(first)
+
+
+def test_a_sweep_file_means_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli, ["board", str(write_sweep(tmp_path))])
+    assert result.exit_code == 1
+    assert "runs/it is not a folder: train something" in result.stderr

@@ -36,7 +36,7 @@ def test_recipes_say_how_they_are_run() -> None:
 
 def test_without_a_kind_the_kinds_and_each_can_be_listed() -> None:
     kinds = [row["name"] for row in ls()]
-    assert kinds == ["encoder", "fusion", "objective", "data", "eval", "task", "recipe", "run"]
+    assert kinds == ["encoder", "fusion", "objective", "data", "eval", "callback", "task", "recipe", "run"]
     for kind in kinds:
         assert CliRunner().invoke(cli, ["ls", kind]).exit_code == 0
 

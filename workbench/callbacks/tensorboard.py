@@ -20,8 +20,9 @@ from workbench.engine import Callback, Engine, Logs
 from workbench.errors import writing
 from workbench.figures import embeddings
 from workbench.figures.confusion import confusion_picture
-from workbench.figures.dashboards import layout
+from workbench.figures.dashboards import LAST, layout, list_tags
 from workbench.figures.gallery import Gallery
+from workbench.figures.hparams import begin_session, choose_hparams, end_session
 from workbench.scoring.classes import say_confusions
 from workbench.training.metrics import Record
 from workbench.types import ClassTable, Context, Side, Views
@@ -41,14 +42,16 @@ THUMBNAIL = 48
 
 
 class TensorBoard(Callback):
-    """Scalars of every metrics record under their own names, the recipe as text, dashboards, pictures, the projector.
+    """Scalars of every metrics record, the recipe as text and as hyperparameters, dashboards, pictures, the projector.
 
-    Stands behind the evaluation, as it draws the model that was just evaluated.
+    Scalars have their own names, but for chances, which have a group behind all others; the metric that chooses the
+    best step has a group before them, too. Stands behind the evaluation, as it draws the model that was just evaluated.
 
     Args:
         folder: where the event file goes.
         recipe: the resolved recipe, as YAML.
         context: the data and the model, as evaluators see them.
+        best: the metric of `eval.best`, which has the first chart.
         split: the held-out split that pictures are drawn from.
         tables: what the last evaluation said class by class, by the names of its evaluators.
     """
@@ -58,21 +61,27 @@ class TensorBoard(Callback):
         folder: Path,
         recipe: str,
         context: Context,
+        best: str | None = None,
         split: str = "validation",
         tables: Mapping[str, ClassTable] = MappingProxyType({}),
     ) -> None:
         self.folder, self.recipe, self.context, self.split, self.tables = folder, recipe, context, split, tables
+        self.best = best
         self._writer: SummaryWriter | None = None
         self.gallery: Gallery | None = None
         self._draws = True
         self._evaluated = False
         self._laid_out = False
+        self._ended = False
+        self._chances: dict[str, float] = {}
+        """what a guess scores, by its tag, as it was written last"""
 
     def on_start(self, engine: Engine) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter  # TensorBoard takes a second to import
 
         # a resumed run repeats the steps after its checkpoint, and without one step 0: what was written is withdrawn
         self._writer = SummaryWriter(str(self.folder), purge_step=engine.step + 1 if engine.step else 0, flush_secs=2)
+        begin_session(self.folder, choose_hparams(engine.recipe))
         self.writer.add_text("recipe", f"```yaml\n{self.recipe}```", engine.step)
         for record in engine.metrics.records:  # the evaluation before the first step has already been
             self._write(record)
@@ -83,10 +92,13 @@ class TensorBoard(Callback):
         self._draw_evaluated(engine.step)
 
     def on_end(self, engine: Engine) -> None:
+        self._ended = True
         engine.metrics.flush()
         with writing(self.folder):
             if not self._laid_out:
-                self.writer.add_custom_scalars(layout(()))
+                self.writer.add_custom_scalars(layout({}))
+            for tag, value in self._chances.items():
+                self.writer.add_scalar(tag, value, engine.step)
             if self._draws and self._laid_out:  # without any evaluation nobody has said what is held out
                 self._try(self._project, engine.step)
 
@@ -94,6 +106,9 @@ class TensorBoard(Callback):
         if self._writer:
             with writing(self.folder):
                 self._writer.close()
+            # a run that was asked to stop has neither succeeded nor failed: it will go on
+            if engine.finished or not self._ended:
+                end_session(self.folder, "success" if self._ended else "failure")
 
     @property
     def writer(self) -> SummaryWriter:
@@ -107,12 +122,21 @@ class TensorBoard(Callback):
     def _add(self, record: Record) -> None:
         for name, value in record.items():
             if name not in ("step", "samples") and value is not None:
-                self.writer.add_scalar(name, value, record["step"])
+                for tag in list_tags(name, self.best):
+                    self._add_scalar(tag, value, record["step"])
         if any(name.startswith("eval/") for name in record):
             self._evaluated = True
             if not self._laid_out:  # only now is it known what there is to see
-                self.writer.add_custom_scalars(layout(record))
+                self.writer.add_custom_scalars(layout(record, self.best))
                 self._laid_out = True
+
+    def _add_scalar(self, tag: str, value: float, step: int) -> None:
+        """Write a value; of what a guess scores only the ends, which make a line without a mark at every evaluation."""
+        if tag.startswith(f"{LAST}/"):
+            if self._chances.get(tag) == value:
+                return
+            self._chances[tag] = value
+        self.writer.add_scalar(tag, value, step)
 
     def _draw_evaluated(self, step: int) -> None:
         if self._evaluated and self._draws:

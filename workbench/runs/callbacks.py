@@ -86,8 +86,9 @@ def _tensorboard(parts: Parts, parallel: Parallel, run: Run | None) -> Iterator[
     if run and parts.recipe.log.tensorboard and parallel.rank == 0:
         from workbench.callbacks.tensorboard import TensorBoard
 
-        context = parts.context(parallel.device)
-        yield TensorBoard(run.tensorboard, parts.recipe.as_yaml(), context, tables=parts.tables)
+        best, context = parts.recipe.eval.best, parts.context(parallel.device)
+        metric = Criterion.parse(best).metric if best else None
+        yield TensorBoard(run.tensorboard, parts.recipe.as_yaml(), context, metric, tables=parts.tables)
 
 
 def _console(parts: Parts, wanted: bool) -> Iterator[Callback]:

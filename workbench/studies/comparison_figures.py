@@ -15,6 +15,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from workbench.errors import writing
 from workbench.figures.embeddings import INK
@@ -50,6 +51,7 @@ def _draw_curves(axes: Axes, found: Comparison, one: Measured) -> None:
         axes.fill_between(samples, low, high, color=colour, alpha=0.18, lw=0)
         axes.plot(samples, [unit * m for m in means], "-o", color=colour, lw=1.6, ms=3, label=arm)
     _dress(axes, f"{one.metric.name}{', points' if one.metric.points else ''}: mean ± s.e. over seeds", "samples seen")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 20k: written out, millions of samples run into one another
     axes.legend(frameon=False, fontsize=8)
 
 

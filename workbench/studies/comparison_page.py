@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 
@@ -9,13 +10,19 @@ from workbench.studies.comparison import Comparison
 from workbench.studies.comparison_figures import as_svg, draw
 from workbench.studies.comparison_tables import CONFLICTS, Table, list_remarks, list_tables
 
+NUMBER = re.compile(r"[-+−]?\d")
+"""the beginning of a cell that is written to the right"""
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1f2430; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
+:root { color-scheme: light dark; --ink: #1f2430; --quiet: #5b6472; --line: #e6e8ec; --back: #fff; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e3e6eb; --quiet: #a3abb8; --line: #363c47; --back: #16191f; } }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--back); }
+body { max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.05rem; margin: 2rem 0 .5rem; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; }
-th, td { padding: .3rem .8rem; border-bottom: 1px solid #e6e8ec; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-th { cursor: pointer; color: #5b6472; font-weight: 600; } th:focus-visible { outline: 2px solid #3b6fb6; }
+.wide { overflow-x: auto; } .wide > svg { min-width: 44rem; background: #fff; border-radius: 4px; }
+table { border-collapse: collapse; }
+th, td { padding: .3rem .8rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+th:first-child, td:first-child, .text { text-align: left; }
+th { cursor: pointer; color: var(--quiet); font-weight: 600; } th:focus-visible { outline: 2px solid #3b6fb6; }
 th[aria-sort=ascending]::after { content: " \\25B2"; } th[aria-sort=descending]::after { content: " \\25BC"; }
 .warning { border-left: 4px solid #d9480f; padding-left: 1rem; }
 """
@@ -66,8 +73,12 @@ def _list(heading: str, lines: Sequence[str]) -> str:
 
 
 def _write_table(table: Table) -> str:
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.head)
-    rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n" for row in table.rows)
+    kinds = ["" if any(map(NUMBER.match, column)) else ' class="text"' for column in zip(*table.rows, strict=True)]
+    head = "".join(f'<th scope="col"{k}>{escape(c)}</th>' for k, c in zip(kinds, table.head, strict=True))
+    rows = "".join(
+        "<tr>" + "".join(f"<td{k}>{escape(c)}</td>" for k, c in zip(kinds, row, strict=True)) + "</tr>\n"
+        for row in table.rows
+    )
     return (
         f'<h2>{escape(table.title)}</h2>\n<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{rows}</tbody>\n</table></div>\n"

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.table import Table
 
+GAP = 2
+"""letters between two columns"""
+SHORTEST = 12
+"""letters of a text that is cut, at least"""
+
 
 class SweepProgress:
     """Shows a sweep on stderr."""
@@ -53,7 +58,7 @@ class SweepProgress:
         left = sweeping.seconds_left
         self._left = "" if left is None else f", about {say_time(left)} left"
         if self.live:
-            self.live.update(_table(sweeping, self._left))
+            self.live.update(_table(sweeping, self._left, self.console.width))
 
     def on_done(self, run: RunResult) -> None:
         """Say how a run has ended; in a terminal only what went wrong, as the table has the rest."""
@@ -74,8 +79,8 @@ def say_time(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _table(sweeping: Sweeping, left: str) -> Table:
-    """Draw the arms with their runs: done, running, left."""
+def _table(sweeping: Sweeping, left: str, width: int) -> Table:
+    """Draw the arms with their runs: done, running, left; a line for each, so that the table stands still."""
     states: dict[str, list[str]] = {run.arm.name: [] for run in sweeping.runs}
     for place, run in enumerate(sweeping.runs):
         result, progress = sweeping.results.get(place), sweeping.progress.get(place)
@@ -84,7 +89,7 @@ def _table(sweeping: Sweeping, left: str) -> Table:
     shares = [run.share for run in sweeping.progress.values()]
     before = len(sweeping.runs) - len(shares)
     metric = find_metric(sweeping.runs, list(sweeping.results.values()))
-    table = table_of_arms(metric, sweeping.summarise(), counts, ("done", "running", "left"))
+    table = table_of_arms(metric, sweeping.summarise(), counts, ("done", "running", "left"), width)
     table.caption = f"{(sum(shares) + before) / len(sweeping.runs):.0%} of {len(sweeping.runs)} runs{left}"
     return table
 
@@ -101,17 +106,49 @@ def table_of_arms(
     arms: Mapping[str, ArmResult],
     counts: Mapping[str, Sequence[str]],
     columns: Sequence[str] = ("done",),
+    width: int | None = None,
 ) -> Table:
-    """Make a table of arms: runs, the headline metric at the last evaluation, in what each differs from the base."""
+    """Make a table of arms: runs, the headline metric at the last evaluation, in what each differs from the base.
+
+    With a `width` each arm has one line of so many letters: names and differences are cut, and differences left out
+    where hardly a word of them has room.
+    """
     from rich.table import Table
 
+    heads = ["arm", *columns, f"{metric.removeprefix('eval/')}, last" if metric else "metric"]
+    rows = [[name, *counts[name], _write_value(arm)] for name, arm in arms.items()]
+    differs = [_write_differences(arm) for arm in arms.values()]
+    if width:
+        if _measure(heads, rows) > width and metric:
+            heads[-1] = f"{metric.rpartition('/')[2]}, last"
+        spare = width - _measure(heads, rows)
+        if spare < 0:
+            longest = max(max(len(row[0]) for row in rows) + spare, SHORTEST)
+            rows = [[_cut(row[0], longest), *row[1:]] for row in rows]
+        differs = [_cut(text, spare - GAP) for text in differs] if spare >= GAP + SHORTEST else []
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("arm", no_wrap=True)
-    for name in (*columns, f"{metric.removeprefix('eval/')}, last" if metric else "metric"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("differs by")
-    for name, arm in arms.items():
-        value = "-" if arm.mean is None else f"{arm.mean:.4g}" + ("" if arm.se is None else f" ± {arm.se:.2g}")
-        differs = write_yaml(dict(arm.overrides), flow=True, width=10_000).strip()[1:-1]
-        table.add_row(name, *counts[name], value, differs or "the base as it is")
+    for place, name in enumerate(heads):
+        table.add_column(name, justify="right" if place else "left", no_wrap=True)
+    if differs:
+        table.add_column("differs by")
+    for place, row in enumerate(rows):
+        table.add_row(*row, *differs[place : place + 1])
     return table
+
+
+def _measure(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """Count the letters of a line of these columns."""
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    return sum(widths) + GAP * (len(widths) - 1)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _write_value(arm: ArmResult) -> str:
+    return "-" if arm.mean is None else f"{arm.mean:.4g}" + ("" if arm.se is None else f" ± {arm.se:.2g}")
+
+
+def _write_differences(arm: ArmResult) -> str:
+    return write_yaml(dict(arm.overrides), flow=True, width=10_000).strip()[1:-1] or "the base as it is"
