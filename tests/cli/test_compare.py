@@ -93,6 +93,8 @@ def test_the_page_needs_nothing_beside_itself(folder: Path, tmp_path: Path) -> N
     assert "svg" in page.tags
     assert "a&amp;b" in text
     assert "a&b" not in text.partition("<svg")[0]
+    assert "@media (prefers-color-scheme: dark)" in text
+    assert '<th scope="col" class="text">metric</th><th scope="col">mean</th>' in text
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 

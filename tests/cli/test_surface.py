@@ -68,11 +68,8 @@ def test_help_has_an_example_and_no_silent_option(name: str) -> None:
 @pytest.mark.slow
 def test_help_lists_and_reports_of_runs_do_not_pay_for_torch() -> None:
     calls = [["--help"], *([*name.split(), "--help"] for name in SURFACE)]
-    calls += [
-        ["ls"],
-        *(["ls", kind] for kind in ("encoder", "fusion", "objective", "data", "eval", "callback", "task")),
-    ]
-    calls += [["ls", "recipe"]]
+    kinds = ("encoder", "fusion", "objective", "data", "eval", "callback", "task", "recipe")
+    calls += [["ls"], *(["ls", kind] for kind in kinds)]
     calls += [["ls", "run", "--dir", str(WITNESSES)], ["show", "run", str(WITNESSES / "ito")]]
     code = (
         "import sys\n"

@@ -29,10 +29,8 @@ def test_each_arm_has_a_line_and_every_number_is_whole(tmp_path: Path, width: in
     sweeping = Sweeping(runs, 2)
     for place, run in enumerate(runs):
         if place < 5:
-            value = 0.123456 + place / 1000
-            sweeping.results[place] = RunResult(
-                run.arm.name, run.seed, run.folder, "done", {"eval/synthetic/loss": value}
-            )
+            metrics = {"eval/synthetic/loss": 0.123456 + place / 1000}
+            sweeping.results[place] = RunResult(run.arm.name, run.seed, run.folder, "done", metrics)
         else:
             sweeping.progress[place] = Progress("running" if place < 7 else "waiting", 1, 2)
     console = Console(width=width, record=True, file=(tmp_path / "out").open("w"))
