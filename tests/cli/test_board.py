@@ -77,8 +77,9 @@ def test_runs_have_their_own_names(tmp_path: Path) -> None:
         write_events(sweep / name / "checkpoints" / "step-4")  # nobody looks there
     write_events(tmp_path / "runs" / "old")  # of another program
     write_events(sweep / "clip-seed0" / "inner" / "tensorboard")  # a run inside of a run's folder
+    (sweep / "above").symlink_to(tmp_path / "runs")
     inner = ["clip-seed0", "clip-seed0/inner", "ito-seed0"]
-    assert sorted(name for name, _ in find_events(sweep)) == inner
+    assert sorted(name for name, _ in find_events(sweep)) == ["above/old", *inner]
     assert sorted(name for name, _ in find_events(tmp_path / "runs")) == ["old", *(f"study/{name}" for name in inner)]
     for alone in (sweep / "ito-seed0", sweep / "ito-seed0" / "tensorboard"):
         assert [name for name, _ in find_events(alone)] == ["ito-seed0"]

@@ -61,6 +61,8 @@ def test_a_source_shows_what_each_kind_of_field_may_say() -> None:
         ("data", "synthetic"),
         *(("data", name) for name in ("shards", "folder", "csv", "parquet", "hf")),
         ("eval", "gap"),
+        ("callback", "wandb"),
+        ("callback", "trackio"),
         ("task", "xor"),
     ],
 )

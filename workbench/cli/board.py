@@ -57,7 +57,13 @@ def _find_folder(path: Path) -> Path:
 
 def find_events(folder: Path) -> Iterator[tuple[str, Path]]:
     """Find the folders with event files at or below a folder, each with the name of its run."""
+    seen: set[str] = set()  # a link may lead back to a folder above it
     for root, folders, files in os.walk(folder, followlinks=True):
+        place = os.path.realpath(root)
+        if place in seen:
+            folders.clear()
+            continue
+        seen.add(place)
         folders[:] = sorted(name for name in folders if name not in PASSED_OVER)
         if any("tfevents" in name for name in files):
             found = Path(root)

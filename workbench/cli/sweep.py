@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from workbench.studies.sweep import Sweep, SweepRun
     from workbench.studies.sweep_results import Swept
 
+WIDE = 100
+"""columns of a terminal in which there is room for the differences of arms beside their numbers"""
+
 
 @click.command()
 @click.argument("sweep")
@@ -161,11 +164,17 @@ def _train(sweep: Sweep, folder: Path | None, jobs: int | None, fresh: bool) -> 
 
 
 def _print(sweep: Sweep, swept: Swept) -> None:
+    import shutil
+
     from workbench.cli._printing import print_table
-    from workbench.studies.sweep_report import table_of_arms
+    from workbench.studies.sweep_report import describe_differences, table_of_arms
 
     done = {name: sum(run.arm == name and run.state == "done" for run in swept.runs) for name in swept.arms}
-    print_table(table_of_arms(swept.metric, swept.arms, {n: [f"{k}/{len(sweep.seeds)}"] for n, k in done.items()}))
+    counts = {name: [f"{number}/{len(sweep.seeds)}"] for name, number in done.items()}
+    beside = not sys.stdout.isatty() or shutil.get_terminal_size().columns >= WIDE
+    print_table(table_of_arms(swept.metric, swept.arms, counts, differences=beside))
+    for name, arm in swept.arms.items() if not beside else ():
+        click.echo(f"{name} differs by {describe_differences(arm)}")
     click.echo(f"runs: {swept.folder}/ARM-seedN")
     if stopped := [run for run in swept.runs if run.state == "stopped"]:
         click.echo(f"stopped, saved: {len(stopped)} runs are not done; the same command goes on from there")

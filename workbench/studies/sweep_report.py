@@ -107,6 +107,8 @@ def table_of_arms(
     counts: Mapping[str, Sequence[str]],
     columns: Sequence[str] = ("done",),
     width: int | None = None,
+    *,
+    differences: bool = True,
 ) -> Table:
     """Make a table of arms: runs, the headline metric at the last evaluation, in what each differs from the base.
 
@@ -117,7 +119,7 @@ def table_of_arms(
 
     heads = ["arm", *columns, f"{metric.removeprefix('eval/')}, last" if metric else "metric"]
     rows = [[name, *counts[name], _write_value(arm)] for name, arm in arms.items()]
-    differs = [_write_differences(arm) for arm in arms.values()]
+    differs = [describe_differences(arm) for arm in arms.values()] if differences else []
     if width:
         if _measure(heads, rows) > width and metric:
             heads[-1] = f"{metric.rpartition('/')[2]}, last"
@@ -150,5 +152,6 @@ def _write_value(arm: ArmResult) -> str:
     return "-" if arm.mean is None else f"{arm.mean:.4g}" + ("" if arm.se is None else f" ± {arm.se:.2g}")
 
 
-def _write_differences(arm: ArmResult) -> str:
-    return write_yaml(dict(arm.overrides), flow=True, width=10_000).strip()[1:-1] or "the base as it is"
+def describe_differences(arm: ArmResult) -> str:
+    """Write in what an arm differs from the base, as a recipe has it."""
+    return write_yaml(dict(arm.overrides), flow=True, width=10_000).strip()[1:-1] or "nothing: the base as it is"
