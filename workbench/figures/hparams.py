@@ -5,6 +5,9 @@ that a session is the settings alone. The trap: of two starts of a run TensorBoa
 session therefore has a file of its own, which a resumed run writes anew: one run is one session, with its last end.
 """
 
+# pyright: reportAttributeAccessIssue=false
+# protobuf makes its classes while it is imported, where no checker sees them
+
 from __future__ import annotations
 
 import time
@@ -67,8 +70,7 @@ def begin_session(folder: Path, hparams: Mapping[str, Value]) -> None:
         else:
             started.hparams[name].number_value = value
     version = Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString()
-    content = plugin_data_pb2.HParamsPluginData(session_start_info=started)
-    _write(folder, "wb", version, _event("_hparams_/session_start_info", content))
+    _write(folder, "wb", version, _event("session_start_info", started))
 
 
 def end_session(folder: Path, status: Status) -> None:
@@ -77,21 +79,19 @@ def end_session(folder: Path, status: Status) -> None:
 
     number = {"success": api_pb2.STATUS_SUCCESS, "failure": api_pb2.STATUS_FAILURE}[status]
     ended = plugin_data_pb2.SessionEndInfo(status=number, end_time_secs=time.time())
-    content = plugin_data_pb2.HParamsPluginData(session_end_info=ended)
-    _write(folder, "ab", _event("_hparams_/session_end_info", content))
+    _write(folder, "ab", _event("session_end_info", ended))
 
 
-def _event(tag: str, content: object) -> bytes:
+def _event(name: str, content: object) -> bytes:
     """Make an event whose tensor says nothing: the plugin reads what stands beside it."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
-    from tensorboard.plugins.hparams import plugin_data_pb2
     from tensorboard.plugins.hparams.metadata import NULL_TENSOR, PLUGIN_DATA_VERSION, PLUGIN_NAME
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-    assert isinstance(content, plugin_data_pb2.HParamsPluginData)
-    content.version = PLUGIN_DATA_VERSION
-    data = SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME, content=content.SerializeToString())
-    value = Summary.Value(tag=tag, metadata=SummaryMetadata(plugin_data=data), tensor=NULL_TENSOR)
+    said = HParamsPluginData(version=PLUGIN_DATA_VERSION, **{name: content}).SerializeToString()
+    data = SummaryMetadata.PluginData(plugin_name=PLUGIN_NAME, content=said)
+    value = Summary.Value(tag=f"_hparams_/{name}", metadata=SummaryMetadata(plugin_data=data), tensor=NULL_TENSOR)
     # before any step: a run that begins again at step 0 withdraws what it said from there on
     return Event(wall_time=time.time(), step=-1, summary=Summary(value=[value])).SerializeToString()
 
