@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_engines import built
 
 from workbench.build import build_parts
 from workbench.callbacks.from_recipe import FromRecipe
@@ -173,9 +174,19 @@ def test_what_another_process_caused_keeps_its_type() -> None:
         def on_start(self, engine: object) -> None:
             raise RankLost("gone")
 
-    waits: Any = FromRecipe("waits", "waits.py:Waits", Waits())
     with pytest.raises(RankLost):
-        waits.on_start(None)
+        FromRecipe("waits", "waits.py:Waits", Waits()).on_start(built()[1])
+
+
+def test_what_it_does_with_a_record_is_told_under_its_name_too() -> None:
+    class Hears:
+        def on_start(self, engine: Engine) -> None:
+            engine.metrics.listeners.append(lambda record: record["none/such"])
+
+    engine = built()[1]
+    FromRecipe("hears", "hears.py:Hears", Hears()).on_start(engine)
+    with pytest.raises(ValueError, match=r"callback 'hears.py:Hears' has failed in a listener at step 0: KeyError"):
+        engine.metrics.record(0, 0, {"x": 1.0})
 
 
 @pytest.mark.slow

@@ -75,12 +75,13 @@ def test_runs_have_their_own_names(tmp_path: Path) -> None:
     for name in ("clip-seed0", "ito-seed0"):
         write_events(sweep / name / "tensorboard")
         write_events(sweep / name / "checkpoints" / "step-4")  # nobody looks there
-    write_events(tmp_path / "runs" / "old")  # of another program
+        (sweep / name / "recipe.yaml").touch()
+    write_events(tmp_path / "runs" / "wandb")  # of another program
     write_events(sweep / "clip-seed0" / "inner" / "tensorboard")  # a run inside of a run's folder
     (sweep / "above").symlink_to(tmp_path / "runs")
     inner = ["clip-seed0", "clip-seed0/inner", "ito-seed0"]
-    assert sorted(name for name, _ in find_events(sweep)) == ["above/old", *inner]
-    assert sorted(name for name, _ in find_events(tmp_path / "runs")) == ["old", *(f"study/{name}" for name in inner)]
+    assert sorted(name for name, _ in find_events(sweep)) == ["above/wandb", *inner]
+    assert sorted(name for name, _ in find_events(tmp_path / "runs")) == [*(f"study/{name}" for name in inner), "wandb"]
     for alone in (sweep / "ito-seed0", sweep / "ito-seed0" / "tensorboard"):
         assert [name for name, _ in find_events(alone)] == ["ito-seed0"]
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
 from workbench.engine import Callback, Engine, Logs
 from workbench.errors import GO_ON, RankLate, RankLost, failure
+from workbench.training.metrics import Record
 
 __all__ = ["FromRecipe"]
 
@@ -43,11 +48,24 @@ class FromRecipe(Callback):
         called = getattr(self.callback, hook, None)
         if called is None:
             return
-        try:
+        listeners = engine.metrics.listeners
+        heard = len(listeners)
+        with self._named(hook, engine):
             called(engine, *logs)
+        # what it has hung there is called by the metrics, between two hooks
+        listeners[heard:] = [partial(self._hear, engine, listener) for listener in listeners[heard:]]
+
+    def _hear(self, engine: Engine, listener: Callable[[Record], None], record: Record) -> None:
+        with self._named("a listener", engine):
+            listener(record)
+
+    @contextmanager
+    def _named(self, where: str, engine: Engine) -> Iterator[None]:
+        try:
+            yield
         except (RankLate, RankLost):
             raise
         except Exception as error:
-            what = f"callback '{self.name}' has failed in {hook} at step {engine.step}"
+            what = f"callback '{self.name}' has failed in {where} at step {engine.step}"
             then = f". {GO_ON}, with --set callbacks.{self.key}=null without it"
             raise failure(what, error, then, verb="") from error

@@ -64,7 +64,7 @@ def find_events(folder: Path) -> Iterator[tuple[str, Path]]:
             folders.clear()
             continue
         seen.add(place)
-        folders[:] = sorted(name for name in folders if name not in PASSED_OVER)
+        folders[:] = sorted(name for name in folders if "recipe.yaml" not in files or name not in PASSED_OVER)
         if any("tfevents" in name for name in files):
             found = Path(root)
             run = found.parent if found.name == "tensorboard" else found

@@ -25,7 +25,7 @@ import traceback
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar, get_type_hints
@@ -253,7 +253,7 @@ def refuse_other_class(spec: Spec[object]) -> Spec[object]:
     if absent:
         said = f"{spec.kind} '{spec.name}': the class has no method '{absent[0]}', so it is no {spec.kind}"
         raise make_error_at(("name",), said, spec.name)
-    if spec.kind == "callback" and not any(map(partial(_is_written, component), HOOKS)):
+    if spec.kind == "callback" and not any(_is_written(component, hook) for hook in HOOKS):
         own = [name for name in dir(component) if name.startswith("on_") and name not in HOOKS]
         guess = did_you_mean(own[0] if own else "", HOOKS)
         said = f"callback '{spec.name}': the class has no method that a run calls{guess}"
