@@ -23,7 +23,7 @@ TIMES = {
     "Interval": "a time between, as `100 steps`",
     "Clock": "a time, as `30 minutes`",
 }
-PAGES = {"encoder": "encoder", "fusion": "fusion", "objective": "objective", "data": "data", "eval": "eval"}
+PAGES = {kind: kind for kind in ("encoder", "fusion", "objective", "data", "eval", "callback")}
 
 
 def write_components(kind: str, title: str) -> str:

@@ -19,7 +19,7 @@ KINDS = {
     "objective": "what is optimised: sums of contrast terms, and methods that are none",
     "data": "data sets",
     "eval": "evaluators",
-    "callback": "what a run tells of itself to, and classes of your own that look on",
+    "callback": "callbacks: trackers that a run tells of itself, where its recipe names them",
     "task": "synthetic tasks with exact truths",
     "recipe": "whole experiments as YAML files, those that come with the program",
     "run": "runs below a folder",
