@@ -4,14 +4,17 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import sensed
+import torch
 import yaml
 from matplotlib.figure import Figure
 from PIL import Image
+from small_engines import built
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
@@ -19,13 +22,19 @@ from tensorboard.context import RequestContext
 from tensorboard.plugins import base_plugin
 from tensorboard.plugins.hparams import api_pb2, list_session_groups
 from tensorboard.plugins.hparams.backend_context import Context
+from torch.utils.tensorboard.writer import SummaryWriter
 
+from workbench.callbacks.tensorboard import TensorBoard
 from workbench.engine import Callback, Engine, Logs
 from workbench.figures import embeddings
 from workbench.figures.dashboards import layout, list_tags
 from workbench.figures.hparams import choose_hparams
 from workbench.recipe.schema import load_recipe, parse_recipe
+from workbench.runs import callbacks
+from workbench.runs.folder import Run
 from workbench.runs.train import train
+from workbench.scoring.classes import table_of_answers
+from workbench.types import ClassTable
 
 COMPONENTS = '''
 import torch
@@ -388,3 +397,26 @@ def test_sounds_readings_and_frames_are_drawn_too(tmp_path: Path, capsys: pytest
     side = sprite.shape[0] // 48
     tiles = sprite.reshape(side, 48, side, 48, 3).swapaxes(1, 2).reshape(-1, 48, 48, 3)
     assert all((tile < 255).any() for tile in tiles[: len(points)])
+
+
+def test_what_is_taken_for_what_is_drawn_and_told(tmp_path: Path) -> None:
+    """A table without answers, as of average precisions, has no picture; the words stand beside it."""
+    answers = table_of_answers(("cat", "dog"), torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]))
+    ranked = ClassTable(("cat",), {"average_precision": torch.ones(1)})
+    nothing: Any = SimpleNamespace(embed=lambda context: {}, pairs=list, first=lambda *kinds: None)
+    board = TensorBoard(tmp_path, "", cast(Any, None), tables={"kinds": answers, "tags": ranked})
+    board._writer = SummaryWriter(str(tmp_path))
+    board._draw(nothing, 3)
+    board.writer.close()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert events.Tags()["images"] == ["confusion/kinds"]
+    (told,) = events.Tensors("confusion/kinds/text_summary")
+    assert told.tensor_proto.string_val == [b"1 of 2 items of 'cat' were called 'dog'"]
+
+
+def test_it_is_given_the_tables_of_the_last_evaluation(tmp_path: Path) -> None:
+    parts, engine = built()
+    (board,) = callbacks._tensorboard(parts, engine.parallel, Run(tmp_path))
+    assert isinstance(board, TensorBoard)
+    assert board.tables is parts.tables
