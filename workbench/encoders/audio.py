@@ -206,7 +206,7 @@ class LogMel(nn.Module):
                 pad_mode="constant",
                 return_complex=True,
             )
-            power = spectrum[..., :frames].abs().square()
+            power = torch.view_as_real(spectrum)[..., :frames, :].square().sum(-1)  # ONNX has no complex numbers
             decades = (self.bands.T @ power).clamp(min=1e-10).log10()
             return (decades.maximum(decades.amax((1, 2), keepdim=True) - 8) + 4) / 4
 

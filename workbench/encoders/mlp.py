@@ -75,7 +75,7 @@ class MLP(Encoder):
             if held != declared:
                 raise ValueError(f"a vector holds {held} numbers, where the data declares {declared} (Modality.shape)")
             x = self.standardise(x.reshape(-1, *self.shape))
-        z = self.layers(x.reshape(len(x), -1))
+        z = self.layers(x.reshape(x.shape[0], -1))  # not len(x), which a graph would take for a number
         return Features(z=z, pooled=z)
 
     def measure(self, items: Iterable[Any]) -> None:

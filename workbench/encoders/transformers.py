@@ -250,7 +250,7 @@ class Transformers(Encoder):
         assert isinstance(self.prepare, Heard)
         heard = {"attention_mask": self._heard(x).long()} if self.prepare.masks and not x.is_meta else {}
         if getattr(self.tower.config, "enable_fusion", False):  # CLAP's: no sound is longer than it reads at once
-            heard["is_longer"] = torch.zeros(len(x), 1, dtype=torch.bool, device=x.device)
+            heard["is_longer"] = torch.zeros(x.shape[0], 1, dtype=torch.bool, device=x.device)
         return self.tower(**{self.prepare.name: x}, **heard)
 
     def _heard(self, x: Float[Tensor, "n s"]) -> Bool[Tensor, "n s"]:
@@ -275,7 +275,7 @@ class Transformers(Encoder):
         if self.pool == "mean":
             return h.mean(1) if real is None else mean_of_real(h, real)
         last = h.shape[1] - 1 if real is None else real.sum(1) - 1
-        return h[torch.arange(len(h), device=h.device), last]
+        return h[torch.arange(h.shape[0], device=h.device), last]
 
     def _positions(self, h: Float[Tensor, "n l c"]) -> Float[Tensor, "l d"]:
         if self.grid is None:

@@ -65,14 +65,14 @@ class DeepSet(Fusion):
         members = Side.parse(side).members
         if missing := [m for m in members if m not in features]:
             raise ValueError(f"side '{side}' needs the features of {missing}; there are {list(features)}")
-        like = features[members[0]].pooled
+        like = features[members[0]].pooled  # of which len() would fix the number of rows in an ONNX graph
         h, mask = [], []
         for m, width in self.widths.items():
             if m in members:
-                there = like.new_ones(len(like), dtype=torch.bool) if present is None else present[m]
+                there = like.new_ones(like.shape[0], dtype=torch.bool) if present is None else present[m]
                 h.append(features[m].pooled.where(there[:, None], 0))
                 mask.append(there.to(like.dtype))
             else:
-                h.append(like.new_zeros(len(like), width))
-                mask.append(like.new_zeros(len(like)))
+                h.append(like.new_zeros(like.shape[0], width))
+                mask.append(like.new_zeros(like.shape[0]))
         return self.readout(self.project(torch.cat([*h, torch.stack(mask, 1)], 1)))

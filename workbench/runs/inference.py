@@ -17,13 +17,15 @@ from torch import Tensor
 from workbench.build import Parts, build_parts
 from workbench.distributed.processes import device
 from workbench.errors import RunError
+from workbench.model import Model
 from workbench.recipe.schema import Recipe
+from workbench.runs.exported import is_export, read_export
 from workbench.runs.folder import find_checkpoint, read_recipe
 from workbench.runs.items import Reader
 from workbench.scoring.embedding import Embedder
 from workbench.training import checkpoint, checkpoint_files
 from workbench.training.checkpoint_files import DamagedCheckpoint
-from workbench.types import Side, Transform
+from workbench.types import Modality, Side, Transform
 
 
 class LoadedModel:
@@ -33,7 +35,10 @@ class LoadedModel:
     exists only while training.
 
     Args:
-        parts: the parts of a recipe, with trained weights.
+        model: the model, with trained weights.
+        modalities: what each of its encoders reads.
+        sides: the sides that it can embed.
+        transforms: {modality: raw item -> model input}, as an evaluation prepares them.
         device: where the model computes; rows come back on the CPU.
         image: the modality that `encode_image` and `preprocess` mean, where several are images.
         text: the modality that `encode_text` and `tokenizer` mean, where several are texts.
@@ -41,11 +46,19 @@ class LoadedModel:
     Raises ValueError when `image` or `text` is no modality of that kind.
     """
 
-    def __init__(self, parts: Parts, device: torch.device, image: str | None = None, text: str | None = None) -> None:
-        self.model = parts.model.to(device).eval()
-        self.modalities = {m: parts.data.modalities[m] for m in parts.model.encoders}
-        self.sides = _kept_sides(parts)
-        self._transforms = parts.transforms(train=False)
+    def __init__(
+        self,
+        model: Model,
+        modalities: Mapping[str, Modality],
+        sides: Sequence[Side],
+        transforms: Mapping[str, Transform],
+        device: torch.device,
+        image: str | None = None,
+        text: str | None = None,
+    ) -> None:
+        self.model = model.to(device).eval()
+        self.modalities, self.sides = dict(modalities), list(sides)
+        self._transforms = transforms
         self._named = {"image": image, "text": text}
         for kind, name in self._named.items():
             if name is not None and name not in self._of_kind(kind):
@@ -163,8 +176,16 @@ class LoadedModel:
         return f"it has {', '.join(map(str, self.sides))}"
 
 
-def _kept_sides(parts: Parts) -> list[Side]:
-    """The sides that were trained and can still be made, options left away: with one view they change nothing."""
+def as_loaded(parts: Parts, device: torch.device, image: str | None = None, text: str | None = None) -> LoadedModel:
+    """Make parts with trained weights a model for use. Raises ValueError as `LoadedModel` does."""
+    modalities = {m: parts.data.modalities[m] for m in parts.model.encoders}
+    return LoadedModel(
+        parts.model, modalities, kept_sides(parts), parts.transforms(train=False), device, image=image, text=text
+    )
+
+
+def kept_sides(parts: Parts) -> list[Side]:
+    """List the sides that were trained and can still be made, without options: with one view they change nothing."""
     trained = [replace(side, options=frozenset()) for side in parts.objective.all_sides]
     return [s for s in dict.fromkeys(trained) if not s.fused or parts.model.fusion is not None]
 
@@ -172,18 +193,31 @@ def _kept_sides(parts: Parts) -> list[Side]:
 def load(
     path: str | Path, checkpoint: str | int = "last", *, image: str | None = None, text: str | None = None
 ) -> LoadedModel:
-    """Load the model of a run folder, from its `last` checkpoint, its `best`, or that of a step.
+    """Load the model of a run folder, from its `last` checkpoint, its `best`, or that of a step; or of an export.
 
     Args:
-        path: the run folder; it may have been moved, and the data need not be there.
-        checkpoint: last, best, or a step.
+        path: the run folder; it may have been moved, and the data need not be there. Or a folder of `wb export`.
+        checkpoint: last, best, or a step; an export holds one and takes no other than last.
         image: which modality `encode_image` means, where several are images.
         text: which modality `encode_text` means, where several are texts and none is called text.
 
     Raises RunError when `path` is no run or has no such checkpoint, DamagedCheckpoint when its files are damaged.
     """
+    if is_export(Path(path)):
+        if str(checkpoint) != "last":
+            raise RunError(f"{path} is an export, which holds the weights of one step: leave checkpoint={checkpoint!r}")
+        return load_export(Path(path), image, text)
     parts, _ = load_parts(Path(path), str(checkpoint), read_recipe(Path(path)))
-    return LoadedModel(parts, device(), image, text)
+    return as_loaded(parts, device(), image, text)
+
+
+def load_export(path: Path, image: str | None = None, text: str | None = None) -> LoadedModel:
+    """Load the model that `wb export` has written into a folder. Raises RunError where its files are damaged."""
+    found = read_export(path)
+    sides = list(map(Side.parse, found.manifest.sides))
+    # what an onnxruntime computes stays where that has put it
+    where = torch.device("cpu") if found.manifest.format == "onnx" else device()
+    return LoadedModel(found.model, found.manifest.modalities, sides, found.transforms, where, image=image, text=text)
 
 
 def evaluate_run(
