@@ -1,0 +1,202 @@
+"""One ONNX graph an encoder, for runtimes without Python or torch: image.onnx, text.onnx, and fusion.onnx on top.
+
+A graph reads model inputs [batch, ...] and gives unit rows of each side that is made of its modality, under the side's
+name; where a fusion reads its features before the projection, `features`, too. Beside the graphs lies what prepares
+items: IMAGE_preprocess.json and TEXT_tokenizer.json.
+
+The trap: an exporter that meets `len(x)` writes the number of rows that it saw into the graph, and does not say so.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from workbench.encoders._optional import require
+from workbench.encoders.open_clip import OpenCLIP
+from workbench.export.safetensors import write_preparations
+from workbench.export.samples import Embedded, Samples
+from workbench.export.source import Refusal, Source
+from workbench.export.transformers import make_tokenizer
+from workbench.runs.graphs import FEATURES, FUSION, INPUTS, import_onnxruntime
+from workbench.runs.inference import load_export
+from workbench.types import Encoder, Features, Fusion, Side
+
+PACKAGE = "onnxruntime"
+OPSET = 18
+LARGEST_FILE = 2**30
+"""bytes of weights above which they lie in a file of their own beside the graph: protobuf ends at 2 GB"""
+TRIED = 3
+"""rows with which a graph is recorded; it is verified with another number"""
+
+
+class Tower(nn.Module):
+    """An encoder with the heads on it, as one graph: a tuple of unit rows [n, d] of each side, then the features."""
+
+    def __init__(self, encoder: Encoder, heads: Mapping[Side, nn.Module | None], features: bool) -> None:
+        super().__init__()
+        self.encoder, self.features = encoder, features
+        self.own = [head is None for head in heads.values()]
+        self.heads = nn.ModuleList(head or nn.Identity() for head in heads.values())
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        found = self.encoder(x)
+        rows = [found.z if own else head(found.pooled) for own, head in zip(self.own, self.heads, strict=True)]
+        return (*(F.normalize(z.float(), dim=-1) for z in rows), *([found.pooled] if self.features else []))
+
+
+class Fused(nn.Module):
+    """A fusion as one graph: features [n, h] of every modality, in their order, to unit rows of every fused side."""
+
+    def __init__(self, fusion: Fusion, members: Sequence[str], sides: Sequence[Side]) -> None:
+        super().__init__()
+        self.fusion, self.members, self.sides = fusion, list(members), list(sides)
+
+    def forward(self, *features: Tensor) -> tuple[Tensor, ...]:
+        given = {m: Features(h, h) for m, h in zip(self.members, features, strict=True)}
+        return tuple(
+            F.normalize(self.fusion(side, {m: given[m] for m in side.members}).float(), dim=-1) for side in self.sides
+        )
+
+
+def sides(source: Source) -> list[Side]:
+    return list(source.sides)
+
+
+def dropped(source: Source) -> list[str]:
+    """All that a run can embed is written."""
+    return []
+
+
+def refusals(source: Source) -> Iterator[Refusal]:
+    """List what cannot be written as graphs."""
+    fusion = source.parts.model.fusion
+    if source.fused and fusion is not None and fusion.needs_tokens:
+        yield Refusal("a fusion that reads tokens and not one vector of each modality", ("safetensors",))
+    if FUSION in source.encoders:
+        yield Refusal(f"a modality called {FUSION}: its graph would lie where that of the fusion does", ("safetensors",))
+
+
+def write(source: Source, folder: Path) -> None:
+    """Write the graphs, and what prepares items for them. Raises ValueError for what cannot be written as a graph."""
+    for package in ("onnx", "onnxscript"):
+        require(package, "export")
+    import_onnxruntime()
+    read = {m for side in source.fused for m in side.members}
+    for name, encoder in source.encoders.items():
+        heads = source.parts.model.heads
+        towers = {s: heads[str(s)] if str(s) in heads else None for s in source.sides_of(name)}
+        x = _example(source, name)
+        outputs = [*map(str, towers), *([FEATURES] if name in read else [])]
+        if outputs:
+            tower = Tower(encoder, towers, name in read).eval()
+            _write_graph(tower, {INPUTS[source.loaded.modalities[name].kind]: x}, outputs, folder / f"{name}.onnx")
+    if source.fused:
+        fusion = source.parts.model.fusion
+        assert fusion is not None
+        members = [name for name in source.encoders if name in read]
+        graph = Fused(fusion, members, source.fused).eval()
+        features = {m: torch.randn(TRIED, source.encoders[m].width) for m in members}
+        _write_graph(graph, features, [str(side) for side in source.fused], folder / f"{FUSION}.onnx")
+    _write_preparations(source, folder)
+
+
+def _example(source: Source, name: str) -> Tensor:
+    """Make model inputs of one item that is there for certain."""
+    from workbench.runs.items import plainest_item
+
+    plainest = plainest_item(source.loaded.modalities[name])
+    return torch.stack([source.loaded.preprocessors[name](plainest)] * TRIED)
+
+
+def _write_graph(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], file: Path) -> None:
+    """Record a module as a graph of any number of rows. Raises ValueError, with the reason, where torch cannot."""
+    size = sum(p.numel() * p.element_size() for p in module.parameters())
+    batch = torch.export.Dim("batch")
+    axes = tuple({0: batch} for _ in inputs)
+    with _quietly():
+        try:
+            torch.onnx.export(
+                module,
+                tuple(inputs.values()),
+                file,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_shapes=(axes,) if isinstance(module, Fused) else axes,
+                external_data=size > LARGEST_FILE,
+                verbose=False,
+            )
+        except Exception as error:  # an exporter raises anything
+            reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
+            raise ValueError(
+                f"torch cannot write {file.stem} as an ONNX graph ({reason.strip()[:200]}): --format safetensors can hold it"
+            ) from None
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Silence what torch's exporter says of its own insides."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def _write_preparations(source: Source, folder: Path) -> None:
+    """Write how items become model inputs: of open_clip's towers as settings, and a tokenizer that pads and cuts."""
+    for name, encoder in source.encoders.items():
+        if not isinstance(encoder, OpenCLIP):
+            continue
+        if settings := encoder.preprocess:
+            keys = ("size", "mean", "std", "interpolation", "resize_mode")
+            told = {key: getattr(settings, key) for key in keys}
+            (folder / f"{name}_preprocess.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        else:
+            length = encoder.tower.context_length
+            words = make_tokenizer(require("transformers", "export"), length).backend_tokenizer
+            words.enable_truncation(length)
+            words.enable_padding(length=length, pad_id=0, pad_token="!")
+            words.save(str(folder / f"{name}_tokenizer.json"))
+    write_preparations(source, folder)
+
+
+def embed(source: Source, folder: Path, samples: Samples) -> Embedded:
+    """Embed the samples by onnxruntime, all at once and the last one alone: no number of rows may be in a graph."""
+    loaded, names = load_export(folder), [str(side) for side in source.sides]
+    rows = loaded.encode(samples.inputs, names)
+    alone = loaded.encode({m: x[-1:] for m, x in samples.inputs.items()}, names)
+    rows = {name: torch.cat([z[:-1], alone[name]]) for name, z in rows.items()}
+    return Embedded({Side.parse(name): z for name, z in rows.items()}, _from_raw_texts(source, folder, samples))
+
+
+def _from_raw_texts(source: Source, folder: Path, samples: Samples) -> dict[Side, Tensor]:
+    """Embed texts as they are, by the tokenizer that lies beside their graph."""
+    tokenizers = require("tokenizers", "export")
+    found = {}
+    for name in source.encoders:
+        if (file := folder / f"{name}_tokenizer.json").exists():
+            encoded = tokenizers.Tokenizer.from_file(str(file)).encode_batch(list(samples.raw[name]))
+            ids = torch.tensor([text.ids for text in encoded])
+            given = load_export(folder).encode({name: ids}, [str(side) for side in source.sides_of(name)])
+            found |= {Side.parse(side): z for side, z in given.items()}
+    return found
+
+
+def snippet(source: Source) -> str:
+    """Show how a graph is run with onnxruntime and numpy alone."""
+    return ""
