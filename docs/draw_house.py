@@ -31,7 +31,8 @@ EDGES, PICTURE = ROOT / "docs" / "house.csv", ROOT / "docs" / "house.svg"
 
 WORDS = {
     "cli": "one verb a file", "bench": "measures the workbench", "studies": "many runs together",
-    "runs": "a recipe's life in a folder", "build": "where parts meet", "contracts": "what parts must have",
+    "runs": "a recipe's life in a folder",
+    "export": "for other clients", "build": "where parts meet", "contracts": "what parts must have",
     "first_law": "no sample sees another", "conformance": "for the type checker",
     "callbacks": "around a step", "inspection": "a data set before training", "builders": "how our data were made",
     "objectives": "the losses", "fusion": "several into one", "encoders": "towers", "data": "data sets",

@@ -21,6 +21,7 @@ SURFACE = {
     | {"--checkpoint", "--source", "--set", "--json"},
     "search": {"run", "--text", "--image", "--query", "--images", "--texts", "--among", "--top", "--sheet", "--index"}
     | {"--split", "--source", "--set", "--checkpoint", "--json"},
+    "export": {"run", "--format", "--out", "--checkpoint", "--licence", "--json"},
     "compare": {"runs", "--metric", "--at", "--against", "--anyway", "--format", "--csv", "--plot", "--html", "--json"},
     "claim": {"claim", "--set", "--run", "--jobs", "--seeds", "--judge", "--dry", "--json"},
     "synergy": {"data", "--target", "--field", "--batch", "--samples", "--seeds", "--seed", "--split", "--source"}

@@ -22,6 +22,7 @@ VERBS = {
     "eval": "Evaluate a run.",
     "embed": "Write the embeddings of data into a file, to train on them.",
     "search": "Find what fits a text, a picture or several fields, in one's own files.",
+    "export": "Write a run for open_clip, transformers, ONNX or safetensors, verified there.",
     "compare": "Compare runs over seeds: means, paired differences, what may be said of them.",
     "claim": "Put a sentence of a paper to the test, registered before its runs.",
     "synergy": "Say whether fusing two fields helps to tell a third, before a long training.",

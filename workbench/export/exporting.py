@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
@@ -12,14 +11,12 @@ from torch import Tensor
 
 from workbench.export.card import write_card
 from workbench.export.folder import drafted
+from workbench.export.report import LARGEST, Report
 from workbench.export.samples import Embedded, Samples, read_samples
 from workbench.export.source import Refusal, Source, open_source, refuse
 from workbench.runs.exported import FILE, Format
 from workbench.runs.folder import package_version
 from workbench.types import Side
-
-LARGEST = 1e-5
-"""the largest difference that a coordinate of a unit row may have"""
 
 
 class Client(Protocol):
@@ -48,34 +45,9 @@ class Client(Protocol):
         """Embed real items with what was written, in the client's own package."""
         ...
 
-    def snippet(self, source: Source) -> str:
-        """Write the lines by which its users answer a question, in the folder itself."""
+    def uses(self, source: Source) -> list[str]:
+        """Write the blocks of lines by which its users ask the model, in the folder itself."""
         ...
-
-
-@dataclass(frozen=True)
-class Report:
-    """What was written, and how far it is from the run."""
-
-    run: str
-    step: int
-    format: Format
-    out: str
-    package: str
-    version: str | None
-    samples: str
-    """where the items come from on which both were compared"""
-    items: int
-    differences: Mapping[str, float]
-    """{side: the largest difference of a coordinate}"""
-    prepared: Mapping[str, float]
-    """{side: the same}, of raw items as the client prepares them; its resizing of pictures may round otherwise"""
-    dropped: Sequence[str]
-    files: Sequence[str]
-
-    @property
-    def largest(self) -> float:
-        return max(self.differences.values())
 
 
 def export(run: Path, format: Format, out: Path, checkpoint: str = "last", licence: str | None = None) -> Report:
@@ -112,11 +84,11 @@ def export(run: Path, format: Format, out: Path, checkpoint: str = "last", licen
             {str(side): _difference(found.rows[side], samples.rows[side]) for side in sides},
             {str(side): _difference(z, samples.rows[side]) for side, z in found.prepared.items()},
             [*source.dropped, *client.dropped(source)],
-            sorted(str(path.relative_to(draft)) for path in draft.rglob("*") if path.is_file()),
+            sorted(["README.md", *(str(path.relative_to(draft)) for path in draft.rglob("*") if path.is_file())]),
         )
         _refuse_other_rows(report)
         _refuse_other_tokens(source, samples, found, client.PACKAGE)
-        write_card(source, report, client.snippet(source), licence, draft / "README.md")
+        write_card(source, report, client.uses(source), licence, draft / "README.md")
     return report
 
 

@@ -26,6 +26,7 @@ from workbench.export.safetensors import write_preparations
 from workbench.export.samples import Embedded, Samples
 from workbench.export.source import Refusal, Source
 from workbench.export.transformers import make_tokenizer
+from workbench.runs.exported import FILE
 from workbench.runs.graphs import FEATURES, FUSION, INPUTS, import_onnxruntime
 from workbench.runs.inference import load_export
 from workbench.types import Encoder, Features, Fusion, Side
@@ -82,7 +83,9 @@ def refusals(source: Source) -> Iterator[Refusal]:
     if source.fused and fusion is not None and fusion.needs_tokens:
         yield Refusal("a fusion that reads tokens and not one vector of each modality", ("safetensors",))
     if FUSION in source.encoders:
-        yield Refusal(f"a modality called {FUSION}: its graph would lie where that of the fusion does", ("safetensors",))
+        yield Refusal(
+            f"a modality called {FUSION}: its graph would lie where that of the fusion does", ("safetensors",)
+        )
 
 
 def write(source: Source, folder: Path) -> None:
@@ -92,8 +95,8 @@ def write(source: Source, folder: Path) -> None:
     import_onnxruntime()
     read = {m for side in source.fused for m in side.members}
     for name, encoder in source.encoders.items():
-        heads = source.parts.model.heads
-        towers = {s: heads[str(s)] if str(s) in heads else None for s in source.sides_of(name)}
+        heads = dict(source.parts.model.heads.items())
+        towers = {side: heads.get(str(side)) for side in source.sides_of(name)}
         x = _example(source, name)
         outputs = [*map(str, towers), *([FEATURES] if name in read else [])]
         if outputs:
@@ -139,7 +142,8 @@ def _write_graph(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Seque
         except Exception as error:  # an exporter raises anything
             reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
             raise ValueError(
-                f"torch cannot write {file.stem} as an ONNX graph ({reason.strip()[:200]}): --format safetensors can hold it"
+                f"torch cannot write {file.stem} as an ONNX graph ({reason.strip()[:200]}): "
+                "--format safetensors can hold it"
             ) from None
 
 
@@ -197,6 +201,56 @@ def _from_raw_texts(source: Source, folder: Path, samples: Samples) -> dict[Side
     return found
 
 
-def snippet(source: Source) -> str:
-    """Show how a graph is run with onnxruntime and numpy alone."""
-    return ""
+def uses(source: Source) -> list[str]:
+    """Show how the graphs are run with onnxruntime and numpy alone, and how they are fused."""
+    blocks = [BEGIN]
+    for name, encoder in source.encoders.items():
+        modality = source.loaded.modalities[name]
+        if not source.sides_of(name) and not source.fused:
+            continue
+        blocks.append(_preparation(name, encoder, (1, *_example(source, name).shape[1:])))
+        blocks.append(f'{name} = run("{name}", {INPUTS[modality.kind]}={name}_inputs)\n')
+    told = [f"print({{output: x.shape for output, x in {name}.items()}})\n" for name in source.encoders]
+    if source.fused:
+        read = dict.fromkeys(m for side in source.fused for m in side.members)
+        given = ", ".join(f'{m}={m}["{FEATURES}"]' for m in read)
+        told.append(
+            f'fused = run("{FUSION}", {given})  # of a member that is absent give zeros: only sides without it count\n'
+            "print({side: z.shape for side, z in fused.items()})\n"
+        )
+    return ["\n".join([*blocks, "".join(told)])]
+
+
+BEGIN = """\
+import json
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+
+def run(name, **inputs):
+    graph = onnxruntime.InferenceSession(f"{name}.onnx")
+    return dict(zip([output.name for output in graph.get_outputs()], graph.run(None, inputs)))
+
+"""
+
+
+def _preparation(name: str, encoder: Encoder, shape: Sequence[int]) -> str:
+    """Write the lines that make model inputs of one item of a modality."""
+    if isinstance(encoder, OpenCLIP) and encoder.preprocess is None:
+        return (
+            f"from tokenizers import Tokenizer\n\n"
+            f'{name}_inputs = np.array([Tokenizer.from_file("{name}_tokenizer.json").encode("red").ids])'
+        )
+    if isinstance(encoder, OpenCLIP) and encoder.preprocess and encoder.preprocess.resize_mode == "shortest":
+        return f'''\
+settings = json.load(open("{name}_preprocess.json"))
+height, width = settings["size"]
+picture = Image.new("RGB", (256, 256), "red")  # or Image.open("picture.jpg").convert("RGB")
+scale = max(height, width) / min(picture.size)
+picture = picture.resize([round(side * scale) for side in picture.size], Image.Resampling.BICUBIC)
+left, top = (picture.width - width) // 2, (picture.height - height) // 2
+pixels = np.asarray(picture.crop((left, top, left + width, top + height)), np.float32) / 255
+{name}_inputs = ((pixels - np.float32(settings["mean"])) / np.float32(settings["std"])).transpose(2, 0, 1)[None]'''
+    return f"{name}_inputs = np.zeros({list(shape)}, np.float32)  # model inputs: see {FILE}"

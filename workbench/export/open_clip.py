@@ -105,7 +105,10 @@ def embed(source: Source, folder: Path, samples: Samples) -> Embedded:
     theirs = torch.stack([preprocess(picture) for picture in samples.raw[image]]), tokenizer(list(samples.raw[text]))
     with torch.inference_mode():
         found = [
-            {Side((image,)): model.encode_image(pixels, normalize=True), Side((text,)): model.encode_text(ids, normalize=True)}
+            {
+                Side((image,)): model.encode_image(pixels, normalize=True),
+                Side((text,)): model.encode_text(ids, normalize=True),
+            }
             for pixels, ids in (ours, theirs)
         ]
     return Embedded(*found)
@@ -122,11 +125,12 @@ def _load(folder: Path) -> tuple[Any, Any, Any]:
         logger.setLevel(before)
 
 
-def snippet(source: Source) -> str:
+def uses(source: Source) -> list[str]:
     """Show how open_clip answers a zero-shot question."""
-    bias = " + model.logit_bias" if source.contrast[1] is not None else ""
-    chance = f"(logits{bias}).sigmoid()" if bias else "logits.softmax(1)"
-    return f'''\
+    logits = "model.logit_scale.exp() * image @ text.T"
+    answer = f"({logits}).softmax(1)" if source.contrast[1] is None else f"({logits} + model.logit_bias).sigmoid()"
+    return [
+        f"""\
 import open_clip
 import torch
 from PIL import Image
@@ -139,6 +143,7 @@ texts = ["red", "a cat", "a house"]
 with torch.no_grad():
     image = model.encode_image(preprocess(picture)[None], normalize=True)
     text = model.encode_text(tokenizer(texts), normalize=True)
-    logits = model.logit_scale.exp() * image @ text.T
-print(dict(zip(texts, {chance}[0].tolist())))
-'''
+    answer = {answer}
+print(dict(zip(texts, answer[0].tolist())))
+"""
+    ]

@@ -20,7 +20,7 @@ from workbench.fusion.deep_set import DeepSet
 from workbench.fusion.mlp import MLP
 from workbench.runs.exported import WEIGHTS
 from workbench.runs.inference import load_export
-from workbench.types import Fusion, Side
+from workbench.types import Fusion, Kind, Modality, Side
 
 PACKAGE = "safetensors"
 FUSION = "fusion.safetensors"
@@ -42,7 +42,9 @@ def refusals(source: Source) -> Iterator[Refusal]:
     own |= {"the fusion": model.fusion} if source.fused and model.fusion else {}
     for what, spec in own.items():
         if spec.is_own:
-            yield Refusal(f"{what} ({Path(spec.name).name}), a class of your own whose code it does not have", ("onnx",))
+            yield Refusal(
+                f"{what} ({Path(spec.name).name}), a class of your own whose code it does not have", ("onnx",)
+            )
 
 
 def write(source: Source, folder: Path) -> None:
@@ -88,6 +90,25 @@ def embed(source: Source, folder: Path, samples: Samples) -> Embedded:
     return Embedded(found, {})
 
 
+EXAMPLES: Mapping[Kind, str] = {
+    "image": '[Image.new("RGB", (256, 256), "red")]',
+    "text": '["red"]',
+    "audio": "[(torch.zeros({rate}), {rate})]",
+    "vector": "[torch.zeros({shape})]",
+    "sequence": "[torch.zeros(1, {last})]",
+}
+"""{kind: a list of one item, in Python}"""
+
+
+def example_items(modalities: Mapping[str, Modality]) -> str:
+    """Write a dictionary of items for `encode`, in Python."""
+    said = {
+        m: EXAMPLES[a.kind].format(rate=a.rate or 16_000, shape=list(a.shape), last=a.shape[-1] if a.shape else 1)
+        for m, a in modalities.items()
+    }
+    return "{" + ", ".join(f'"{m}": {items}' for m, items in said.items()) + "}"
+
+
 def loader(fusion: Fusion) -> str:
     """Write the lines of plain torch that apply a fusion's weights; empty for one that is more than a few matrices."""
     if isinstance(fusion, MLP):
@@ -130,6 +151,21 @@ def fuse(features):
     return ""
 
 
-def snippet(source: Source) -> str:
-    """Show how the model is loaded, and its fusion without the workbench."""
-    return "import workbench\n\nmodel = workbench.load('.')\nprint(model.sides)\n"
+def uses(source: Source) -> list[str]:
+    """Show how the model is loaded, and how its fusion is applied without the workbench."""
+    items = example_items(source.loaded.modalities)
+    lines = (
+        "import torch\n\nimport workbench\n\nmodel = workbench.load('.')\n"
+        if "torch." in items
+        else ("import workbench\n\nmodel = workbench.load('.')\n")
+    )
+    lines = ("from PIL import Image\n\n" if "Image." in items else "") + lines
+    lines += f"rows = model.encode({items})\nprint({{side: z.shape for side, z in rows.items()}})\n"
+    fusion = source.parts.model.fusion
+    if fusion is None or not (alone := loader(fusion)):
+        return [lines]
+    (side, *_) = source.fused
+    widths = {m: source.encoders[m].width for m in side.members}
+    made = ", ".join(f'"{m}": torch.randn(2, {width})' for m, width in widths.items())
+    note = "# features before the projection: model.model.encoders[field](inputs).pooled, or open_clip's without proj\n"
+    return [lines, f"{alone}\n\n{note}print(fuse({{{made}}}).shape)  # the side {side}\n"]

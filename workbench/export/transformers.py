@@ -1,6 +1,6 @@
 """A folder that transformers' CLIPModel and its processor read, and sentence-transformers behind them.
 
-The trap: a wrong end token, GELU or epsilon raises nothing; the embeddings look plausible and are wrong. And a CLIPModel
+The trap: a wrong end token, GELU or epsilon raises nothing; the embeddings look plausible and are wrong. And CLIPModel
 has one architecture: what a config of open_clip may ask for besides is named here, key by key.
 """
 
@@ -26,12 +26,15 @@ from workbench.export.samples import Embedded, Samples
 from workbench.export.source import Refusal, Source
 from workbench.export.two_towers import ANY, TwoTowers, plain_sides, second_heads, two_towers
 from workbench.export.two_towers import refusals as of_two_towers
+from workbench.runs.exported import Format
 from workbench.types import Side
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
 PACKAGE = "transformers"
+OF_OPEN_CLIP: tuple[Format, ...] = ("open_clip", *ANY)
+"""formats that hold any tower of open_clip"""
 sides, dropped = plain_sides, second_heads
 ENDS = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
 """{what open_clip calls a token: what everybody else does}"""
@@ -73,29 +76,31 @@ def refusals(source: Source) -> Iterator[Refusal]:
         return
     towers = two_towers(source)
     if towers.bias is not None:
-        yield Refusal("the bias of a sigmoid loss (logit_bias): CLIPModel has only a scale", ("open_clip", *ANY))
+        yield Refusal("the bias of a sigmoid loss (logit_bias): CLIPModel has only a scale", OF_OPEN_CLIP)
     yield from _of_image(towers)
     yield from _of_text(towers)
 
 
 def _of_image(towers: TwoTowers) -> Iterator[Refusal]:
-    tower, held_by = towers.image, ("open_clip", *ANY)
+    tower = towers.image
     if tower.kind == "timm":
-        yield Refusal(f"the tower {tower.config['timm_model_name']} of timm: CLIPModel has a ViT of its own", held_by)
+        yield Refusal(
+            f"the tower {tower.config['timm_model_name']} of timm: CLIPModel has a ViT of its own", OF_OPEN_CLIP
+        )
         return
     for what in _unheld(tower, CLIPVisionCfg, HELD | HELD_OF_IMAGES):
-        yield Refusal(f"{what} of the tower of {towers.image_name}", held_by)
+        yield Refusal(f"{what} of the tower of {towers.image_name}", OF_OPEN_CLIP)
     patch, size = _pair(tower.tower.patch_size), _pair(tower.tower.image_size)
     if patch[0] != patch[1] or size[0] != size[1]:
-        yield Refusal(f"pictures of {size[0]} x {size[1]} pixels in patches of {patch[0]} x {patch[1]}", held_by)
+        yield Refusal(f"pictures of {size[0]} x {size[1]} pixels in patches of {patch[0]} x {patch[1]}", OF_OPEN_CLIP)
     assert tower.preprocess
     if tower.preprocess.resize_mode == "longest":
-        yield Refusal("pictures that are resized by their longest side and padded (resize_mode longest)", held_by)
+        yield Refusal("pictures that are resized by their longest side and padded (resize_mode longest)", OF_OPEN_CLIP)
 
 
 def _of_text(towers: TwoTowers) -> Iterator[Refusal]:
     for what in _unheld(towers.text, CLIPTextCfg, HELD | HELD_OF_TEXTS):
-        yield Refusal(f"{what} of the tower of {towers.text_name}", ("open_clip", *ANY))
+        yield Refusal(f"{what} of the tower of {towers.text_name}", OF_OPEN_CLIP)
 
 
 def _unheld(tower: OpenCLIP, known: type, held: set[str]) -> Iterator[str]:
@@ -246,13 +251,25 @@ def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
-def snippet(source: Source) -> str:
+def uses(source: Source) -> list[str]:
     """Show how transformers and sentence-transformers answer a question."""
-    return """\
+    return [
+        """\
 from PIL import Image
 from transformers import pipeline
 
 classify = pipeline("zero-shot-image-classification", model=".")
 picture = Image.new("RGB", (256, 256), "red")  # or Image.open("picture.jpg")
 print(classify(picture, candidate_labels=["red", "a cat", "a house"], hypothesis_template="{}"))
-"""
+""",
+        """\
+# pip install sentence-transformers
+from PIL import Image
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer(".")
+pictures = model.encode([Image.new("RGB", (256, 256), "red")])
+texts = model.encode(["red", "a cat", "a house"])
+print(model.similarity(pictures, texts))
+""",
+    ]

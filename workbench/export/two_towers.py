@@ -1,4 +1,4 @@
-"""What CLIP's own clients have places for: an image tower, a text tower, a factor on cosines. Everything else is named."""
+"""What clients of CLIP have places for: an image tower, a text tower, a factor on cosines. Other things are named."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from workbench.encoders.open_clip import OpenCLIP
 from workbench.export.source import Refusal, Source
+from workbench.runs.exported import Format
 from workbench.types import Objective, Side
 
-ANY: tuple = ("onnx", "safetensors")
+ANY: tuple[Format, ...] = ("onnx", "safetensors")
 """formats that hold a model of any encoders and sides"""
 
 

@@ -6,7 +6,7 @@ The trap: a folder is given away, and lies elsewhere. Nothing in export.json is 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -96,7 +96,9 @@ def read_export(folder: Path) -> Exported:
     if manifest.format == "onnx":
         with torch.device("meta"):  # a graph has the weights: of the encoder only the preparation of items is asked
             encoders = build_encoders(folder, manifest)
-        transforms = {m: encoders[m].transform(False) if m in encoders else _no_transform(m) for m in manifest.modalities}
+        transforms = {
+            m: encoders[m].transform(False) if m in encoders else _no_transform(m) for m in manifest.modalities
+        }
         return Exported(manifest, GraphModel(folder, manifest.modalities, manifest.sides), transforms)
     encoders = build_encoders(folder, manifest)
     model = Model(encoders, _build_heads(manifest, encoders), _build_fusion(manifest, encoders))
@@ -162,7 +164,9 @@ def _of_towers(manifest: Manifest, file: Path) -> dict[str, Tensor]:
     names = {modality.kind: name for name, modality in manifest.modalities.items()}
     tops = {"visual.": f"encoders.{names['image']}.tower.", "text.": f"encoders.{names['text']}.tower."}
     weights = read_checkpoint(str(file)).weights
-    return {ours + n.removeprefix(top): x for top, ours in tops.items() for n, x in weights.items() if n.startswith(top)}
+    return {
+        ours + n.removeprefix(top): x for top, ours in tops.items() for n, x in weights.items() if n.startswith(top)
+    }
 
 
 def _load(model: Model, weights: Mapping[str, Tensor], file: Path) -> None:
@@ -173,5 +177,3 @@ def _load(model: Model, weights: Mapping[str, Tensor], file: Path) -> None:
             there = list(weights[name].shape) if name in weights else "missing"
             raise RunError(f"{file}: {name} is {there}, and {list(x.shape)} in the model: export the run again")
     model.load_state_dict({name: weights[name] for name in own})
-
-

@@ -57,20 +57,20 @@ class GraphModel(Model):
     ) -> Views:
         """Embed model inputs {modality: [n, 1, ...]} as the sides that are asked for, in unit rows."""
         asked = [Side.parse(side) for side in sides]
-        outputs = {m: self._encode(m, inputs[m]) for m in dict.fromkeys(m for side in asked for m in side.members)}
+        outputs = {m: self._run_tower(m, inputs[m]) for m in dict.fromkeys(m for side in asked for m in side.members)}
         views = {}
         for side in asked:
-            rows = self._fuse(side, outputs) if side.fused else outputs[side.members[0]][str(side)]
+            rows = self._run_fusion(side, outputs) if side.fused else outputs[side.members[0]][str(side)]
             views[side] = View(rows[:, None], torch.ones(len(rows), 1, dtype=torch.bool))
         return views
 
-    def _encode(self, modality: str, x: Tensor) -> dict[str, Tensor]:
+    def _run_tower(self, modality: str, x: Tensor) -> dict[str, Tensor]:
         """Run the graph of a modality: {output: rows}. Raises ValueError for bytes, which it does not normalise."""
         if x.dtype == torch.uint8:
             raise ValueError(f"the graph of {modality} reads normalised pixels, and these are bytes: give pictures")
         return run(self.graphs[modality], {INPUTS[self.modalities[modality].kind]: x.flatten(0, 1)})
 
-    def _fuse(self, side: Side, outputs: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
+    def _run_fusion(self, side: Side, outputs: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
         """Run the graph that fuses; what is no member of the side is not read, but has to be there."""
         graph = self.graphs[FUSION]
         like = outputs[side.members[0]][FEATURES]
