@@ -68,10 +68,10 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def fused(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Vectors, whose fusion stays."""
+    """Vectors that share an encoder, whose fusion stays."""
     terms = {"name": "terms", "terms": [{"between": ["a", "b"]}, {"between": ["a+b", "a"]}]}
     path = tmp_path_factory.mktemp("runs") / "fused"
-    train(recipe(terms, {"name": "synthetic", "task": "xor"}, dict.fromkeys("ab", "mlp"), fusion="mlp"), path)
+    train(recipe(terms, XOR, {"a": "mlp", "b": {"name": "shared", "with": "a"}}, fusion="mlp"), path)
     return path
 
 

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from workbench.encoders._optional import require
 from workbench.encoders.open_clip import OpenCLIP
+from workbench.encoders.shared import Shared
 from workbench.export.safetensors import write_preparations
 from workbench.export.samples import Embedded, Samples
 from workbench.export.source import Refusal, Source
@@ -161,9 +162,16 @@ def _quietly() -> Iterator[None]:
         logger.setLevel(before)
 
 
+def _tower(source: Source, name: str) -> Encoder:
+    """Find the encoder that has the weights and the settings, where a field is encoded by that of another."""
+    encoder = source.encoders[name]
+    return encoder.holder if isinstance(encoder, Shared) else encoder
+
+
 def _write_preparations(source: Source, folder: Path) -> None:
     """Write how items become model inputs: of open_clip's towers as settings, and a tokenizer that pads and cuts."""
-    for name, encoder in source.encoders.items():
+    for name in source.encoders:
+        encoder = _tower(source, name)
         if not isinstance(encoder, OpenCLIP):
             continue
         if settings := encoder.preprocess:
@@ -204,7 +212,8 @@ def _from_raw_texts(source: Source, folder: Path, samples: Samples) -> dict[Side
 def uses(source: Source) -> list[str]:
     """Show how the graphs are run with onnxruntime and numpy alone, and how they are fused."""
     blocks = [BEGIN]
-    for name, encoder in source.encoders.items():
+    for name in source.encoders:
+        encoder = _tower(source, name)
         modality = source.loaded.modalities[name]
         if not source.sides_of(name) and not source.fused:
             continue

@@ -115,6 +115,8 @@ def build_encoders(folder: Path, manifest: Manifest) -> dict[str, Encoder]:
         own = {**block, FOLDER_OF: str(folder / name)} if block["name"] == "transformers" else dict(block)
         spec = _spec("encoder", own)
         found[name] = as_encoder(spec.build(manifest.modalities[name], manifest.dim), spec.name)
+    for encoder in found.values():
+        encoder.borrow(found, manifest.modalities)
     return found
 
 
