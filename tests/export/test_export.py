@@ -228,9 +228,8 @@ def test_what_a_format_has_no_place_for_is_named_with_the_formats_that_have_one(
         refuse(format, list(client.refusals(source(recipe(**made)))))
 
 
-def test_two_kinds_of_gelu_are_no_model_of_open_clip() -> None:
-    made = source(recipe(encoders=towers()))
-    made.encoders["image"].quick_gelu = True  # type: ignore[assignment]
+def test_two_kinds_of_gelu_are_no_model_of_open_clip_and_one_of_transformers() -> None:
+    made = source(recipe(encoders=towers() | {"image": {**encoder(VIT), "quick_gelu": True}}))
     with pytest.raises(ValueError, match=r"image has OpenAI's approximation\): --format transformers or onnx"):
         refuse("open_clip", list(for_open_clip.refusals(made)))
     assert list(transformers.refusals(made)) == []

@@ -175,7 +175,7 @@ def _write_preparations(source: Source, folder: Path) -> None:
         if not isinstance(encoder, OpenCLIP):
             continue
         if settings := encoder.preprocess:
-            keys = ("size", "mean", "std", "interpolation", "resize_mode")
+            keys = ("size", "mean", "std", "interpolation", "resize_mode", "fill_color")
             told = {key: getattr(settings, key) for key in keys}
             (folder / f"{name}_preprocess.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
         else:

@@ -43,7 +43,7 @@ def refusals(source: Source) -> Iterator[Refusal]:
     if others:
         return
     towers = two_towers(source)
-    if towers.image.quick_gelu != towers.text.quick_gelu:
+    if towers.image.kind != "timm" and towers.image.quick_gelu != towers.text.quick_gelu:
         quick = towers.image_name if towers.image.quick_gelu else towers.text_name
         yield Refusal(f"towers with two kinds of GELU ({quick} has OpenAI's approximation)", ("transformers", *ANY))
     if name := _resized_trunk(towers.image):
@@ -74,13 +74,13 @@ def model_config(source: Source, towers: TwoTowers) -> dict[str, object]:
     text = {key: value for key, value in towers.text.config.items() if key not in NOT_OF_TOWERS}
     vision = towers.image.config | ({"timm_model_pretrained": False} if towers.image.kind == "timm" else {})
     model: dict[str, object] = {"embed_dim": source.parts.recipe.model.dim, "vision_cfg": vision, "text_cfg": text}
-    if towers.image.quick_gelu:
+    if towers.text.quick_gelu:
         model["quick_gelu"] = True
     if towers.bias is not None:
         model["init_logit_bias"] = towers.bias
     settings = towers.image.preprocess
     assert settings
-    prepare = {key: getattr(settings, key) for key in ("mean", "std", "interpolation", "resize_mode")}
+    prepare = {key: getattr(settings, key) for key in ("mean", "std", "interpolation", "resize_mode", "fill_color")}
     return {"model_cfg": model, "preprocess_cfg": prepare}
 
 
