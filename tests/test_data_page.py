@@ -5,12 +5,33 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
+from page_blocks import PAGES, read_blocks
 
 import workbench
 from workbench.cli import cli
+from workbench.recipe.component import validate
 
-PAGE = Path(__file__).parents[1] / "docs" / "data.md"
+PAGE = PAGES["docs/data.md"]
+TREES = [yaml.safe_load(b.text) for b in read_blocks(PAGE.read_text(encoding="utf-8")) if b.language == "yaml"]
+DATA = [tree["data"] for tree in TREES if "data" in tree]
+
+
+@pytest.mark.parametrize("block", DATA, ids=lambda block: block["name"])
+def test_every_data_block_builds(block: dict) -> None:
+    data = validate("data", block).build()
+    assert set(data.declared) == {"image", "text"} | set(block.get("fields", ()))
+
+
+def test_the_encoder_shown_has_what_its_comment_says() -> None:
+    (model,) = (tree["model"] for tree in TREES if "model" in tree and "data" not in tree)
+    augment = validate("encoder", model["encoders"]["image"]).settings.augment  # type: ignore[attr-defined]
+    assert (augment.jitter, augment.blur) == ((0.4, 0.4, 0.4, 0.1), 0.1)
+
+
+def test_every_source_is_shown() -> None:
+    assert {block["name"] for block in DATA} == {"shards", "folder", "csv", "json", "parquet", "hf"}
 
 
 @pytest.fixture

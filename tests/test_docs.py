@@ -1,35 +1,110 @@
-"""What the documentation tells people to write is valid."""
+"""What the documentation tells people to write is valid: every block of README and docs is checked, or says why not.
+
+Blocks of Python run, page by page, in an empty folder. Blocks of YAML are read as a recipe, a part of one, a sweep or a
+claim. Every `wb` line is parsed by the real commands, and the recipes and names in it are looked up; none is executed.
+A block whose first line is the comment `# NAME.py` or `# NAME.yaml` is a file that the others of its page find.
+"""
+
+from __future__ import annotations
 
 import re
 from pathlib import Path
 
 import pytest
 import yaml
+from page_blocks import PAGES, ROOT, Block, read_blocks, read_commands
+from page_commands import check_command, read_file
 
-from workbench.recipe.component import validate
-from workbench.recipe.schema import load_recipe, parse_recipe
-from workbench.runs.train import train
+from workbench.recipe.schema import parse_recipe
+from workbench.recipe.yaml_file import Tree, merge, read_tree
 
-ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "data.md"
-TREES = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)]
-BLOCKS = [tree["data"] for tree in TREES if "data" in tree]
-
-
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block["name"])
-def test_every_data_block_builds(block: dict) -> None:
-    data = validate("data", block).build()
-    assert set(data.declared) == {"image", "text"} | set(block.get("fields", ()))
-
-
-def test_the_encoder_shown_is_an_encoder() -> None:
-    (model,) = (tree["model"] for tree in TREES if "model" in tree and "data" not in tree)
-    augment = validate("encoder", model["encoders"]["image"]).settings.augment  # type: ignore[attr-defined]
-    assert (augment.jitter, augment.blur) == ((0.4, 0.4, 0.4, 0.1), 0.1)
+BLOCKS = {name: read_blocks(path.read_text(encoding="utf-8")) for name, path in PAGES.items()}
+PLAIN = {"", "text", "json", "csv"}
+"""languages of blocks that show what is printed, or what a file holds"""
+CHECKED = {"python", "yaml", "bash"}
+WHOLE = {"claim"}, {"arms"}, {"extends"}, {"data", "model", "objective", "train"}
+"""sets of keys; a block that has all of one is a whole file"""
+REST: Tree = {
+    "name": "page",
+    "data": "emoji",
+    "model": {"encoders": {"image": "open_clip", "text": "open_clip"}},
+    "objective": "clip",
+    "train": {"for": "1 epochs", "batch": 2},
+}
+"""what a recipe must have, for blocks that show a part of one"""
 
 
-def test_every_source_is_shown() -> None:
-    assert {block["name"] for block in BLOCKS} == {"shards", "folder", "csv", "json", "parquet", "hf"}
+def blocks_of(page: str, language: str) -> list[Block]:
+    return [block for block in BLOCKS[page] if block.language == language and not block.reason]
+
+
+def having(language: str) -> list[str]:
+    return [page for page in PAGES if blocks_of(page, language)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_files(page: str) -> None:
+    """Write the blocks of a page that are files into the current folder."""
+    for block in BLOCKS[page]:
+        if block.file and block.language in ("python", "yaml") and not block.reason:
+            Path(block.file).parent.mkdir(parents=True, exist_ok=True)
+            Path(block.file).write_text(block.text, encoding="utf-8")
+
+
+def read_block(block: Block) -> None:
+    """Read a block of YAML as a whole file, or with what its keys would need beside them. Raises RecipeError."""
+    file = Path(block.file or "block.yaml")
+    file.write_text(block.text, encoding="utf-8")
+    if any(keys <= yaml.safe_load(block.text).keys() for keys in WHOLE):
+        read_file(file)
+    else:
+        tree, lines = read_tree(file)
+        parse_recipe(merge(REST, tree), lines)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_can_be_checked_or_says_why_not(page: str) -> None:
+    odd = [b for b in BLOCKS[page] if b.language not in PLAIN | CHECKED and not b.reason]
+    assert not odd, "write python, yaml, bash or text behind the fence, or <!-- not run: the reason --> before it"
+    fences = re.findall(r"^ *```", PAGES[page].read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(fences) == 2 * len(BLOCKS[page]), "a fence is not closed, or is indented unlike its other end"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", having("python"))
+def test_python_runs(page: str, folder: Path) -> None:
+    write_files(page)
+    namespace: dict[str, object] = {"__name__": "page"}
+    for block in blocks_of(page, "python"):
+        # empty lines before it: a traceback then has the lines of the page
+        exec(compile("\n" * block.line + block.text, str(PAGES[page]), "exec"), namespace)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", having("yaml"))
+def test_yaml_is_a_recipe_or_a_part_of_one_a_sweep_or_a_claim(page: str, folder: Path) -> None:
+    write_files(page)
+    for block in blocks_of(page, "yaml"):
+        try:
+            read_block(block)
+        except Exception as error:
+            raise AssertionError(f"{page}, line {block.line}: {error}") from error
+
+
+@pytest.mark.parametrize("page", having("bash"))
+def test_commands_are_those_that_there_are(page: str, folder: Path) -> None:
+    write_files(page)
+    for block in blocks_of(page, "bash"):
+        for words in read_commands(block.text):
+            try:
+                check_command(words)
+            except Exception as error:
+                raise AssertionError(f"{page}, line {block.line}: {' '.join(words)}: {error}") from error
 
 
 def test_the_site_has_a_way_to_every_page() -> None:
@@ -38,17 +113,3 @@ def test_the_site_has_a_way_to_every_page() -> None:
     listed = re.findall(r"[\w/]+\.md", str(nav))
     pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
     assert sorted(listed) == sorted(pages | {"index.md"}), "mkdocs.yml: its navigation lists each page of docs/ once"
-
-
-@pytest.mark.slow
-def test_the_callback_shown_stops_a_run_that_gets_no_better(tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.with_name("callbacks.md").read_text(), re.DOTALL)
-    (tmp_path / "patience.py").write_text(code)
-    small = ("data.samples=64", "train.batch=32", "train.for=8 steps", "log.tensorboard=false")
-    tree = load_recipe("synth/clip", small).as_dict()
-    tree["eval"] = {"every": "1 steps", "synthetic": {"batches": 2, "samples": 32}}
-    # the best there is never changes
-    metric = {"metric": "max synthetic/bayes", "evaluations": 2}
-    tree["callbacks"] = {"patience": {"name": f"{tmp_path}/patience.py:Patience", **metric}}
-    assert train(parse_recipe(tree), tmp_path / "run").step == 2
-    assert train(parse_recipe(tree), tmp_path / "run").step == 3  # asked once more, it looks at one more
