@@ -38,8 +38,9 @@ def each_command(group: click.Group, before: str = "") -> Iterator[tuple[str, cl
 
 
 def split_help(text: str) -> list[str]:
-    """Split a help text into its paragraphs; one whose lines are kept begins with click's sign for it."""
-    return [part for part in re.split(r"\n[ \t]*\n", inspect.cleandoc(text)) if part.strip()]
+    """Split a help text into its paragraphs, and exit codes from examples. Click's `\\b` keeps a paragraph's lines."""
+    parts = re.split(r"\n[ \t]*\n|\n(?=Exit codes: )", inspect.cleandoc(text))
+    return [part for part in parts if part.strip()]
 
 
 def write_paragraph(text: str) -> str:

@@ -28,9 +28,9 @@ PAGES = {kind: kind for kind in ("encoder", "fusion", "objective", "data", "eval
 
 def write_components(kind: str, title: str) -> str:
     """Write every component of a kind: its text, its keys, and how a recipe has it, as `wb show` prints them."""
-    intro = f"`wb ls {kind}` lists the {WORDS[kind]}; `wb show {kind} NAME` prints what stands here."
+    about = f"{WORDS[kind][0].upper()}{WORDS[kind][1:]}. `wb show {kind} NAME` prints what stands here."
     rows = [[f"[`{name}`](#{name})", literal(summary(kind, name))] for name in names(kind)]
-    text = [f"# {title}\n", f"{literal(intro)}\n", write_table(["name", "what it is"], rows)]
+    text = [f"# {title}\n", f"{literal(about)}\n", write_table(["name", "what it is"], rows)]
     for name in names(kind):
         found = document(kind, name)
         text += [f"## {name}\n", *write_block(found.block)]

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 OFFERED = {
     "Runs": ("workbench", ["load", "train", "sweep"]),
-    "What these return": (
-        "workbench",
-        ["runs.inference.LoadedModel", "studies.calls.Training", "studies.sweep_results.Swept"],
-    ),
+    "What these return": ("", ["LoadedModel", "Training", "Swept"]),
     "Objectives as sums of terms": ("workbench.terms", ["Term", "Terms", "Scale"]),
     "Contracts of components": ("workbench.types", ["Objective", "Encoder", "Fusion", "Data", "Evaluator", "Context"]),
     "Values that components exchange": (
@@ -19,7 +16,13 @@ OFFERED = {
         ["multi_positive_infonce", "multi_positive_sigmoid", "contrast_lse", "khatri_rao_lse", "set_scratch_limit"],
     ),
 }
-"""{heading: (package, what is documented of it)}"""
+"""{heading: (where it is imported from, what is documented of it)}"""
+RETURNED = {
+    "LoadedModel": "workbench.runs.inference",
+    "Training": "workbench.studies.calls",
+    "Swept": "workbench.studies.sweep_results",
+}
+"""{class that nobody imports: its module}"""
 
 
 def write_python() -> str:
@@ -28,5 +31,6 @@ def write_python() -> str:
         "# Python\n\nWhat may be imported, and stays. Shapes are types: `Float[Tensor, 'b d']` has b rows of width d.\n"
     ]
     for heading, (package, offered) in OFFERED.items():
-        text += [f"## {heading}\n\nof `{package}`\n", *(f"::: {package}.{name}\n" for name in offered)]
+        intro = f"`from {package} import {', '.join(offered)}`\n" if package else ""
+        text += [f"## {heading}\n", intro, *(f"::: {package or RETURNED[name]}.{name}\n" for name in offered)]
     return "\n".join(text)

@@ -10,7 +10,7 @@ from links import outside_of_code
 
 def literal(text: str) -> str:
     """Keep Markdown from reading signs in the words of a docstring or a help text; `code` stays code."""
-    return outside_of_code(text, lambda part: re.sub(r"([\\*_<\[#~])", r"\\\1", part))
+    return outside_of_code(text, lambda part: re.sub(r"([\\*_\[#~])", r"\\\1", part).replace("<", "&lt;"))
 
 
 def write_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
