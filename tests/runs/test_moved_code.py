@@ -1,5 +1,7 @@
 """A run of a class of one's own is found again when both have moved; other code does not take its place."""
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +40,15 @@ def make_project(where: Path, code: str) -> Path:
     return where
 
 
+def keep_none(project: Path) -> Path:
+    """Leave of a project's run what a version before 0.2 kept of its code: a digest."""
+    run = project / "runs" / "one"
+    ((file, each),) = json.loads((run / "code.json").read_text())["files"].items()
+    (run / "code.json").write_text(json.dumps({f"{Path(file).name}:Mine": each["blake2b"]}))
+    shutil.rmtree(run / "code")
+    return project
+
+
 def recipe(code: Path, steps: int) -> Recipe:
     tree: dict[str, Any] = {
         "name": "x",
@@ -52,8 +63,8 @@ def recipe(code: Path, steps: int) -> Recipe:
 
 
 @pytest.mark.parametrize("code", ["mine.py", "lib/losses/mine.py"])
-def test_a_project_that_moved_loads_and_resumes(tmp_path: Path, code: str) -> None:
-    old = make_project(tmp_path / "old", code)
+def test_a_project_that_moved_loads_and_resumes_by_the_place_of_its_code(tmp_path: Path, code: str) -> None:
+    old = keep_none(make_project(tmp_path / "old", code))
     new = old.rename(tmp_path / "new")
     with pytest.warns(UserWarning, match=rf"old/{code} is not there any more, {new / code} is taken"):
         assert load(new / "runs" / "one").sides
@@ -64,7 +75,7 @@ def test_a_project_that_moved_loads_and_resumes(tmp_path: Path, code: str) -> No
 
 
 def test_code_that_moved_alone_resumes_and_other_code_does_not(tmp_path: Path) -> None:
-    old = make_project(tmp_path / "old", "mine.py")
+    old = keep_none(make_project(tmp_path / "old", "mine.py"))
     moved = old / "lib" / "mine.py"
     moved.parent.mkdir()
     (old / "mine.py").rename(moved)
@@ -89,7 +100,7 @@ def test_code_that_moved_alone_resumes_and_other_code_does_not(tmp_path: Path) -
 
 
 def test_code_beside_the_run_wins_over_code_of_the_same_name_further_away(tmp_path: Path) -> None:
-    old = make_project(tmp_path / "old", "lib/mine.py")
+    old = keep_none(make_project(tmp_path / "old", "lib/mine.py"))
     new = old.rename(tmp_path / "new")
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "mine.py").write_text("raise SystemExit('the wrong one')")
@@ -123,7 +134,7 @@ def test_weights_that_a_run_began_with_may_move_and_their_path_stays(tmp_path: P
 
 
 def test_code_that_was_edited_between_two_starts_is_said(tmp_path: Path) -> None:
-    project = make_project(tmp_path / "old", "mine.py")
+    project = keep_none(make_project(tmp_path / "old", "mine.py"))
     said: list[str] = []
     train(recipe(project / "mine.py", 2), project / "runs" / "one", say=said.append)
     assert not any("mine.py" in line for line in said)

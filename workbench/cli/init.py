@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,7 @@ def init_(data: str, out: Path, source: str | None, as_json: bool) -> None:
     click.echo(f"{data}: looking at up to 1,000 samples", err=True)
     facts = look_at(data, source)
     if out.resolve().parent != Path.cwd():
-        _make_absolute(facts.block)
+        _see_from(out.parent, facts.block)
     name = re.sub(r"[^\w-]+", "-", Path(data).stem.strip("*").strip(".") or "mine").strip("-").lower() or "mine"
     machine = GPU if torch.cuda.is_available() else CPU
     text, choice = write_recipe(name, facts, machine, f"wb pretrain {out}")
@@ -78,15 +79,21 @@ def init_(data: str, out: Path, source: str | None, as_json: bool) -> None:
         click.echo(f"  {command}")
 
 
-def _make_absolute(block: dict[str, Any]) -> None:
-    """Write whole paths of what is there, as the recipe lies in another folder than this command runs in."""
+def _see_from(folder: Path, block: dict[str, Any]) -> None:
+    """Write the paths of what is there as they are seen from the recipe's folder."""
     from workbench.loading.paths import as_tuple
 
     for key in ("path", "validation"):
         paths = block.get(key, [])
-        for_each = [str(Path(path).resolve()) if Path(path).exists() else path for path in as_tuple(paths)]
+        seen = [os.path.relpath(path, folder) if _is_here(path) else path for path in as_tuple(paths)]
         if paths:
-            block[key] = for_each[0] if isinstance(paths, str) else for_each
+            block[key] = seen[0] if isinstance(paths, str) else seen
+
+
+def _is_here(pattern: str) -> bool:
+    """Tell whether a path, which may be a glob, is that of something in the current folder."""
+    parts = Path(pattern).parts
+    return bool(parts) and not Path(pattern).is_absolute() and Path(parts[0]).exists()
 
 
 def _verify(out: Path) -> Recipe:

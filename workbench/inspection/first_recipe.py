@@ -67,7 +67,10 @@ def choose_objective(facts: Facts, machine: Machine) -> Choice:
             why = "a picture has two views here" + (", and texts are several" if several else "")
             why += ": every view with every text, and a fusion that is there while training only (arXiv 2603.02767)."
             return Choice(
-                "ito", {"name": "ito"}, fusion, f"{why} clip is half the time of a step, and the baseline to beat"
+                "ito",
+                {"name": "ito"},
+                fusion,
+                f"{why} A step of clip takes half the time: train it, too, as the baseline to beat",
             )
         return Choice("clip", {"name": "clip"}, None, "two fields: each against the other, the baseline of all others")
     if whole < TOGETHER:

@@ -24,6 +24,7 @@ import sys
 import traceback
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -34,6 +35,7 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, PydanticUserErr
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from workbench.errors import RecipeError, did_you_mean
+from workbench.recipe.kept_code import KeptName
 from workbench.recipe.renamed import rename
 from workbench.recipe.section import Section, make_error, make_error_at
 
@@ -89,6 +91,8 @@ def summary(kind: str, name: str) -> str:
 
 def load(kind: str, name: str) -> type:
     """Return the class behind a name. Raises PydanticCustomError (a ValueError) that names what there is."""
+    if isinstance(name, KeptName):
+        return _load_own(kind, f"{name.copy}:{name.rpartition(':')[2]}", Path.cwd())
     if ":" in name:
         return _load_own(kind, name, Path.cwd())
     return _load_shipped(kind, name)
@@ -155,11 +159,31 @@ def _module_from_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:
-        spec.loader.exec_module(module)
+        with _beside_first(whole.parent) if _is_kept(whole) else nullcontext():
+            spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[spec.name]
         raise
     return module
+
+
+def _is_kept(file: Path) -> bool:
+    """Tell whether a file is a run's copy: RUN/code/FOLDER/file.py."""
+    return file.parents[1].name == "code" and (file.parents[2] / "code.json").is_file()
+
+
+@contextmanager
+def _beside_first(folder: Path) -> Iterator[None]:
+    """Let a run's copy import the copies beside it, even where what they were copied from can be imported, too."""
+    for name in {file.stem for file in folder.iterdir()}:
+        loaded = sys.modules.get(name)
+        if loaded and not str(getattr(loaded, "__file__", None) or "").startswith(f"{folder}/"):
+            del sys.modules[name]
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
 
 
 @cache

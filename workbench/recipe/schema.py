@@ -21,6 +21,7 @@ from workbench.errors import RecipeError, did_you_mean
 from workbench.recipe.callbacks import read_callbacks
 from workbench.recipe.component import Component, Spec, names, refuse_other_class, validate
 from workbench.recipe.duration import Every, parse_interval
+from workbench.recipe.places import is_of_a_run
 from workbench.recipe.renamed import rename_all
 from workbench.recipe.section import Section, make_error, reraise_below
 from workbench.recipe.sections import CheckpointSection, LogSection, ModelSection, ParallelSection, TrainSection
@@ -155,11 +156,6 @@ def load_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
     for override in overrides:
         tree = apply_override(tree, lines, override)
     return parse_recipe(tree, lines)
-
-
-def is_of_a_run(path: Path) -> bool:
-    """Tell the resolved recipe in a run folder from one that a person has written."""
-    return path.name == "recipe.yaml" and (path.parent / "environment.json").is_file()
 
 
 def parse_recipe(tree: Mapping[str, object], lines: Lines | None = None) -> Recipe:

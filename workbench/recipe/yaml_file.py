@@ -7,12 +7,11 @@ each key remembers where it was written last, and a bare word remembers it for t
 from __future__ import annotations
 
 import codecs
-import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 from workbench.errors import RecipeError, did_you_mean
+from workbench.recipe.places import find_code, find_files, is_file
 from workbench.recipe.yaml_text import Lines, parse_yaml
 from workbench.recipe.yaml_text import Path as Keys
 
@@ -24,8 +23,6 @@ DROPPED_BY_NULL = (("eval",), ("callbacks",))
 """blocks whose keys name components of one's choice: a null drops one, and nothing behind the key is its defaults"""
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 """{first bytes of a file: its encoding}; without such a mark it is UTF-8"""
-CODE = re.compile(r"(?P<file>[^:\n]+\.py):(?P<name>\w+)")
-"""a class in a file of the user's own"""
 ASIDE = "x-"
 """how a key of the file itself begins that is not read: a place for anchors that blocks merge, as `<<: *towers`"""
 NO_RECIPES = ("_base", "sweeps", "claims")
@@ -49,7 +46,7 @@ def find_recipe(path: str | Path) -> Path:
     """Return the file itself, or the shipped recipe of that name. Raises RecipeError naming what is shipped."""
     path = Path(path)
     for candidate in (path, *_shipped_of_name(path)):
-        if _is_file(candidate):
+        if is_file(candidate):
             return candidate
     raise RecipeError(f"{path}: no such recipe{did_you_mean(str(path), recipe_names())}")
 
@@ -58,7 +55,7 @@ def find_sweep_or_claim(path: str | Path, folder: str) -> Path:
     """Return the file itself, or the shipped one of that name in `folder`. Raises RecipeError naming what is there."""
     path = Path(path)
     for candidate in (path, *_shipped_of_name(path), *_shipped_of_name(Path(folder) / path)):
-        if _is_file(candidate):
+        if is_file(candidate):
             return candidate
     known = sorted(file.stem for file in (shipped_recipes() / folder).glob("*.yaml"))
     raise RecipeError(f"{path}: no such file, and no shipped one in {folder}{did_you_mean(path.stem, known)}")
@@ -82,31 +79,24 @@ def _shipped_of_name(path: Path) -> tuple[Path, ...]:
     return shipped / path, shipped / f"{path}.yaml", shipped / Path(*path.parts[1:])
 
 
-def _is_file(path: Path) -> bool:
-    """Tell whether a file is there; False also for what cannot be a name, and for what may not be looked at."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
-
-
 def _read(path: Path, children: tuple[Path, ...]) -> tuple[Tree, Lines]:
     """Read a file and merge it over its parents; also return where each key was written."""
     tree, lines = _parse_file(path)
-    if "extends" not in tree:
-        return tree, lines
-    parent = tree.pop("extends")
-    where = lines[("extends",)]
-    if not isinstance(parent, str) or not parent.strip():
-        raise RecipeError(f"{where}: extends: write the path of one recipe, or the name of a shipped one")
-    base, base_lines = _read(_find_parent(parent, (*children, path), where), (*children, path))
-    return merge(base, tree), base_lines | lines
+    base: Tree = {}
+    if "extends" in tree:
+        parent, where = tree.pop("extends"), lines[("extends",)]
+        if not isinstance(parent, str) or not parent.strip():
+            raise RecipeError(f"{where}: extends: write the path of one recipe, or the name of a shipped one")
+        base, base_lines = _read(_find_parent(parent, (*children, path), where), (*children, path))
+        lines = base_lines | lines
+    source = merge(block(base, "data"), block(tree, "data")).get("name")
+    return merge(base, find_files(tree, path, source)), lines
 
 
 def find_named(name: str, beside: Path) -> list[Path]:
     """List the files that a recipe's name stands for in a file: one beside it, an absolute path, a shipped recipe."""
     path = Path(name).expanduser() if name.startswith("~/") else Path(name)
-    return [p for p in (beside.parent / path, *_shipped_of_name(path)) if _is_file(p)]
+    return [p for p in (beside.parent / path, *_shipped_of_name(path)) if is_file(p)]
 
 
 def _find_parent(name: str, children: tuple[Path, ...], where: str) -> Path:
@@ -145,35 +135,8 @@ def read_mapping(path: Path, what: str) -> tuple[Tree, Lines, set[Keys]]:
     tree = {} if parsed.value is None else parsed.value
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}:1: a {what} is a mapping of keys, not a {_kind(tree)}: begin with `name: NAME`")
-    tree = {key: _find_code(item, path.parent) for key, item in tree.items() if not key.startswith(ASIDE)}
+    tree = find_code({key: item for key, item in tree.items() if not key.startswith(ASIDE)}, path)
     return tree, {(): str(path)} | parsed.lines, parsed.blank
-
-
-def _find_code(value: object, folder: Path) -> object:
-    """Write the whole path of each `file.py:Class` that is not in the current folder, and found from the recipe's."""
-    if isinstance(value, dict):
-        return {key: _find_code(item, folder) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_find_code(item, folder) for item in value]
-    if isinstance(value, str) and (match := CODE.fullmatch(value)):
-        named = Path(match["file"])
-        file = None if _is_file(named) else _search(named, folder.resolve())
-        return f"{file}:{match['name']}" if file else value
-    return value
-
-
-def _search(named: Path, folder: Path) -> Path | None:
-    """Find code that lies beside a recipe or, where a run and its code have moved together, at the same place below a
-    folder that holds both: what ends like the path in the recipe, as far as possible."""
-    if not named.is_absolute():
-        return (folder / named).resolve() if _is_file(folder / named) else None
-    for length in range(len(named.parts) - 1, 0, -1):
-        for above in (folder, *folder.parents[:-1]):
-            moved = above.joinpath(*named.parts[-length:])
-            if _is_file(moved):
-                warnings.warn(f"{named} is not there any more, {moved} is taken", stacklevel=2)
-                return moved
-    return None
 
 
 def _lines_of_words(value: object, lines: Lines, at: Keys) -> Lines:

@@ -1,6 +1,6 @@
 """The run folder: who holds it, what it trained on which machine, and whether it may be resumed.
 
-recipe.yaml environment.json data.json code.json metrics.jsonl skipped.jsonl checkpoints/ tensorboard/ DONE
+recipe.yaml environment.json data.json code.json code/ metrics.jsonl skipped.jsonl checkpoints/ tensorboard/ DONE
 
 The trap: nothing may be touched here without the lock, not even by a command that wants to begin anew: another process
 may be training in the folder, and it saves by path.
@@ -264,6 +264,7 @@ def environment() -> dict[str, Any]:
     packages = ("multimodal-workbench", "torch", "torchvision", "triton", "open_clip_torch", "timm", "numpy")
     return {
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "folder": str(Path.cwd()),
         "packages": {name: package_version(name) for name in packages},
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -263,7 +263,8 @@ def query_item(kind: str, said: str) -> object:
     path = Path(said).expanduser()
     if not path.is_file():
         raise ValueError(
-            f"the query {said} is {'a folder' if path.is_dir() else 'not there'}: name a file of that {kind}"
+            f"the query {said} is {'a folder' if path.is_dir() else 'not there'}: give the path of a file that holds "
+            f"the {kind} to ask with"
         )
     return path
 

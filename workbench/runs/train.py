@@ -17,7 +17,7 @@ from workbench.runs.folder import Run
 from workbench.runs.initial_weights import initialise
 from workbench.runs.measuring import measure
 from workbench.runs.meeting import refuse_terms_apart
-from workbench.runs.own_code import record_code
+from workbench.runs.own_code import record_code, use_kept_code
 from workbench.runs.process import explained, polite_stop, settle
 from workbench.training import checkpoint, checkpoint_files
 from workbench.training.metrics import Best, Metrics, Record, read
@@ -73,6 +73,8 @@ def train(
             run.open(recipe, fresh=fresh, say=say)
         parallel.barrier("the opening of the run folder")
         found = _find_checkpoint(run, parallel, say) if run else None
+        if run and found:
+            recipe = use_kept_code(run.path, recipe)
         # a checkpoint has all weights: the file of pretrained ones may be gone by now
         parts = build_parts(recipe, pretrained=found is None)
         if found is None:
@@ -86,7 +88,7 @@ def train(
         if run and lead and "path" in type(recipe.data.settings).model_fields:
             run.record_data(parts.data, say)
         if run and lead:
-            record_code(run.code, recipe, say)
+            record_code(run.path, recipe, say, began=found is not None)
         metrics = Metrics(run.metrics if run and lead else None, on_device=parallel.device.type == "cuda")
         engine = build_engine(parts, parallel, metrics)
         engine.folder = path
