@@ -28,8 +28,8 @@ class KeptName(str):
         self.copy = copy
         return self
 
-    def __getnewargs__(self) -> tuple[str, Path]:
-        return str(self), self.copy
+    def __reduce__(self) -> tuple[type[KeptName], tuple[str, Path]]:
+        return KeptName, (str(self), self.copy)
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,10 @@ def record_code(run: Path, recipe: Recipe, say: Callable[[str], None], *, began:
     whose copies were removed, which is said.
     """
     own, record = dict(_find_own(recipe.as_dict())), run / "code.json"
-    known = json.loads(record.read_text(encoding="utf-8")) if began and record.exists() else {"files": {}}
-    if "files" not in known:
+    known = json.loads(record.read_text(encoding="utf-8")) if began and record.exists() else None
+    if known and "files" not in known:
         return _say_changes(known, own, say)
-    files: dict[str, dict[str, str | None]] = known["files"]
+    files: dict[str, dict[str, str | None]] = known["files"] if known else {}
     kept = read_kept(run) if began else {}
     new = [file for file in own if find_copy(kept, file) is None]
     if not new:
