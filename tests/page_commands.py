@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import click
@@ -93,9 +94,10 @@ def read_if_there(name: str, overrides: tuple[str, ...]) -> None:
         if name.startswith(FOLDERS):
             raise
         return  # a file of the reader's
-    read_file(file, overrides)
+    read_file(file.resolve(), overrides)
 
 
+@cache
 def read_file(file: Path, overrides: tuple[str, ...] = ()) -> None:
     """Read a whole file as what its keys say that it is: a claim, a sweep, or else a recipe. Raises RecipeError."""
     keys = read_mapping(file, "recipe")[0].keys()

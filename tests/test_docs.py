@@ -61,7 +61,7 @@ def read_block(block: Block) -> None:
     file = Path(block.file or "block.yaml")
     file.write_text(block.text, encoding="utf-8")
     if any(keys <= yaml.safe_load(block.text).keys() for keys in WHOLE):
-        read_file(file)
+        read_file(file.resolve())
     else:
         tree, lines = read_tree(file)
         parse_recipe(merge(REST, tree), lines)
