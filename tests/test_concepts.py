@@ -1,4 +1,4 @@
-"""The figures of the pages are what their script draws: their curves are those of the floors as they are computed now."""
+"""The figures of the pages are what their script draws: their curves are the floors as they are computed now."""
 
 import importlib.util
 import sys
