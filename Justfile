@@ -29,6 +29,10 @@ test *ARGS:
 test-quick:
     pytest -n 2 -m "not slow"
 
+# the quick and the distributed tests with the oldest versions that pyproject.toml allows, in .venv-oldest: half an hour, 7 GB
+test-oldest *ARGS:
+    .ci/oldest {{ARGS}}
+
 # break the code on purpose, a named defect at a time: which ones no test notices; 18 minutes of a core when there were 302
 mutate *ARGS:
     python tests/mutation/mutate.py {{ARGS}}

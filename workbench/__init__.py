@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from workbench.runs.inference import load
     from workbench.studies.calls import sweep, train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["__version__", "load", "sweep", "train"]
 
 

@@ -33,6 +33,7 @@ def list_programs(runs: Path) -> dict[str, list[str]]:
     return {
         TORCH: ["-c", "import torch"],
         "import torch, torch._dynamo": ["-c", "import torch, torch._dynamo"],
+        "wb --help": [*WB, "--help"],
         "wb check synth/confu.yaml": [*WB, "check", "synth/confu.yaml"],
         "wb check emoji_ito.yaml": [*WB, "check", "emoji_ito.yaml"],
         "wb pretrain synth/confu.yaml, one step": [
