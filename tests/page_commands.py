@@ -70,7 +70,7 @@ def look_up(command: str, given: dict[str, object]) -> None:
         singular(str(given["kind"]))
     elif command == "show" and (kind := singular(str(given["kind"]))) in KINDS:
         assert ":" in str(given["name"]) or given["name"] in names(kind), f"{kind}s are {', '.join(names(kind))}"
-    elif command == "synth" and given["task"] and ":" not in given["task"]:
+    elif command == "synth" and given["task"] and ":" not in str(given["task"]):
         assert given["task"] in {"all", *names("task")}, f"tasks are {', '.join(names('task'))}"
     else:
         overrides = tuple(word for word in several(given.get("overrides")) if "$" not in word)
