@@ -2,7 +2,8 @@
 
 Blocks of Python run, page by page, in an empty folder. Blocks of YAML are read as a recipe, a part of one, a sweep or a
 claim. Every `wb` line is parsed by the real commands, and the recipes and names in it are looked up; none is executed.
-A block whose first line is the comment `# NAME.py` or `# NAME.yaml` is a file that the others of its page find.
+A block whose first line is the comment `# NAME.py` or `# NAME.yaml` is a file that the others of its page find;
+beside it lies a recipe of the reader's, mine.yaml.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write_files(page: str) -> None:
-    """Write the blocks of a page that are files into the current folder."""
+    """Write the blocks of a page that are files, and a recipe of the reader's, into the current folder."""
+    data = "{name: csv, path: pairs.csv, validation: 10 %}"
+    Path("mine.yaml").write_text(f"extends: emoji_ito.yaml\nname: mine\ndata: {data}\n", encoding="utf-8")
     for block in BLOCKS[page]:
         if block.file and block.language in ("python", "yaml") and not block.reason:
             Path(block.file).parent.mkdir(parents=True, exist_ok=True)
