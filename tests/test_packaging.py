@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from workbench import __version__
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EMOJI = ROOT / "workbench" / "assets" / "emoji"
@@ -71,13 +73,19 @@ def test_every_text_of_a_licence_is_among_the_licence_files() -> None:
     assert named == {ROOT / "LICENSE", EMOJI / "ATTRIBUTION.md", *(ROOT / "workbench" / "assets").rglob("*.txt")}
 
 
+def test_the_changelog_begins_with_this_version_or_what_comes_after_it() -> None:
+    heads = re.findall(r"^## ([\w.]+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert __version__ in heads[:2]
+
+
 def test_every_measured_figure_has_its_command() -> None:
     rows = [line.split(" | ") for line in FIGURES.splitlines() if line.startswith("| `")]
     named = [file for files, *_ in rows for file in re.findall(r"`([^`]+)`", files)]
     measured = (ROOT / "docs" / "measured").resolve()
     there = {path for path in measured.iterdir() if path.suffix != ".md"} | set((ROOT / "docs").glob("*.svg"))
     there |= set((ROOT / "docs").glob("*.csv"))
-    assert sorted((measured / name).resolve() for name in named) == sorted(there)
+    there |= set((ROOT / "docs" / "figures").iterdir())
+    assert {path.resolve() for name in named for path in measured.glob(name)} == there
     assert all("`" in command for _, command, *_ in rows)
 
 
