@@ -25,8 +25,10 @@ from workbench.export.card import wilson
 from workbench.export.samples import read_samples
 from workbench.export.source import Source, refuse
 from workbench.recipe.schema import Recipe, parse_recipe
+from workbench.runs.graphs import name_puts
 from workbench.runs.inference import as_loaded
 from workbench.runs.train import train
+from workbench.types import Side
 
 pytestmark = pytest.mark.slow
 
@@ -277,6 +279,11 @@ def test_data_that_are_gone_give_way_to_packaged_items(monkeypatch: pytest.Monke
     own = safetensors.sides(made)
     assert {str(side) for side in samples.rows} == {str(side) for side in own}
     assert torch.allclose(normalize(samples.rows[own[0]], dim=1), samples.rows[own[0]])
+
+
+def test_a_graph_has_no_two_things_of_one_name() -> None:
+    assert name_puts("frames", "sequence", [Side(("frames",))]) == ("frames_", "features")
+    assert name_puts("features", "vector", [Side(("features",))]) == ("vectors", "features_")
 
 
 def test_an_interval_is_wilsons() -> None:

@@ -27,8 +27,7 @@ from workbench.export.safetensors import write_preparations
 from workbench.export.samples import Embedded, Samples
 from workbench.export.source import Refusal, Source
 from workbench.export.transformers import make_tokenizer
-from workbench.runs.exported import FILE
-from workbench.runs.graphs import FEATURES, FUSION, INPUTS, import_onnxruntime
+from workbench.runs.graphs import FUSION, import_onnxruntime, name_puts
 from workbench.runs.inference import load_export
 from workbench.types import Encoder, Features, Fusion, Side
 
@@ -95,21 +94,21 @@ def write(source: Source, folder: Path) -> None:
         require(package, "export")
     import_onnxruntime()
     read = {m for side in source.fused for m in side.members}
-    for name, encoder in source.encoders.items():
+    for name in _used(source):
+        encoder = source.encoders[name]
         heads = dict(source.parts.model.heads.items())
         towers = {side: heads.get(str(side)) for side in source.sides_of(name)}
         x = _example(source, name)
-        outputs = [*map(str, towers), *([FEATURES] if name in read else [])]
-        if outputs:
-            tower = Tower(encoder, towers, name in read).eval()
-            _write_graph(tower, {INPUTS[source.loaded.modalities[name].kind]: x}, outputs, folder / f"{name}.onnx")
+        given, features = _puts(source, name)
+        outputs = [*map(str, towers), *([features] if name in read else [])]
+        _write_graph(Tower(encoder, towers, name in read).eval(), {given: x}, outputs, folder / f"{name}.onnx")
     if source.fused:
         fusion = source.parts.model.fusion
         assert fusion is not None
         members = [name for name in source.encoders if name in read]
         graph = Fused(fusion, members, source.fused).eval()
-        features = {m: torch.randn(TRIED, source.encoders[m].width) for m in members}
-        _write_graph(graph, features, [str(side) for side in source.fused], folder / f"{FUSION}.onnx")
+        pooled = {m: torch.randn(TRIED, source.encoders[m].width) for m in members}
+        _write_graph(graph, pooled, [str(side) for side in source.fused], folder / f"{FUSION}.onnx")
     _write_preparations(source, folder)
 
 
@@ -212,22 +211,26 @@ def _from_raw_texts(source: Source, folder: Path, samples: Samples) -> dict[Side
 def uses(source: Source) -> list[str]:
     """Show how the graphs are run with onnxruntime and numpy alone, and how they are fused."""
     blocks = [BEGIN]
-    for name in source.encoders:
-        encoder = _tower(source, name)
-        modality = source.loaded.modalities[name]
-        if not source.sides_of(name) and not source.fused:
-            continue
-        blocks.append(_preparation(name, encoder, (1, *_example(source, name).shape[1:])))
-        blocks.append(f'{name} = run("{name}", {INPUTS[modality.kind]}={name}_inputs)\n')
-    told = [f"print({{output: x.shape for output, x in {name}.items()}})\n" for name in source.encoders]
+    for name in _used(source):
+        given = _puts(source, name)[0]
+        blocks.append(f'{_preparation(source, name)}\nrows["{name}"] = run("{name}", {given}=inputs)')
     if source.fused:
         read = dict.fromkeys(m for side in source.fused for m in side.members)
-        given = ", ".join(f'{m}={m}["{FEATURES}"]' for m in read)
-        told.append(
-            f'fused = run("{FUSION}", {given})  # of a member that is absent give zeros: only sides without it count\n'
-            "print({side: z.shape for side, z in fused.items()})\n"
+        features = ", ".join(f'"{m}": rows["{m}"]["{_puts(source, m)[1]}"]' for m in read)
+        blocks.append(
+            "# in the place of a field that is not there stand zeros; sides that join it say nothing then\n"
+            f'rows["{FUSION}"] = run("{FUSION}", **{{{features}}})'
         )
-    return ["\n".join([*blocks, "".join(told)])]
+    return ["\n".join([*blocks, END])]
+
+
+def _puts(source: Source, name: str) -> tuple[str, str]:
+    return name_puts(name, source.loaded.modalities[name].kind, source.sides_of(name))
+
+
+def _used(source: Source) -> list[str]:
+    """List the modalities that some side is made of."""
+    return list(dict.fromkeys(m for side in source.sides for m in side.members))
 
 
 BEGIN = """\
@@ -236,30 +239,40 @@ import json
 import numpy as np
 import onnxruntime
 from PIL import Image
+from tokenizers import Tokenizer
 
 
 def run(name, **inputs):
     graph = onnxruntime.InferenceSession(f"{name}.onnx")
     return dict(zip([output.name for output in graph.get_outputs()], graph.run(None, inputs)))
 
+
+rows = {}"""
+END = """\
+print({name: {side: z.shape for side, z in found.items()} for name, found in rows.items()})
 """
-
-
-def _preparation(name: str, encoder: Encoder, shape: Sequence[int]) -> str:
-    """Write the lines that make model inputs of one item of a modality."""
-    if isinstance(encoder, OpenCLIP) and encoder.preprocess is None:
-        return (
-            f"from tokenizers import Tokenizer\n\n"
-            f'{name}_inputs = np.array([Tokenizer.from_file("{name}_tokenizer.json").encode("red").ids])'
-        )
-    if isinstance(encoder, OpenCLIP) and encoder.preprocess and encoder.preprocess.resize_mode == "shortest":
-        return f'''\
+PICTURE = """\
 settings = json.load(open("{name}_preprocess.json"))
 height, width = settings["size"]
-picture = Image.new("RGB", (256, 256), "red")  # or Image.open("picture.jpg").convert("RGB")
+picture = Image.new("RGB", (300, 200), "red")  # or Image.open("picture.jpg").convert("RGB")
 scale = max(height, width) / min(picture.size)
-picture = picture.resize([round(side * scale) for side in picture.size], Image.Resampling.BICUBIC)
-left, top = (picture.width - width) // 2, (picture.height - height) // 2
+how = Image.Resampling[settings["interpolation"].upper()]
+picture = picture.resize([max(height, width, int(side * scale)) for side in picture.size], how)
+left, top = round((picture.width - width) / 2), round((picture.height - height) / 2)
 pixels = np.asarray(picture.crop((left, top, left + width, top + height)), np.float32) / 255
-{name}_inputs = ((pixels - np.float32(settings["mean"])) / np.float32(settings["std"])).transpose(2, 0, 1)[None]'''
-    return f"{name}_inputs = np.zeros({list(shape)}, np.float32)  # model inputs: see {FILE}"
+inputs = ((pixels - np.float32(settings["mean"])) / np.float32(settings["std"])).transpose(2, 0, 1)[None]"""
+
+
+def _preparation(source: Source, name: str) -> str:
+    """Write the lines that make model inputs of one item of a modality."""
+    encoder = _tower(source, name)
+    if isinstance(encoder, OpenCLIP) and encoder.preprocess is None:
+        return f'inputs = np.array([Tokenizer.from_file("{name}_tokenizer.json").encode("red").ids])'
+    settings = encoder.preprocess if isinstance(encoder, OpenCLIP) else None
+    if settings and settings.resize_mode == "shortest" and settings.interpolation in ("bicubic", "bilinear"):
+        return PICTURE.replace("{name}", name)
+    x = _example(source, name)[:1]
+    type_ = "float32" if x.is_floating_point() else "int64"
+    return (
+        f"inputs = np.ones({list(x.shape)}, np.{type_})  # workbench.load('.').preprocessors['{name}'](item) makes them"
+    )

@@ -31,6 +31,16 @@ FUSION = "fusion"
 """the name of the graph that fuses"""
 
 
+def name_puts(modality: str, kind: Kind, sides: Sequence[Side]) -> tuple[str, str]:
+    """Name the input of a modality's graph and its features: a field may be called `frames`, and its side is, too."""
+    taken = {modality, *map(str, sides)}
+
+    def free(name: str) -> str:
+        return free(f"{name}_") if name in taken else name
+
+    return free(INPUTS[kind]), free(FEATURES)
+
+
 class GraphModel(Model):
     """Embeds model inputs by graphs: image.onnx gives the rows of `image`, fusion.onnx those of every fused side.
 
@@ -44,9 +54,11 @@ class GraphModel(Model):
 
     def __init__(self, folder: Path, modalities: Mapping[str, Modality], sides: Sequence[str]) -> None:
         super().__init__({}, {}, None)
-        names = [*modalities, *([FUSION] if any(Side.parse(side).fused for side in sides) else [])]
+        made = list(map(Side.parse, sides))
+        used = list(dict.fromkeys(m for side in made for m in side.members))
+        names = [*used, *([FUSION] if any(side.fused for side in made) else [])]
         self.graphs = {name: open_graph(folder / f"{name}.onnx") for name in names}
-        self.modalities = dict(modalities)
+        self.puts = {m: name_puts(m, modalities[m].kind, [s for s in made if s.members == (m,)]) for m in used}
 
     def forward(
         self,
@@ -68,14 +80,15 @@ class GraphModel(Model):
         """Run the graph of a modality: {output: rows}. Raises ValueError for bytes, which it does not normalise."""
         if x.dtype == torch.uint8:
             raise ValueError(f"the graph of {modality} reads normalised pixels, and these are bytes: give pictures")
-        return run(self.graphs[modality], {INPUTS[self.modalities[modality].kind]: x.flatten(0, 1)})
+        return run(self.graphs[modality], {self.puts[modality][0]: x.flatten(0, 1)})
 
     def _run_fusion(self, side: Side, outputs: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
         """Run the graph that fuses; what is no member of the side is not read, but has to be there."""
         graph = self.graphs[FUSION]
-        like = outputs[side.members[0]][FEATURES]
+        features = {m: outputs[m][self.puts[m][1]] for m in side.members}
+        like = features[side.members[0]]
         given = {put.name: like.new_zeros(len(like), put.shape[1]) for put in graph.get_inputs()}
-        return run(graph, given | {m: outputs[m][FEATURES] for m in side.members}, str(side))[str(side)]
+        return run(graph, given | features, str(side))[str(side)]
 
 
 def open_graph(file: Path) -> InferenceSession:
