@@ -42,8 +42,8 @@ QUIET = 50
 """what lies below the loudest sample by this factor, before and behind a voice, is silence"""
 VARIANTS = ((1.0, 0.0), (0.9, 0.0), (0.94, 0.08), (1.06, 0.04), (1.12, 0.16))
 """how training hears each recording: so much faster (and higher), after so many seconds of silence"""
-SHIFTS = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))
-"""how training sees each picture: so many pixels lower, so many to the right"""
+HANDS = 17
+"""how often training has each picture: as it is, and as sixteen other hands might have written it"""
 ROWS = {"train": 100_000, "validation": 2_000, "test": 2_000, "voice": 2_000, "language": 2_000}
 """{split: its rows}"""
 WRITERS = {"train": (0, 1287), "validation": (1287, 1545), "test": (1545, 1797)}
@@ -64,7 +64,8 @@ voices/  the digits as spoken by the volunteers of Tux Paint, from Debian's tuxp
          whose licence is GPL-2 (usr/share/doc/tuxpaint-stamps-default/copyright); mixed to one channel, resampled to
          16 kHz and cut to where they are not silent; as log-mel spectrograms of 32 bands and 32 frames, too (.npy).
          VOICE_desc is the series that describes all stamps of a language, VOICE the one of the digits.
-N-0 is a picture or a voice as it is; N-1 to N-4, for training only, are moved by a pixel, or slower or faster, later.
+N-0 is a picture or a voice as it is; the others are for training only: pictures N-1 to N-16 as other hands might have
+written them, voices N-1 to N-4 slower or faster, later.
 *.parquet  rows: paths of a picture and a voice, and of their numbers; the word of the sum, the two digits, the voice.
 
 Whoever passes these files on passes them on under those licences.
@@ -86,7 +87,7 @@ class Spoken(NamedTuple):
 
 
 def build(out: Path, *, deb: Path, rows: Mapping[str, int] = ROWS) -> dict[str, int | dict[str, int]]:
-    """Write pictures, voices and a table a split, the same bytes every time; returns how many there are.
+    """Write the pictures that rows show, voices and a table a split, the same bytes every time; returns how many.
 
     Args:
         out: the folder.
@@ -100,21 +101,24 @@ def build(out: Path, *, deb: Path, rows: Mapping[str, int] = ROWS) -> dict[str, 
     version, spoken = read_voices(deb)
     voices = {split: _voices_of(split, spoken, deb) for split in rows}
     images, digits = read_digits()
+    tables = {split: draw(split, n, digits, voices[split]) for split, n in rows.items()}
+    asked = {Path(path).stem for table in tables.values() for path in table["image"]}
     for at, image in enumerate(images):
-        for variant, shift in enumerate(SHIFTS if at < WRITERS["train"][1] else SHIFTS[:1]):
-            shifted = shift_by(image, *shift)
-            _write(out / f"{_picture(at, variant)}.png", encode_png(shifted))
-            _write(out / f"{_picture(at, variant)}.npy", encode_npy(shifted.flatten() / 8 - 1))
+        for hand in range(HANDS):
+            if (name := _picture(at, hand)).rpartition("/")[2] in asked:
+                written = write_anew(image, at, hand)
+                _write(out / f"{name}.png", encode_png(written))
+                _write(out / f"{name}.npy", encode_npy(written.flatten() / 8 - 1))
     mels = LogMel(SAMPLES, RATE, 32, 64.0, 40.0)
     for one in {one.path: one for chosen in voices.values() for one in chosen}.values():
         _write(out / f"{one.path}.wav", encode_wav(one.waveform))
         padded = F.pad(one.waveform, (0, SAMPLES - len(one.waveform)))
         _write(out / f"{one.path}.npy", encode_npy(mels(padded[None]).flatten().numpy()))
-    for split, n in rows.items():
-        pq.write_table(pa.table(draw(split, n, digits, voices[split])), out / f"{split}.parquet")
+    for split, table in tables.items():
+        pq.write_table(pa.table(table), out / f"{split}.parquet")
     _write(out / "README.txt", ABOUT.format(version=version or "(unpacked)").encode())
     return {
-        "pictures": len(images),
+        "pictures": len(asked),
         "voices": {split: len({one.voice for one in chosen}) for split, chosen in voices.items()},
         "rows": dict(rows),
     }
@@ -157,10 +161,19 @@ def vary(waveform: Float[Tensor, " n"], speed: float, delay: float) -> Float[Ten
     return F.pad(x, (round(delay * RATE), 0))[:SAMPLES]
 
 
-def shift_by(image: Float[ndarray, "h w"], down: int, right: int) -> Float[ndarray, "h w"]:
-    """Move what a picture shows by a pixel or none; what comes in is background."""
-    height, width = image.shape
-    return np.pad(image, 1)[1 - down : 1 - down + height, 1 - right : 1 - right + width]
+def write_anew(image: Float[ndarray, "h w"], at: int, hand: int) -> Float[ndarray, "h w"]:
+    """Write digit `at` in 0..16 as another hand might: turned, sheared, wider or flatter, moved, its greys blurred by
+    noise. Hand 0 leaves it as it is. A function of the arguments alone."""
+    from scipy.ndimage import affine_transform
+
+    if hand == 0:
+        return image
+    rng = np.random.default_rng(seed_for("real-modsum", "hand", at, hand))
+    angle, (down, right), shear = np.deg2rad(rng.normal(0, 8)), np.exp(rng.normal(0, 0.08, 2)), rng.normal(0, 0.1)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix, centre = turn @ np.array([[down, shear], [0, right]]), (np.array(image.shape) - 1) / 2
+    moved = affine_transform(image, matrix, centre - matrix @ centre + rng.normal(0, 0.5, 2), order=1)
+    return (moved + rng.normal(0, 1, image.shape)).clip(0, 16)
 
 
 def encode_png(image: Float[ndarray, "8 8"]) -> bytes:
@@ -212,8 +225,8 @@ def draw(split: str, n: int, digits: Int64[ndarray, " d"], voices: Sequence[Spok
     rows = []
     for cell in rng.permutation(np.arange(n) % CELLS).tolist():
         written, said = divmod(cell, len(WORDS))
-        variant = int(rng.integers(len(SHIFTS))) if split == "train" else 0
-        picture = _picture(int(rng.choice(pictures[written])), variant)
+        hand = int(rng.integers(HANDS)) if split == "train" else 0
+        picture = _picture(int(rng.choice(pictures[written])), hand)
         recording = recordings[said][rng.integers(len(recordings[said]))]
         rows.append(
             {
@@ -230,8 +243,8 @@ def draw(split: str, n: int, digits: Int64[ndarray, " d"], voices: Sequence[Spok
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-def _picture(at: int, variant: int) -> str:
-    return f"digits/{at:04}-{variant}"
+def _picture(at: int, hand: int) -> str:
+    return f"digits/{at:04}-{hand}"
 
 
 def _write(path: Path, content: bytes) -> None:
