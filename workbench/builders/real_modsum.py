@@ -172,7 +172,8 @@ def write_anew(image: Float[ndarray, "h w"], at: int, hand: int) -> Float[ndarra
     angle, (down, right), shear = np.deg2rad(rng.normal(0, 8)), np.exp(rng.normal(0, 0.08, 2)), rng.normal(0, 0.1)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     matrix, centre = turn @ np.array([[down, shear], [0, right]]), (np.array(image.shape) - 1) / 2
-    moved = affine_transform(image, matrix, centre - matrix @ centre + rng.normal(0, 0.5, 2), order=1)
+    offset: Any = centre - matrix @ centre + rng.normal(0, 0.5, 2)  # scipy's annotation knows of one number alone
+    moved = affine_transform(image, matrix, offset, order=1)
     return (moved + rng.normal(0, 1, image.shape)).clip(0, 16)
 
 
