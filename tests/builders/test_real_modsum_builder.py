@@ -39,10 +39,13 @@ def test_the_word_is_the_sum_of_the_digits_and_every_pair_of_digits_is_equally_f
 @pytest.mark.parametrize("split", ROWS)
 def test_paths_lead_to_what_the_row_says(built, split):
     """Pictures show their digit in grey, sounds say it by their length (tiny_modsum)."""
-    for row in table(built, split)[::17]:
+    for row in table(built, split)[::7]:
         pixels, mels = np.load(built / row["pixels"]), np.load(built / row["mels"])
         assert (pixels.shape, mels.shape) == ((64,), (1024,))
-        assert round(float(pixels.max() + 1) * 8) == 1 + WORDS.index(row["written"])
+        if row["pixels"].endswith("-0.npy"):
+            assert round(float(pixels.max() + 1) * 8) == 1 + WORDS.index(row["written"])
+        else:  # another hand writes greyer or blacker
+            assert -1 <= pixels.min() < pixels.max() <= 1
         waveform, rate = decode_sound((built / row["speech"]).read_bytes())
         assert rate == 16_000
         if row["speech"].endswith("-0.wav"):
