@@ -174,16 +174,21 @@ def _is_kept(file: Path) -> bool:
 
 @contextmanager
 def _beside_first(folder: Path) -> Iterator[None]:
-    """Let a run's copy import the copies beside it, even where what they were copied from can be imported, too."""
+    """Let a run's copy import the copies beside it, even where what they were copied from can be imported, too.
+
+    No bytecode is written: a run's folder holds what a training puts there, and may be read-only.
+    """
     for name in {file.stem for file in folder.iterdir()}:
         loaded = sys.modules.get(name)
         if loaded and not str(getattr(loaded, "__file__", None) or "").startswith(f"{folder}/"):
             del sys.modules[name]
+    writes_nothing, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     sys.path.insert(0, str(folder))
     try:
         yield
     finally:
         sys.path.remove(str(folder))
+        sys.dont_write_bytecode = writes_nothing
 
 
 @cache
