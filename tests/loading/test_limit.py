@@ -67,10 +67,10 @@ def test_arms_of_one_seed_train_on_the_same_concepts() -> None:
 
 def test_samples_are_those_of_the_whole_set_and_other_splits_stay_whole() -> None:
     whole, some = Emoji(drawings="different"), Emoji(drawings="different", limit=30)
-    some.draw(5)
-    some.draw(6)  # the last one counts: nothing of an earlier draw is left
+    some.draw_limit(5)
+    some.draw_limit(6)  # the last one counts: nothing of an earlier draw is left
     other = Emoji(drawings="different", limit=30)
-    other.draw(6)
+    other.draw_limit(6)
     assert some._concept == other._concept
     assert len(set(some._concept)) == 30
     for index in (0, len(some) - 1):

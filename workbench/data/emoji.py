@@ -93,9 +93,9 @@ class Emoji:
         }
         self.limit = Limit.parse(limit)
         self._all = self._load("train")
-        self.draw(0)
+        self.draw_limit(0)
 
-    def draw(self, seed: int) -> None:
+    def draw_limit(self, seed: int) -> None:
         """Choose the concepts that `limit` leaves, by the run's seed: before the first sample is read."""
         self._images, self._concept = self._all
         if self.limit:

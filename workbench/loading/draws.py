@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Draws(Protocol):
     """A data set that may train on some of its samples only."""
 
-    def draw(self, seed: int) -> None:
+    def draw_limit(self, seed: int) -> None:
         """Take the run's seed: called once, before the first sample is read or counted."""
         ...
 
@@ -26,5 +26,5 @@ def build_data(recipe: Recipe) -> Data:
     with torch.device("cpu"):  # a data set is real, also where `wb check` builds the model without memory
         data = recipe.data.build()
     if isinstance(data, Draws):
-        data.draw(recipe.seed)
+        data.draw_limit(recipe.seed)
     return data

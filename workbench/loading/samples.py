@@ -234,7 +234,7 @@ class Samples(ABC, Generic[Source]):
     def _splits(self) -> dict[str, Split]:
         return {}
 
-    def draw(self, seed: int) -> None:
+    def draw_limit(self, seed: int) -> None:
         """Take the run's seed, by which the ids that `limit` leaves are drawn: before the first sample is read."""
         self.seed = seed
 
