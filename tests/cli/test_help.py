@@ -8,8 +8,8 @@ from workbench.cli import cli
 from workbench.errors import did_you_mean
 
 
-def output(*arguments: str) -> str:
-    result = CliRunner().invoke(cli, [*arguments], terminal_width=80, prog_name="wb")
+def output(*arguments: str, width: int = 80) -> str:
+    result = CliRunner().invoke(cli, [*arguments], terminal_width=width, prog_name="wb")
     assert result.exit_code == 0, result.output
     return result.output
 
@@ -17,6 +17,16 @@ def output(*arguments: str) -> str:
 @pytest.mark.parametrize("name", ["", "data", *sorted(SURFACE)])
 def test_no_line_of_help_is_wider_than_a_terminal(name: str) -> None:
     assert max(map(len, output(*name.split(), "--help").splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", ["", "data", "data build emoji", *sorted(SURFACE)])
+def test_no_word_of_help_is_broken_at_any_width(name: str) -> None:
+    """Nor is one too wide for a terminal of 60 columns, whose own break would be anywhere."""
+    words = output(*name.split(), "--help", width=200).split()
+    for width in (60, 61, 79, 130):
+        found = output(*name.split(), "--help", width=width)
+        assert found.split() == words
+        assert max(map(len, found.splitlines())) <= width
 
 
 def test_short_help_is_not_cut() -> None:

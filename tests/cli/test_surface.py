@@ -1,11 +1,15 @@
 """The command line is a promise to scripts: verbs and options change here or nowhere."""
 
+import difflib
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from workbench.cli import cli
 
@@ -48,6 +52,16 @@ def commands(group: click.Group, prefix: str = "") -> dict[str, click.Command]:
     return found
 
 
+def assert_same(found: dict[str, set[str]], frozen: dict[str, set[str]]) -> None:
+    """Fail with a line for each word that has come or gone."""
+
+    def lines(surface: dict[str, set[str]]) -> list[str]:
+        return [f"wb {name}: {word}" for name in sorted(surface) for word in sorted(surface[name]) or ["nothing"]]
+
+    changes = [line for line in difflib.ndiff(lines(frozen), lines(found)) if line[0] in "+-"]
+    assert not changes, "the surface has changed; scripts rely on it:\n" + "\n".join(changes)
+
+
 def test_the_surface_is_frozen() -> None:
     surface = {
         name: {
@@ -56,13 +70,51 @@ def test_the_surface_is_frozen() -> None:
         }
         for name, command in commands(cli).items()
     }
-    assert surface == SURFACE
+    assert_same(surface, {name: words | {"--quiet"} for name, words in SURFACE.items()})
+
+
+RUN = str(WITNESSES / "one")
+JSON = {
+    "ls": {"name", "summary"},
+    "ls objective": {"name", "summary"},
+    f"ls run --dir {WITNESSES}": {"finished", "metric", "name", "recipe", "step", "value"},
+    "show objective ito": {"block", "example", "file", "inner", "kind", "name"},
+    f"show run {RUN}": {"best", "evaluations", "finished", "recipe", "run", "step"},
+    f"runs prune --dry {RUN}": {"freed", "left", "run", "why_not"},
+    "doctor": {"compiler", "cpus", "data", "device", "disk_free_bytes", "gpus", "kernels", "memory_bytes"}
+    | {"platform", "versions"},
+    "show recipe image_text_xor.yaml": {"as_terms", "recipe"},
+    "check image_text_xor.yaml": {"image_text_xor.yaml"},
+    "sweep sweeps/ito_ablation --list": {"arm", "number", "run", "seed", "state"},
+}
+"""{a command that prints --json at once: the keys of its object, or of the first one of its list}"""
+BUILT = ("show recipe", "check", "sweep")
+"""of these, those that import what they print of"""
+JSON_CALLS = [
+    pytest.param(call, id=call.replace(str(WITNESSES), "RUNS"), marks=[pytest.mark.slow] * call.startswith(BUILT))
+    for call in JSON
+]
+
+
+@pytest.mark.parametrize("call", JSON_CALLS)
+def test_the_keys_of_json_are_frozen(call: str) -> None:
+    done = CliRunner().invoke(cli, [*call.split(), "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert_same({call: set(found[0] if isinstance(found, list) else found)}, {call: JSON[call]})
+
+
+def test_the_difference_of_a_surface_is_printed() -> None:
+    with pytest.raises(AssertionError, match=r"- wb b: --old\n.*\+ wb b: --new\n.*\+ wb c: nothing"):
+        assert_same({"a": {"x"}, "b": {"--new"}, "c": set()}, {"a": {"x"}, "b": {"--old"}})
 
 
 @pytest.mark.parametrize("name", sorted(SURFACE))
-def test_help_has_an_example_and_no_silent_option(name: str) -> None:
+def test_help_has_an_example_exit_codes_and_no_silent_option(name: str) -> None:
     command = commands(cli)[name]
     assert f"wb {name}" in (command.help or "")
+    assert re.search(r"Exit codes: 0 .*?1 .*?2 ", command.help or "", re.DOTALL) or name in ("ls", "doctor", "board")
+    assert "Exit codes: 0 " in (command.help or "")
     assert all(p.help for p in command.params if isinstance(p, click.Option))
 
 

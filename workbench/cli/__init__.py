@@ -8,10 +8,12 @@ import importlib.util
 import os
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 import click
 
+from workbench.cli._common import Context, prepare
 from workbench.cli._printing import allow_any_letter
 
 VERBS = {
@@ -44,13 +46,15 @@ SHORT = ("check", "show", "ls", "compare")
 class Verbs(click.Group):
     """Imports a verb when it is called; a mistake of the user's ends in one message, never in a traceback."""
 
+    context_class = Context
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        return getattr(importlib.import_module(f"workbench.cli.{cmd_name}"), f"{cmd_name}_")
+        return prepare(getattr(importlib.import_module(f"workbench.cli.{cmd_name}"), f"{cmd_name}_"))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -61,6 +65,8 @@ class Verbs(click.Group):
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
+        except KeyboardInterrupt:
+            ctx.exit(say_stopped())
         except Exception as error:
             ctx.exit(report(error))
 
@@ -73,6 +79,12 @@ class Verbs(click.Group):
             from workbench.errors import did_you_mean
 
             raise click.UsageError(f"no command '{args[0]}'{did_you_mean(args[0], VERBS)}", ctx) from None
+
+
+def say_stopped() -> int:
+    """Say that Ctrl-C came; returns the exit status that shells give to it."""
+    click.echo("stopped: what was saved is whole, and the same command begins there, if it saves at all", err=True)
+    return 130
 
 
 def report(error: Exception) -> int:
@@ -130,4 +142,18 @@ def main() -> None:
         gc.disable()  # an eighth of an import is looking for garbage among a million objects that stay
     threading.excepthook = leave_it_to_the_main_thread
     allow_any_letter()
-    cli.main(prog_name="wb", standalone_mode=True)  # click ends quietly where a reader has gone: `wb ls task | head`
+    warnings.formatwarning = format_warning
+    try:
+        # click ends quietly where a reader has gone: `wb ls task | head`
+        cli.main(prog_name="wb", standalone_mode=True)
+    except KeyboardInterrupt:  # before a verb was found, or while its last lines were written
+        sys.exit(say_stopped())
+
+
+def format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Write what this program warns of as a line for people, and other packages' warnings with their place."""
+    if Path(filename).is_relative_to(Path(__file__).parents[1]):
+        return f"warning: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"

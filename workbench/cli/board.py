@@ -13,6 +13,8 @@ from pathlib import Path
 
 import click
 
+from workbench.cli._completion import complete_run
+
 PASSED_OVER = ("checkpoints", "wandb", "profile")
 """folders of a run without event files, and with many others"""
 EVERY = 5.0
@@ -20,7 +22,7 @@ EVERY = 5.0
 
 
 @click.command()
-@click.argument("folder", default="runs", type=click.Path(path_type=Path), metavar="[DIR]")
+@click.argument("folder", default="runs", type=click.Path(path_type=Path), metavar="[DIR]", shell_complete=complete_run)
 @click.option("--port", default=6006, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free port.")
 @click.option("--bind-all", is_flag=True, help="Let other machines in; otherwise this one only.")
 def board_(folder: Path, port: int, bind_all: bool) -> None:
@@ -28,6 +30,8 @@ def board_(folder: Path, port: int, bind_all: bool) -> None:
 
     Runs are named by their folders, those of a sweep ARM-seedN. Dashboards (custom scalars) begin with the metric of
     eval.best; HPARAMS sorts and filters runs by their settings; then pictures, the recipe, the embedding projector.
+
+    Exit codes: 0 ended by Ctrl-C; 1 there is nothing to show, or the port is taken.
 
     \b
     Examples: wb board runs/emoji-ito --port 6007

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from workbench.cli._common import note
+from workbench.cli._completion import complete_recipe_or_sweep
+
 if TYPE_CHECKING:
     from workbench.build import Parts
     from workbench.recipe.schema import Recipe
@@ -21,13 +24,13 @@ UNSEEN = (
 
 
 @click.command()
-@click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
+@click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...", shell_complete=complete_recipe_or_sweep)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, as train.lr=1e-3.")
 @click.option("--deep", is_flag=True, help="Also compute: does the gradient stay the same where it has to? Reads data.")
 @click.option("--overfit", is_flag=True, help="Also train on one batch for a minute: does the loss fall? If not, why?")
 @click.option("--json", "as_json", is_flag=True, help="Print {recipe: null or its errors}; --overfit: both.")
 def check_(recipes: tuple[str, ...], overrides: tuple[str, ...], deep: bool, overfit: bool, as_json: bool) -> None:
-    """Validate recipes and sweeps; every mistake is printed with file and line. Exit 2 if there is one.
+    """Validate recipes and sweeps; every mistake is printed with file and line.
 
     --deep takes one batch of a few samples, and compares its gradient with that of the same samples in another order,
     in micro-batches, and on two processes, and embeddings with those of fewer samples: for objectives, encoders and
@@ -36,7 +39,9 @@ def check_(recipes: tuple[str, ...], overrides: tuple[str, ...], deep: bool, ove
     --overfit learns one batch by heart, from the recipe's own initial weights: it prints the loss of knowing nothing
     (ln B of an InfoNCE term) and the least that the batch allows beside the loss, and where that does not fall the
     likeliest reason: the learning rate (a range test names one), what is frozen, repeated, constant or no number.
-    Exit 2 where it does not fall. With --json each recipe has {error, overfit}.
+    With --json each recipe has {error, overfit}.
+
+    Exit codes: 0 sound; 1 a file cannot be read; 2 a mistake, a gradient that changes, or a loss that does not fall.
 
     \b
     Example: wb check recipes/emoji_ito.yaml --set train.batch=512
@@ -79,8 +84,8 @@ def check_(recipes: tuple[str, ...], overrides: tuple[str, ...], deep: bool, ove
             _print_overfit(recipe, report)
         for recipe, problem in found.items():
             click.echo(problem or f"{recipe}: ok", err=problem is not None)
-        for note in [*notes, *([] if deep or overfit else [UNSEEN])]:
-            click.echo(note, err=True)
+        for line in [*notes, *([] if deep or overfit else [UNSEEN])]:
+            note(line)
     raise SystemExit(2 if any(found.values()) else 0)
 
 
@@ -149,7 +154,7 @@ def _learn(name: str, recipe: Recipe) -> Overfit:
     """Train on one batch; a line on stderr says so, as it takes a while."""
     from workbench.runs.overfit import overfit
 
-    click.echo(f"{name}: learning one batch by heart, a minute at most", err=True)
+    note(f"{name}: learning one batch by heart, a minute at most")
     return overfit(recipe)
 
 

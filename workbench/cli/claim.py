@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from workbench.cli._common import is_quiet
+from workbench.cli._completion import complete_claim
+
 if TYPE_CHECKING:
     from workbench.studies.claim import Claim
     from workbench.studies.claiming import Ruling
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("claim")
+@click.argument("claim", shell_complete=complete_claim)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key in every arm.")
 @click.option(
     "--run", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the runs; default: runs/SWEEP."
@@ -109,7 +112,7 @@ def _train(claim: Claim, runs: Sequence[SweepRun], folder: Path, jobs: int | Non
     keep_file(claim.sweep, folder)
     before = signal.signal(signal.SIGTERM, stop)
     try:
-        with SweepProgress() as progress:
+        with SweepProgress(quiet=is_quiet()) as progress:
             return train_runs(runs, jobs, say=progress.say, watch=progress.watch, on_done=progress.on_done)
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from workbench.cli._completion import complete_run
+
 if TYPE_CHECKING:
     from workbench.studies.comparison import Comparison
 
@@ -17,7 +19,7 @@ FILE = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=FILE)
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=FILE, shell_complete=complete_run)
 @click.option(
     "--metric",
     "metrics",
@@ -65,7 +67,9 @@ def compare_(
     """Compare run folders, those below a folder, or a sweep's: means, paired differences, costs, recipes.
 
     Runs whose recipes differ in the seed alone are one arm. Differences are taken within seeds, with 95 % t intervals.
-    Exit 1 when runs are not comparable, as their data or evaluations differ, or have no numbers.
+
+    Exit codes: 0 compared; 1 runs are not comparable, as their data or evaluations differ, or have no numbers; 2 a
+    wrong option.
 
     \b
     Examples: wb compare runs/clip-seed* runs/ito-seed* --metric gap/l2m

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from workbench.cli._common import note, show_progress
+from workbench.cli._completion import complete_build, complete_recipe
 
 if TYPE_CHECKING:
     from workbench.inspection.look import Inspection, Listing
@@ -54,8 +56,8 @@ class Build(click.Command):
             super().format_help_text(ctx, formatter)
 
 
-@data_.command(cls=Build)
-@click.argument("name")
+@data_.command(cls=Build, short_help="Build a data set from its sources.")
+@click.argument("name", shell_complete=complete_build)
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write; default: data/NAME.")
 @click.option(
     "--sources", type=click.Path(path_type=Path), metavar="DIR", help="Scratch folder for what is downloaded."
@@ -73,8 +75,9 @@ def build(name: str, out: Path | None, sources: Path | None, deb: Path | None, a
     tux           pictures, sentences and voices, from Debian's stamps (--deb)
     real-modsum   a written digit, a spoken one, the word of their sum (--deb)
 
-    `wb data build NAME --help` says what each needs. It ends with 0, with 1 where it
-    could not be built, with 2 for a wrong command.
+    `wb data build NAME --help` says what each needs.
+
+    Exit codes: 0 built; 1 it could not be; 2 a wrong name or option.
 
     \b
     Examples: wb data build emoji-shards --out data/emoji-shards
@@ -117,7 +120,7 @@ def _options_of(name: str, given: dict[str, Path | None]) -> dict[str, Path]:
 
 
 @data_.command(short_help="Look at samples before training on them.")
-@click.argument("path")
+@click.argument("path", shell_complete=complete_recipe)
 @click.option("--source", help="What lies there, where that cannot be told: shards, csv, json, parquet, folder or hf.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A key of it: fields.text.from=caption.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Inspect N random samples, the same every time.")
@@ -141,6 +144,8 @@ def inspect(
     such files, of images with a metadata.jsonl or a .txt beside each, or of `datasets`' save_to_disk; or a recipe,
     whose data is inspected.
 
+    Exit codes: 0 inspected, bad samples counted; 1 no sample can be used; 2 a wrong source or option.
+
     \b
     Examples: wb data inspect 'cc12m/*.tar' --limit 10000 --sheet sheet.png
               wb data inspect pairs.tsv --set fields.text.from=caption
@@ -157,8 +162,8 @@ def inspect(
         raise click.UsageError(f"--sheet {sheet}: draws .png, .pdf or .svg")
     name, data = open_data(path, source, settings)
     listed = listing(data)
-    for note in filter(None, (note_of(path, source), listed.mixed)):
-        click.echo(f"note: {note}", err=True)
+    for line in filter(None, (note_of(path, source), listed.mixed)):
+        note(f"note: {line}")
     if not len(listed) and not listed.left_out:
         raise ValueError(f"{path} ({name}) has no sample: take another split with --set split=NAME, or another PATH")
     for file in filter(None, (sheet, bad)):
@@ -179,15 +184,10 @@ def inspect(
 
 def _inspect(listed: Listing, indices: list[int], context: int) -> Inspection:
     """Inspect these samples, of which `context` tokens of a caption are read, with a progress bar on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from workbench.inspection.look import inspect
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as progress:
-        bar = progress.add_task("decoding", total=len(indices))
-        return inspect(listed, indices, lambda done: progress.update(bar, completed=done), context)
+    with show_progress("decoding") as show:
+        return inspect(listed, indices, lambda done: show(done, len(indices)), context)
 
 
 def _print_findings(title: str, found: Inspection, file: Path | None, shown: int = 10) -> None:

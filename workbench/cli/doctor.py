@@ -49,7 +49,9 @@ class Findings(TypedDict):
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object on stdout.")
 def doctor_(as_json: bool) -> None:
-    """Report device, versions, kernels and packaged data, and check the kernels on a small problem. Exit 1 if they err.
+    """Report device, versions, kernels and packaged data, and check the kernels on a small problem.
+
+    Exit codes: 0 the kernels are exact; 1 they err.
 
     Example: wb doctor --json
     """

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from workbench.cli._common import show_progress
+from workbench.cli._completion import complete_recipe
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Write embeddings of data, to train on them.")
-@click.argument("source")
+@click.argument("source", shell_complete=complete_recipe)
 @click.option(
     "--with",
     "said",
@@ -55,6 +58,9 @@ def embed_(
     on the file with `encoders: {image: {name: mlp, depth: 0}}` and `model.head: linear` gives the losses of a training
     with the locked encoder.
 
+    Exit codes: 0 written, bad items counted; 1 nothing can be read or written; 2 a wrong encoder, recipe or
+    option.
+
     \b
     Examples:
       wb embed films.yaml --with films.yaml --out train.parquet
@@ -87,13 +93,8 @@ def embed_(
 
 def _with_a_bar(work: Callable[[Callable[[int, int], None]], Report]) -> Report:
     """Do the work with a progress bar on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("embedding", total=None)
-        return work(lambda done, of: progress.update(bar, completed=done, total=of))
+    with show_progress("embedding") as show:
+        return work(show)
 
 
 def _print_report(out: Path, found: Report, shown: int = 10) -> None:

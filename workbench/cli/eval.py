@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from workbench.cli._completion import complete_run
+
 if TYPE_CHECKING:
     from workbench.runs.evaluating import Evaluated
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", shell_complete=complete_run)
 @click.option(
     "--suite",
     "suites",
@@ -60,13 +62,13 @@ def eval_(
     RUN is a run folder, or a model of open_clip: open_clip:MODEL/TAG, open_clip:MODEL/FILE, or open_clip:FOLDER with an
     open_clip_config.json.
 
-    Example: wb eval runs/emoji-ito --checkpoint best --suite concepts
+    Exit codes: 0 evaluated; 1 it cannot be read or evaluated; 2 a wrong option, recipe or name.
 
     \b
-    wb eval open_clip:ViT-B-32/laion2b_s34b_b79k --data wds/cifar10 --json
-    wb eval open_clip:exported --data wds/cifar10 --per-class --out report
-
-    Exit status: 0 evaluated, 1 failed, 2 wrong usage, recipe or names.
+    Examples:
+      wb eval runs/emoji-ito --checkpoint best --suite concepts
+      wb eval open_clip:ViT-B-32/laion2b_s34b_b79k --data wds/cifar10 --json
+      wb eval open_clip:exported --data wds/cifar10 --per-class --out report
     """
     from workbench.runs.evaluating import evaluate_source
 

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from workbench.cli._completion import complete_run
+
 if TYPE_CHECKING:
     from workbench.export.report import Report
 
 
 @click.command(short_help="Write a run for another client, verified there.")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path), shell_complete=complete_run)
 @click.option(
     "--format",
     "format_",

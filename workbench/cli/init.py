@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from workbench.cli._common import note
+from workbench.cli._completion import complete_file
+
 if TYPE_CHECKING:
     from workbench.recipe.schema import Recipe
 
 
 @click.command(short_help="Write a first recipe for your own data.")
-@click.argument("data")
+@click.argument("data", shell_complete=complete_file)
 @click.option(
     "--out",
     default="recipe.yaml",
@@ -52,7 +55,7 @@ def init_(data: str, out: Path, source: str | None, as_json: bool) -> None:
         raise click.UsageError(f"no source '{source}'{did_you_mean(source, SOURCES)}")
     import torch
 
-    click.echo(f"{data}: looking at up to 1,000 samples", err=True)
+    note(f"{data}: looking at up to 1,000 samples")
     facts = look_at(data, source)
     if out.resolve().parent != Path.cwd():
         _see_from(out.parent, facts.block)
@@ -70,7 +73,7 @@ def init_(data: str, out: Path, source: str | None, as_json: bool) -> None:
         facts_of_it = {"fields": facts.kinds, "data": facts.block, "notes": facts.notes, "scripts": facts.scripts}
         click.echo(json.dumps({**found, **facts_of_it, "next": commands, "found": facts.found.as_dict()}))
         return
-    for line in [*describe_facts(facts), *(f"note: {note}" for note in facts.notes)]:
+    for line in [*describe_facts(facts), *(f"note: {word}" for word in facts.notes)]:
         click.echo(line)
     click.echo(f"objective: {choice.name}, as {choice.why}")
     train = recipe.train

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from workbench.cli._common import note
+from workbench.cli._completion import complete_kind
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -32,7 +35,7 @@ ABOUT_RECIPES = (
 
 
 @click.command()
-@click.argument("kind", required=False)
+@click.argument("kind", required=False, shell_complete=complete_kind)
 @click.option(
     "--dir", "folder", default="runs", show_default=True, type=click.Path(path_type=Path), help="Where runs are."
 )
@@ -40,6 +43,8 @@ ABOUT_RECIPES = (
 def ls_(kind: str | None, folder: Path, as_json: bool) -> None:
     """List what there is of KIND: encoder, fusion, objective, data, eval, callback, task, recipe or run. Without KIND,
     list the kinds.
+
+    Exit codes: 0 listed, even where there is none; 2 no such kind.
 
     Example: wb ls objectives
     """
@@ -57,9 +62,9 @@ def ls_(kind: str | None, folder: Path, as_json: bool) -> None:
     elif rows:
         _print_table(rows)
         if kind == "recipe":
-            click.echo(ABOUT_RECIPES, err=True)
+            note(ABOUT_RECIPES)
     else:
-        click.echo(f"no runs in {folder}: wb pretrain RECIPE makes one", err=True)
+        note(f"no runs in {folder}: wb pretrain RECIPE makes one")
 
 
 def singular(kind: str) -> str:

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from workbench.cli._common import is_quiet, note
+from workbench.cli._completion import complete_recipe
+
 if TYPE_CHECKING:
     from workbench.recipe.schema import Recipe
     from workbench.recipe.yaml_file import Tree
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("recipe")
+@click.argument("recipe", shell_complete=complete_recipe)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key, as train.lr=1e-3.")
 @click.option(
     "--run",
@@ -52,6 +55,10 @@ def pretrain_(
     as_json: bool,
 ) -> None:
     """Train RECIPE (a file, or the name of a shipped one); resumes by itself when the run folder holds a checkpoint.
+
+    Exit codes: 0 trained, or asked to stop (Ctrl-C, SIGTERM), and saved; 1 data, disk or numbers failed, or the
+    folder is another run's; 2 the recipe or an option is wrong; 130 Ctrl-C where no step was running, or a
+    second one.
 
     Example: wb pretrain recipes/emoji_ito.yaml --set seed=1 --run runs/ito-1
     """
@@ -91,16 +98,13 @@ def train_here(recipe: Recipe, folder: Path, fresh: bool, profile: bool = False)
     from workbench.runs.train import train
     from workbench.training.allocator import keep_memory
 
-    def say(line: str) -> None:
-        click.echo(line, err=True)
-
     world = int(os.environ.get("WORLD_SIZE", 1))
     if int(os.environ.get("RANK", 0)) == 0:
         what = f"{world} processes" if world > 1 else "one process"
-        say(f"{recipe.name}: run folder {folder}, on {device()}, {what}")
+        note(f"{recipe.name}: run folder {folder}, on {device()}, {what}")
     if device().type == "cpu":
         keep_memory()
-    return train(recipe, folder, fresh=fresh, say=say, console=True, profile=profile)
+    return train(recipe, folder, fresh=fresh, say=note, console=not is_quiet(), profile=profile)
 
 
 def print_outcome(outcome: Outcome, as_json: bool) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from workbench.cli._completion import complete_run
+
 
 @click.group()
 def runs_() -> None:
@@ -18,7 +20,9 @@ def runs_() -> None:
 
 
 @runs_.command()
-@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.argument(
+    "folders", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True), shell_complete=complete_run
+)
 @click.option(
     "--keep",
     type=click.Choice(("both", "best", "last")),
@@ -32,7 +36,7 @@ def runs_() -> None:
 def prune(folders: tuple[Path, ...], keep: str, weights: bool, dry: bool, as_json: bool) -> None:
     """Remove checkpoints of the finished runs in FOLDERS and below; metrics stay, and other runs are left alone.
 
-    Exit codes: 0 done; 1 no run is there, or nothing can be removed; 2 usage.
+    Exit codes: 0 done; 1 nothing can be removed; 2 no run is there, or a wrong option.
 
     \b
     Example: wb runs prune runs/ito --keep best --weights --dry

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from workbench.cli._common import show_progress
+from workbench.cli._completion import complete_run
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Find what fits a text, a picture or several fields.")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path), shell_complete=complete_run)
 @click.option("--text", metavar="WORDS", help="Ask with a text; short for --query text=WORDS.")
 @click.option("--image", metavar="FILE", help="Ask with a picture; short for --query image=FILE.")
 @click.option("--query", "asked", multiple=True, metavar="FIELD=VALUE", help="Ask with a field (repeatable).")
@@ -113,13 +116,8 @@ def _pair(option: str, said: str) -> tuple[str, str, str]:
 
 def _with_a_bar(work: Callable[[Callable[[int, int], None]], Answer]) -> Answer:
     """Do the work with a progress bar on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("searching", total=None)
-        return work(lambda done, of: progress.update(bar, completed=done, total=of))
+    with show_progress("searching") as show:
+        return work(show)
 
 
 def _as_tree(

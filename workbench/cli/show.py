@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from workbench.cli._completion import complete_kind, complete_name
 from workbench.cli.ls import singular
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("kind")
-@click.argument("name")
+@click.argument("kind", shell_complete=complete_kind)
+@click.argument("name", shell_complete=complete_name)
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="An option of a task (bits=5), or a key of a recipe."
 )
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 def show_(kind: str, name: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Show an encoder, fusion, objective, data, eval or callback (its documentation), a task (its truth), a recipe or a
     run.
+
+    Exit codes: 0 shown; 1 it is no run; 2 no such kind or name, or a wrong key.
 
     \b
     Examples: wb show objective ito

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from workbench.cli._common import is_quiet
+from workbench.cli._completion import complete_sweep
+
 if TYPE_CHECKING:
     from workbench.studies.sweep import Sweep, SweepRun
     from workbench.studies.sweep_results import Swept
@@ -21,7 +24,7 @@ WIDE = 100
 
 
 @click.command()
-@click.argument("sweep")
+@click.argument("sweep", shell_complete=complete_sweep)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key in every arm.")
 @click.option(
     "--run",
@@ -154,7 +157,7 @@ def _train(sweep: Sweep, folder: Path | None, jobs: int | None, fresh: bool) -> 
     # a scheduler sends SIGTERM, and a shell lets what it starts in the background ignore Ctrl-C
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with SweepProgress() as progress:
+        with SweepProgress(quiet=is_quiet()) as progress:
             return train_sweep(
                 sweep, folder, jobs=jobs, fresh=fresh, say=progress.say, watch=progress.watch, on_done=progress.on_done
             )

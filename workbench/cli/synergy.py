@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from workbench.cli._common import show_progress
+from workbench.cli._completion import complete_task_or_file
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -20,7 +23,7 @@ T = TypeVar("T")
 
 
 @click.command(short_help="Measure whether fusing two fields helps to tell a third.")
-@click.argument("data")
+@click.argument("data", shell_complete=complete_task_or_file)
 @click.option("--target", "targets", multiple=True, metavar="NAME", help="A field, or a label, that is told.")
 @click.option("--field", "fields", multiple=True, metavar="NAME", help="Read this one (repeatable); default: all.")
 @click.option("--batch", type=click.IntRange(min=2), metavar="B", help="Candidates; default: up to 256.")
@@ -89,13 +92,8 @@ def synergy_(
 
 def _with_a_bar(doing: str, work: Callable[[Callable[[int, int], None]], T]) -> T:
     """Do the work with a progress bar on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task(doing, total=None)
-        return work(lambda done, of: progress.update(bar, completed=done, total=of))
+    with show_progress(doing) as show:
+        return work(show)
 
 
 def _print_answers(data: str, numbers: Numbers, answers: Sequence[Answer]) -> None:

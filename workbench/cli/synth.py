@@ -5,27 +5,36 @@ from __future__ import annotations
 import json
 import os
 import statistics
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from workbench.cli._common import show_progress
+from workbench.cli._completion import complete_objective, complete_task
+
 if TYPE_CHECKING:
     from synthetic.theory.truth import Truth
     from workbench.recipe.schema import Recipe
     from workbench.studies.arms import Result
+    from workbench.studies.side_by_side import Progress
 
 
 @click.command()
-@click.option("--task", help="A task of `wb synth --list`, or `all`: the matrix of tasks x objectives.", metavar="NAME")
+@click.option(
+    "--task",
+    help="A task of `wb synth --list`, or `all`: the matrix of tasks x objectives.",
+    metavar="NAME",
+    shell_complete=complete_task,
+)
 @click.option("--list", "list_tasks", is_flag=True, help="List the tasks with their truths.")
 @click.option(
     "--objective",
     "objectives",
     multiple=True,
     metavar="NAME|RECIPE",
+    shell_complete=complete_objective,
     help="Repeatable, with options behind it: 'confu lambda=0 model.fusion=deep_set'; the file of a recipe; your own: "
     "path.to.module:Class. Default: clip, symile, confu, and all of them in the matrix.",
 )
@@ -66,6 +75,9 @@ def synth_(
     plot: Path | None,
 ) -> None:
     """Train objectives on a synthetic task and compare them with what is provably possible.
+
+    Exit codes: 0 all runs are done; 1 a run failed, or nothing can be written; 2 a wrong task, objective,
+    option or recipe.
 
     \b
     Example: wb synth --task xor --objective clip --objective confu --seeds 3
@@ -120,24 +132,16 @@ def _recipes(task: str, objectives: Sequence[str], seeds: int, overrides: tuple[
 
 
 def _train(task: str, recipes: list[tuple[str, Recipe]], folder: Path | None, jobs: int) -> list[Result]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
     from workbench.studies import arms
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f}%"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(file=sys.stderr)) as progress:
-        bar = progress.add_task(f"{task}: {len(recipes)} runs", total=len(recipes))
-        results = list(
-            arms.run(recipes, folder, jobs, lambda runs: progress.update(bar, completed=sum(r.share for r in runs)))
-        )
-        progress.update(bar, completed=len(recipes))
+    runs = len(recipes)
+    with show_progress(f"{task}: {runs} runs") as show:
+
+        def watch(found: Sequence[Progress]) -> None:
+            share = sum(run.share for run in found)
+            show(share, runs, f"{share / runs:.0%}")
+
+        results = list(arms.run(recipes, folder, jobs, watch))
     order = {name: i for i, (name, _) in enumerate(recipes)}
     return sorted(results, key=lambda r: (order[r.objective], r.seed))
 

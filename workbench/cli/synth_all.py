@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from workbench.cli._common import note, show_progress
+
 if TYPE_CHECKING:
     from workbench.studies.matrix import Matrix
     from workbench.studies.side_by_side import Progress
@@ -55,36 +57,22 @@ def synth_all(
 
 
 def _measure(found: Matrix, jobs: int) -> None:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
     costs = found.costs()
     runs, ready = len(costs), costs.count(0.0)
     minutes = math.ceil(sum(costs) / jobs / 60)
-    console = Console(file=sys.stderr)
-    click.echo(
+    note(
         f"{sum(cell.left_out is None for cell in found.cells.values())} cells, {runs} runs in {found.folder}"
         + (f", {ready} of them finished before" if ready else "")
-        + (f": about {minutes} min, {jobs} at once" if ready < runs else ""),
-        err=True,
+        + (f": about {minutes} min, {jobs} at once" if ready < runs else "")
     )
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[done]}/{task.fields[runs]} runs"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, speed_estimate_period=120) as progress:
-        bar = progress.add_task("matrix", total=sum(costs), done=ready, runs=runs)
+    with show_progress("matrix") as show:
 
-        def show(found: Sequence[Progress]) -> None:
+        def watch(found: Sequence[Progress]) -> None:
             both = [(run.share, cost) for run, cost in zip(found, costs, strict=True)]
             done = sum(share == 1 or cost == 0 for share, cost in both)
-            progress.update(bar, completed=sum(share * cost for share, cost in both), done=done)
+            show(sum(share * cost for share, cost in both), sum(costs), f"{done}/{runs} runs")
 
-        found.measure(jobs, show)
-        progress.update(bar, completed=sum(costs), done=runs)
+        found.measure(jobs, watch)
 
 
 def _print(found: Matrix, title: str) -> None:

@@ -22,12 +22,12 @@ SHORTEST = 12
 
 
 class SweepProgress:
-    """Shows a sweep on stderr."""
+    """Shows a sweep on stderr; nothing where it is to be `quiet`."""
 
-    def __init__(self) -> None:
+    def __init__(self, quiet: bool = False) -> None:
         from rich.console import Console
 
-        self.console = Console(file=sys.stderr, highlight=False)
+        self.console = Console(file=sys.stderr, highlight=False, quiet=quiet)
         self.live: Live | None = None
         self._runs = 0
         self._ended = 0
@@ -36,7 +36,7 @@ class SweepProgress:
     def __enter__(self) -> SweepProgress:
         from rich.live import Live
 
-        if self.console.is_terminal:
+        if self.console.is_terminal and not self.console.quiet:
             self.live = Live(console=self.console, refresh_per_second=2, transient=True)
             self.live.start()
         return self
