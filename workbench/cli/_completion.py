@@ -19,7 +19,7 @@ DEEPEST = 3
 Complete = Callable[[Context, Parameter, str], list[CompletionItem]]
 
 
-def _offer(listed: Callable[[Context], Iterable[str]], files: str = "") -> Complete:
+def offer(listed: Callable[[Context], Iterable[str]], files: str = "") -> Complete:
     """Make a completion of what is listed, and of files (`file`) or folders (`dir`) where an argument may be one."""
 
     def complete(ctx: Context, _: Parameter, incomplete: str) -> list[CompletionItem]:
@@ -30,24 +30,6 @@ def _offer(listed: Callable[[Context], Iterable[str]], files: str = "") -> Compl
         return words + ([CompletionItem(incomplete, type=files)] if files and not words else [])
 
     return complete
-
-
-def list_kinds(_: Context) -> list[str]:
-    """List the kinds that `wb ls` lists."""
-    from workbench.cli.ls import KINDS
-
-    return list(KINDS)
-
-
-def list_names(ctx: Context) -> list[str]:
-    """List the names of the kind that stands before, as `wb show KIND NAME` has it."""
-    from workbench.cli.ls import singular
-    from workbench.recipe.component import names
-
-    kind = singular(str(ctx.params.get("kind", "")))
-    if kind == "recipe":
-        return list_recipes(ctx)
-    return list_runs(ctx) if kind == "run" else names(kind)
 
 
 def list_tasks(_: Context) -> list[str]:
@@ -77,13 +59,6 @@ def _list_shipped(folder: str) -> list[str]:
     return sorted(f"{folder}/{file.stem}" for file in (shipped_recipes() / folder).glob("*.yaml"))
 
 
-def list_builders(_: Context) -> list[str]:
-    """List the data sets that `wb data build` builds."""
-    from workbench.cli.data import BUILDERS
-
-    return list(BUILDERS)
-
-
 def list_runs(_: Context) -> list[str]:
     """List the run folders below runs/."""
     found: list[str] = []
@@ -94,15 +69,12 @@ def list_runs(_: Context) -> list[str]:
     return sorted(found)
 
 
-complete_file = _offer(lambda _: [], "file")
-complete_build = _offer(list_builders)
-complete_kind = _offer(list_kinds)
-complete_name = _offer(list_names, "file")
-complete_task = _offer(list_tasks)
-complete_objective = _offer(list_objectives, "file")
-complete_recipe = _offer(list_recipes, "file")
-complete_run = _offer(list_runs, "dir")
-complete_sweep = _offer(lambda _: _list_shipped("sweeps"), "file")
-complete_claim = _offer(lambda _: _list_shipped("claims"), "file")
-complete_recipe_or_sweep = _offer(lambda ctx: [*list_recipes(ctx), *_list_shipped("sweeps")], "file")
-complete_task_or_file = _offer(lambda ctx: list_tasks(ctx)[:-1], "file")
+complete_file = offer(lambda _: [], "file")
+complete_task = offer(list_tasks)
+complete_objective = offer(list_objectives, "file")
+complete_recipe = offer(list_recipes, "file")
+complete_run = offer(list_runs, "dir")
+complete_sweep = offer(lambda _: _list_shipped("sweeps"), "file")
+complete_claim = offer(lambda _: _list_shipped("claims"), "file")
+complete_recipe_or_sweep = offer(lambda ctx: [*list_recipes(ctx), *_list_shipped("sweeps")], "file")
+complete_task_or_file = offer(lambda ctx: list_tasks(ctx)[:-1], "file")

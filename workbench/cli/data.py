@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from workbench.cli._common import note, show_progress
-from workbench.cli._completion import complete_build, complete_recipe
+from workbench.cli._completion import complete_recipe, offer
 
 if TYPE_CHECKING:
     from workbench.inspection.look import Inspection, Listing
@@ -57,7 +57,7 @@ class Build(click.Command):
 
 
 @data_.command(cls=Build, short_help="Build a data set from its sources.")
-@click.argument("name", shell_complete=complete_build)
+@click.argument("name", shell_complete=offer(lambda _: BUILDERS))
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write; default: data/NAME.")
 @click.option(
     "--sources", type=click.Path(path_type=Path), metavar="DIR", help="Scratch folder for what is downloaded."

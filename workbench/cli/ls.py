@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from workbench.cli._common import note
-from workbench.cli._completion import complete_kind
+from workbench.cli._completion import offer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,7 @@ ABOUT_RECIPES = (
 
 
 @click.command()
-@click.argument("kind", required=False, shell_complete=complete_kind)
+@click.argument("kind", required=False, shell_complete=offer(lambda _: KINDS))
 @click.option(
     "--dir", "folder", default="runs", show_default=True, type=click.Path(path_type=Path), help="Where runs are."
 )

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from workbench.cli._completion import complete_kind, complete_name
-from workbench.cli.ls import singular
+from workbench.cli._completion import list_recipes, list_runs, offer
+from workbench.cli.ls import KINDS, singular
 
 if TYPE_CHECKING:
     from synthetic.theory.task import Task
@@ -20,9 +20,19 @@ if TYPE_CHECKING:
     from workbench.recipe.yaml_file import Tree
 
 
+def list_names(ctx: click.Context) -> list[str]:
+    """List the names of the kind that stands before, for a shell's completion."""
+    from workbench.recipe.component import names
+
+    kind = singular(str(ctx.params.get("kind", "")))
+    if kind == "recipe":
+        return list_recipes(ctx)
+    return list_runs(ctx) if kind == "run" else names(kind)
+
+
 @click.command()
-@click.argument("kind", shell_complete=complete_kind)
-@click.argument("name", shell_complete=complete_name)
+@click.argument("kind", shell_complete=offer(lambda _: KINDS))
+@click.argument("name", shell_complete=offer(list_names, "file"))
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="An option of a task (bits=5), or a key of a recipe."
 )
