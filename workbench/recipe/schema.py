@@ -10,11 +10,11 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    ModelWrapValidatorHandler,
     NonNegativeInt,
     ValidationError,
     model_validator,
 )
+from pydantic.functional_validators import ModelWrapValidatorHandler  # pydantic 2.10 has it only there
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from workbench.errors import RecipeError, did_you_mean
