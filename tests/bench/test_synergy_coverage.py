@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from workbench.bench.rows import write
-from workbench.bench.synergy import TASKS, Measured, missing, read, table
+from workbench.bench.rows import read, write
+from workbench.bench.synergy import TASKS, Measured, missing, table
 from workbench.recipe.component import names
 
 
@@ -35,5 +35,5 @@ def test_a_task_without_an_exact_value_is_shown_and_not_counted() -> None:
 def test_it_goes_on_where_its_file_ends(tmp_path: Path) -> None:
     rows = rows_of(0, (0.5, 0.4, 0.6)) + rows_of(1, (0.3, 0.1, 0.4), exact=None)
     write(rows, tmp_path / "measured.csv")
-    assert read(tmp_path / "measured.csv") == rows
+    assert read(tmp_path / "measured.csv", Measured) == rows
     assert list(missing(rows, 3, ["xor", "and"])) == [("and", 0), ("and", 1), ("xor", 2), ("and", 2)]

@@ -98,11 +98,9 @@ def test_a_blank_key_is_a_callback_with_its_defaults(folder: Path) -> None:
     assert names("callback") == ["trackio", "wandb"]
 
 
-def test_edited_code_of_a_callback_is_said(folder: Path) -> None:
-    lines: list[str] = []
+def test_the_code_of_a_callback_is_kept_with_the_run(folder: Path) -> None:
     recipe: Any = read(folder, "callbacks: [watch.py:Watch]")
-    record_code(folder / "code.json", recipe, lines.append)
-    (folder / "watch.py").write_text(f"{OWN}\n# and more")
-    record_code(folder / "code.json", recipe, lines.append)
-    assert len(lines) == 1
-    assert "watch.py:Watch" in lines[0]
+    (folder / "run").mkdir()
+    record_code(folder / "run", recipe, print, began=False)
+    (copy,) = (folder / "run" / "code").rglob("watch.py")
+    assert copy.read_text() == OWN
