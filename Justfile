@@ -4,7 +4,7 @@ default:
     @just --list
 
 # everything CI runs, in the current environment
-check: lint test
+check: lint docs test
 
 # kill -9 thirty times at random moments, and every other fault of docs/reliability.md: three minutes
 test-faults KILLS="30":

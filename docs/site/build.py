@@ -26,8 +26,6 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
     pages: list[Page] = []
     linked = {ROOT / file for file in PROJECT.values()}
     sources = {place: (text, DOCS / place) for place, text in write_reference().items()}
-    if files.get_file_from_path("index.md") is None:
-        sources["index.md"] = (ROOT / "README.md").read_text(encoding="utf-8"), ROOT / "README.md"
     for place, (text, origin) in sources.items():
         relinked, found = relink(text, origin.parent, place)
         pages.append(Page(place, relinked, listed=True))
