@@ -58,9 +58,9 @@ def test_signs_of_markdown_are_shown_as_they_stand() -> None:
     from tables import literal, write_table
 
     markdown = pytest.importorskip("markdown")
-    said = "sum_{i<j} a*b*c [x](y) `a_b < *c*`"
+    said = "sum_{i<j} a*b*c [x](y) <name> `a_b < *c*`"
     html = markdown.markdown(literal(said))
-    assert html == "<p>sum_{i&lt;j} a*b*c [x](y) <code>a_b &lt; *c*</code></p>"
+    assert html == "<p>sum_{i&lt;j} a*b*c [x](y) &lt;name&gt; <code>a_b &lt; *c*</code></p>"
     table = write_table(["k", "t"], [["`a`", "`int | null`"], ["b", "x | y\nz"]])
     html = markdown.markdown(table, extensions=["tables"])
     assert "<td><code>int &#124; null</code></td>" in html or "<td><code>int | null</code></td>" in html
