@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import open_clip
@@ -19,12 +20,14 @@ from torch.nn.functional import normalize
 import workbench
 from workbench.build import build_parts
 from workbench.cli import cli
+from workbench.errors import RecipeError, RunError
 from workbench.export import exporting, safetensors, transformers
 from workbench.export import open_clip as for_open_clip
 from workbench.export.card import wilson
 from workbench.export.samples import read_samples
 from workbench.export.source import Source, refuse
 from workbench.recipe.schema import Recipe, parse_recipe
+from workbench.runs.evaluating import evaluate_source
 from workbench.runs.graphs import name_puts
 from workbench.runs.inference import as_loaded
 from workbench.runs.train import train
@@ -176,6 +179,16 @@ def test_a_fusion_that_stays_is_written_as_a_head_of_its_own(
     for side in ("a", "b", "a+b"):
         torch.testing.assert_close(back[side], own[side], rtol=0, atol=1e-5)
     run_card(out, monkeypatch)
+    ask, data = ["eval.retrieval={name: retrieval}"], str(fused / "recipe.yaml")
+    then, now = evaluate_source(str(fused), overrides=ask), evaluate_source(str(out), data, overrides=ask)
+    assert now.step == then.step == 1
+    assert now.metrics == pytest.approx(then.metrics, abs=0.01)
+    with pytest.raises(RecipeError, match="comes without data: name some"):
+        evaluate_source(str(out))
+    with pytest.raises(RunError, match="is an export, not a run folder"):
+        exporting.export(out, "onnx", tmp_path / "again")
+    with pytest.raises(RunError, match="is an export, which holds the weights of one step"):
+        workbench.load(out, "best")
 
 
 def source(made: Recipe) -> Source:
@@ -287,6 +300,20 @@ def test_data_that_are_gone_give_way_to_packaged_items(monkeypatch: pytest.Monke
 def test_a_graph_has_no_two_things_of_one_name() -> None:
     assert name_puts("frames", "sequence", [Side(("frames",))]) == ("frames_", "features")
     assert name_puts("features", "vector", [Side(("features",))]) == ("vectors", "features_")
+
+
+def test_a_bad_item_of_the_validation_split_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, whole = source(recipe()), build_parts(recipe()).data.split("validation").items
+
+    class Bad:
+        def split(self, name: str) -> Any:
+            return SimpleNamespace(items={m: SimpleNamespace(raw=[7, *list(whole[m].raw)[:9]]) for m in whole})
+
+    monkeypatch.setattr(made.parts, "data", Bad())
+    samples = read_samples(made)
+    assert samples.origin == "split 'validation'"
+    assert len(samples) == 9
+    assert 7 not in samples.raw["image"]
 
 
 def test_an_interval_is_wilsons() -> None:

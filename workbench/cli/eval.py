@@ -59,8 +59,8 @@ def eval_(
 ) -> None:
     """Evaluate RUN: zero-shot, retrieval, gap, or whatever its recipe names.
 
-    RUN is a run folder, or a model of open_clip: open_clip:MODEL/TAG, open_clip:MODEL/FILE, or open_clip:FOLDER with an
-    open_clip_config.json.
+    RUN is a run folder, a folder of `wb export`, or a model of open_clip: open_clip:MODEL/TAG, open_clip:MODEL/FILE, or
+    open_clip:FOLDER with an open_clip_config.json.
 
     Exit codes: 0 evaluated; 1 it cannot be read or evaluated; 2 a wrong option, recipe or name.
 

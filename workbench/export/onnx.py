@@ -27,7 +27,7 @@ from workbench.export.safetensors import write_preparations
 from workbench.export.samples import Embedded, Samples
 from workbench.export.source import Refusal, Source
 from workbench.export.transformers import make_tokenizer
-from workbench.runs.graphs import FUSION, import_onnxruntime, name_puts
+from workbench.runs.graphs import FUSION, import_onnxruntime, name_puts, open_graph
 from workbench.runs.inference import load_export
 from workbench.types import Encoder, Features, Fusion, Side
 
@@ -143,8 +143,14 @@ def _write_graph(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Seque
             reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
             raise ValueError(
                 f"torch cannot write {file.stem} as an ONNX graph ({reason.strip()[:200]}): "
-                "--format safetensors can hold it"
+                "--format safetensors holds all but classes of your own"
             ) from None
+    if fixed := [put.name for put in open_graph(file).get_inputs() if isinstance(put.shape[0], int)]:
+        raise ValueError(
+            f"the graph of {file.stem} would read {TRIED} rows and no other number, in {', '.join(fixed)}: its forward "
+            "makes a number of Python of them, as len(x) does: write x.shape[0] (of a class of your own the run keeps a "
+            "copy in its folder code/), or choose --format safetensors, which holds all but such classes"
+        )
 
 
 @contextmanager

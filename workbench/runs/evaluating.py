@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from workbench.distributed.processes import device
 from workbench.errors import RecipeError, RunError
@@ -21,11 +23,12 @@ from workbench.recipe.component import Spec, validate
 from workbench.recipe.schema import EvalSection, load_recipe
 from workbench.recipe.yaml_file import apply_override
 from workbench.runs.benchmark_folder import Benchmark, is_benchmark
+from workbench.runs.exported import is_export, read_manifest
 from workbench.runs.folder import read_recipe
-from workbench.runs.inference import load_parts
+from workbench.runs.inference import device_of, load_export, load_parts
 from workbench.runs.published import build_published, is_published
 from workbench.scoring.embedding import Embedder, evaluate
-from workbench.types import Checks, ClassTable, Context, Data, Evaluator, Skipped
+from workbench.types import Checks, ClassTable, Context, Data, Evaluator, Objective, Side, Skipped
 
 Specs = Mapping[str, Spec[Evaluator]]
 BATCH = 256
@@ -66,7 +69,8 @@ def evaluate_source(
     """Run evaluators, or those named by `suites`, on a model.
 
     Args:
-        source: a run folder, open_clip:MODEL/TAG, open_clip:MODEL/FILE, or open_clip:FOLDER, also without open_clip:.
+        source: a run folder, open_clip:MODEL/TAG, open_clip:MODEL/FILE, or open_clip:FOLDER, also without open_clip:;
+            or a folder of `wb export`.
         data: other data than the run's: a recipe, a folder in CLIP_benchmark's layout, or any path to data.
         which: checkpoint of a run: last, best or a step.
         suites: names of evaluators; default all.
@@ -74,6 +78,8 @@ def evaluate_source(
 
     Raises RecipeError, RunError and ValueError for what cannot be evaluated.
     """
+    if is_export(Path(source)):
+        return _evaluate_export(Path(source), data, which, suites, overrides)
     if is_published(source):
         return _evaluate_published(source, data, which, suites, overrides)
     if data is None:
@@ -104,15 +110,46 @@ def _evaluate_run(run: Path, which: str, suites: Sequence[str], overrides: Seque
 def _evaluate_published(
     source: str, data: str | None, which: str, suites: Sequence[str], overrides: Sequence[str]
 ) -> Evaluated:
-    if data is None:
-        raise RecipeError(f"{source} comes without data: name some, as --data imagenet1k or --data recipe.yaml")
-    if which != "last":
-        raise RecipeError(f"--checkpoint {which}: {source} has no checkpoints, leave it out")
+    data = _data_of_others(source, data, which)
     given = _open_given(data, overrides, lambda known: (_name("image", known), _name("text", known)))
     model, objective = build_published(source, given.image, given.text)
     transforms = {name: encoder.transform(train=False) for name, encoder in model.encoders.items()}
     embed = Embedder(model.to(device()), transforms, device())
     return _answer(given, Context(embed, objective, given.data, BATCH, 0), suites, None)
+
+
+def _evaluate_export(
+    folder: Path, data: str | None, which: str, suites: Sequence[str], overrides: Sequence[str]
+) -> Evaluated:
+    """Evaluate what `wb export` wrote, read by its own format."""
+    data = _data_of_others(str(folder), data, which)
+    loaded, manifest = load_export(folder), read_manifest(folder)
+    named = {m: modality.kind for m, modality in loaded.modalities.items()}
+    given = _open_given(data, overrides, lambda _: (_name("image", named), _name("text", named)))
+    embed = Embedder(loaded.model, loaded.preprocessors, device_of(manifest))
+    context = Context(embed, Exported(loaded.sides, manifest.scale), given.data, BATCH, 0)
+    return _answer(given, context, suites, manifest.step)
+
+
+class Exported(Objective):
+    """What is known of an export's objective: which sides it trained, and its factor on cosines. It has no loss."""
+
+    def __init__(self, sides: Sequence[Side], scale: float | None) -> None:
+        super().__init__()
+        self.all_sides = sides
+        self.factor = None if scale is None else torch.tensor([scale])
+
+    def scale(self) -> Tensor | None:
+        return self.factor
+
+
+def _data_of_others(source: str, data: str | None, which: str) -> str:
+    """Return the data. Raises RecipeError where none are named, and for a checkpoint of what has none."""
+    if data is None:
+        raise RecipeError(f"{source} comes without data: name some, as --data imagenet1k or --data recipe.yaml")
+    if which != "last":
+        raise RecipeError(f"--checkpoint {which}: {source} has no checkpoints, leave it out")
+    return data
 
 
 def _answer(given: Given, context: Context, suites: Sequence[str], step: int | None) -> Evaluated:

@@ -208,6 +208,11 @@ def read_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
             f"{path} is a file, not a run folder. To evaluate weights, make a run of no step of them: "
             f"wb pretrain RECIPE --set model.init={path} --set train.for='0 steps'"
         )
+    if (path / "export.json").is_file():
+        raise RunError(
+            f"{path} is an export, not a run folder: workbench.load and wb eval --data DATA read it, for the rest name "
+            "the run"
+        )
     if not file.is_file():
         raise RunError(f"{path} is not a run folder: it has no recipe.yaml")
     recipe, data = load_recipe(file, overrides), path / "data.json"

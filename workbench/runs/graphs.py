@@ -112,7 +112,10 @@ def import_onnxruntime() -> ModuleType:
 
 
 def run(graph: InferenceSession, inputs: Mapping[str, Tensor], output: str | None = None) -> dict[str, Tensor]:
-    """Run a graph, for all of its outputs or for one."""
+    """Run a graph, for all of its outputs or for one. Raises ValueError, in onnxruntime's words, where it cannot."""
     names = [output] if output else [put.name for put in graph.get_outputs()]
-    found = graph.run(names, {name: x.numpy() for name, x in inputs.items()})
+    try:
+        found = graph.run(names, {name: x.numpy() for name, x in inputs.items()})
+    except Exception as error:  # onnxruntime has classes of its own
+        raise ValueError(f"onnxruntime cannot compute {', '.join(names)}: {' '.join(str(error).split())}") from None
     return {name: torch.from_numpy(x) for name, x in zip(names, found, strict=True)}

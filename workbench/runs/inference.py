@@ -19,7 +19,7 @@ from workbench.distributed.processes import device
 from workbench.errors import RunError
 from workbench.model import Model
 from workbench.recipe.schema import Recipe
-from workbench.runs.exported import is_export, read_export
+from workbench.runs.exported import Manifest, is_export, read_export
 from workbench.runs.folder import find_checkpoint, read_recipe
 from workbench.runs.items import Reader
 from workbench.scoring.embedding import Embedder
@@ -215,9 +215,13 @@ def load_export(path: Path, image: str | None = None, text: str | None = None) -
     """Load the model that `wb export` has written into a folder. Raises RunError where its files are damaged."""
     found = read_export(path)
     sides = list(map(Side.parse, found.manifest.sides))
-    # what an onnxruntime computes stays where that has put it
-    where = torch.device("cpu") if found.manifest.format == "onnx" else device()
+    where = device_of(found.manifest)
     return LoadedModel(found.model, found.manifest.modalities, sides, found.transforms, where, image=image, text=text)
+
+
+def device_of(manifest: Manifest) -> torch.device:
+    """Say where the model of an export computes: graphs are run by onnxruntime, on the CPU."""
+    return torch.device("cpu") if manifest.format == "onnx" else device()
 
 
 def evaluate_run(
