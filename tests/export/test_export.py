@@ -179,6 +179,8 @@ def test_a_fusion_that_stays_is_written_as_a_head_of_its_own(
     for side in ("a", "b", "a+b"):
         torch.testing.assert_close(back[side], own[side], rtol=0, atol=1e-5)
     run_card(out, monkeypatch)
+    for file in out.rglob("*.*"):
+        assert str(Path(workbench.__file__).parent).encode() not in file.read_bytes(), file
     ask, data = ["eval.retrieval={name: retrieval}"], str(fused / "recipe.yaml")
     then, now = evaluate_source(str(fused), overrides=ask), evaluate_source(str(out), data, overrides=ask)
     assert now.step == then.step == 1

@@ -127,18 +127,21 @@ def _write_graph(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Seque
     axes = tuple({0: batch} for _ in inputs)
     with _quietly():
         try:
-            torch.onnx.export(
+            program = torch.onnx.export(
                 module,
                 tuple(inputs.values()),
-                file,
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=list(inputs),
                 output_names=list(outputs),
                 dynamic_shapes=(axes,) if isinstance(module, Fused) else axes,
-                external_data=size > LARGEST_FILE,
                 verbose=False,
             )
+            assert program is not None
+            for part in (program.model.graph, *program.model.functions.values()):
+                for node in part:
+                    node.metadata_props.clear()  # where in which file of this machine it was recorded
+            program.save(file, external_data=size > LARGEST_FILE)
         except Exception as error:  # an exporter raises anything
             reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
             raise ValueError(
@@ -148,8 +151,8 @@ def _write_graph(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Seque
     if fixed := [put.name for put in open_graph(file).get_inputs() if isinstance(put.shape[0], int)]:
         raise ValueError(
             f"the graph of {file.stem} would read {TRIED} rows and no other number, in {', '.join(fixed)}: its forward "
-            "makes a number of Python of them, as len(x) does: write x.shape[0] (of a class of your own the run keeps a "
-            "copy in its folder code/), or choose --format safetensors, which holds all but such classes"
+            "makes a number of Python of them, as len(x) does: write x.shape[0] (the run has a copy of a class of your "
+            "own in its folder code/), or choose --format safetensors, which holds all but such classes"
         )
 
 
