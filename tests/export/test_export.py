@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ from workbench.export import open_clip as for_open_clip
 from workbench.export.card import wilson
 from workbench.export.samples import read_samples
 from workbench.export.source import Source, refuse
+from workbench.recipe.component import validate
 from workbench.recipe.schema import Recipe, parse_recipe
 from workbench.runs.evaluating import evaluate_source
 from workbench.runs.graphs import name_puts
@@ -193,8 +195,16 @@ def test_a_fusion_that_stays_is_written_as_a_head_of_its_own(
         workbench.load(out, "best")
 
 
+@cache
+def data_of(block: str) -> Any:
+    return validate("data", json.loads(block)).build()
+
+
 def source(made: Recipe) -> Source:
-    parts = build_parts(made, training=False)
+    """A run's parts without a run; data sets, which nothing here changes, are read once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("workbench.build.build_data", lambda r: data_of(json.dumps(r.data.as_dict())))
+        parts = build_parts(made, training=False)
     return Source(Path("run"), parts, 0, as_loaded(parts, torch.device("cpu")))
 
 
