@@ -258,7 +258,7 @@ def _fit_all(
                 "a process was killed, perhaps for want of memory: give --jobs 1, or fewer --samples"
             ) from None
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)  # and wait: at Python's end it would write to a closed pipe
 
 
 _shared: list[tuple[Sequence[_Set], Numbers, int]] = []
