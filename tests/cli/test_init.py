@@ -116,9 +116,11 @@ def test_what_cannot_be_trained_on_is_one_message(folder: Path) -> None:
     assert "nothing has no metadata.jsonl" in init("nothing", status=1)
     assert "nowhere is not there" in init("nowhere", status=1)
     Path("one.csv").write_text("title\n" + "\n".join(f"a text of {n}" for n in range(20)))
-    assert "two fields are needed, to be contrasted, and its columns seem to be title (text)" in init(
-        "one.csv", status=1
-    )
+    assert "and its columns seem to be title (text)" in init("one.csv", status=1)
+    Path("head.csv").write_text("img,title\n")
+    assert "head.csv: a training contrasts two fields" in init("head.csv", status=1)
+    Path("cut.parquet").write_bytes(b"PAR1 and no more")
+    assert "cut.parquet is no readable parquet file" in init("cut.parquet", status=1)
     Path("few.csv").write_text("img,title\nphotos/1.png,one of them\nphotos/2.png,two of them\n")
     assert "few.csv has 2 usable samples: 8 are needed" in init("few.csv", status=1)
     assert not Path("recipe.yaml").exists()

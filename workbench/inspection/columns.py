@@ -10,13 +10,16 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from workbench.errors import shorten
 from workbench.loading.captions import unlist
 from workbench.loading.cells import is_empty
 from workbench.loading.choosing import PICTURES, is_picture
@@ -80,12 +83,23 @@ def _first_rows(block: Mapping[str, Any]) -> list[Mapping[str, object]] | None:
     if block["name"] == "json":
         return _of_json(files[0])
     if block["name"] == "parquet":
-        with pq.ParquetFile(files[0]) as file:
+        with _named(files[0]), pq.ParquetFile(files[0]) as file:
             return next(file.iter_batches(ROWS)).to_pylist() if file.metadata.num_rows else []
     if block["name"] == "folder":
         lists = [file for file in walk(Path(files[0])) if file.name in ("metadata.jsonl", "metadata.csv")]
         return None if not lists else _of_json(str(lists[0])) if lists[0].suffix == ".jsonl" else _of_csv(str(lists[0]))
     return None
+
+
+@contextmanager
+def _named(file: str) -> Iterator[None]:
+    """Turn what the parquet library says of a damaged file into a ValueError that names it."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(
+            f"{file} is no readable parquet file: {shorten(str(error))}; remove it or fetch it again"
+        ) from None
 
 
 def _of_csv(file: str) -> list[Mapping[str, object]]:
@@ -140,7 +154,8 @@ def tell_splits(block: Mapping[str, Any], key: str | None) -> dict[str, str]:
 def _values(name: str, file: str, key: str) -> list[str]:
     """List the different cells of a column of a file."""
     if name == "parquet":
-        return [str(value) for value in pq.read_table(file, columns=[key])[key].unique().to_pylist()]
+        with _named(file):
+            return [str(value) for value in pq.read_table(file, columns=[key])[key].unique().to_pylist()]
     if name == "json":
         return list(dict.fromkeys(str(row.fields.get(key)) for row in read_rows(file) if isinstance(row, Row)))
     dialect = _dialect(file)

@@ -129,7 +129,7 @@ def _see(block: dict[str, Any], path: str, notes: list[str]) -> Facts:
     kinds = {name: modality.kind for name, modality in data.modalities.items() if seen.fields.get(name)}
     if len(kinds) < 2:
         have = ", ".join(kinds) or "none"
-        raise ValueError(f"{path} has one field with something in it ({have}): two are needed, to be contrasted")
+        raise ValueError(f"{path} has one field with something in it ({have}), and a training contrasts two")
     for name in [name for name in block.get("fields", {}) if name not in kinds]:
         notes.append(f"field {name} is empty in all samples that were looked at, and is left out")
         del block["fields"][name]
@@ -169,9 +169,10 @@ def _settle_columns(block: dict[str, Any], columns: Sequence[Column], path: str,
             labels[name] = {"from": column.key, **more}
     if len(fields) < 2:
         told = ", ".join(f"{column.key} ({column.role})" for column in columns)
+        found = f"its columns seem to be {told}" if told else "no column has anything in the first rows"
         raise ValueError(
-            f"{path}: two fields are needed, to be contrasted, and its columns seem to be {told or 'none'}: write "
-            "data.fields by hand, as docs/data.md shows, where this is wrong"
+            f"{path}: a training contrasts two fields, as pictures and texts, and {found}; if this is wrong, write "
+            "data.fields by hand, as docs/data.md shows"
         )
     block["fields"] = fields
     if labels:
