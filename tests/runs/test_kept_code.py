@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from own_objective import recipe_with
 
 from workbench.recipe import component
 from workbench.recipe.kept_code import KeptName
-from workbench.recipe.schema import Recipe, load_recipe, parse_recipe
+from workbench.recipe.schema import Recipe, load_recipe
 from workbench.runs.folder import read_recipe
 from workbench.runs.inference import load
 from workbench.runs.train import train
@@ -28,19 +29,6 @@ class Mine(Terms):
 """
 
 
-def recipe(code: Path, steps: int) -> Recipe:
-    tree: dict[str, Any] = {
-        "name": "x",
-        "data": {"name": "synthetic", "task": "redundancy", "samples": 64},
-        "model": {"dim": 8, "encoders": dict.fromkeys("ab", "mlp")},
-        "objective": f"{code}:Mine",
-        "train": {"for": f"{steps} steps", "batch": 16},
-        "parallel": {"workers": 0},
-        "log": {"tensorboard": False},
-    }
-    return parse_recipe(tree)
-
-
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A run of one step in tmp_path/run, of a class in tmp_path/lib/mine.py that imports from beside it."""
@@ -50,7 +38,7 @@ def run(tmp_path: Path) -> Path:
     (file.parent / helper / "deep.py").write_text("WEIGHT = 3.0\n")
     (file.parent / "unrelated.py").write_text("")
     file.write_text(OWN.format(helper=helper))
-    train(recipe(file, 1), tmp_path / "run")
+    train(recipe_with(file, 1), tmp_path / "run")
     return tmp_path / "run"
 
 
@@ -81,11 +69,11 @@ def test_a_file_that_has_changed_is_said_and_its_copy_is_used(run: Path, tmp_pat
     ):
         assert weight(read_recipe(run)) == 3
     with pytest.warns(UserWarning, match="has changed"):
-        outcome = train(recipe(file, 2), run)
+        outcome = train(recipe_with(file, 2), run)
     assert outcome.parts.objective.total_weight == 3
     next((run / "code").rglob("mine.py")).unlink()  # the remedy that the warning names
     said: list[str] = []
-    assert train(recipe(file, 3), run, say=said.append).parts.objective.total_weight == 5
+    assert train(recipe_with(file, 3), run, say=said.append).parts.objective.total_weight == 5
     assert any("the code of mine.py:Mine is not the one that the run began with" in line for line in said)
     assert weight(read_recipe(run)) == 5
 
@@ -117,7 +105,7 @@ def test_the_commit_is_kept_with_whether_the_file_differs_from_it(tmp_path: Path
     git("commit", "-qm", "one")
     for change in ("", "# not committed\n"):
         file.write_text(file.read_text() + change)
-        train(recipe(file, 0), tmp_path / f"run{change[:1]}")
+        train(recipe_with(file, 0), tmp_path / f"run{change[:1]}")
         found = json.loads((tmp_path / f"run{change[:1]}" / "code.json").read_text())["files"][str(file)]
         assert found["commit"] == git("rev-parse", "HEAD").strip() + ("+changes" if change else "")
 

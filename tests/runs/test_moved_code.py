@@ -5,9 +5,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from own_objective import recipe_with
 
 from workbench.errors import RunError
 from workbench.recipe import component
@@ -36,7 +36,7 @@ def make_project(where: Path, code: str) -> Path:
     neighbour = f"beside_{where.name}"
     (file.parent / f"{neighbour}.py").write_text("from workbench.terms import Scale\n")
     file.write_text(OWN.format(neighbour=neighbour))
-    train(recipe(file, 1), where / "runs" / "one")
+    train(recipe_with(file, 1), where / "runs" / "one")
     return where
 
 
@@ -49,19 +49,6 @@ def keep_none(project: Path) -> Path:
     return project
 
 
-def recipe(code: Path, steps: int) -> Recipe:
-    tree: dict[str, Any] = {
-        "name": "x",
-        "data": {"name": "synthetic", "task": "redundancy", "samples": 64},
-        "model": {"dim": 8, "encoders": dict.fromkeys("ab", "mlp")},
-        "objective": f"{code}:Mine",
-        "train": {"for": f"{steps} steps", "batch": 16},
-        "parallel": {"workers": 0},
-        "log": {"tensorboard": False},
-    }
-    return parse_recipe(tree)
-
-
 @pytest.mark.parametrize("code", ["mine.py", "lib/losses/mine.py"])
 def test_a_project_that_moved_loads_and_resumes_by_the_place_of_its_code(tmp_path: Path, code: str) -> None:
     old = keep_none(make_project(tmp_path / "old", code))
@@ -69,7 +56,7 @@ def test_a_project_that_moved_loads_and_resumes_by_the_place_of_its_code(tmp_pat
     with pytest.warns(UserWarning, match=rf"old/{code} is not there any more, {new / code} is taken"):
         assert load(new / "runs" / "one").sides
     with pytest.warns(UserWarning, match="is taken"):
-        assert train(recipe(new / code, 3), new / "runs" / "one").step == 3
+        assert train(recipe_with(new / code, 3), new / "runs" / "one").step == 3
     # the new place is written down
     assert str(new / code) in (new / "runs" / "one" / "recipe.yaml").read_text()
 
@@ -84,19 +71,19 @@ def test_code_that_moved_alone_resumes_and_other_code_does_not(tmp_path: Path) -
     component._load_own.cache_clear()  # as in a new process
     with pytest.raises(RecipeError, match=r"no file .*old/mine\.py: if it has moved, write its new place"):
         load(old / "runs" / "one")
-    assert train(recipe(moved, 2), old / "runs" / "one").step == 2
+    assert train(recipe_with(moved, 2), old / "runs" / "one").step == 2
     second = moved.with_name("other.py")
     second.write_text(moved.read_text())
     with pytest.raises(RunError, match=r"objective\.name: .*lib/mine\.py:Mine -> .*lib/other\.py:Mine"):
-        train(recipe(second, 3), old / "runs" / "one")
+        train(recipe_with(second, 3), old / "runs" / "one")
     moved.rename(old / "kept_elsewhere.py")  # where the old one is gone, a file of another name is another one still
     with pytest.raises(RunError, match=r"objective\.name"):
-        train(recipe(second, 3), old / "runs" / "one")
+        train(recipe_with(second, 3), old / "runs" / "one")
     (old / "kept_elsewhere.py").rename(moved)
     copy = old / "mine.py"  # of a name that is there still: it may be another
     copy.write_text(moved.read_text())
     with pytest.raises(RunError, match=r"objective\.name"):
-        train(recipe(copy, 3), old / "runs" / "one")
+        train(recipe_with(copy, 3), old / "runs" / "one")
 
 
 def test_code_beside_the_run_wins_over_code_of_the_same_name_further_away(tmp_path: Path) -> None:
@@ -123,7 +110,7 @@ def test_weights_that_a_run_began_with_may_move_and_their_path_stays(tmp_path: P
     began = first / "runs" / "one"
 
     def tuned(steps: int, start: Path) -> Recipe:
-        tree = recipe(first / "mine.py", steps).as_dict()
+        tree = recipe_with(first / "mine.py", steps).as_dict()
         return parse_recipe(tree | {"model": {**tree["model"], "init": str(start)}})
 
     train(tuned(1, began), tmp_path / "run")
@@ -136,12 +123,12 @@ def test_weights_that_a_run_began_with_may_move_and_their_path_stays(tmp_path: P
 def test_code_that_was_edited_between_two_starts_is_said(tmp_path: Path) -> None:
     project = keep_none(make_project(tmp_path / "old", "mine.py"))
     said: list[str] = []
-    train(recipe(project / "mine.py", 2), project / "runs" / "one", say=said.append)
+    train(recipe_with(project / "mine.py", 2), project / "runs" / "one", say=said.append)
     assert not any("mine.py" in line for line in said)
     (project / "mine.py").write_text((project / "mine.py").read_text() + "# another loss\n")
     for steps in (3, 4):  # each time, as the weights are of both
         said.clear()
-        train(recipe(project / "mine.py", steps), project / "runs" / "one", say=said.append)
+        train(recipe_with(project / "mine.py", steps), project / "runs" / "one", say=said.append)
         assert sum("the code of mine.py:Mine is not the one that the run began with" in line for line in said) == 1
 
 
@@ -152,10 +139,10 @@ def test_a_run_that_has_saved_nothing_begins_with_the_code_as_it_is_now(tmp_path
     file.write_text(wrong.replace("import Scale\nfrom workbench.terms import", "import Scale,"))
     run = tmp_path / "run"
     with pytest.raises(ValueError, match="has weight 0"):
-        train(recipe(file, 1), run)
+        train(recipe_with(file, 1), run)
     (run / "code.json").write_text('{"mine.py:Mine": "of a start that failed"}')
     (run / "data.json").write_text('{"blake2b": "of other data"}')
     file.write_text(file.read_text().replace(", weight=0", ""))
     component._load_own.cache_clear()
-    train(recipe(file, 1), run, say=said.append)
+    train(recipe_with(file, 1), run, say=said.append)
     assert not any("began with" in line for line in said)
