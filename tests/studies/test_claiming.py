@@ -189,6 +189,24 @@ def test_mistakes_are_found_before_anything_is_trained(
     assert said in str(error.value)
 
 
+def test_arms_may_differ_in_their_data_where_that_is_what_is_asked(write: Callable[..., Path]) -> None:
+    sweep = SWEEP.replace("confu: {}", "confu: {data.task: {name: and}}")
+    with pytest.raises(RunError, match=r"data: data.task.* is .*and"):
+        proved(write(sweep=sweep), Trainer(confu=0.9, blind=0.1))
+    file = write(CLAIM + "across: data\n", sweep)
+    assert (
+        prove(read_claim(file), file.parent / "across", Trainer(confu=0.9, blind=0.1)).judgement.verdict == "supported"
+    )
+
+
+def test_what_runs_took_can_be_asked_for(write: Callable[..., Path]) -> None:
+    text = CLAIM.replace(f"eval/{METRIC}, at: last", "cost/seconds")
+    ruling = proved(write(text), Trainer())
+    assert {found.estimate for found in ruling.judgement.endpoints} == {0.0}, "every run is of the same seconds"
+    with pytest.raises(RecipeError, match="cost/seconds is of the whole run: leave out at and split"):
+        read_claim(write(text.replace("cost/seconds", "cost/seconds, at: best")))
+
+
 def test_an_arm_may_be_compared_with_nothing(write: Callable[..., Path]) -> None:
     text = CLAIM.replace("b: clip, expect: greater, margin: 0.1", "b: 0, expect: greater").replace("b: blind", "b: 0")
     trainer = Trainer(confu=0.9)

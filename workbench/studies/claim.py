@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -32,7 +32,7 @@ from workbench.scoring.names import refuse_unknown_metric
 from workbench.studies.comparability import find_evaluation
 from workbench.studies.court import Expected, Question
 from workbench.studies.e_process import find_least_deciding
-from workbench.studies.run_facts import Reading
+from workbench.studies.run_facts import COSTS, Reading
 from workbench.studies.sweep import read_sweep
 from workbench.studies.sweep_runs import Arm, Sweep
 
@@ -43,7 +43,7 @@ NOTHING = "0"
 class EndpointSection(Section):
     """The number by which the arms are compared."""
 
-    metric: str = Field(description="as in metrics.jsonl: eval/gap/l2m")
+    metric: str = Field(description=f"as in metrics.jsonl: eval/gap/l2m; or {' or '.join(COSTS)}")
     at: Reading = Field(
         default="last",
         description="the evaluation: last, or best by the recipe's eval.best; or decline, the share of its "
@@ -104,6 +104,9 @@ class ClaimSection(Section):
         description="what decides it: a metric, or a list of them"
     )
     contrast: ContrastSection = Field(description="what is compared")
+    across: Literal["data"] | None = Field(
+        default=None, description="data: the arms may differ in their data, as that is what is asked"
+    )
     controls: ControlsSection = ControlsSection()
     alpha: Annotated[float, Field(gt=0, le=0.5)] = Field(default=0.05, description="how often a verdict may be wrong")
     max_seeds: Annotated[int, Field(ge=2, le=1000)] = Field(
@@ -158,7 +161,10 @@ class Claim:
 
     def as_dict(self) -> Tree:
         """Make the file's content with its defaults, which is what is registered."""
-        return self.section.model_dump(mode="json", by_alias=True)
+        written = self.section.model_dump(mode="json", by_alias=True)
+        if self.section.across is None:
+            del written["across"]  # claims that were registered before there was this key say the same as then
+        return written
 
 
 def read_claim(path: str | Path, overrides: Sequence[str] = ()) -> Claim:
@@ -216,6 +222,10 @@ def _find_unmeasured(claim: Claim, lines: Lines) -> list[str]:
 
 def _check_endpoint(endpoint: EndpointSection, recipe: Recipe) -> None:
     """Raise RecipeError where a recipe has no such metric, has it on another split, or chooses no best step."""
+    if endpoint.name in COSTS:
+        if endpoint.at != "last" or endpoint.split is not None:
+            raise RecipeError(f"{endpoint.name} is of the whole run: leave out at and split")
+        return
     evaluators = {key: spec.build() for key, spec in recipe.eval.evaluators.items()}
     refuse_unknown_metric(endpoint.name, evaluators, build_objective(recipe))
     split = getattr(evaluators[endpoint.name.partition("/")[0]], "split", None)

@@ -19,16 +19,23 @@ SHOWN = ("views", "captions", "captions_from", "drawings", "max_bad")
 """last words of keys below `data` that say what a step is shown of a sample"""
 
 
-def find_conflicts(runs: Sequence[RunFacts], metrics: Sequence[str], at: Sequence[Reading]) -> list[str]:
-    """List, a line each, in what runs differ that makes their values of these metrics no matter of the arms."""
+def find_conflicts(
+    runs: Sequence[RunFacts], metrics: Sequence[str], at: Sequence[Reading], *, across_data: bool = False
+) -> list[str]:
+    """List, a line each, in what runs differ that makes their values of these metrics no matter of the arms.
+
+    Args:
+        across_data: the data are what the arms differ in, on purpose.
+    """
     if not runs:
         return []
     lines = [line for run in runs[1:] for line in _compare(runs[0], run, metrics, at)]
+    if not across_data:
+        lines = [line for run in runs[1:] for line in _compare_data(runs[0], run)] + lines
     return list(dict.fromkeys(lines))
 
 
 def _compare(one: RunFacts, other: RunFacts, metrics: Sequence[str], at: Sequence[Reading]) -> Iterator[str]:
-    yield from _compare_data(one, other)
     evaluators = dict.fromkeys(metric.partition("/")[0] for metric in metrics)
     for evaluator in evaluators:
         yield from _compare_keys("evaluation", one, other, [f"eval.{evaluator}"])

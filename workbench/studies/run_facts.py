@@ -44,6 +44,15 @@ class Cost:
     peak_bytes: int | None
     """the most memory of the process that finished it: of the GPU where it had one"""
 
+    def read(self, metric: str) -> float | None:
+        """Read one of the COSTS by its name."""
+        return {"cost/seconds": self.seconds, "cost/samples_per_second": self.samples_per_second}[metric]
+
+
+COSTS = ("cost/seconds", "cost/samples_per_second")
+"""what a claim may ask for in the place of a metric of an evaluation; memory is left out, as most of a process's is not
+the model's"""
+
 
 @dataclass(frozen=True)
 class RunFacts:
@@ -86,7 +95,10 @@ class RunFacts:
         return list(dict.fromkeys(name.removeprefix("eval/") for name in names))
 
     def value(self, metric: str, at: Reading) -> float | None:
-        """Read a metric at the last evaluation, at the best one, or its decline; None where it was not measured."""
+        """Read a metric at the last evaluation, at the best one, or its decline, or one of the COSTS of the whole run;
+        None where it was not measured."""
+        if metric in COSTS:
+            return self.cost.read(metric)
         if at == "decline":
             return self._decline(metric)
         if not self.evaluations or (at == "best" and self.best is None):
