@@ -120,9 +120,9 @@ def rule(
     """
     runs = _read(claim, folder, {} if done is None else done)
     endpoints = claim.section.endpoint
-    names, readings = [one.name for one in endpoints], [one.at for one in endpoints]
+    names = [one.name for one in endpoints]
     across_data = claim.section.across == "data"
-    conflicts = find_conflicts(list(runs.values()), names, readings, across_data=across_data)
+    conflicts = find_conflicts(list(runs.values()), names, [one.at for one in endpoints], across_data=across_data)
     if conflicts:
         raise RunError("these runs are not comparable:\n" + "\n".join(f"  {line}" for line in conflicts))
     controls, alpha, g = claim.section.controls, claim.section.alpha, claim.section.g
