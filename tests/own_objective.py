@@ -1,4 +1,4 @@
-"""A recipe whose objective is a class `Mine` of the user's own, in a file."""
+"""A recipe whose objective is a class `Mine` of the user's own, in a file or a module."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from workbench.recipe.schema import Recipe, parse_recipe
 
 
-def recipe_with(code: Path, steps: int) -> Recipe:
+def recipe_with(code: Path | str, steps: int) -> Recipe:
     tree: dict[str, Any] = {
         "name": "x",
         "data": {"name": "synthetic", "task": "redundancy", "samples": 64},

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
+from json_keys import assert_keys
 from page_blocks import PAGES, read_blocks
 
 import workbench
@@ -76,5 +77,6 @@ def test_the_page_trains_and_evaluates(cards: Path) -> None:
     few = ("--set", "train.for=4 steps", "--set", "train.warmup=1 steps", "--set", "parallel.workers=0")
     run("pretrain", "cards.yaml", "--run", "run", "--set", "log.tensorboard=false", *few)
     found = json.loads(run("eval", "run", "--json"))
+    assert_keys("eval", found)
     assert any("image+text+sensor_to_track" in name for name in json.dumps(found).split('"'))
     assert workbench.load("run").encode({"sensor": [[0.0] * 10]})["sensor"].shape == (1, 16)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from json_keys import assert_keys
 from PIL import Image
 from tiny_tux import SVG, stamp_files, write_tiny_deb
 
@@ -116,9 +117,9 @@ def test_every_recording_is_in_one_row_or_counted(built: tuple[Path, dict]) -> N
     there = {(stamp.name, language) for stamp in STAMPS for language in stamp.descriptions}
     lost = there - set(spoken)
     held_back = "recordings in es of validation stamps, letters, digits and coins"
-    assert len(lost) == counts["left out"][held_back] + 1 > 1
+    assert len(lost) == counts["left_out"][held_back] + 1 > 1
     assert {language for _, language in lost} == {VOICE}
-    assert counts["left out"] == {
+    assert counts["left_out"] == {
         **LEFT_OUT,
         held_back: len(lost) - 1,
         "recordings in es that another language has, too": 1,
@@ -210,6 +211,7 @@ def test_the_command_prints_counts_and_licence(tmp_path: Path) -> None:
     assert "licence: GPL-2" in done.stdout
     assert "left out: files of settings 1, " in done.stdout
     done = CliRunner().invoke(cli, ["data", "build", "tux", "--deb", str(deb), "--out", str(out), "--json"])
+    assert_keys("data build tux", json.loads(done.stdout))
     assert json.loads(done.stdout)["stamps"]["train"] > 5
 
 

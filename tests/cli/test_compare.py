@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from fake_runs import METRIC, make_run
+from json_keys import assert_keys
 
 from workbench.cli import cli
 
@@ -31,6 +32,8 @@ def test_json_has_what_scripts_read(folder: Path) -> None:
     done = wb(folder, "--json")
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
+    assert_keys("compare", found)
+    assert_keys("compare: differences", found["differences"])
     assert found["metric"] == METRIC
     assert found["arms"]["confu"] == {"mean": pytest.approx(0.64), "se": pytest.approx(0.11 / 3**0.5), "n": 3}
     (difference,) = found["differences"]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from json_keys import assert_keys
 from PIL import Image
 
 from workbench.cli import cli
@@ -40,7 +41,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def init(*words: str, status: int = 0) -> Any:
     result = CliRunner().invoke(cli, ["init", *words, "--json"])
     assert result.exit_code == status, result.output
-    return json.loads(result.stdout) if status == 0 else result.stderr
+    if status:
+        return result.stderr
+    printed = json.loads(result.stdout)
+    assert_keys("init", printed)
+    return printed
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from json_keys import assert_keys
 from PIL import Image
 
 from workbench.cli import cli
@@ -60,7 +61,9 @@ def run(*arguments: Any) -> Result:
 def found(*arguments: Any) -> dict[str, Any]:
     result = run(*arguments, "--json")
     assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+    printed = json.loads(result.stdout)
+    assert_keys("data inspect", printed)
+    return printed
 
 
 def tar(folder: Path) -> Path:

@@ -1,6 +1,5 @@
 """The command line is a promise to scripts: verbs and options change here or nowhere."""
 
-import difflib
 import json
 import re
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from json_keys import KEYS, assert_same
 
 from workbench.cli import cli
 
@@ -52,16 +52,6 @@ def commands(group: click.Group, prefix: str = "") -> dict[str, click.Command]:
     return found
 
 
-def assert_same(found: dict[str, set[str]], frozen: dict[str, set[str]]) -> None:
-    """Fail with a line for each word that has come or gone."""
-
-    def lines(surface: dict[str, set[str]]) -> list[str]:
-        return [f"wb {name}: {word}" for name in sorted(surface) for word in sorted(surface[name]) or ["nothing"]]
-
-    changes = [line for line in difflib.ndiff(lines(frozen), lines(found)) if line[0] in "+-"]
-    assert not changes, "the surface has changed; scripts rely on it:\n" + "\n".join(changes)
-
-
 def test_the_surface_is_frozen() -> None:
     surface = {
         name: {
@@ -102,6 +92,14 @@ def test_the_keys_of_json_are_frozen(call: str) -> None:
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert_same({call: set(found[0] if isinstance(found, list) else found)}, {call: JSON[call]})
+
+
+def test_every_command_with_json_has_its_keys_frozen_where_a_test_runs_it() -> None:
+    printing = {name for name, words in SURFACE.items() if "--json" in words}
+    held = {name for name in printing for call in (*KEYS, *JSON) if call.startswith(name)}
+    assert held == printing
+    tests = "".join(file.read_text(encoding="utf-8") for file in WITNESSES.parents[1].rglob("test_*.py"))
+    assert [call for call in KEYS if f'assert_keys("{call}", ' not in tests] == []
 
 
 def test_the_difference_of_a_surface_is_printed() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from forked import fork_workers, start
+from json_keys import assert_keys
 from tiny_sweeps import BASE, SWEEP, train_here, write_sweep
 
 from workbench.cli import cli
@@ -51,6 +52,9 @@ def test_a_sweep_from_its_plan_to_its_table(tmp_path: Path, here: None) -> None:
         (0, "clip", 0, "done"), (1, "broken", 0, "new"), (2, "clip", 1, "done"), (3, "broken", 1, "new"),
     ]  # fmt: skip
     printed = json.loads(wb("sweep", runs, "--json").stdout)
+    assert_keys("sweep", printed)
+    assert_keys("sweep: runs", printed["runs"])
+    assert_keys("sweep: arms", list(printed["arms"].values()))
     assert printed["arms"]["clip"]["n"] == 2
     assert [run["state"] for run in printed["runs"]] == ["done", "failed"] * 2
 
@@ -60,6 +64,7 @@ def test_one_run_by_its_number(tmp_path: Path, here: None) -> None:
     file, runs = write_sweep(tmp_path), tmp_path / "r"
     done = wb("sweep", file, "--run", runs, "--arm", "3", "--json")
     assert done.exit_code == 0, done.output
+    assert_keys("sweep --arm", json.loads(done.stdout))
     assert json.loads(done.stdout)["run"] == str(runs / "confu-seed1")
     assert [path.name for path in runs.iterdir() if path.is_dir()] == ["confu-seed1"]
     for arguments, said in (
@@ -141,7 +146,9 @@ def test_a_plan_trains_nothing(tmp_path: Path) -> None:
     assert "4 runs" in dry.stdout
     assert "2 at once" in dry.stdout
     assert "minutes on this machine" in dry.stdout
-    assert json.loads(wb("sweep", file, "--run", tmp_path / "r", "--dry", "--json").stdout)["done"] == 0
+    planned = json.loads(wb("sweep", file, "--run", tmp_path / "r", "--dry", "--json").stdout)
+    assert_keys("sweep --dry", planned)
+    assert planned["done"] == 0
     assert not (tmp_path / "r").exists()
 
 

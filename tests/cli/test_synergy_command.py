@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from json_keys import assert_keys
 
 from workbench.cli import cli
 from workbench.studies.synergy import critics
@@ -46,9 +47,10 @@ def test_a_parity_says_fuse_in_words_json_and_a_picture(
     done = wb(parity, "--set", FIELDS, "--target", "c", "--json", "--plot", picture)
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
+    assert_keys("synergy", found)
+    assert_keys("synergy: targets", list(found["targets"].values()))
     assert list(found["targets"]) == ["c"]
     told = found["targets"]["c"]
-    assert set(told) == {"single", "summed", "fused", "gain", "word", "pairs"}
     assert set(told["single"]) == {"a", "b"}
     assert told["word"] == "fuse"
     assert 0.1 < told["gain"]["low"] < told["gain"]["mean"] < told["gain"]["high"]

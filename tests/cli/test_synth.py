@@ -4,6 +4,7 @@ import json
 
 import pytest
 from click.testing import CliRunner, Result
+from json_keys import assert_keys
 
 from workbench.cli import cli
 
@@ -17,6 +18,8 @@ def test_the_default_line_up_on_xor(no_new_interpreter: None) -> None:
     done = wb("synth", "--task", "xor", "--seeds", "1", "--json")  # with three: the README
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
+    assert_keys("synth", found)
+    assert_keys("synth: results", found["results"])
     assert found["task"] == "xor"
     assert found["truth"]["total_correlation"] == pytest.approx(3 * 0.6931471805599453)
     by_objective: dict[str, list[dict]] = {}
@@ -38,6 +41,7 @@ def test_list_prints_every_task_with_its_truth() -> None:
     done = wb("synth", "--list", "--json")
     truths = json.loads(done.stdout)
     assert {"xor", "synergy"} <= truths.keys()
+    assert_keys("synth --list", list(truths.values()))
     assert truths["xor"]["bayes_accuracy"] == 1.0
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from forked import start
+from json_keys import assert_keys
 from PIL import Image
 
 from workbench.cli import cli
@@ -68,6 +69,7 @@ def test_a_small_matrix_with_cells_that_fail(tmp_path: Path, no_new_interpreter:
     assert "2 of them finished before" in again.stderr
     assert {path: path.stat().st_mtime_ns for path in before} == before
     rows = json.loads(again.stdout)
+    assert_keys("synth --task all", rows)
     assert [(row["task"], row["row"]) for row in rows] == [("xor", "xor d=3"), ("and", "and")]
     measured = {line["row"]: float(line["accuracy"]) for line in lines if line["objective"] == "clip"}
     keys = {"objective", "seed", "accuracy", "chance", "bayes", "loss", "floor", "no_information_loss", "verdict"}

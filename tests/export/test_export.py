@@ -13,6 +13,7 @@ import open_clip
 import pytest
 import torch
 from click.testing import CliRunner
+from json_keys import assert_keys
 from PIL import Image
 from scipy.stats import binomtest
 from torch import Tensor
@@ -86,6 +87,7 @@ def export(run: Path, format: str, out: Path) -> dict[str, Any]:
     done = CliRunner().invoke(cli, ["export", str(run), "--format", format, "--out", str(out), "--json"])
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
+    assert_keys("export", found)
     assert found["largest_difference"] <= 1e-5
     assert found["items"] == 16
     assert "validation" in found["samples"]

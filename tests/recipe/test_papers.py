@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 from click.testing import CliRunner
+from json_keys import assert_keys
 from PIL import Image
 
 from workbench.cli import cli
@@ -53,6 +54,7 @@ def run(command: str, recipe: str, *more: str, fails: bool = False, **sets: Any)
 def plan(recipe: str) -> None:
     """Plan a recipe and refuse to train it where the data is not: one line says what to point where."""
     found = json.loads(run("pretrain", recipe, "--dry", "--json"))
+    assert_keys("pretrain --dry", found)
     assert found["total_parameters"] > 1e5
     for said in (found["missing_data"], run("pretrain", recipe, fails=True)):
         assert "\n" not in said
@@ -63,8 +65,9 @@ def train(recipe: str, **sets: Any) -> dict[str, float]:
     """Check a recipe, train it for two steps and evaluate it: its metrics."""
     small = {**{key.replace(".", "__"): value for key, value in SHORT.items()}, **sets}
     run("check", recipe, **small)
-    found = json.loads(run("pretrain", recipe, "--run", "run", "--json", **small))["metrics"]
-    return {name.removeprefix("eval/"): value for name, value in found.items()}
+    found = json.loads(run("pretrain", recipe, "--run", "run", "--json", **small))
+    assert_keys("pretrain", found)
+    return {name.removeprefix("eval/"): value for name, value in found["metrics"].items()}
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner
+from json_keys import assert_keys
 from PIL import Image
 
 import workbench
@@ -82,7 +83,11 @@ def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(*words: str, status: int = 0) -> Any:
     result = CliRunner().invoke(cli, ["embed", *words, "--json"])
     assert result.exit_code == status, result.output
-    return json.loads(result.stdout) if status == 0 else result.stderr
+    if status:
+        return result.stderr
+    printed = json.loads(result.stdout)
+    assert_keys("embed", printed)
+    return printed
 
 
 def losses(recipe: str, *settings: str) -> list[list[float]]:

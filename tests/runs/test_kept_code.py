@@ -114,3 +114,61 @@ def test_a_name_with_its_copy_can_be_handed_to_another_process() -> None:
     name = pickle.loads(pickle.dumps(KeptName("/a/mine.py:Mine", Path("/r/code/a-1/mine.py"))))
     assert name == "/a/mine.py:Mine"
     assert name.copy == Path("/r/code/a-1/mine.py")
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A package of one's own, in no site-packages: its name."""
+    name = f"lab_{tmp_path.name}"
+    (tmp_path / "src" / name).mkdir(parents=True)
+    (tmp_path / "src" / name / "__init__.py").write_text("")
+    (tmp_path / "src" / name / "deep.py").write_text("WEIGHT = 3.0\n")
+    (tmp_path / "src" / name / "models.py").write_text(OWN.replace("{helper}", ".deep"))
+    monkeypatch.syspath_prepend(str(tmp_path / "src"))
+    return name
+
+
+def forget(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget a package, as a new process does."""
+    for module in [module for module in sys.modules if module.partition(".")[0] == name]:
+        monkeypatch.delitem(sys.modules, module)
+    component._load_own.cache_clear()
+
+
+def test_a_module_of_ones_own_is_kept_with_its_package(
+    lab: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, deep = tmp_path / "run", tmp_path / "src" / lab / "deep.py"
+    named = f"{lab}.models"
+    train(recipe_with(named, 1), run)
+    assert sorted(path.name for path in (run / "code").rglob("*.py")) == ["__init__.py", "deep.py", "models.py"]
+    deep.write_text(
+        "WEIGHT = 5.00\n"
+    )  # what it imports; longer, as bytecode of the same second and size is not made anew
+    forget(lab, monkeypatch)
+    assert weight(recipe_with(named, 2)) == 5
+    assert train(recipe_with(named, 2), run).parts.objective.total_weight == 3, "a resume uses the copy"
+    shutil.rmtree(tmp_path / "src")
+    forget(lab, monkeypatch)
+    found = read_recipe(run)
+    assert (found.objective.name, weight(found)) == (f"{named}:Mine", 3)
+
+
+def test_a_module_that_has_changed_is_said(lab: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(recipe_with(f"{lab}.models", 0), tmp_path / "run")
+    file = tmp_path / "src" / lab / "models.py"
+    file.write_text(file.read_text().replace("weight=WEIGHT", "weight=5.0"))
+    forget(lab, monkeypatch)
+    with pytest.warns(UserWarning, match=rf"{file} has changed since the run began: the run's copy is used"):
+        assert weight(read_recipe(tmp_path / "run")) == 3
+
+
+def test_an_installed_module_is_not_kept_and_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = tmp_path / "site-packages" / f"there_{tmp_path.name}.py"
+    installed.parent.mkdir()
+    installed.write_text(OWN.replace("from {helper} import WEIGHT", "WEIGHT = 1.0"))
+    monkeypatch.syspath_prepend(str(installed.parent))
+    said: list[str] = []
+    train(recipe_with(installed.stem, 0), tmp_path / "run", say=said.append)
+    assert any(f"{installed.stem}:Mine is of an installed package" in line for line in said)
+    assert not (tmp_path / "run" / "code").exists()

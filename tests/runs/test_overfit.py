@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from json_keys import assert_keys
 
 from workbench.cli import cli
 from workbench.recipe.schema import parse_recipe
@@ -157,5 +158,6 @@ def test_repeated_items_raise_the_floor_and_the_command_says_so(folder: Path) ->
     result = CliRunner().invoke(cli, ["check", "recipe.yaml", "--overfit", "--json", "--set", "train.lr=1e-7"])
     assert result.exit_code == 2
     found = json.loads(result.stdout)["recipe.yaml"]
+    assert_keys("check --overfit", found)
     assert found["error"] == f"recipe.yaml: the loss of one batch does not fall: {found['overfit']['reasons'][0]}"
     assert found["overfit"]["terms"][-1]["floor"] == pytest.approx(math.log(2))

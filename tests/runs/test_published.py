@@ -15,6 +15,7 @@ import open_clip
 import pytest
 import torch
 from click.testing import CliRunner
+from json_keys import assert_keys
 from PIL import Image
 from safetensors.torch import save_file
 from sklearn.metrics import balanced_accuracy_score
@@ -166,7 +167,7 @@ def test_the_command_writes_classes_and_prints_one_object(model: Path, tmp_path:
     result = CliRunner().invoke(cli, asked)
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
-    assert found.keys() == {"run", "step", "metrics", "per_class"}
+    assert_keys("eval --per-class", found)
     rows = found["per_class"]["zeroshot"]["classes"]
     assert [(row["class"], row["support"]) for row in rows] == [(name, 2) for name in NAMES]
     assert sum(each["count"] for each in found["per_class"]["zeroshot"]["confusions"]) == pytest.approx(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from json_keys import assert_keys
 from PIL import Image
 
 import workbench
@@ -82,7 +83,12 @@ def here(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def search(*words: str, status: int = 0) -> Any:
     result = CliRunner().invoke(cli, ["search", "run", *words, "--json"])
     assert result.exit_code == status, result.output
-    return json.loads(result.stdout) if status == 0 else result.stderr
+    if status:
+        return result.stderr
+    answer = json.loads(result.stdout)
+    assert_keys("search", answer)
+    assert_keys("search: results", answer["results"])
+    return answer
 
 
 def found(answer: Any) -> list[tuple[str, float]]:

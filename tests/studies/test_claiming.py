@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from fake_runs import METRIC, WITNESS, make_run
+from json_keys import assert_keys
 
 from workbench.cli import cli
 from workbench.errors import RecipeError, RunError
@@ -240,8 +241,22 @@ def test_the_command_prints_a_verdict_of_what_is_there(write: Callable[..., Path
     assert "SUPPORTED: as the claim says" in done.stdout
     assert "3 of at most 5 seeds" in done.stdout
     found = json.loads(CliRunner().invoke(cli, [*arguments, "--json"]).stdout)
+    assert_keys("claim", found)
+    assert_keys("claim: endpoints", found["endpoints"])
     assert (found["verdict"], found["seeds"]) == ("supported", 3)
+    assert_keys("claim --dry", json.loads(CliRunner().invoke(cli, [*arguments[:4], "--dry", "--json"]).stdout))
     assert found["controls"]["positive"][0]["finding"] == "supported"
     done = CliRunner().invoke(cli, ["claim", str(write("claim: x\n"))])
     assert done.exit_code == 2
     assert "source: is missing" in done.stderr
+
+
+def test_a_stop_that_has_saved_is_no_failure(write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(claim: Claim, runs: Sequence[SweepRun], *_: object) -> list[RunResult]:
+        return [RunResult(run.arm.name, run.seed, run.folder, "stopped") for run in runs]
+
+    monkeypatch.setattr("workbench.cli.claim._train", stop)
+    file = write()
+    done = CliRunner().invoke(cli, ["claim", str(file), "--run", str(file.parent / "runs")])
+    assert done.exit_code == 0, done.output
+    assert "stopped, saved: the same command goes on from there" in done.stdout

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,8 +48,8 @@ def claim_(
 
     The claim is written down in DIR/claims before the first run. Its verdict (supported, refuted, no effect beyond the
     margin, undecided, blind) may be asked after every seed, and is wrong with probability alpha at most. What is done
-    is kept; the same command goes on. Exit codes: 0 there is a verdict, whichever; 1 it was stopped, or the runs cannot
-    be compared; 2 the claim, its sweep or a recipe is wrong.
+    is kept; the same command goes on. Exit codes: 0 there is a verdict, whichever, or it was stopped and has saved;
+    1 the runs cannot be compared; 2 the claim, its sweep or a recipe is wrong.
 
     \b
     Examples: wb claim claims/ito_gap --dry
@@ -75,8 +74,6 @@ def claim_(
         click.echo(json.dumps(ruling.as_dict(), allow_nan=False))
     else:
         print_ruling(ruling)
-    if ruling.stopped:
-        sys.exit(1)
     return None
 
 

@@ -97,7 +97,8 @@ def build(name: str, out: Path | None, sources: Path | None, deb: Path | None, a
         click.echo(json.dumps({"name": name, "out": str(out), **counts}))
         return
     click.echo(f"{name} is in {out}")
-    for what, count in counts.items():
+    for key, count in counts.items():
+        what = key.replace("_", " ")
         parts = ", ".join(f"{part} {n:,}" for part, n in count.items()) if isinstance(count, dict) else count
         click.echo(f"  {what}: {parts}" if isinstance(parts, str) else f"  {what}: {parts:,}")
 

@@ -92,7 +92,8 @@ def summary(kind: str, name: str) -> str:
 def load(kind: str, name: str) -> type:
     """Return the class behind a name. Raises PydanticCustomError (a ValueError) that names what there is."""
     if isinstance(name, KeptName):
-        return _load_own(kind, f"{name.copy}:{name.rpartition(':')[2]}", Path.cwd())
+        module, _, attribute = name.rpartition(":")
+        return _load_own(kind, f"{name.copy}:{attribute}", Path.cwd(), "" if module.endswith(".py") else module)
     if ":" in name:
         return _load_own(kind, name, Path.cwd())
     return _load_shipped(kind, name)
@@ -109,9 +110,9 @@ def _load_shipped(kind: str, name: str) -> type:
 
 
 @cache
-def _load_own(kind: str, name: str, here: Path) -> type:
+def _load_own(kind: str, name: str, here: Path, kept_module: str = "") -> type:
     """Import the user's own class, seen from the folder `here`. What their code raises becomes one message with its
-    line.
+    line. Where `name` has a run's copy of a module, `kept_module` is the module's name.
 
     Loaded once: a class that is loaded again is another class, which no worker process could unpickle.
     """
@@ -119,7 +120,10 @@ def _load_own(kind: str, name: str, here: Path) -> type:
     if not path or not attribute or (path.startswith(".") and not path.endswith(".py")):
         raise make_error(f"{kind} '{name}': write file.py:Class, or path.to.module:Class")
     try:
-        module = _module_from_file(Path(path)) if path.endswith(".py") else _module_from_path(path)
+        if kept_module:
+            module = _kept_module(kept_module, Path(path))
+        else:
+            module = _module_from_file(Path(path)) if path.endswith(".py") else _module_from_path(path)
     except (Exception, SystemExit) as error:
         raise make_error(f"{kind} '{name}': cannot import '{path}': {_say(error)}") from error
     component = getattr(module, attribute, None)
@@ -144,6 +148,13 @@ def _module_from_path(path: str) -> ModuleType:
     if here not in sys.path:  # a console script does not see the current folder, a researcher expects it to
         sys.path.insert(0, here)
     return importlib.import_module(path)
+
+
+def _kept_module(name: str, copy: Path) -> ModuleType:
+    """Import a run's copy of a module under the module's own name, so that its package is the copied one, too."""
+    root = copy.parents[name.count(".") + (copy.name == "__init__.py")]
+    with _beside_first(root):
+        return importlib.import_module(name)
 
 
 def _module_from_file(path: Path) -> ModuleType:
@@ -178,10 +189,11 @@ def _beside_first(folder: Path) -> Iterator[None]:
 
     No bytecode is written: a run's folder holds what a training puts there, and may be read-only.
     """
-    for name in {file.stem for file in folder.iterdir()}:
-        loaded = sys.modules.get(name)
-        if loaded and not str(getattr(loaded, "__file__", None) or "").startswith(f"{folder}/"):
+    copied = {file.stem for file in folder.iterdir()}
+    for name in [name for name in sys.modules if name.partition(".")[0] in copied]:
+        if not str(getattr(sys.modules[name], "__file__", None) or "").startswith(f"{folder}/"):
             del sys.modules[name]
+    importlib.invalidate_caches()  # the copies may have been written a moment ago
     writes_nothing, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     sys.path.insert(0, str(folder))
     try:

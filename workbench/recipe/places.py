@@ -17,10 +17,12 @@ import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from workbench.recipe.kept_code import KeptName, find_copy, read_kept
+from workbench.recipe.kept_code import KeptFile, KeptName, find_copy, find_module_copy, read_kept
 
 CODE = re.compile(r"(?P<file>[^:\n]+\.py):(?P<name>\w+)")
 """a class in a file of the user's own"""
+MODULE = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<name>\w+)")
+"""what may be a class in a module that can be imported; `split.json:test` has the same form"""
 PATHS = (
     ("data", "path"),
     ("data", "validation"),
@@ -115,7 +117,7 @@ def find_code(tree: Mapping[str, object], recipe: Path) -> dict[str, object]:
 
     def find(text: str) -> str:
         if not (match := CODE.fullmatch(text)):
-            return text
+            return name_module_copy(text, kept)
         named = Path(match["file"])
         if copy := find_copy(kept, named):
             return KeptName(text, copy)
@@ -125,6 +127,13 @@ def find_code(tree: Mapping[str, object], recipe: Path) -> dict[str, object]:
         return f"{beside}:{match['name']}" if beside else text
 
     return {key: map_texts(value, find) for key, value in tree.items()}
+
+
+def name_module_copy(text: str, kept: Mapping[str, KeptFile]) -> str:
+    """Return `module:Class` with the copy of the module that a run has kept, any other text as it is."""
+    match = MODULE.fullmatch(text)
+    copy = find_module_copy(kept, match["module"]) if match else None
+    return KeptName(text, copy) if copy else text
 
 
 def _search(named: Path, folder: Path) -> Path | None:

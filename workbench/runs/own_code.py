@@ -7,47 +7,80 @@ same name; and a copy alone does not run where it imports from beside it, so wha
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from workbench.errors import writing
-from workbench.recipe.kept_code import KeptName, compute_digest, find_copy, read_kept
-from workbench.recipe.places import CODE, map_texts
+from workbench.recipe.kept_code import KeptFile, KeptName, compute_digest, find_copy, find_module_copy, read_kept
+from workbench.recipe.places import CODE, MODULE, map_texts, name_module_copy
 from workbench.recipe.schema import Recipe, parse_recipe
 
 OURS = ("workbench", "kernels", "synthetic")
 """packages of this program, which a file in its repository has beside it"""
+INSTALLED = ("site-packages", "dist-packages")
+"""folders of packages that were installed, whose versions environment.json has"""
+
+
+@dataclass(frozen=True)
+class OwnCode:
+    """The file of a class of the user's own."""
+
+    file: Path
+    root: Path
+    """the folder that its imports are found from: its own, or the one that holds a module's outermost package"""
+    name: str
+    """as it is told: file.py:Class or module:Class"""
+
+    @property
+    def files(self) -> set[Path]:
+        """The file, all files of its package where it is in one, and what they import from beside."""
+        inside = self.file.relative_to(self.root).parts
+        own = {self.file} if len(inside) == 1 else set((self.root / inside[0]).rglob("*.py"))
+        seen = {inside[0].removesuffix(".py")}
+        return own | {each for file in sorted(own) for each in _find_beside(file, self.root, seen)}
 
 
 def record_code(run: Path, recipe: Recipe, say: Callable[[str], None], *, began: bool) -> None:
-    """Copy the recipe's own files into a run folder, with what they import from beside them and their commit.
+    """Copy the recipe's own files and modules into a run folder, with what they import from beside them and their
+    commit; an installed module is not copied, which is said.
 
     Where the run `began` before, what it has kept stays, and what it lacks is added: files of new evaluators, and those
     whose copies were removed, which is said.
     """
     own, record = dict(_find_own(recipe.as_dict())), run / "code.json"
+    for key in [key for key, code in own.items() if set(INSTALLED) & set(code.file.parts)]:
+        name = own.pop(key).name
+        say(f"{name} is of an installed package: its version is kept, in environment.json, and no copy of its code")
     known = json.loads(record.read_text(encoding="utf-8")) if began and record.exists() else None
     if known and "files" not in known:
         return _say_changes(known, own, say)
     files: dict[str, dict[str, str | None]] = known["files"] if known else {}
     kept = read_kept(run) if began else {}
-    new = [file for file in own if find_copy(kept, file) is None]
+    new = {key: code for key, code in own.items() if _find_kept(key, kept) is None}
     if not new:
         return None
     with writing(run / "code"):
         if not began:
             shutil.rmtree(run / "code", ignore_errors=True)
-        for file in new:
-            before, now = files.get(str(file), {}).get("blake2b"), compute_digest(file)
+        for key, code in new.items():
+            before, now = files.get(key, {}).get("blake2b"), compute_digest(code.file)
             if before not in (None, now):
-                say(f"the code of {own[file]} is not the one that the run began with: from here on it is another")
-            copy = _copy(file, run / "code")
-            files[str(file)] = {"copy": str(copy.relative_to(run)), "blake2b": now, "commit": _find_commit(file)}
+                say(f"the code of {code.name} is not the one that the run began with: from here on it is another")
+            copy = _copy(code, run / "code")
+            files[key] = {"copy": str(copy.relative_to(run)), "blake2b": now, "commit": _find_commit(code.file)}
         record.write_text(json.dumps({"files": files}, indent=1), encoding="utf-8")
     return None
+
+
+def _find_kept(key: str, kept: Mapping[str, KeptFile]) -> Path | None:
+    """Find the copy of a file, or of a module by its name."""
+    return find_copy(kept, Path(key)) if key.endswith(".py") else find_module_copy(kept, key)
 
 
 def use_kept_code(run: Path, recipe: Recipe) -> Recipe:
@@ -56,22 +89,24 @@ def use_kept_code(run: Path, recipe: Recipe) -> Recipe:
         return recipe
 
     def name_copy(text: str) -> str:
-        match = CODE.fullmatch(text)
-        copy = find_copy(kept, Path(match["file"])) if match else None
+        if not (match := CODE.fullmatch(text)):
+            return name_module_copy(text, kept)
+        copy = find_copy(kept, Path(match["file"]))
         return KeptName(text, copy) if copy else text
 
     return parse_recipe({key: map_texts(value, name_copy) for key, value in recipe.as_dict().items()})
 
 
-def _say_changes(known: dict[str, str], own: dict[Path, str], say: Callable[[str], None]) -> None:
+def _say_changes(known: dict[str, str], own: Mapping[str, OwnCode], say: Callable[[str], None]) -> None:
     """Say which code differs from what a run of a version before began with, of which it kept digests alone."""
-    for file, name in own.items():
-        if known.get(name, now := compute_digest(file)) != now:
-            say(f"the code of {name} is not the one that the run began with: from here on it computes something else")
+    for code in own.values():
+        if known.get(code.name, now := compute_digest(code.file)) != now:
+            what = f"the code of {code.name} is not the one that the run began with"
+            say(f"{what}: from here on it computes something else")
 
 
-def _find_own(tree: object) -> Iterator[tuple[Path, str]]:
-    """Find (file, `file.py:Class`) of every class of a user's own that a recipe names, of files that are there."""
+def _find_own(tree: object) -> Iterator[tuple[str, OwnCode]]:
+    """Find (key in code.json, code) of every class of a user's own that a recipe names, of files that are there."""
     if isinstance(tree, dict):
         for value in tree.values():
             yield from _find_own(value)
@@ -79,20 +114,35 @@ def _find_own(tree: object) -> Iterator[tuple[Path, str]]:
         for value in tree:
             yield from _find_own(value)
     elif isinstance(tree, str) and (match := CODE.fullmatch(tree)) and Path(match["file"]).is_file():
-        yield Path(match["file"]), f"{Path(match['file']).name}:{match['name']}"
+        file = Path(match["file"])
+        yield str(file), OwnCode(file, file.parent, f"{file.name}:{match['name']}")
+    elif isinstance(tree, str) and (match := MODULE.fullmatch(tree)):
+        yield from _find_module(match["module"], match["name"])
 
 
-def _copy(file: Path, code: Path) -> Path:
-    """Copy a file and what it imports from beside it into a folder below `code`; returns the copy of the file."""
+def _find_module(module: str, name: str) -> Iterator[tuple[str, OwnCode]]:
+    """Find the code of `module:Class`. The recipe was read, so the module of a component has been imported; another
+    text of this form names none."""
+    loaded = sys.modules.get(module)
+    where = getattr(loaded, "__file__", None)
+    if not where or not inspect.isclass(getattr(loaded, name, None)) or module.partition(".")[0] in OURS:
+        return
+    file = Path(where).resolve()
+    depth = module.count(".") + (file.name == "__init__.py")
+    yield module, OwnCode(file, file.parents[depth], f"{module}:{name}")
+
+
+def _copy(own: OwnCode, code: Path) -> Path:
+    """Copy the files of a class into a folder below `code`; returns the copy of its own file."""
     # two files may have one name in two folders, and what lies beside one must not hide what lies beside the other
     number = 1
-    while (folder := code / f"{file.parent.name or 'root'}-{number}").exists():
+    while (folder := code / f"{own.root.name or 'root'}-{number}").exists():
         number += 1
-    for each in {file, *_find_beside(file, file.parent, set())}:
-        copy = folder / each.relative_to(file.parent)
+    for each in own.files:
+        copy = folder / each.relative_to(own.root)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(each, copy)
-    return folder / file.name
+    return folder / own.file.relative_to(own.root)
 
 
 def _find_beside(file: Path, folder: Path, seen: set[str]) -> Iterator[Path]:

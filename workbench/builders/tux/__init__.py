@@ -66,7 +66,7 @@ def build(out: Path, deb: Path, size: int = SIZE) -> dict[str, object]:
     for name in FILES:
         write_rows(out / f"{name}.parquet", rows[name])
     (out / "LICENCE.txt").write_text(NOTICE.format(version=version or "(of unknown version)"), encoding="utf-8")
-    return {**_count(rows), "left out": {k: n for k, n in left_out.items() if n}, "licence": LICENCE.format(out=out)}
+    return {**_count(rows), "left_out": {k: n for k, n in left_out.items() if n}, "licence": LICENCE.format(out=out)}
 
 
 def draw_pictures(stamps: Iterable[Stamp], size: int, left_out: Counter[str]) -> dict[str, bytes]:
