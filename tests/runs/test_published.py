@@ -23,7 +23,10 @@ from sklearn.metrics import balanced_accuracy_score
 from workbench.cli import cli
 from workbench.encoders import _open_clip_weights
 from workbench.errors import RecipeError
+from workbench.export.exporting import export
+from workbench.recipe.schema import parse_recipe
 from workbench.runs.evaluating import evaluate_source
+from workbench.runs.train import train
 
 VISION = {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8}
 TEXT = {"context_length": 12, "width": 16, "heads": 2, "layers": 1, "vocab_size": 49408}
@@ -117,6 +120,34 @@ def test_classification_is_clip_benchmarks(model: Path, tmp_path: Path) -> None:
     assert found.tables["zeroshot"].names == NAMES
     assert found.tables["zeroshot"].columns["support"].tolist() == np.bincount(labels, minlength=7).tolist()
     assert found.step is None
+
+
+@pytest.mark.slow
+def test_clip_benchmark_scores_an_export_as_wb_eval_scores_its_run(tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    image = {"name": "open_clip", "config": VISION}
+    text = {"name": "open_clip", "config": {key: value for key, value in TEXT.items() if key != "vocab_size"}}
+    tree = {"name": "small", "data": "emoji", "model": {"dim": 8, "encoders": {"image": image, "text": text}}}
+    train(
+        parse_recipe(
+            tree
+            | {"objective": "clip", "train": {"for": "1 steps", "batch": 4}}
+            | {"parallel": {"workers": 0}, "log": {"tensorboard": False}}
+        ),
+        run,
+    )
+    export(run, "open_clip", out)
+    labels = np.random.default_rng(1).integers(0, 7, 41)
+    folder = write(tmp_path / "data", "classification", [("cls", str(label).encode()) for label in labels])
+    ours = {source: evaluate_source(source, str(folder)).metrics for source in (str(run), f"open_clip:{out}")}
+    logits, target = Theirs(out, folder).classify()
+    said = logits.argmax(1)
+    expected = {
+        "clip_benchmark/acc1": (said == target).double().mean().item(),
+        "clip_benchmark/mean_per_class_recall": balanced_accuracy_score(target, said),
+    }
+    for source, metrics in ours.items():
+        assert {name: metrics[name] for name in expected} == pytest.approx(expected, abs=1e-9), source
 
 
 @pytest.mark.slow
