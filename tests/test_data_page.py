@@ -68,6 +68,7 @@ def test_the_page_says_what_the_inspection_finds(cards: Path) -> None:
     assert found["bad"]["number"] == 0
 
 
+@pytest.mark.slow
 def test_the_recipe_of_the_page_is_checked(cards: Path) -> None:
     run("check", "cards.yaml")
 

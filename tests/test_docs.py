@@ -99,6 +99,7 @@ def test_yaml_is_a_recipe_or_a_part_of_one_a_sweep_or_a_claim(page: str, folder:
             raise AssertionError(f"{page}, line {block.line}: {error}") from error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", having("bash"))
 def test_commands_are_those_that_there_are(page: str, folder: Path) -> None:
     write_files(page)

@@ -28,6 +28,7 @@ def table(built: Path, split: str) -> list[dict[str, str]]:
     return pq.read_table(built / f"{split}.parquet").to_pylist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ROWS)
 def test_the_word_is_the_sum_of_the_digits_and_every_pair_of_digits_is_equally_frequent(built, split):
     rows = table(built, split)

@@ -173,6 +173,7 @@ def test_scalars_recipe_and_pictures(trained: tuple[Path, list[Any]]) -> None:
     assert "custom_scalars__config__" in events.Tags()["tensors"]
 
 
+@pytest.mark.slow
 def test_the_projector_has_a_thumbnail_for_every_point(trained: tuple[Path, list[Any]]) -> None:
     run, _ = trained
     folder = run / "tensorboard"

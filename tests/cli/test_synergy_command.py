@@ -59,6 +59,7 @@ def test_a_parity_says_fuse_in_words_json_and_a_picture(
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_label_is_told_of_and_the_table_says_what_was_left_out(parity: Path) -> None:
     two = ("--field", "a", "--field", "b")
     done = wb(parity, "--set", FIELDS, "--set", "labels={odd: odd}", *two, "--target", "odd")
@@ -70,6 +71,7 @@ def test_a_label_is_told_of_and_the_table_says_what_was_left_out(parity: Path) -
     assert "confu, symile" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [

@@ -211,6 +211,7 @@ def test_batchnorm_is_refused_unless_locked(folder: Callable[[str], str]) -> Non
     refuse_mixing_encoder("audio", build("audio", folder("clap"), lock=0), MODALITIES["audio"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["clap", "clap-fused"])
 def test_a_sound_that_is_longer_than_a_model_hears_is_cropped_by_our_seed(
     name: str, folder: Callable[[str], str]

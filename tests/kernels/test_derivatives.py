@@ -92,6 +92,7 @@ def test_a_loss_multiplies_a_tangent_of_its_upstream_gradient(loss, inputs):
         torch.testing.assert_close(forward_ad.unpack_dual(gradient).tangent, plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transform", [torch.func.grad, torch.func.jacrev, torch.func.hessian, torch.func.vjp])
 @pytest.mark.parametrize(("loss", "name"), EACH_INPUT)
 def test_transforms_of_torch_func_are_refused(loss, name, transform, inputs):

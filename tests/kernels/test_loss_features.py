@@ -21,14 +21,32 @@ M, N = 13, 19
 def draw_case(seed: int, *, exclude_self: bool, weighted: bool, **options: Any) -> Arguments:
     """Draws rows with zero, one or several positives, some absent where weighted, some a column themselves."""
     draw = torch.Generator().manual_seed(seed)
-    options |= {"exclude_self": exclude_self, "x_offset": 4 if exclude_self else 0, "symmetric": seed % 3 != 0}
+    own = {"exclude_self": exclude_self, "x_offset": 4 if exclude_self else 0, "symmetric": seed % 3 != 0}
     if weighted:
-        options["x_weight"] = torch.randint(0, 3, (M,), generator=draw) * 0.5
-        options["y_weight"] = torch.randint(0, 3, (N,), generator=draw) * 0.5
-    p = random_arguments(seed, M, N, 5, 9.0, num_ids=3, **options)
+        own["x_weight"] = torch.randint(0, 3, (M,), generator=draw) * 0.5
+        own["y_weight"] = torch.randint(0, 3, (N,), generator=draw) * 0.5
+    p = random_arguments(seed, M, N, 5, 9.0, num_ids=3, **options, **own)
     if exclude_self:
         p.y_ids[4 : 4 + M] = p.x_ids
+    if is_nearly_tied(p):  # float32 may say of a candidate what float64 does not
+        return draw_case(seed + 1, exclude_self=exclude_self, weighted=weighted, **options)
     return p
+
+
+def is_nearly_tied(p: Arguments) -> bool:
+    """Tells whether the cosine of a negative is within 1e-5 of where it becomes a false one, in rows or in columns."""
+    if (margin := p.options.get("false_negative_margin")) is None:
+        return False
+    x, y = (p.options.get(f"{side}_guide", getattr(p, side)).double() for side in "xy")
+    cosine, positive = x @ y.T, p.x_ids[:, None] == p.y_ids
+    if p.options["exclude_self"]:
+        positive = positive & (torch.arange(M)[:, None] + 4 != torch.arange(N))
+    for c, own in ((cosine, positive), (cosine.T, positive.T)):
+        mean = (c * own).sum(1) / own.sum(1)
+        limit = mean + margin * (mean.abs() if p.options.get("relative_margin") else 1.0)
+        if ((c - limit[:, None]).abs()[~own] < 1e-5).any():
+            return True
+    return False
 
 
 def draw_log_weights(seed: int) -> dict[str, Tensor]:
@@ -108,6 +126,7 @@ def test_a_negative_of_log_weight_log_3_counts_three_times(positives, seed):
     assert_equal(got, want, 1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("feature", FEATURES)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_chunks_equal_the_dense_loss(loss, feature, seed, small_chunks, monkeypatch):

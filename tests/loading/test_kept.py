@@ -59,6 +59,7 @@ def make(files: Path, **more):
     return Parquet(path=str(files / "rows.parquet"), fields=Fields.parse(FIELDS), **more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [{}, {"id": "film"}, {"validation": "25 %"}], ids=str)
 def test_batches_are_those_of_reading_row_by_row(files, more):
     read, remembered = make(files, **more), make(files, keep=True, **more)

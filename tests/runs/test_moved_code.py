@@ -141,7 +141,6 @@ def test_a_run_that_has_saved_nothing_begins_with_the_code_as_it_is_now(tmp_path
     with pytest.raises(ValueError, match="has weight 0"):
         train(recipe_with(file, 1), run)
     (run / "code.json").write_text('{"mine.py:Mine": "of a start that failed"}')
-    (run / "data.json").write_text('{"blake2b": "of other data"}')
     file.write_text(file.read_text().replace(", weight=0", ""))
     component._load_own.cache_clear()
     train(recipe_with(file, 1), run, say=said.append)

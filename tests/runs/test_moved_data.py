@@ -69,6 +69,18 @@ def test_other_data_at_the_same_place_are_said(tmp_path: Path) -> None:
     assert sum("not those that the run began with" in line for line in said) == 1
 
 
+def test_a_start_that_took_no_step_is_no_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, first, said = tmp_path / "run", pairs(tmp_path / "first"), list[str]()
+    with monkeypatch.context() as patch:
+        patch.setattr("workbench.runs.train.build_engine", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(recipe(first, 1), run)
+    assert (run / "data.json").exists()
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(first / "0.png")
+    train(recipe(first, 1), run, say=said.append)
+    assert not any("began with" in line for line in said)
+
+
 def test_a_run_that_has_no_fingerprint_keeps_its_path(tmp_path: Path) -> None:
     run, first = tmp_path / "run", pairs(tmp_path / "first")
     train(recipe(first, 2), run)

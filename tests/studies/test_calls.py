@@ -92,6 +92,7 @@ def test_a_training_ends_with_the_main_thread(tmp_path: Path, monkeypatch: pytes
     assert workbench.train(small(tmp_path), tmp_path / "run", show=False).step == 1
 
 
+@pytest.mark.slow
 def test_a_sweep_returns_its_arms_and_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

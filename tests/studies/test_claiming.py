@@ -87,6 +87,7 @@ def test_no_more_seeds_than_it_takes_of_no_more_arms(write: Callable[..., Path])
     assert again.asked == []  # what is decided is not trained again
 
 
+@pytest.mark.slow
 def test_seeds_are_added_one_by_one_until_the_budget_is_spent(write: Callable[..., Path]) -> None:
     trainer = Trainer(confu=0.51, clip=0.5, blind=0.1)
     text = CLAIM.replace(", margin: 0.1", "")
@@ -99,6 +100,7 @@ def test_seeds_are_added_one_by_one_until_the_budget_is_spent(write: Callable[..
     assert "seeds would decide it" in ruling.judgement.reason
 
 
+@pytest.mark.slow
 def test_within_the_margin_and_the_other_way(write: Callable[..., Path]) -> None:
     assert proved(write(), Trainer(confu=0.5, clip=0.5, blind=0.1)).judgement.verdict == "no effect beyond the margin"
     file = write(CLAIM.replace("expect: greater, margin", "expect: less, margin"), SWEEP.replace("xor", "xor2"))
@@ -123,6 +125,7 @@ def test_failed_runs_are_left_out_named_and_not_a_verdict(write: Callable[..., P
     assert len(trainer.asked) == 2  # a fourth seed, in the place of the one that was lost
 
 
+@pytest.mark.slow
 def test_it_is_registered_before_the_first_run_and_tells_of_changes(write: Callable[..., Path]) -> None:
     file = write()
     record = file.parent / "runs" / "claims" / "claim.json"
@@ -232,6 +235,7 @@ def test_several_endpoints(write: Callable[..., Path]) -> None:
     assert claim.least == 4  # at .1
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_verdict_of_what_is_there(write: Callable[..., Path]) -> None:
     file = write()
     proved(file, Trainer(confu=0.9, blind=0.1))

@@ -80,6 +80,7 @@ def test_the_critic_is_the_density_ratio_written_as_loops() -> None:
     assert symile(LAW, told, torch.arange(rows), shuffle).item() == pytest.approx(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [0.0, 0.2])
 def test_the_ceiling_is_the_exact_optimum_of_what_is_seen(error: float) -> None:
     """Perfect posteriors give the task's floor; those of a channel, the optimum of the distribution that it leaves."""

@@ -79,6 +79,7 @@ def outcomes(jobs: list[Job], at_once: int, **options: bool | int) -> dict[int, 
         return dict(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [1, 3])
 def test_what_fails_or_dies_leaves_the_others_alone(at_once: int) -> None:
     found = outcomes(jobs_of("work", "die", "fail", "work", "die", "work"), at_once)

@@ -11,6 +11,7 @@ from workbench.training.peak_memory import count_peak_anew, read_peak
 MIB = 2**20
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak cannot be counted anew there")
 def test_the_peak_of_a_later_run_forgets_an_earlier_one() -> None:
     cpu = torch.device("cpu")
