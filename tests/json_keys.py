@@ -19,7 +19,7 @@ KEYS = {
     "eval": "metrics run step",
     "eval --per-class": "metrics per_class run step",
     "export": "differences dropped files format items largest_difference out package prepared run samples step version",
-    "init": "data fields found machine next notes objective out scripts why",
+    "init": "data fields found machine next notes objective out scripts synergy why",
     "pretrain": "finished metrics run step",
     "pretrain --dry": "activation_bytes_per_sample batch embedding_bytes_per_sample flops_per_sample frozen gpu_hours "
     "hours memory_bytes missing_data parameters processes samples_at_once samples_at_once_each shares state_bytes "

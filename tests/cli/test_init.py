@@ -13,10 +13,11 @@ from PIL import Image
 from workbench.cli import cli
 from workbench.inspection.columns import tell_columns
 from workbench.inspection.first_look import Facts, look_at, script_of
-from workbench.inspection.first_recipe import CPU, GPU, choose_objective, write_recipe
+from workbench.inspection.first_recipe import CPU, GPU, Synergy, choose_objective, write_recipe
 from workbench.inspection.look import Inspection
 from workbench.recipe.schema import load_recipe
 from workbench.runs.train import train
+from workbench.studies.synergy import critics
 
 SMALL = (
     "model.encoders.image.config.image_size=32",
@@ -158,6 +159,32 @@ def test_the_objective_is_chosen_by_which_fields_meet() -> None:
     assert "batch: 128" in text
     assert "ln 128 = 4.85" in text
     assert max(len(line) for line in text.splitlines() if line.startswith("#")) <= 120
+
+
+def test_the_word_of_a_synergy_chooses_and_its_sentence_is_the_reason() -> None:
+    three = facts_of({"image": "image", "text": "text", "speech": "audio"}, {"image+text+speech": 99})
+    for word, chosen in (("fuse", "confu"), ("cannot tell", "confu"), ("pairs are enough", "clip")):
+        choice = choose_objective(three, CPU, Synergy(word, [f"text: {word}."], 990))
+        assert (choice.name, choice.fusion is None) == (chosen, chosen == "clip")
+        assert choice.why.endswith(f"wb synergy, of 990 samples: text: {word}.")
+
+
+@pytest.mark.slow
+def test_synergy_is_asked_before_the_recipe_is_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(critics, "STEPS", 3)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    rng = np.random.default_rng(2)
+    rows = [{name: rng.normal(size=2).tolist() for name in "abc"} for n in range(400)]
+    Path("rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = init("rows.jsonl", "--out", "mine.yaml", "--synergy")
+    assert found["synergy"]["samples"] == 360, "of 400 samples a tenth is held out"
+    assert found["objective"] == ("clip" if found["synergy"]["word"] == "pairs are enough" else "confu")
+    comment = " ".join(Path("mine.yaml").read_text().replace("\n#", "").split())
+    assert all(sentence in comment for sentence in found["synergy"]["sentences"])
+    Path("rows.jsonl").write_text("\n".join(map(json.dumps, rows[:40])))
+    few = CliRunner().invoke(cli, ["init", "rows.jsonl", "--out", "few.yaml", "--synergy"])
+    assert few.exit_code == 0, few.output
+    assert "too few to tell anything at a batch of 16: it takes 320; the objective is chosen without it" in few.stderr
 
 
 def test_scripts_are_told_by_letters() -> None:

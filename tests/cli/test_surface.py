@@ -17,7 +17,7 @@ WITNESSES = Path(__file__).parents[1] / "golden" / "runs"
 SURFACE = {
     "synth": {"--task", "--list", "--objective", "--seeds", "--set", "--run", "--jobs", "--json"}
     | {"--tasks", "--rendered", "--csv", "--plot"},  # of the matrix
-    "init": {"data", "--out", "--source", "--json"},
+    "init": {"data", "--out", "--source", "--synergy", "--json"},
     "pretrain": {"recipe", "--set", "--run", "--nproc", "--fresh", "--dry", "--profile", "--json"},
     "sweep": {"sweep", "--set", "--run", "--jobs", "--list", "--arm", "--dry", "--fresh", "--json"},
     "eval": {"run", "--suite", "--data", "--checkpoint", "--per-class", "--out", "--set", "--json"},

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from workbench.cli._common import note
+from workbench.cli._common import note, show_progress
 from workbench.cli._completion import complete_file
 
 if TYPE_CHECKING:
+    from workbench.inspection.first_recipe import Synergy
     from workbench.recipe.schema import Recipe
+
+SAMPLES = 2560
+"""that --synergy looks at, at most: a batch of 128, and about twenty seconds of a core a question"""
 
 
 @click.command(short_help="Write a first recipe for your own data.")
@@ -27,8 +31,14 @@ if TYPE_CHECKING:
     help="The recipe; it must not be there.",
 )
 @click.option("--source", metavar="NAME", help="What lies at DATA, where that cannot be told; of a hub id: hf.")
+@click.option(
+    "--synergy",
+    "asked",
+    is_flag=True,
+    help=f"With three fields or more: choose by what `wb synergy` says of {SAMPLES:,} samples, in minutes.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-def init_(data: str, out: Path, source: str | None, as_json: bool) -> None:
+def init_(data: str, out: Path, source: str | None, asked: bool, as_json: bool) -> None:
     """Look at DATA, and write a commented recipe that trains on it at once.
 
     DATA is a folder of pictures with texts beside them, a CSV, TSV, JSON or parquet file, tars, or what `datasets`
@@ -38,7 +48,7 @@ def init_(data: str, out: Path, source: str | None, as_json: bool) -> None:
 
     \b
     Examples: wb init photos
-              wb init films.csv --out films.yaml
+              wb init films.csv --out films.yaml --synergy
     Exit codes: 0 written, 1 nothing there can be trained on,
     2 a wrong option, or a recipe that is there already.
     """
@@ -66,10 +76,16 @@ def init_(data: str, out: Path, source: str | None, as_json: bool) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         with out.open("x", encoding="utf-8") as file:
             file.write(text)
+    synergy = _ask_synergy(out, len(facts.kinds)) if asked else None
+    if synergy:
+        text, choice = write_recipe(name, facts, machine, f"wb pretrain {out}", synergy)
+        with writing(out):
+            out.write_text(text, encoding="utf-8")
     recipe = _verify(out)
-    commands = _commands(out, choice.name)
+    commands = _commands(out, choice.name, synergy is not None)
     if as_json:
         found = {"out": str(out), "objective": choice.name, "why": choice.why, "machine": machine.name}
+        found["synergy"] = synergy and synergy._asdict()
         facts_of_it = {"fields": facts.kinds, "data": facts.block, "notes": facts.notes, "scripts": facts.scripts}
         click.echo(json.dumps({**found, **facts_of_it, "next": commands, "found": facts.found.as_dict()}))
         return
@@ -80,6 +96,28 @@ def init_(data: str, out: Path, source: str | None, as_json: bool) -> None:
     click.echo(f"{out} trains for {train.for_} with batches of {train.batch} on {machine.name}. Next:")
     for command in commands:
         click.echo(f"  {command}")
+
+
+def _ask_synergy(recipe: Path, fields: int) -> Synergy | None:
+    """Ask of the recipe's data whether fusing helps; None, with a note why, where that cannot be measured."""
+    from workbench.inspection.first_recipe import Synergy
+
+    if fields < 3:
+        note(f"--synergy: whether two fields help to tell a third takes three, and these data have {fields}")
+        return None
+    from workbench.studies.synergy.questions import Study, ask_about
+    from workbench.studies.synergy.report import sentences, word_of
+    from workbench.studies.synergy.samples import read
+
+    try:
+        with show_progress("reading") as tell:
+            numbers = read(str(recipe), None, (), samples=SAMPLES, tell=tell)
+        with show_progress("training critics, which say whether fusing helps") as tell:
+            answers = Study(numbers, ask_about(numbers, ()), parts=3).answer(os.cpu_count() or 1, tell)
+    except ValueError as error:
+        note(f"--synergy: {error}; the objective is chosen without it")
+        return None
+    return Synergy(word_of(answers), list(sentences(answers)), max(answer.samples for answer in answers))
 
 
 def _see_from(folder: Path, block: dict[str, Any]) -> None:
@@ -113,8 +151,8 @@ def _verify(out: Path) -> Recipe:
     return recipe
 
 
-def _commands(out: Path, objective: str) -> list[str]:
-    """List the next three commands."""
-    fuses = objective in ("confu", "confu_chain")
+def _commands(out: Path, objective: str, asked: bool) -> list[str]:
+    """List the next three commands; `asked`: whether fusing helps is known already."""
+    fuses = objective in ("confu", "confu_chain") and not asked
     look = f"wb synergy {out}" if fuses else f"wb data inspect {out} --sheet {out.with_suffix('.png')}"
     return [f"wb check {out} --overfit", look, f"wb pretrain {out}"]

@@ -51,8 +51,22 @@ class Choice(NamedTuple):
     why: str
 
 
-def choose_objective(facts: Facts, machine: Machine) -> Choice:
-    """Choose the plainest objective that uses what is there."""
+class Synergy(NamedTuple):
+    """What `wb synergy` found on the data."""
+
+    word: str
+    """fuse, pairs are enough, or cannot tell: of the field for which fusing helps most"""
+    sentences: list[str]
+    """one of each field"""
+    samples: int
+
+    def __str__(self) -> str:
+        return f"wb synergy, of {self.samples:,} samples: {' '.join(self.sentences)}"
+
+
+def choose_objective(facts: Facts, machine: Machine, synergy: Synergy | None = None) -> Choice:
+    """Choose the plainest objective that uses what is there; whether three fields and more are fused by what was found
+    on them, where that was asked."""
     names, looked = list(facts.kinds), facts.found.usable
     whole = facts.together(names) / looked
     apart = [pair for pair in combinations(names, 2) if not facts.together(pair)]
@@ -76,15 +90,20 @@ def choose_objective(facts: Facts, machine: Machine) -> Choice:
     if whole < TOGETHER:
         why = f"{whole:.0%} of the samples have all of {', '.join(names)}: too few to fuse, so pairs are contrasted"
         return Choice("clip", {"name": "clip"}, None, why)
+    if synergy and synergy.word == "pairs are enough":
+        why = f"{len(names)} fields, whose pairs are enough: each against each. {synergy}"
+        return Choice("clip", {"name": "clip"}, None, why)
     if len(names) == 3:
-        why = (
-            "three fields: all pairs, and every two fused against the third (arXiv 2511.21331). Whether fusing helps "
-            "these data, wb synergy says in a minute: where it finds that pairs are enough, take clip"
+        why = "three fields: all pairs, and every two fused against the third (arXiv 2511.21331). "
+        why += str(
+            synergy
+            or "Whether fusing helps these data, wb synergy says in a minute: where it finds that "
+            "pairs are enough, take clip"
         )
         return Choice("confu", {"name": "confu", "scale": {"learn": True}}, {"name": "mlp", "hidden": 256}, why)
     why = (
         f"{len(names)} fields: a random order of them a step, each against the fusion of those before it, which stays "
-        "linear in their number; wb synergy says whether fusing helps, and clip takes pairs alone"
+        f"linear in their number. {synergy or 'wb synergy says whether fusing helps, and clip takes pairs alone'}"
     )
     fusion = {"name": "deep_set", "hidden": 256}
     return Choice("confu_chain", {"name": "confu_chain", "scale": {"learn": True}}, fusion, why)
@@ -128,9 +147,11 @@ class Length(NamedTuple):
         return Length(batch, epochs, epochs * (train // batch))
 
 
-def write_recipe(name: str, facts: Facts, machine: Machine, command: str) -> tuple[str, Choice]:
+def write_recipe(
+    name: str, facts: Facts, machine: Machine, command: str, synergy: Synergy | None = None
+) -> tuple[str, Choice]:
     """Write a recipe as commented YAML; returns it, and the objective that was chosen."""
-    choice, length = choose_objective(facts, machine), Length.of(facts, machine)
+    choice, length = choose_objective(facts, machine, synergy), Length.of(facts, machine)
     seen = f"{facts.found.inspected:,} of {facts.found.pairs:,} samples"
     larger = (
         "; add pretrained: laion2b_s34b_b79k to both to begin from published weights"
@@ -254,4 +275,4 @@ def _flow(value: object) -> str:
     return write_yaml(value, flow=True, width=10**6).strip().removesuffix("\n...").strip()
 
 
-__all__ = ["CPU", "GPU", "Choice", "Machine", "choose_objective", "describe_facts", "write_recipe"]
+__all__ = ["CPU", "GPU", "Choice", "Machine", "Synergy", "choose_objective", "describe_facts", "write_recipe"]
