@@ -85,9 +85,9 @@ def init_(data: str, out: Path, source: str | None, asked: bool, as_json: bool) 
     commands = _commands(out, choice.name, synergy is not None)
     if as_json:
         found = {"out": str(out), "objective": choice.name, "why": choice.why, "machine": machine.name}
-        found["synergy"] = synergy and synergy._asdict()
+        told = {"synergy": synergy and synergy._asdict()}
         facts_of_it = {"fields": facts.kinds, "data": facts.block, "notes": facts.notes, "scripts": facts.scripts}
-        click.echo(json.dumps({**found, **facts_of_it, "next": commands, "found": facts.found.as_dict()}))
+        click.echo(json.dumps({**found, **told, **facts_of_it, "next": commands, "found": facts.found.as_dict()}))
         return
     for line in [*describe_facts(facts), *(f"note: {word}" for word in facts.notes)]:
         click.echo(line)
