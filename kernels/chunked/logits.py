@@ -15,13 +15,15 @@ Traps
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from kernels.chunked.lse import LogSumExp, reduce_chunk
+from kernels.chunked.lse import LogSumExp, reduce_exactly, sum_exponentials
+from kernels.chunked.threads import Turns, run_each
 from kernels.distributed import lse_over
 from kernels.linear import append_log_weights
 
@@ -31,15 +33,18 @@ if TYPE_CHECKING:
 
     from kernels.chunked.false_negatives import FalseNegatives
 
-CELLS = 2**23
-"""logits in a chunk: 32 MiB in float32"""
-MIN_ROWS = 512
+CELLS = 2**20
+"""logits in a chunk: 4 MiB in float32, of which there is one for each thread"""
+MIN_ROWS = 256
 """fewer rows than this make the matrix products slow, however many columns there are"""
+BLOCKS, MIN_COLUMNS = 8, 1024
+"""Products that are summed over chunks are so many, or as many as have so many columns: while one chunk is added to one
+of them, others are added to the others."""
 PAD, ALIASING = 48, 1024
 """Rows of a multiple of ALIASING numbers get PAD numbers between them: 4 KiB apart, all their beginnings would share
 a few lines of each cache, and products with them take up to twice the time."""
-KEPT_CELLS = 2**24
-"""so many logits are not computed again: 64 MiB in float32, and all of them in batches up to 4096"""
+KEPT_CELLS = 2**26
+"""so many logits are not computed again: 256 MiB in float32, and all of them in batches up to 8192"""
 BELOW = 55.0
 """With unit rows no logit exceeds |t|. Up to this, exp(S) and all sums of it stay within float32, which ends at e^88;
 above, subtracting a reference brings the largest back to e^55."""
@@ -78,25 +83,40 @@ class Logits:
         self._hardness, self._list_pairs = hardness, list_pairs
         self._bias, self._self_column, self._distinct = bias, self_column, distinct
         self._kept: dict[int, Tensor] = {}
+        self._rooms: list[Tensor] = []
 
-    def __iter__(self) -> Iterator[tuple[slice, Float[Tensor, "rows n"]]]:
-        return self._split_chunks(keep=False)
+    def each_slice(self, work: Callable[[slice], object]) -> None:
+        """Calls `work` with the rows of each chunk, several at once where there are threads."""
+        num_rows, step, self._turns = self.x.shape[0], count_rows(self.y.shape[0]), Turns()
+        slices = [slice(start, min(start + step, num_rows)) for start in range(0, max(num_rows, 1), step)]
+        run_each(slices, work, self._turns)
 
-    def _split_chunks(self, keep: bool) -> Iterator[tuple[slice, Float[Tensor, "rows n"]]]:
-        """Yields S by chunks; with `keep`, the first KEPT_CELLS logits stay for the next pass."""
-        num_rows, num_columns = self.x.shape[0], self.y.shape[0]
-        step = max(CELLS // max(num_columns, 1), MIN_ROWS)
-        shared = None
-        for start in range(0, max(num_rows, 1), step):
-            rows = slice(start, min(start + step, num_rows))
-            if (S := self._kept.get(start)) is None:
-                if keep and rows.stop * num_columns <= KEPT_CELLS:
-                    S = self._kept[start] = self._compute(rows, make_room(self.x, rows.stop - start, num_columns))
-                else:
-                    # One piece of memory for all chunks that are not kept: fresh pages would cost a pass over them
-                    shared = make_room(self.x, rows.stop - start, num_columns) if shared is None else shared
-                    S = self._compute(rows, shared[: rows.stop - start])
-            yield rows, S
+    def each_chunk(self, work: Callable[[slice, Tensor], object], *, keep: bool = False) -> None:
+        """Calls `work` with (rows, S[rows]) for each chunk, several at once where there are threads.
+
+        With `keep`, the first KEPT_CELLS logits stay for the next pass.
+        """
+        num_columns = self.y.shape[0]
+        num_rows = min(count_rows(num_columns), self.x.shape[0])
+
+        def form(rows: slice) -> None:
+            if (S := self._kept.get(rows.start)) is not None:
+                work(rows, S)
+            elif keep and rows.stop * num_columns <= KEPT_CELLS:
+                S = self._kept[rows.start] = make_room(self.x, rows.stop - rows.start, num_columns)
+                work(rows, self._compute(rows, S))
+            else:
+                # Chunks that are not kept take turns in as much memory as there are threads: fresh pages would cost a
+                # pass over them
+                room = self._rooms.pop() if self._rooms else make_room(self.x, num_rows, num_columns)
+                work(rows, self._compute(rows, room[: rows.stop - rows.start]))
+                self._rooms.append(room)
+
+        self.each_slice(form)
+
+    def in_turn(self, rows: slice, gate: str | int = "") -> AbstractContextManager[None]:
+        """Has a chunk wait for all chunks before it: what is added up in here is added up in the order of the rows."""
+        return self._turns.take(rows, gate)
 
     def _compute(self, rows: slice, S: Float[Tensor, "rows n"]) -> Float[Tensor, "rows n"]:
         """Writes these rows of the logits into S."""
@@ -127,36 +147,49 @@ class Logits:
         read: Callable[[slice, Tensor], None] | None = None,
         without: ListPairs | None = None,
         keep: bool = False,
+        exponential: bool = False,
     ) -> LogSumExp:
         """Computes row and column log-sum-exps of S, the columns' over all rows of the group.
 
         `read` is shown each chunk, which saves the losses a pass of their own over S; the pairs that `without` lists
-        are left out; `keep` promises another pass.
+        are left out; `keep` promises another pass, and `exponential` that it only asks for
+        LogSumExp.write_gradient: chunks that are kept then hold exp(S - reference).
         """
         peak = abs(float(self.t)) + self._hardness
         if self._log_weights is not None and self.x.numel() > 0:
             peak += sum(float(v.max()) for v in self._log_weights)
         reference = max(peak - BELOW, 0.0)
-        row_lse, column = [], None
-        for rows, S in self._split_chunks(keep):
+        row, column = self.x.new_empty(self.x.shape[0]), self.y.new_full((self.y.shape[0],), -torch.inf)
+        exponentials: set[int] = set()
+
+        def reduce(rows: slice, S: Tensor) -> None:
             if read is not None:
                 read(rows, S)
-            dropped = self.find_dropped(rows, S)
-            if without is None:
-                of_rows, of_columns = reduce_chunk(S, reference, *dropped)
-            else:
-                # S may be kept for the next pass, so what is hidden from the sums is put back
-                pairs = without(rows)
-                hidden = S[pairs]
+            dropped, kept = self.find_dropped(rows, S), rows.start in self._kept
+            # What is hidden from the sums is put back, as S may be kept for the next pass
+            pairs = None if without is None else without(rows)
+            hidden = None if pairs is None else S[pairs]
+            if pairs is not None:
                 S[pairs] = -torch.inf
-                of_rows, of_columns = reduce_chunk(S, reference, *dropped)
+            overwrite = pairs is None and (not kept or (exponential and not dropped))
+            if (found := sum_exponentials(S, reference, *dropped, overwrite=overwrite)) is None:
+                found = reduce_exactly(self._compute(rows, S) if overwrite else S, *dropped)
+            elif overwrite and kept:
+                exponentials.add(rows.start)
+            if pairs is not None:
                 S[pairs] = hidden
             # A row is whole in its chunk; a column is merged over the chunks here, and over the ranks at the end
-            row_lse.append(of_rows)
-            column = of_columns if column is None else torch.logaddexp(column, of_columns)
-        assert column is not None  # no rows are one chunk of none
-        row = row_lse[0] if len(row_lse) == 1 else torch.cat(row_lse)
-        return LogSumExp(row, lse_over(group, column), self.find_dropped)
+            row[rows] = found[0]
+            with self.in_turn(rows):
+                torch.logaddexp(column, found[1], out=column)
+
+        self.each_chunk(reduce, keep=keep)
+        found = LogSumExp(row, lse_over(group, column), self.find_dropped, exponentials)
+        if exponentials and found.reference != reference:
+            for start in exponentials:
+                del self._kept[start]
+            exponentials.clear()
+        return found
 
     def find_dropped(self, rows: slice, S: Float[Tensor, "rows n"]) -> tuple[Tensor, ...]:
         """Returns which pairs leave their rows' denominators and which their columns', or nothing where none may."""
@@ -173,15 +206,34 @@ class Logits:
         With y = Y and tx = t X they are dL/dX / t and dL/dY. The first has not met t, which may be 0, because
         dL/dt = sum_ij G_ij <x_i, y_j> = <G Y, X>.
         """
-        Gy, Gx = None if y is None else torch.empty_like(self.x), None
-        for rows, S in self:
+        Gy = None if y is None else torch.empty_like(self.x)
+        Gx = None if tx is None else torch.empty_like(self.y)
+        width = max(-(-self.y.shape[0] // BLOCKS), MIN_COLUMNS)
+
+        def multiply(rows: slice, S: Tensor) -> None:
             # G takes the place of S, and both products are formed while the chunk is at hand: it is never seen again
             chunk = G(rows, S)
             if y is not None and Gy is not None:
                 torch.mm(chunk, y, out=Gy[rows])
-            if tx is not None:
-                Gx = chunk.T @ tx[rows] if Gx is None else Gx.addmm_(chunk.T, tx[rows])
+            if tx is None or Gx is None:
+                return
+            for columns in range(0, self.y.shape[0], width):
+                part, sums = chunk[:, columns : columns + width].T, Gx[columns : columns + width]
+                with self.in_turn(rows, columns):
+                    torch.addmm(sums, part, tx[rows], beta=0 if rows.start == 0 else 1, out=sums)
+
+        self.each_chunk(multiply)
         return Gy, Gx
+
+
+def count_rows(num_columns: int) -> int:
+    """Returns the rows of a chunk: the same for any number of threads, as then the results are."""
+    return max(CELLS // max(num_columns, 1), MIN_ROWS)
+
+
+def count_chunks(x: Float[Tensor, "m d"], y: Float[Tensor, "n d"]) -> int:
+    """Returns how many chunks are worth a thread each: one where torch does not compute on a CPU."""
+    return -(-len(x) // count_rows(len(y))) if x.device.type == "cpu" else 1
 
 
 def make_room(x: Tensor, num_rows: int, num_columns: int) -> Float[Tensor, "rows n"]:

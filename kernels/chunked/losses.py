@@ -14,7 +14,9 @@ Traps
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,10 +26,11 @@ from kernels.chunked import rows_only, small, softmax
 from kernels.chunked.elementwise import softplus, split_blocks
 from kernels.chunked.false_negatives import FalseNegatives
 from kernels.chunked.khatri_rao import khatri_rao_gradients, khatri_rao_lse
-from kernels.chunked.logits import Logits
+from kernels.chunked.logits import Logits, count_chunks
 from kernels.chunked.lse import LogSumExp
 from kernels.chunked.positives import OneToOne, Positives, find_positives
 from kernels.chunked.present import Present, find_self_columns
+from kernels.chunked.threads import run_on_threads
 from kernels.distributed import sum_over
 from kernels.linear import Everything, smooth_labels
 from kernels.problem import Problem
@@ -35,9 +38,22 @@ from kernels.problem import Problem
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
 
+Options, Result = ParamSpec("Options"), TypeVar("Result")
+
 __all__ = ["infonce", "khatri_rao_gradients", "khatri_rao_lse", "lse", "lse_gradients", "sigmoid"]
 
 
+def _on_threads(loss: Callable[Concatenate[Problem, Options], Result]) -> Callable[Concatenate[Problem, Options], Result]:
+    """Gives the chunks of a loss a thread each, as many as torch has."""
+
+    @wraps(loss)
+    def compute(problem: Problem, *args: Options.args, **kwargs: Options.kwargs) -> Result:
+        return run_on_threads(lambda: loss(problem, *args, **kwargs), count_chunks(problem.x, problem.y))
+
+    return compute
+
+
+@_on_threads
 def infonce(problem: Problem) -> tuple[Float[Tensor, ""], Gradients]:
     """Computes kernels.multi_positive_infonce and its wanted gradients."""
     with without_autocast(problem.x):
@@ -93,6 +109,7 @@ def _solve_small(
     return small.solve_one_to_one(rows.z, columns.z, problem.scale, problem.wanted)
 
 
+@_on_threads
 def sigmoid(problem: Problem) -> tuple[Float[Tensor, ""], Gradients]:
     """Computes kernels.multi_positive_sigmoid and its wanted gradients, in one pass over S.
 
@@ -118,12 +135,16 @@ def sigmoid(problem: Problem) -> tuple[Float[Tensor, ""], Gradients]:
             if pairs is not None:
                 S[pairs] = -S[pairs]
             # The loss is read before S is overwritten; its own passes are over blocks, which stay in the cache
+            share = torch.zeros_like(cost)
             for block, w_block in split_blocks(S, w[chunk]):
-                cost.add_(w_block @ (softplus(block) @ v))
+                share.add_(w_block @ (softplus(block) @ v))
             S.sigmoid_()
             if pairs is not None:
                 S[pairs] = -S[pairs]
-            db.add_(w[chunk] @ (S @ v))
+            share_db = w[chunk] @ (S @ v)
+            with logits.in_turn(chunk, "value"):
+                cost.add_(share)
+                db.add_(share_db)
             return S
 
         vy, wx = logits.y * v[:, None], logits.tx * w[:, None]
@@ -145,6 +166,7 @@ def sigmoid(problem: Problem) -> tuple[Float[Tensor, ""], Gradients]:
         return value, Gradients(rows.restore_absent(dx), columns.restore_absent(dy), dt, db if wanted.bias else None)
 
 
+@_on_threads
 def lse(problem: Problem) -> tuple[Float[Tensor, " m"], Float[Tensor, " n"]]:
     """Computes kernels.contrast_lse: (row, column)."""
     with without_autocast(problem.x):
@@ -152,6 +174,7 @@ def lse(problem: Problem) -> tuple[Float[Tensor, " m"], Float[Tensor, " n"]]:
     return found.row, found.column
 
 
+@_on_threads
 def lse_gradients(
     problem: Problem,
     row: Float[Tensor, " m"],

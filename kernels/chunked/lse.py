@@ -5,7 +5,7 @@ exp(S - reference) serves a row and a column alike wherever one reference keeps 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from typing import TYPE_CHECKING
@@ -31,6 +31,8 @@ class LogSumExp:
     column: Float[Tensor, " n"]
     find_dropped: Callable[[slice, Tensor], tuple[Tensor, ...]] = lambda rows, S: ()
     """kernels.chunked.logits.Logits.find_dropped"""
+    exponentials: Collection[int] = ()
+    """the first rows of chunks that hold exp(S - reference) in the place of S"""
 
     @cached_property
     def reference(self) -> float | None:
@@ -58,10 +60,12 @@ class LogSumExp:
             # exp(S - c) (a_i / exp(row_i - c) + b_j / exp(column_j - c)): one exponential a logit, and the exponentials
             # of the log-sum-exps are M + N only
             if reference != 0:
-                S, row, column = S.sub_(reference), row - reference, column - reference
+                row, column = row - reference, column - reference
             a, b = a / row.exp(), b / column.exp()
+            formed = rows.start in self.exponentials
             for block, a_block, *out in split_blocks(S, a, *dropped):
-                exp_(block)
+                if not formed:
+                    exp_(block.sub_(reference) if reference else block)
                 if out:
                     # A logit that counts for neither may be too large for an exponential, and inf 0 is NaN
                     block.masked_fill_(out[0] & out[1], 0.0)
@@ -80,16 +84,20 @@ class LogSumExp:
         return S
 
 
-def reduce_chunk(
-    S: Float[Tensor, "m n"], reference: float, *dropped: Bool[Tensor, "m n"]
-) -> tuple[Float[Tensor, " m"], Float[Tensor, " n"]]:
-    """Computes row and column log-sum-exps of one chunk, by one exponential for both where it serves.
+def sum_exponentials(
+    S: Float[Tensor, "m n"], reference: float, *dropped: Bool[Tensor, "m n"], overwrite: bool
+) -> tuple[Float[Tensor, " m"], Float[Tensor, " n"]] | None:
+    """Computes row and column log-sum-exps of one chunk by one exponential for both, or None where that does not serve.
 
-    What is `dropped` leaves the rows' sums (the first of the two) or the columns' (the second).
+    What is `dropped` leaves the rows' sums (the first of the two) or the columns' (the second). With `overwrite`,
+    exp(S - reference) takes the place of S.
     """
     row_sums, column = [], None
     for block, *out in split_blocks(S, *dropped):
-        E = torch.mul(block, LOG2_E).exp2_() if reference == 0 else exp_(block - reference)
+        if overwrite:
+            E = exp_(block.sub_(reference) if reference else block)
+        else:
+            E = exp_(block - reference) if reference else torch.mul(block, LOG2_E).exp2_()
         of_rows, of_columns = (E.masked_fill(drop, 0.0) for drop in out) if out else (E, E)
         row_sums.append(of_rows.sum(1))
         column = of_columns.sum(0) if column is None else column.add_(of_columns.sum(0))
@@ -100,8 +108,15 @@ def reduce_chunk(
         # A sum that is too small has lost terms, one that is inf has lost everything: whether that happened is seen in
         # the result, so that the usual case pays for no maxima
         least, most = torch.cat([row, column]).aminmax()
-        if float(least) > SMALLEST and float(most) < torch.inf:  # -inf and NaN are not
-            return (row, column) if reference == 0 else (row.add_(reference), column.add_(reference))
+        if not (float(least) > SMALLEST and float(most) < torch.inf):  # -inf and NaN are not
+            return None
+    return (row, column) if reference == 0 else (row.add_(reference), column.add_(reference))
+
+
+def reduce_exactly(
+    S: Float[Tensor, "m n"], *dropped: Bool[Tensor, "m n"]
+) -> tuple[Float[Tensor, " m"], Float[Tensor, " n"]]:
+    """Computes row and column log-sum-exps of one chunk by exponentials of each row and of each column."""
     rows, columns = (S.masked_fill(drop, -torch.inf) for drop in dropped) if dropped else (S, S)
     row = torch.cat([block.logsumexp(1) for (block,) in split_blocks(rows)])
     return row, reduce(torch.logaddexp, (block.logsumexp(0) for (block,) in split_blocks(columns)))

@@ -61,9 +61,10 @@ class Positives:
 
     def list_pairs(self, rows: slice) -> tuple[Int64[Tensor, " k"], Int64[Tensor, " k"]]:
         """Lists the positive pairs (i, j) of a slice of rows, sorted by i, which counts from the slice's start."""
-        if self._latest is None or self._latest[0] != rows:  # where there is one chunk, every pass asks for the same
-            self._latest = rows, self._find_pairs(rows)
-        return self._latest[1]
+        latest = self._latest  # read once, as another thread may ask for other rows
+        if latest is None or latest[0] != rows:  # where there is one chunk, every pass asks for the same
+            latest = self._latest = rows, self._find_pairs(rows)
+        return latest[1]
 
     def _find_pairs(self, rows: slice) -> tuple[Int64[Tensor, " k"], Int64[Tensor, " k"]]:
         segment = self._x.segment[rows]

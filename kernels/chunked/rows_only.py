@@ -47,7 +47,9 @@ def solve(
         i, j = P.list_pairs(rows) if listed else (none, none)
         for drop in logits.find_dropped(rows, S)[:1]:
             S.masked_fill_(drop, -torch.inf)
-        value.add_(_LOSS[positives](S, i, j, w.a[rows], w.an[rows], w.kept))
+        share = _LOSS[positives](S, i, j, w.a[rows], w.an[rows], w.kept)
+        with logits.in_turn(rows):
+            value.add_(share)
         return S
 
     products = logits.multiply_gradient(gradient, *operands)

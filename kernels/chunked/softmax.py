@@ -88,9 +88,11 @@ def _mean(logits: Logits, P: Positives | OneToOne, w: Means, group: ProcessGroup
 
     def read_positives(rows: slice, S: Tensor) -> None:
         i, j = P.list_pairs(rows)
-        attraction.add_((w.an[rows][i] + w.bm[j]) @ S[i, j])
+        share = (w.an[rows][i] + w.bm[j]) @ S[i, j]
+        with logits.in_turn(rows, "attraction"):
+            attraction.add_(share)
 
-    lse = logits.reduce_lse(group, read=read_positives, keep=True)
+    lse = logits.reduce_lse(group, read=read_positives, keep=True, exponential=True)
     (local,) = sum_over(group, dot(w.a, lse.row) - attraction)
     # The loss is a small difference of large sums near its end: rounding may take it below its floor, which the exact
     # value never is
@@ -107,7 +109,7 @@ def _mean(logits: Logits, P: Positives | OneToOne, w: Means, group: ProcessGroup
 
 def _mean_by_segments(logits: Logits, P: Positives | OneToOne, w: Means, group: ProcessGroup | None) -> Solution:
     """Solves `mean` for any number of positives: they never meet S, only X and Y."""
-    lse = logits.reduce_lse(group, keep=True)
+    lse = logits.reduce_lse(group, keep=True, exponential=True)
     attraction, finish = attract(logits.left, logits.right, P, w.an, w.bm)
     (local,) = sum_over(group, dot(w.a, lse.row) - attraction)
     value = (local + dot(w.b, lse.column)).clamp_min(w.floor)
@@ -128,7 +130,9 @@ def _logsum(logits: Logits, P: Positives | OneToOne, w: Means, group: ProcessGro
         s = S[i, j]
         # As with all of S: a row is whole in its chunk, a column is merged over the chunks
         row_positive[rows] = softmax_by_segment(s, i, S.shape[0])[0]
-        column_positive.copy_(torch.logaddexp(column_positive, softmax_by_segment(s, j, S.shape[1])[0]))
+        of_columns = softmax_by_segment(s, j, S.shape[1])[0]
+        with logits.in_turn(rows, "positives"):
+            torch.logaddexp(column_positive, of_columns, out=column_positive)
 
     lse = logits.reduce_lse(group, read=read_positives, keep=True)
     column_positive = lse_over(group, column_positive)
@@ -159,21 +163,28 @@ def _each(logits: Logits, P: Positives | OneToOne, w: Means, group: ProcessGroup
     Those are known only after the first pass. So its positive logits are kept, one number a pair, where they are few.
     Where they are many, that would be a matrix again, and S is formed once more instead.
     """
-    few: list[tuple[slice, Tensor]] = []
+    few: dict[int, Tensor] = {}
 
     def keep_positives(rows: slice, S: Tensor) -> None:
-        few.append((rows, S[P.list_pairs(rows)]))
+        few[rows.start] = S[P.list_pairs(rows)]
 
     negatives = logits.reduce_lse(group, read=keep_positives if P.few else None, without=P.list_pairs, keep=True)
-    positives = few if P.few else ((rows, S[P.list_pairs(rows)]) for rows, S in logits)
     B, C = torch.zeros_like(w.a), torch.zeros_like(w.b)
     value = torch.zeros_like(logits.t)
-    for rows, s in positives:
+
+    def weigh_negatives(rows: slice, s: Tensor) -> None:
         i, j = P.list_pairs(rows)
         from_row, from_column = negatives.row[rows][i] - s, negatives.column[j] - s
         B[rows] = B[rows].index_add(0, i, from_row.sigmoid())
-        C.index_add_(0, j, from_column.sigmoid())
-        value += w.an[rows][i] @ softplus(from_row) + w.bm[j] @ softplus(from_column)
+        cost = w.an[rows][i] @ softplus(from_row) + w.bm[j] @ softplus(from_column)
+        with logits.in_turn(rows):
+            C.index_add_(0, j, from_column.sigmoid())
+            value.add_(cost)
+
+    if P.few:
+        logits.each_slice(lambda rows: weigh_negatives(rows, few[rows.start]))
+    else:
+        logits.each_chunk(lambda rows, S: weigh_negatives(rows, S[P.list_pairs(rows)]))
     # Of a row, B is whole; of a column it has this rank's rows only, as has the value
     value, C = sum_over(group, value, C)
 
