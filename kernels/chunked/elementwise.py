@@ -11,8 +11,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-BLOCK_CELLS = 2**19
-"""logits that elementwise passes take at a time: 2 MiB in float32, which a core's own cache holds"""
+BLOCK_CELLS = 2**17
+"""logits that elementwise passes take at a time: 512 KiB in float32, which a core's own cache about holds"""
 LOG2_E = 1 / math.log(2.0)
 
 
@@ -28,6 +28,19 @@ def softplus(S: Tensor) -> Tensor:
     """
     u = exp_(S.abs().neg_())
     return S.clamp_min(0.0).add_(u.div_(u + 2).atanh_(), alpha=2)
+
+
+def write_sigmoid(S: Tensor) -> Tensor:
+    """Computes softplus(S), and writes its derivative sigmoid(S) into S."""
+    if S.numel() > 0 and float(S.amax()) > 0:
+        cost = softplus(S)
+        S.sigmoid_()
+        return cost
+    # Usually no logit is above 0: with u = exp(S) both are fractions of u, and the signs need no passes
+    u = exp_(S)
+    cost = (u / (u + 2)).atanh_().mul_(2)
+    u.div_(u + 1)
+    return cost
 
 
 def split_blocks(S: Float[Tensor, "m n"], *per_row: Float[Tensor, " m"]) -> Iterator[tuple[Tensor, ...]]:

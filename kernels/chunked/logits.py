@@ -33,16 +33,18 @@ if TYPE_CHECKING:
 
     from kernels.chunked.false_negatives import FalseNegatives
 
-CELLS = 2**20
-"""logits in a chunk: 4 MiB in float32, of which there is one for each thread"""
+CELLS = 2**19
+"""logits in a chunk, 2 MiB in float32, unless there are more columns than MIN_ROWS such rows have"""
 MIN_ROWS = 256
 """fewer rows than this make the matrix products slow, however many columns there are"""
-BLOCKS, MIN_COLUMNS = 8, 1024
+BLOCKS, MIN_COLUMNS = 8, 512
 """Products that are summed over chunks are so many, or as many as have so many columns: while one chunk is added to one
 of them, others are added to the others."""
 PAD, ALIASING = 48, 1024
 """Rows of a multiple of ALIASING numbers get PAD numbers between them: 4 KiB apart, all their beginnings would share
 a few lines of each cache, and products with them take up to twice the time."""
+WORTH_THREADS = 2**21
+"""so many logits take as long as starting threads does ten times"""
 KEPT_CELLS = 2**26
 """so many logits are not computed again: 256 MiB in float32, and all of them in batches up to 8192"""
 BELOW = 55.0
@@ -220,7 +222,10 @@ class Logits:
             for columns in range(0, self.y.shape[0], width):
                 part, sums = chunk[:, columns : columns + width].T, Gx[columns : columns + width]
                 with self.in_turn(rows, columns):
-                    torch.addmm(sums, part, tx[rows], beta=0 if rows.start == 0 else 1, out=sums)
+                    if rows.start == 0:
+                        torch.mm(part, tx[rows], out=sums)
+                    else:
+                        sums.addmm_(part, tx[rows])
 
         self.each_chunk(multiply)
         return Gy, Gx
@@ -232,8 +237,9 @@ def count_rows(num_columns: int) -> int:
 
 
 def count_chunks(x: Float[Tensor, "m d"], y: Float[Tensor, "n d"]) -> int:
-    """Returns how many chunks are worth a thread each: one where torch does not compute on a CPU."""
-    return -(-len(x) // count_rows(len(y))) if x.device.type == "cpu" else 1
+    """Returns how many chunks are worth a thread each: one where there is little to compute, and on other devices."""
+    worth = x.device.type == "cpu" and len(x) * len(y) >= WORTH_THREADS
+    return -(-len(x) // count_rows(len(y))) if worth else 1
 
 
 def make_room(x: Tensor, num_rows: int, num_columns: int) -> Float[Tensor, "rows n"]:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from kernels.autograd import Gradients, Wanted, accumulation_dtype, without_autocast
 from kernels.chunked import rows_only, small, softmax
-from kernels.chunked.elementwise import softplus, split_blocks
+from kernels.chunked.elementwise import split_blocks, write_sigmoid
 from kernels.chunked.false_negatives import FalseNegatives
 from kernels.chunked.khatri_rao import khatri_rao_gradients, khatri_rao_lse
 from kernels.chunked.logits import Logits, count_chunks
@@ -43,8 +43,10 @@ Options, Result = ParamSpec("Options"), TypeVar("Result")
 __all__ = ["infonce", "khatri_rao_gradients", "khatri_rao_lse", "lse", "lse_gradients", "sigmoid"]
 
 
-def _on_threads(loss: Callable[Concatenate[Problem, Options], Result]) -> Callable[Concatenate[Problem, Options], Result]:
-    """Gives the chunks of a loss a thread each, as many as torch has."""
+def _on_threads(
+    loss: Callable[Concatenate[Problem, Options], Result],
+) -> Callable[Concatenate[Problem, Options], Result]:
+    """Gives the chunks of a loss as many threads as torch has, each chunk one."""
 
     @wraps(loss)
     def compute(problem: Problem, *args: Options.args, **kwargs: Options.kwargs) -> Result:
@@ -134,11 +136,9 @@ def sigmoid(problem: Problem) -> tuple[Float[Tensor, ""], Gradients]:
             pairs = P.list_pairs(chunk) if P.few else None
             if pairs is not None:
                 S[pairs] = -S[pairs]
-            # The loss is read before S is overwritten; its own passes are over blocks, which stay in the cache
             share = torch.zeros_like(cost)
             for block, w_block in split_blocks(S, w[chunk]):
-                share.add_(w_block @ (softplus(block) @ v))
-            S.sigmoid_()
+                share.add_(w_block @ (write_sigmoid(block) @ v))
             if pairs is not None:
                 S[pairs] = -S[pairs]
             share_db = w[chunk] @ (S @ v)
