@@ -1,15 +1,17 @@
 """The logits S = t X Y^T + b by chunks of rows: the one place where M x N numbers exist, a bounded number at a time.
 
 All that a loss needs of S is row and column log-sum-exps and the products of G = dL/dS with X and Y. Both passes ask
-for S chunk by chunk and forget it, so memory is O((M + N) D + chunk N), and the second pass computes S again.
+for S chunk by chunk and forget it, so memory is O((M + N) D + chunk N), and the second pass computes again what was not
+kept.
 
-What is fast on a CPU: matrix products of many rows (hence chunks) whose beginnings do not fall on the same cache lines
-(hence PAD), elementwise passes over what a cache holds (hence blocks of a chunk), and one exponential of each logit,
-exp(S - reference), for its row and its column alike.
+What is fast on a CPU: chunks side by side, a thread each (kernels.chunked.threads), matrix products of many rows whose
+beginnings do not fall on the same cache lines (hence PAD), elementwise passes over what a cache holds (hence blocks of
+a chunk), and one exponential of each logit, exp(S - reference), for its row and its column and both passes alike.
 
 Traps
-- Chunks share their memory: one is gone when the next is asked for. Only a loss's last pass may overwrite them, as the
-  first of them are kept from pass to pass.
+- Several chunks are at work at a time. What adds up over chunks does so `in_turn`, or its bits depend on the threads.
+- Chunks share memory: one is gone when its work returns. Only a loss's last pass may overwrite them, as the first of
+  them are kept from pass to pass.
 - t is folded into X in the accumulation dtype (float32 or float64), never in the inputs' own.
 """
 
@@ -58,7 +60,7 @@ ListPairs = Callable[[slice], tuple[Tensor, Tensor]]
 
 
 class Logits:
-    """Computes S for x [M, D] and y [N, D] in the accumulation dtype. Iterating gives (rows, S[rows]).
+    """Computes S for x [M, D] and y [N, D] in the accumulation dtype, by chunks of rows.
 
     -inf stands where row i is itself column `self_column[i]`, and where the ids of `distinct` are equal.
     """
@@ -186,8 +188,8 @@ class Logits:
                 torch.logaddexp(column, found[1], out=column)
 
         self.each_chunk(reduce, keep=keep)
-        found = LogSumExp(row, lse_over(group, column), self.find_dropped, exponentials)
-        if exponentials and found.reference != reference:
+        found = LogSumExp(row, lse_over(group, column), self.find_dropped, exponentials, reference)
+        if exponentials and found.reference != reference:  # rare: log-sum-exps that are far apart
             for start in exponentials:
                 del self._kept[start]
             exponentials.clear()

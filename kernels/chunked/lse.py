@@ -32,18 +32,21 @@ class LogSumExp:
     find_dropped: Callable[[slice, Tensor], tuple[Tensor, ...]] = lambda rows, S: ()
     """kernels.chunked.logits.Logits.find_dropped"""
     exponentials: Collection[int] = ()
-    """the first rows of chunks that hold exp(S - reference) in the place of S"""
+    """the first rows of chunks that hold exp(S - formed_with) in the place of S"""
+    formed_with: float = 0.0
 
     @cached_property
     def reference(self) -> float | None:
         """Finds the number c for which float32 holds exp(S - c) and every exp(lse - c), in rows and columns alike.
 
-        c is 0 wherever that will do, which saves the subtraction. It is None where the log-sum-exps lie too far apart
-        for any c: rows and columns then need an exponential each.
+        c is `formed_with` wherever that will do: 0, which saves the subtraction, or what exponentials that are kept have.
+        It is None where the log-sum-exps lie too far apart for any c: rows and columns then need an exponential each.
         """
         if self.row.numel() == 0 or self.column.numel() == 0:
             return 0.0
         least, most = map(float, torch.cat([self.row, self.column]).aminmax())
+        if most - LARGEST <= self.formed_with <= least - SMALLEST:
+            return self.formed_with
         return min(max(most - LARGEST, 0.0), least - SMALLEST) if most - LARGEST < least - SMALLEST else None
 
     def write_gradient(

@@ -22,8 +22,10 @@ def test_a_micro_batch_bounds_what_a_step_needs() -> None:
     batch, microbatch = 6144, 256
     rows = (memory.VIEWS + 1 + memory.VIEWS) * memory.RECIPE["model"]["dim"] * 4
     linear = memory.VIEWS * 3 * memory.SIZE**2 + memory.LENGTH * 8 + 2 * 5 * rows
-    chunks = 4 * (kernels.chunked.logits.KEPT_CELLS + 2 * kernels.chunked.logits.CELLS)
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    kept = 2**24  # not 2**26: all logits of this batch would nearly be kept, and nothing be seen
+    chunks = 4 * (kept + 2 * kernels.chunked.logits.MIN_ROWS * memory.VIEWS * batch)
+    keep_less = f"import kernels.chunked.logits as logits; logits.KEPT_CELLS = {kept}"
+    with ProcessPoolExecutor(1, get_context("spawn"), initializer=exec, initargs=(keep_less,)) as pool:
         points = [pool.submit(memory.measure, *point) for point in ((microbatch, None), (batch, microbatch))]
     encoding, found = (point.result() for point in points)
     bound = encoding.step_mib + (batch * linear + chunks) / 2**20

@@ -97,6 +97,13 @@ def test_how_often_logits_are_formed(loss, symmetric, few, monkeypatch):
     assert products.all == products.logits + 2
 
 
+@pytest.mark.parametrize("scale", [6.0, 100.0])
+def test_logits_that_are_kept_are_formed_once(scale):
+    with Products((19, 23)) as products:
+        run("mean", random_arguments(3, 19, 23, 4, scale, num_ids=4).to(torch.float32), backend="chunked")
+    assert (products.logits, products.all) == (1, 3)
+
+
 @pytest.mark.parametrize("loss", [*SOFTMAX, "sigmoid", "contrast_lse"])
 def test_gaps_between_rows_change_nothing(loss, small_chunks, monkeypatch):
     """Rows of 1024 logits and multiples have gaps between them; here 7 numbers follow each row of 15."""
