@@ -39,7 +39,7 @@ class LogSumExp:
     def reference(self) -> float | None:
         """Finds the number c for which float32 holds exp(S - c) and every exp(lse - c), in rows and columns alike.
 
-        c is `formed_with` wherever that will do: 0, which saves the subtraction, or what exponentials that are kept have.
+        c is `formed_with` wherever that will do: 0, which saves the subtraction, or that of kept exponentials.
         It is None where the log-sum-exps lie too far apart for any c: rows and columns then need an exponential each.
         """
         if self.row.numel() == 0 or self.column.numel() == 0:
