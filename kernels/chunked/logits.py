@@ -169,19 +169,17 @@ class Logits:
         def reduce(rows: slice, S: Tensor) -> None:
             if read is not None:
                 read(rows, S)
-            dropped, kept = self.find_dropped(rows, S), rows.start in self._kept
-            # What is hidden from the sums is put back, as S may be kept for the next pass
-            pairs = None if without is None else without(rows)
-            hidden = None if pairs is None else S[pairs]
-            if pairs is not None:
+            dropped, kept, hidden = self.find_dropped(rows, S), rows.start in self._kept, None
+            if without is not None:
+                hidden = (pairs := without(rows)), S[pairs]
                 S[pairs] = -torch.inf
-            overwrite = pairs is None and (not kept or (exponential and not dropped))
+            overwrite = hidden is None and (not kept or (exponential and not dropped))
             if (found := sum_exponentials(S, reference, *dropped, overwrite=overwrite)) is None:
                 found = reduce_exactly(self._compute(rows, S) if overwrite else S, *dropped)
             elif overwrite and kept:
                 exponentials.add(rows.start)
-            if pairs is not None:
-                S[pairs] = hidden
+            if hidden is not None:  # S may be kept for the next pass
+                S[hidden[0]] = hidden[1]
             # A row is whole in its chunk; a column is merged over the chunks here, and over the ranks at the end
             row[rows] = found[0]
             with self.in_turn(rows):

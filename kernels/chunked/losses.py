@@ -38,7 +38,8 @@ from kernels.problem import Problem
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
 
-Options, Result = ParamSpec("Options"), TypeVar("Result")
+Options = ParamSpec("Options")
+Result = TypeVar("Result")
 
 __all__ = ["infonce", "khatri_rao_gradients", "khatri_rao_lse", "lse", "lse_gradients", "sigmoid"]
 

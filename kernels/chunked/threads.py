@@ -26,7 +26,8 @@ from typing import TypeVar
 
 import torch
 
-R, T = TypeVar("R"), TypeVar("T")
+R = TypeVar("R")
+T = TypeVar("T")
 
 
 class Stopped(Exception):
