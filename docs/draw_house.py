@@ -42,7 +42,7 @@ WORDS = {
     "model": "the map of a sample", "types": "what parts are asked for", "values": "the words that all speak",
     "contrasts": "rows as kernels see them", "term": "one contrast in a recipe",
     "scale": "a learned factor", "attention": "a block of transformers", "postponed": "imported when used",
-    "seeds": "randomness by place",
+    "seeds": "randomness by place", "starting": "begins and ends sooner",
     "errors": "what is said to people", "kernels": "losses in linear memory", "synthetic": "tasks with exact truths",
 }  # fmt: skip
 """{room: what is in it}"""

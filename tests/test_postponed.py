@@ -71,6 +71,16 @@ def test_more_of_a_package_than_is_postponed_is_the_real_thing(folder: Path, nee
     assert real("heavy.part")
 
 
+def test_a_part_of_a_library_stays_postponed_while_the_library_is_imported(folder: Path) -> None:
+    (folder / "heavy" / "__init__.py").write_text("from heavy import part\nfrom heavy.part import twice")
+    with postponed("heavy.part"):
+        library = importlib.import_module("heavy")
+    assert not real("heavy.part")
+    assert library.part.Result() == {}
+    assert real("heavy.part")
+    assert library.twice(2) == 4
+
+
 def test_what_is_used_at_once_is_the_real_thing(folder: Path) -> None:
     (folder / "library.py").write_text("import heavy\nfrom heavy.part import twice\nsix = twice(3)")
     with postponed("heavy", "heavy.part"):

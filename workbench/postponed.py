@@ -25,12 +25,17 @@ import torch
 
 from kernels.registration import hide_from_compiler
 
-OF_TORCHVISION = ("torch._dynamo.utils",)
-"""torchvision imports torch's compiler to ask, in an operator that nobody here uses, whether there is one"""
-OF_OPEN_CLIP = (
-    *OF_TORCHVISION, "timm", "timm.layers", "transformers", "transformers.modeling_outputs", "transformers.generation"
+OF_TORCHVISION = (
+    "torch._dynamo.utils", "torchvision.datasets", "torchvision.models", "torchvision.models.feature_extraction"
 )  # fmt: skip
-"""open_clip imports timm for its trunks, and transformers, where it is installed, for towers of Hugging Face"""
+"""torchvision imports torch's compiler to ask, in an operator that nobody here uses, whether there is one; and models
+and data sets of its own, as timm does, which are a hundred modules"""
+OF_OPEN_CLIP = (
+    *OF_TORCHVISION, "open_clip.push_to_hf_hub", "timm", "timm.layers",
+    "transformers", "transformers.modeling_outputs", "transformers.generation",
+)  # fmt: skip
+"""open_clip imports timm for its trunks, transformers, where it is installed, for towers of Hugging Face, and what
+publishes a model there"""
 disable = torch.compiler.disable
 
 
@@ -68,8 +73,10 @@ class _Finder:
         self.stand_ins = stand_ins
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        # not a search of sys.modules: this is asked a thousand times, of thousands
-        related = (m for m in self.stand_ins if m.startswith(f"{name}.") or name.startswith(f"{m}."))
+        # not a search of sys.modules: this is asked a thousand times, of thousands. A whole library whose parts are
+        # postponed is what the block is for; an inner package takes its parts by name to work with them at once
+        inner = "." in name
+        related = (m for m in self.stand_ins if (inner and m.startswith(f"{name}.")) or name.startswith(f"{m}."))
         if any(isinstance(sys.modules.get(module), Later) for module in related):
             _drop_stand_ins()
             return find_spec(name)

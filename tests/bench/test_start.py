@@ -14,7 +14,7 @@ def test_a_program_counts_with_the_median_of_the_rounds_behind_the_first(
 ) -> None:
     seconds = {"import torch": iter([9.0, 2.0, 2.5, 2.0]), "ls": iter([9.0, 0.5, 0.25, 1.0])}
     monkeypatch.setattr(start, "list_programs", lambda _: {name: [name] for name in seconds})
-    monkeypatch.setattr(start, "measure", lambda arguments: next(seconds[arguments[0]]))
+    monkeypatch.setattr(start, "measure", lambda arguments, checkout=None: next(seconds[arguments[0]]))
     done = CliRunner().invoke(start.main, ["--out", str(tmp_path / "start.csv"), "--rounds", "3"])
     assert done.exit_code == 0, done.output
     assert "| `import torch` | 2.00 | 1.00 |" in done.stdout

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import importlib.util
 import os
@@ -15,6 +14,7 @@ import click
 
 from workbench.cli._common import Context, prepare
 from workbench.cli._printing import allow_any_letter
+from workbench.starting import collect_rarely, leave
 
 VERBS = {
     "synth": "Train a line-up of objectives on a synthetic task and compare them with its exact truth.",
@@ -39,8 +39,8 @@ VERBS = {
 """{verb: its line in `wb --help`}, so that help needs none of their modules"""
 
 
-SHORT = ("check", "show", "ls", "compare")
-"""verbs that spend their time on imports"""
+PRINTING = ("check", "show", "ls", "compare")
+"""verbs that keep nothing, and spend their time on imports"""
 
 
 class Verbs(click.Group):
@@ -138,8 +138,7 @@ def main() -> None:
     # every rank would be told that DistributedDataParallel looked for unused weights in vain
     if "RANK" in os.environ:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    if sys.argv[1:2] and sys.argv[1] in SHORT and "--deep" not in sys.argv:
-        gc.disable()  # an eighth of an import is looking for garbage among a million objects that stay
+    collect_rarely()
     threading.excepthook = leave_it_to_the_main_thread
     allow_any_letter()
     warnings.formatwarning = format_warning
@@ -148,6 +147,10 @@ def main() -> None:
         cli.main(prog_name="wb", standalone_mode=True)
     except KeyboardInterrupt:  # before a verb was found, or while its last lines were written
         sys.exit(say_stopped())
+    except SystemExit as end:
+        if sys.argv[1:2] and sys.argv[1] in PRINTING:
+            leave(end)
+        raise
 
 
 def format_warning(

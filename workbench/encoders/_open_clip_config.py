@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torch import nn
 
 from workbench.errors import did_you_mean
-from workbench.postponed import OF_OPEN_CLIP, postponed
+from workbench.postponed import OF_OPEN_CLIP, OF_TORCHVISION, postponed
 
 with postponed(*OF_OPEN_CLIP):
     import open_clip
@@ -49,7 +49,7 @@ def tower_config(kind: Literal["image", "text"], model: str | None, config: Conf
             raise ValueError(f"the config of a tower for {kind} has no key '{key}'{did_you_mean(key, known)}")
     trunk = config.get("timm_model_name")
     if trunk:
-        with postponed():  # imported here: it takes half a second, which ViTs and texts do not pay
+        with postponed(*OF_TORCHVISION):  # imported here: a quarter of a second, which ViTs and texts do not pay
             import timm
 
         if not timm.is_model(str(trunk)):

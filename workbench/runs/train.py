@@ -19,6 +19,7 @@ from workbench.runs.measuring import measure
 from workbench.runs.meeting import refuse_terms_apart
 from workbench.runs.own_code import record_code, use_kept_code
 from workbench.runs.process import explained, polite_stop, settle
+from workbench.starting import collect_as_usual
 from workbench.training import checkpoint, checkpoint_files
 from workbench.training.metrics import Best, Metrics, Record, read
 from workbench.training.peak_memory import count_peak_anew, read_peak
@@ -158,6 +159,7 @@ def _fit(engine: Engine, run: Run | None, recipe: Recipe) -> None:
         run.done.unlink(missing_ok=True)
     engine.metrics.open(engine.step)
     count_peak_anew(engine.parallel.device)
+    collect_as_usual()
     with engine.metrics, polite_stop(engine), explained(recipe.parallel.workers):
         engine.fit()
     if run and lead and engine.finished:

@@ -25,6 +25,7 @@ from typing import TextIO, TypedDict
 
 from workbench.errors import explain
 from workbench.recipe.yaml_file import Tree
+from workbench.starting import collect_rarely
 
 NEWS_EVERY = 0.2
 """seconds between two lines about steps"""
@@ -48,6 +49,7 @@ def main() -> None:
     os.dup2(2, 1)
     told: SimpleQueue[Order] = SimpleQueue()
     threading.Thread(target=_listen, args=(orders, told), daemon=True).start()
+    collect_rarely()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the parent's to say what ends, by SIGTERM
     import torch
 
