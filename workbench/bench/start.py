@@ -44,7 +44,7 @@ def train_to_there(*args):
 pretrain.train_here = train_to_there
 cli.main()
 """
-"""runs `wb pretrain` to the beginning of the loop (fit), or to the end of its first step (train_step), and no further"""
+"""runs `wb pretrain` to the beginning of the loop (fit) or the end of its first step (train_step), and no further"""
 
 
 def list_programs(runs: Path) -> dict[str, list[str]]:
