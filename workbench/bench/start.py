@@ -89,7 +89,8 @@ def measure(arguments: Sequence[str], checkout: Path | None = None) -> float:
     """
     environment = os.environ | ({"PYTHONPATH": str(checkout.absolute())} if checkout else {})
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, *arguments], check=True, capture_output=True, env=environment)
+    # in its folder, as `python -m` looks there first of all
+    subprocess.run([sys.executable, *arguments], check=True, capture_output=True, env=environment, cwd=checkout)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
