@@ -231,7 +231,7 @@ class Engine:
         for callback in reversed(self.callbacks):
             try:
                 callback.on_exit(self)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 first = first or error
         if first:
             raise first

@@ -97,6 +97,20 @@ def test_what_it_raises_names_it_and_the_run_goes_on_without_it(small: Any, tmp_
     assert train(small(), tmp_path / "run").finished
 
 
+@pytest.mark.slow
+def test_sys_exit_ends_no_run_without_a_word(small: Any, tmp_path: Path) -> None:
+    (tmp_path / "leaves.py").write_text(
+        "import sys\nfrom workbench.objectives.clip import CLIP\n\n"
+        "class Leaves:\n    def on_step(self, engine, logs):\n        sys.exit(0)\n\n"
+        "class Loss(CLIP):\n    def forward(self, z, pool):\n        sys.exit(3)\n"
+    )
+    with pytest.raises(ValueError, match=r"callback '.*leaves.py:Leaves' has failed in on_step at step 1: SystemExit"):
+        train(small({"leaves": {"name": f"{tmp_path}/leaves.py:Leaves"}}), None)
+    tree: Any = small().as_dict() | {"objective": f"{tmp_path}/leaves.py:Loss", "eval": {"start": False}}
+    with pytest.raises(ValueError, match=r"at step 0 code that the training called has ended the program: SystemExit"):
+        train(parse_recipe(tree), None)
+
+
 def test_settings_that_it_refuses_are_told_before_anything_is_read(small: Any, tmp_path: Path) -> None:
     (tmp_path / "picky.py").write_text(
         "class Picky:\n    def __init__(self, *, often: int = 0):\n        if not often:\n"

@@ -110,6 +110,16 @@ def test_a_batch_is_learnt_beside_chance_and_floor() -> None:
 
 
 @pytest.mark.slow
+def test_a_rate_by_which_the_loss_is_no_number_is_named() -> None:
+    found = learn(train={"lr": 1e30})
+    best = min(found.tried, key=lambda lr: found.tried[lr])
+    assert found.tried[1e30] == math.inf
+    assert found.reasons[0].startswith("learning rate too high: 1e+30. The loss is soon no number by it")
+    assert found.reasons[0].endswith(f"set train.lr={best:g}")
+    assert best < 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [1e-6, 50.0])
 def test_a_wrong_learning_rate_is_told_from_the_right_one(rate: float) -> None:
     found = learn(train={"lr": rate})

@@ -65,7 +65,7 @@ class FromRecipe(Callback):
             yield
         except (RankLate, RankLost):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # sys.exit() of theirs would end the run without a word
             what = f"callback '{self.name}' has failed in {where} at step {engine.step}"
             then = f". {GO_ON}, with --set callbacks.{self.key}=null without it"
             raise failure(what, error, then, verb="") from error

@@ -46,7 +46,8 @@ def try_rates(bench: Bench, curve: Curve, lr: float, seconds: float) -> dict[flo
     rates = [float(f"{lr * factor:.2g}") for factor in FACTORS]
     rates += [rate for rate in USUAL if all(not 0.5 < rate / other < 2 for other in (*rates, lr))]
     step = curve.seconds / curve.steps
-    steps = max(5, min(60, curve.steps, int(seconds / len(rates) / step)))
+    # a loss that is soon no number says nothing of how many steps a sound rate takes
+    steps = max(5, min(60, curve.steps if curve.is_finite else 60, int(seconds / len(rates) / step)))
     tried: dict[float, float] = {}
     for rate in rates:
         found = bench.try_rate(rate, steps, seconds / len(rates), warmup=min(5, steps // 4))
@@ -61,6 +62,12 @@ def judge_rates(total: TermReport, own: float, tried: dict[float, float]) -> Ite
     chance = total.first if total.chance is None else total.chance
     way = chance - (total.floor or 0.0)
     best = min(tried, key=lambda rate: tried[rate])
+    if not math.isfinite(tried[own]) and math.isfinite(tried[best]):
+        yield (
+            f"learning rate too high: {own:g}. The loss is soon no number by it, and {tried[best]:.3f} at {best:g}: "
+            f"set train.lr={best:g}"
+        )
+        return
     reached, mine = ((chance - min(tried[rate], 1e9)) / way for rate in (best, own))
     if reached >= FALLS / 2 and reached - mine >= BETTER:
         yield (

@@ -10,7 +10,7 @@ from pathlib import Path
 from workbench.build import Parts, build_engine, build_parts, build_schedule, prepare
 from workbench.distributed.processes import Parallel
 from workbench.engine import Callback, Engine
-from workbench.errors import RunError
+from workbench.errors import RunError, failure
 from workbench.recipe.schema import Recipe
 from workbench.runs.callbacks import list_callbacks
 from workbench.runs.folder import Run
@@ -161,6 +161,10 @@ def _fit(engine: Engine, run: Run | None, recipe: Recipe) -> None:
     count_peak_anew(engine.parallel.device)
     collect_as_usual()
     with engine.metrics, polite_stop(engine), explained(recipe.parallel.workers):
-        engine.fit()
+        try:
+            engine.fit()
+        except SystemExit as error:  # of an objective, an encoder or an evaluator of the user's own
+            what = f"at step {engine.step} code that the training called has ended the program"
+            raise failure(what, error, verb="") from error
     if run and lead and engine.finished:
         run.finish(engine.step, read_peak(engine.parallel.device))
