@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import os
 import struct
 import tarfile
 import zlib
@@ -22,6 +23,7 @@ from workbench.data.parquet import Parquet
 from workbench.data.shards import Shards
 from workbench.errors import BadSample
 from workbench.inspection.open_data import open_data
+from workbench.loading import separated
 from workbench.loading.cells import read_encoded
 from workbench.loading.decode import decode_image
 from workbench.loading.members import MemberReader
@@ -51,6 +53,21 @@ def test_a_caption_in_another_encoding_says_the_byte_and_the_remedy(folder: Path
     data = CSV(path=written(folder, f"filepath,title\n0.png,{text}\n", encoding))
     with pytest.raises(BadSample, match=r"not UTF-8 \(byte 0x[0-9a-f]{2} at \d\): save it as UTF-8"):
         read_pair(data.table(data.path), 0, 10**6)
+
+
+def test_headers_that_are_none_and_files_that_are_none_are_one_message(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match=r"has 2 columns .title.: rename all but one"):
+        pairs(CSV(path=written(folder, "filepath,title,title\n0.png,a,b\n")))
+    names = ",".join(f"column{n}" for n in range(20_000))  # one field of 200 KB, by the separators that it lacks
+    assert len(pairs(CSV(path=written(folder, f"filepath,title,{names}\n0.png,a{',' * 20_000}\n")))) == 1
+    monkeypatch.setattr(separated, "LONGEST", 1000)
+    with pytest.raises(ValueError, match="begins with a line of more than 1,000 letters, which is no header"):
+        pairs(CSV(path=written(folder, "x" * 2000)))
+    os.mkfifo(folder / "pipe.csv")  # to open it would wait for ever
+    with pytest.raises(ValueError, match=r"pipe.csv is a pipe or a device, which cannot be read twice: save what"):
+        pairs(CSV(path=str(folder / "pipe.csv")))
 
 
 def test_a_list_without_a_header_is_called_so(folder: Path) -> None:

@@ -91,6 +91,8 @@ def missing(patterns: Paths, what: str, columns: str, key: str, example: str) ->
         return f"no {what} matches {describe(patterns)}: point to yours {columns} with --set {key}='{example}'"
     if absent:
         return f"{len(absent)} of the {what}s of {describe(patterns)} ({key}) are not there, the first is {absent[0]}"
+    if odd := next((name for name in found if not (Path(name).is_file() or Path(name).is_dir())), None):
+        return f"{odd} is a pipe or a device, which cannot be read twice: save what it gives as a {what}"
     return None
 
 

@@ -27,6 +27,8 @@ from workbench.types import Skipped
 
 SEPARATORS = ("\t", ",", ";", "|")
 NAMELESS = "names no picture: its cell is empty"
+LONGEST = 2**24
+"""letters of a header, at most; a longer first line is no header, and must not fill the memory"""
 CHUNK = 2**16
 """rows that are Python's texts at the same time, before Arrow has them"""
 
@@ -94,9 +96,11 @@ def tell_dialect(file: str, wanted: Sequence[str], sep: str | None, quote: str |
     """Read the header. `sep` None: the first of SEPARATORS with which it has the `wanted` columns; `quote` "auto": `"`,
     but none in a TSV. Raises ValueError for an empty file and for a `sep` that is none."""
     with _open(file) as lines:
-        line, skip = lines.readline(), 0
+        line, skip = lines.readline(LONGEST), 0
         if sep is None and line.startswith("sep=") and len(line.strip()) in (4, 5):  # as Excel writes it
-            sep, line, skip = line[4:5], lines.readline(), 1
+            sep, line, skip = line[4:5], lines.readline(LONGEST), 1
+    if len(line) == LONGEST:
+        raise ValueError(f"{file} begins with a line of more than {LONGEST:,} letters, which is no header of columns")
     if not line.strip():
         rest = Path(file).stat().st_size > 2
         raise ValueError(
@@ -109,7 +113,7 @@ def tell_dialect(file: str, wanted: Sequence[str], sep: str | None, quote: str |
         if len(sep) != 1 or sep in '"\r\n':
             raise ValueError(f"data.sep is {sep!r}: one character, in quotes, as sep=';' or --set 'data.sep=\"|\"'")
     tried = [sep] if sep else [*SEPARATORS]
-    headers = {s: [name.strip() for name in next(csv.reader([line], delimiter=s), [])] for s in tried}
+    headers = {s: _split_header(line, s) for s in tried}
     fits = next((s for s in tried if {*wanted} <= {*headers[s]}), None)
     chosen = fits or sep or ("\t" if "\t" in line else ",")
     names = headers.setdefault(chosen, [])
@@ -119,6 +123,14 @@ def tell_dialect(file: str, wanted: Sequence[str], sep: str | None, quote: str |
         quote = '"' if chosen != "\t" or all_quoted else None
     blanks = len(raw) > 1 and all(cell[:1] == " " for cell in raw[1:])
     return Dialect(chosen, quote, names, skip, blanks)
+
+
+def _split_header(line: str, sep: str) -> list[str]:
+    """Split a header into names; none where it has one that is longer than Python's reader of CSV takes."""
+    try:
+        return [name.strip() for name in next(csv.reader([line], delimiter=sep), [])]
+    except csv.Error:
+        return []
 
 
 @contextmanager
