@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.library import register_autograd, register_fake
 
+from kernels import direct
 from kernels.autograd import Context, Gradients, Wanted, first_derivative_only, refuse_other_derivatives
 from kernels.backends import load
 from kernels.problem import Problem
@@ -94,6 +95,8 @@ def unpack(tensors: Sequence[Tensor | None], options: Options) -> Problem:
 
 def infonce(problem: Problem) -> Float[Tensor, ""]:
     """Computes kernels.multi_positive_infonce, differentiable in x, y and scale."""
+    if direct.may_skip_dispatcher(problem):
+        return direct.differentiate(problem, _complete_infonce)
     tensors, options = pack(problem)
     value, *_ = infonce_op(*tensors, **options)
     return value
@@ -101,6 +104,8 @@ def infonce(problem: Problem) -> Float[Tensor, ""]:
 
 def sigmoid(problem: Problem) -> Float[Tensor, ""]:
     """Computes kernels.multi_positive_sigmoid, differentiable in x, y, scale and bias."""
+    if direct.may_skip_dispatcher(problem):
+        return direct.differentiate(problem, _complete_sigmoid)
     tensors, options = pack(problem)
     value, *_ = sigmoid_op(*tensors, **options)
     return value
@@ -108,19 +113,27 @@ def sigmoid(problem: Problem) -> Float[Tensor, ""]:
 
 def lse(problem: Problem) -> tuple[Float[Tensor, " m"], Float[Tensor, " n"]]:
     """Computes kernels.contrast_lse, differentiable in x, y and scale."""
+    if direct.may_skip_dispatcher(problem) and (found := direct.lse(problem)):
+        return found
     tensors, options = pack(problem)
     return contrast_lse_op(*tensors, **options)
 
 
 def compute_infonce(*tensors: Tensor | None, **options: Any) -> tuple[Tensor, ...]:
     """Returns (value, dx, dy, dscale, dbias) of a packed problem; dbias is empty."""
-    problem = unpack(tensors, options)
-    return _complete(problem, load(problem.backend).infonce)
+    return _complete_infonce(unpack(tensors, options))
 
 
 def compute_sigmoid(*tensors: Tensor | None, **options: Any) -> tuple[Tensor, ...]:
     """Returns (value, dx, dy, dscale, dbias) of a packed problem."""
-    problem = unpack(tensors, options)
+    return _complete_sigmoid(unpack(tensors, options))
+
+
+def _complete_infonce(problem: Problem) -> tuple[Tensor, ...]:
+    return _complete(problem, load(problem.backend).infonce)
+
+
+def _complete_sigmoid(problem: Problem) -> tuple[Tensor, ...]:
     return _complete(problem, load(problem.backend).sigmoid)
 
 
@@ -153,15 +166,8 @@ register_fake(infonce_op, _fake_loss)
 register_fake(sigmoid_op, _fake_loss)
 
 
-class _LossContext(Context, Protocol):
-    dtypes: list[torch.dtype | None]
-    """of each input's gradient, None where none is wanted"""
-    num_others: int
-    """inputs that never have a gradient"""
-
-    def save_for_backward(self, *tensors: Tensor) -> None: ...
+class _LossContext(direct.LossContext, Protocol):
     def mark_non_differentiable(self, *tensors: Tensor) -> None: ...
-    def set_materialize_grads(self, value: bool) -> None: ...
 
 
 def _keep_gradients(
@@ -169,26 +175,11 @@ def _keep_gradients(
 ) -> None:
     _, *gradients = output
     ctx.mark_non_differentiable(*gradients)
-    ctx.set_materialize_grads(False)  # else backward gets zeros of the size of x and y
-    wanted = Wanted(*keyword_only_inputs["wanted"])
-    ctx.dtypes = [v.dtype if want and v is not None else None for v, want in zip(inputs, wanted, strict=False)]
-    ctx.num_others = len(inputs) - len(wanted)
-    # The inputs take no part in the product: they are kept so that differentiating it again meets first_derivative_only
-    differentiated = [v for v, dtype in zip(inputs, ctx.dtypes, strict=False) if v is not None and dtype]
-    ctx.save_for_backward(*gradients, *differentiated)
+    direct.keep_gradients(ctx, inputs, Wanted(*keyword_only_inputs["wanted"]), gradients)
 
 
-@first_derivative_only
-def _multiply(ctx: _LossContext, upstream: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-    no_gradients = (None,) * ctx.num_others
-    if upstream is None:  # what follows the loss passed no gradient on
-        return *(None for _ in ctx.dtypes), *no_gradients
-    kept = zip(ctx.saved_tensors, ctx.dtypes, strict=False)
-    return *((gradient * upstream).to(dtype) if dtype else None for gradient, dtype in kept), *no_gradients
-
-
-register_autograd(infonce_op, _multiply, setup_context=_keep_gradients)
-register_autograd(sigmoid_op, _multiply, setup_context=_keep_gradients)
+register_autograd(infonce_op, direct.multiply_gradients, setup_context=_keep_gradients)
+register_autograd(sigmoid_op, direct.multiply_gradients, setup_context=_keep_gradients)
 
 
 def compute_contrast_lse(*tensors: Tensor | None, **options: Any) -> tuple[Tensor, Tensor]:

@@ -70,6 +70,12 @@ class Problem:
     """the one that computes it"""
 
     @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """Returns every tensor of the problem."""
+        weights = self.x_weight, self.y_weight, self.x_log_weight, self.y_log_weight
+        return self.x, self.y, self.scale, self.bias, self.x_ids, self.y_ids, *weights, self.x_guide, self.y_guide
+
+    @property
     def ids(self) -> tuple[Int64[Tensor, " m"], Int64[Tensor, " n"]]:
         """Returns (x_ids, y_ids) of a problem that has positives."""
         assert self.x_ids is not None

@@ -170,6 +170,8 @@ def sigmoid(problem: Problem) -> tuple[Float[Tensor, ""], Gradients]:
 @_on_threads
 def lse(problem: Problem) -> tuple[Float[Tensor, " m"], Float[Tensor, " n"]]:
     """Computes kernels.contrast_lse: (row, column)."""
+    if small_lse := small.reduce_small(problem):
+        return small_lse.lse
     with without_autocast(problem.x):
         found = _make_unweighted_logits(problem).reduce_lse(problem.group)
     return found.row, found.column

@@ -104,10 +104,15 @@ def find_positives(
     x_ids: Int64[Tensor, " m"], y_ids: Int64[Tensor, " n"], self_column: Int64[Tensor, " m"] | None
 ) -> Positives | OneToOne:
     """Finds the positives, by the short way where both sides have the same ids in the same order, each once."""
-    same = self_column is None and (x_ids is y_ids or torch.equal(x_ids, y_ids))
-    if same and torch.unique(x_ids).numel() == x_ids.numel():
+    if self_column is None and are_one_to_one(x_ids, y_ids):
         return OneToOne(x_ids)
     return Positives(x_ids, y_ids, self_column)
+
+
+def are_one_to_one(x_ids: Int64[Tensor, " m"], y_ids: Int64[Tensor, " n"]) -> bool:
+    """Says whether both sides have the same ids in the same order, each once."""
+    same = x_ids is y_ids or torch.equal(x_ids, y_ids)
+    return same and torch.unique(x_ids).numel() == x_ids.numel()
 
 
 class _Segments:
