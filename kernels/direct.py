@@ -107,9 +107,7 @@ def lse(problem: Problem) -> tuple[Tensor, Tensor] | None:
 
 class _Lse(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, found: Exponentials, x: Tensor, y: Tensor, scale: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, found: Exponentials, x: Tensor, y: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)  # the loss of rows alone passes none to the columns
         ctx.found = found
         ctx.save_for_backward(x, y, scale)
@@ -123,6 +121,6 @@ class _Lse(torch.autograd.Function):
             return (None,) * 4
         x, y, scale = ctx.saved_tensors
         wanted = Wanted(*ctx.needs_input_grad[1:])
-        gradients = ctx.found.differentiate( x, y, scale, g, h, wanted)
+        gradients = ctx.found.differentiate(x, y, scale, g, h, wanted)
         kept = zip(gradients, (x, y, scale), strict=False)
         return None, *(None if gradient is None else gradient.to(v.dtype) for gradient, v in kept)

@@ -43,6 +43,12 @@ def all_rows(view: View, ids: Tensor) -> TermRows:
     return TermRows(view.z.flatten(0, 1), ids.repeat_interleave(k), weight_of(view.valid.flatten()))
 
 
+def rows_of_view(view: View, v: int) -> Float[Tensor, "b d"]:
+    """Give one view of every sample."""
+    # what has no other view is not cut out, which would write a gradient of zeros and add to it
+    return view.z.squeeze(1) if view.z.shape[1] == 1 else view.z[:, v]
+
+
 def weight_of(valid: Bool[Tensor, " m"]) -> Float[Tensor, " m"] | None:
     """Give a row weight 1 where it exists, else 0; None where all do, as kernels are faster without weights."""
     # asking is free on a CPU; on a GPU the answer would cost a stall

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -84,6 +85,11 @@ class Engine:
     phase: Callable[[str], AbstractContextManager[object]] = nullcontext
     """what is wrapped around each named part of a step: nothing, unless a profile wants to know its time"""
 
+    @cached_property
+    def parameters(self) -> list[nn.Parameter]:
+        """All parameters of model and objective, which a small run would take longer to list at every step."""
+        return [*self.model.parameters(), *self.objective.parameters()]
+
     @property
     def samples(self) -> int:
         """Batch rows consumed so far."""
@@ -136,7 +142,7 @@ class Engine:
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
         loss = self.gradients(batch)
-        parameters = [*self.model.parameters(), *self.objective.parameters()]
+        parameters = self.parameters
         with self.phase("average gradients"):
             self.parallel.average_gradients(parameters)
         with self.phase("clip gradients"):

@@ -96,8 +96,7 @@ class Model(nn.Module):
         for m, chosen, exist in zip(side.members, views, present, strict=True):
             inputs[m] = _detach(_select(features[m], valid[m].shape, chosen), side.options)
             there[m] = exist.flatten()
-        fused = self.fusion(replace(side, options=frozenset()), inputs, there)
-        return fused, torch.stack(present).all(0)
+        return self.fusion(side.without_options, inputs, there), torch.stack(present).all(0)
 
 
 Combination = tuple[list[Int64[Tensor, "n k"]], list[Bool[Tensor, "n k"]]]
@@ -109,6 +108,8 @@ def zipped(valid: Sequence[Bool[Tensor, "n _"]]) -> Combination:
 
     A sample has as many fused rows as its richest member has views: in more, two would be the same.
     """
+    if all(v.shape[1] == 1 for v in valid):  # nothing to choose: the one view of each member, where it is there
+        return [torch.zeros_like(v, dtype=torch.int64) for v in valid], list(valid)
     rows = torch.arange(max(v.shape[1] for v in valid), device=valid[0].device)
     counts = torch.stack([v.sum(1) for v in valid])
     exist = rows < counts.amax(0)[:, None]

@@ -22,6 +22,7 @@ from workbench.contrasts import (
     TermRows,
     align_uniform,
     all_rows,
+    rows_of_view,
     scale_gradient,
     share_with_positive,
     shown,
@@ -124,13 +125,13 @@ class Terms(Objective):
             if mine_everywhere is not mine.valid or everyone.valid is not theirs.valid:  # there are other ranks
                 all_both = mine_everywhere[:, v] & everyone.valid[:, t]
                 all_weight = weight_of(all_both)
-            x = TermRows(mine.z[:, v], _own_ids(pool, mine), weight)
-            y = TermRows(everyone.z[:, t], pool.ids, all_weight)
+            x = TermRows(rows_of_view(mine, v), _own_ids(pool, mine), weight)
+            y = TermRows(rows_of_view(everyone, t), pool.ids, all_weight)
             if term.loss == "align_uniform":
-                pairs = (pool.views[a].z[:, v], y.z)
-                losses.append(align_uniform((x.z, theirs.z[:, t]), pairs, all_both, pool))
+                pairs = (rows_of_view(pool.views[a], v), y.z)
+                losses.append(align_uniform((x.z, rows_of_view(theirs, t)), pairs, all_both, pool))
             else:
-                all_x = TermRows(pool.views[a].z[:, v], pool.ids, all_weight)
+                all_x = TermRows(rows_of_view(pool.views[a], v), pool.ids, all_weight)
                 losses.append(self._loss(term, x, all_x, y, pool, scale, pool.offset))
             counts.append(all_both.sum())
         rows = torch.stack(counts)

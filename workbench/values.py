@@ -7,7 +7,7 @@ l tokens · h width of an encoder · d width of the shared space · q queries ·
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -120,6 +120,11 @@ class Side:
     def plain(self) -> bool:
         """Whether it is a modality through its own head."""
         return not self.fused and self.head is None
+
+    @cached_property
+    def without_options(self) -> Side:
+        """The same side as every sample has it: zipped, and learning from all that it is made of."""
+        return replace(self, options=frozenset()) if self.options else self
 
     @cached_property
     def _name(self) -> str:

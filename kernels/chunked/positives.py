@@ -9,7 +9,8 @@ Trap: a pair that is one and the same item (`self_column`) is no positive. Segme
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import weakref
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -111,8 +112,30 @@ def find_positives(
 
 def are_one_to_one(x_ids: Int64[Tensor, " m"], y_ids: Int64[Tensor, " n"]) -> bool:
     """Says whether both sides have the same ids in the same order, each once."""
-    same = x_ids is y_ids or torch.equal(x_ids, y_ids)
-    return same and torch.unique(x_ids).numel() == x_ids.numel()
+    return (x_ids is y_ids or torch.equal(x_ids, y_ids)) and _are_distinct(x_ids)
+
+
+class _Answer(NamedTuple):
+    """Remembers what was found of a tensor as long as nobody has written into it."""
+
+    ids: weakref.ref[Tensor]
+    version: int
+    distinct: bool
+
+
+_latest: _Answer | None = None
+
+
+def _are_distinct(ids: Int64[Tensor, " n"]) -> bool:
+    """Says whether each id is there once. All terms of an objective ask it of the same ids: these are sorted once."""
+    global _latest
+    if ids.is_inference():  # its version is not counted
+        return torch.unique(ids).numel() == ids.numel()
+    answer = _latest  # one value, read and written whole: threads do not disturb one another
+    if answer is None or answer.ids() is not ids or answer.version != ids._version:
+        distinct = torch.unique(ids).numel() == ids.numel()
+        answer = _latest = _Answer(weakref.ref(ids), ids._version, distinct)
+    return answer.distinct
 
 
 class _Segments:

@@ -85,7 +85,7 @@ def solve_one_to_one(
 
     Returns None where one c does not serve all of S.
     """
-    num, a, factor = x.shape[0], 0.5 / x.shape[0], float(t)
+    a, factor = 0.5 / x.shape[0], float(t)
     if (found := _exponentiate(x, y, factor, sum_own=True)) is None:
         return None
     assert found.own is not None

@@ -1,8 +1,7 @@
 """Stops a run whose loss or gradient is no longer a number, before the update that would spread it into the weights."""
 
+import math
 from pathlib import Path
-
-import torch
 
 from workbench.distributed.sharding import local_part
 from workbench.engine import Callback, Engine, Logs
@@ -25,8 +24,8 @@ class NaNGuard(Callback):
         self.run = run
 
     def on_gradients(self, engine: Engine, logs: Logs) -> None:
-        loss, norm = torch.as_tensor(logs["loss"]), torch.as_tensor(logs["grad_norm"])
-        if torch.isfinite(loss + norm):  # the one place in a step where the CPU waits for a GPU
+        loss, norm = logs["loss"], logs["grad_norm"]
+        if math.isfinite(loss + norm):  # the one place in a step where the CPU waits for a GPU
             return
         named = [*engine.model.named_parameters(), *engine.objective.named_parameters()]
         where = next(

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import reduce
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from kernels import contrast_lse, khatri_rao_lse
+from workbench.contrasts import rows_of_view
 from workbench.scale import Scale, ScaledObjective
 from workbench.seeds import seed_for
-from workbench.types import Loss, Pool, Side, Views
+from workbench.types import Loss, Pool, Side, View, Views
 
 if TYPE_CHECKING:
     from synthetic.theory.optima import Optimum
@@ -65,34 +66,33 @@ class Symile(ScaledObjective):
         """Contrast the first views of the modalities; samples that miss one are left out."""
         complete = torch.stack([pool.views[side].valid[:, 0] for side in self.all_sides]).all(0)
         generator = torch.Generator().manual_seed(seed_for(pool.seed, "symile", pool.step))
-        losses = {
-            f"loss/{side}": self._anchor(side, z, pool, complete.nonzero().flatten(), generator)
-            for side in self.all_sides
-        }
+        mine = slice(pool.offset, pool.offset + len(z[self.all_sides[0]].z))
+        places, whole = torch.arange(len(complete), device=complete.device), complete.is_cpu and bool(complete.all())
+        # where every sample is complete both are one tensor, which the kernels need not compare with itself
+        candidates = places if whole else complete.nonzero().flatten()
+        rows = _Rows(places if mine == slice(0, len(places)) else places[mine], complete[mine], candidates)
+        losses = {f"loss/{side}": self._anchor(side, z, pool, rows, generator) for side in self.all_sides}
         total = torch.stack(list(losses.values())).mean()
         logs = {name: loss.detach() for name, loss in losses.items()}
         logs["positives/complete"] = complete.float().mean()
         return Loss(total, logs | {"scale": self.scale().detach()[0]})
 
-    def _anchor(
-        self, anchor: Side, z: Views, pool: Pool, complete: Int64[Tensor, " c"], generator: torch.Generator
-    ) -> Float[Tensor, ""]:
-        others = [side for side in self.all_sides if side != anchor]
-        x, scale = z[anchor].z[:, 0], self.scale()
-        positive = scale * (x * _product(z[side].z[:, 0] for side in others)).sum(1)
+    def _anchor(self, anchor: Side, z: Views, pool: Pool, rows: _Rows, generator: torch.Generator) -> Float[Tensor, ""]:
+        others, complete = [side for side in self.all_sides if side != anchor], rows.candidates
+        x, scale = rows_of_view(z[anchor], 0), self.scale()
+        positive = scale * (x * _product(rows_of_view(z[side], 0) for side in others)).sum(1)
         if len(complete) == 0:
             return 0 * positive.sum()
-        own = pool.offset + torch.arange(len(x), device=x.device)
         if self.negatives == "n_squared":
-            y, w = (pool.views[side].z[complete, 0] for side in others)
+            y, w = (_choose(pool.views[side], complete) for side in others)
             lse = khatri_rao_lse(x, y, w, scale)
         else:
             shuffles = [complete[torch.randperm(len(complete), generator=generator).to(x.device)] for _ in others]
-            products = _product(pool.views[side].z[order, 0] for side, order in zip(others, shuffles, strict=True))
+            products = _product(_choose(pool.views[side], order) for side, order in zip(others, shuffles, strict=True))
             # the candidate at a sample's own place gives way to its true product
-            negative, _ = contrast_lse(x, products, scale, exclude="group", x_ids=own, y_ids=complete)
+            negative, _ = contrast_lse(x, products, scale, exclude="group", x_ids=rows.own, y_ids=complete)
             lse = torch.logaddexp(negative, positive)
-        return ((lse - positive) * torch.isin(own, complete)).sum() * pool.world / len(complete)
+        return ((lse - positive) * rows.complete).sum() * pool.world / len(complete)
 
     def score(self, query: Views, candidates: Views) -> Float[Tensor, "q c"]:
         """Return the inner product of every candidate with the product of the query's modalities."""
@@ -106,6 +106,21 @@ class Symile(ScaledObjective):
     def optimum(self, truth: Truth) -> Optimum | None:
         """Give the optimum of the chosen negatives; None where `n_squared` has no known one."""
         return truth.symile_all() if self.negatives == "n_squared" else truth.symile()
+
+
+class _Rows(NamedTuple):
+    """This process's rows and the candidates of all, by their places in the pool."""
+
+    own: Int64[Tensor, " b"]
+    complete: Bool[Tensor, " b"]
+    """which of its own have every modality"""
+    candidates: Int64[Tensor, " c"]
+    """all that are complete"""
+
+
+def _choose(view: View, places: Int64[Tensor, " c"]) -> Float[Tensor, "c d"]:
+    """Choose the first views at some places, of which each comes once: adding up their gradients needs no order."""
+    return rows_of_view(view, 0).index_select(0, places)
 
 
 def _product(rows: Iterable[Tensor]) -> Tensor:
