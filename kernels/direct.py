@@ -87,8 +87,8 @@ class _Loss(torch.autograd.Function):
         return value
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor | None) -> tuple[Tensor | None, ...]:
-        return None, None, *multiply_gradients(ctx, upstream)
+    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
+        return None, None, *multiply_gradients(ctx, *upstream)
 
 
 def lse(problem: Problem) -> tuple[Tensor, Tensor] | None:
