@@ -77,7 +77,7 @@ bench-train *ARGS:
 bench-start *ARGS:
     python -m workbench.bench.start {{ARGS}}
 
-# milliseconds of a small batch's step, its loss in one piece or in the general way: a table and a CSV; half a minute
+# milliseconds of a small run's step, here and in `--other CHECKOUT`: a table and a CSV; a minute a round
 bench-small-steps *ARGS:
     python -m workbench.bench.small_steps {{ARGS}}
 

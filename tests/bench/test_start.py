@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from kernels.chunked import small
 from workbench.bench import small_steps, start
 
 
@@ -24,22 +23,27 @@ def test_a_program_counts_with_the_median_of_the_rounds_behind_the_first(
     assert len(lines) == 7
 
 
-def test_both_ways_of_a_small_step_are_measured_and_compared_by_rounds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_small_steps_of_two_checkouts_are_compared_by_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(small_steps, "BATCHES", (8,))
-    monkeypatch.setattr(small_steps, "STEPS", 1)
     monkeypatch.setattr(small_steps, "OBJECTIVES", ("clip",))
-    cells, found = small.CELLS, []
-    times = iter([1.0, 6.0, 2.0, 4.0, 4.0])
+    found, times = [], iter([6.0, 2.0, 4.0, 4.0])
 
-    def measure(engine: object, batches: list[object]) -> float:
-        found.append((small.CELLS, len(batches)))
+    def measure_in(checkout: Path, objective: str, batch: int) -> float:
+        found.append((checkout == tmp_path, objective, batch))
         return next(times)
 
-    monkeypatch.setattr(small_steps, "measure", measure)
-    done = CliRunner().invoke(small_steps.main, ["--out", str(tmp_path / "steps.csv"), "--rounds", "2"])
+    monkeypatch.setattr(small_steps, "measure_in", measure_in)
+    arguments = ["--out", str(tmp_path / "steps.csv"), "--rounds", "2", "--other", str(tmp_path), "--name", "before"]
+    done = CliRunner().invoke(small_steps.main, arguments)
     assert done.exit_code == 0, done.output
-    assert found == [(cells, 1), (0, 1), (cells, 1), (0, 1), (cells, 1)]
-    assert cells == small.CELLS
+    assert found == [(True, "clip", 8), (False, "clip", 8)] * 2
     assert "| clip | 8 | 5.0 | 3.0 | 2.00 |" in done.stdout  # of 6 / 2 and 4 / 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["confu", "ito"])
+def test_a_small_step_is_that_of_a_run(objective: str) -> None:
+    engine, batches = small_steps.prepare(objective, 8)
+    engine._take_step(batches)
+    assert engine.step == 1
+    assert "Evaluation" not in {type(callback).__name__ for callback in engine.callbacks}
