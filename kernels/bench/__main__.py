@@ -3,7 +3,8 @@
     python -m kernels.bench
 
 On a GPU in bfloat16 at pretraining sizes, else on the CPU in float32 at sizes for a CPU. Prints a table, appends rows
-to results.csv and draws plot.png beside it. Peers that are not installed are left out, with a line that says so.
+to results.csv and draws what is there as plot.png beside it, so that a long run may be made of short ones. Peers that
+are not installed are left out, with a line that says so.
 
 Trap: on a busy machine seconds mean little and ratios of them not much more (the column `load` says how busy it was);
 memory and errors do not mind.
@@ -19,7 +20,16 @@ import torch
 from rich.console import Console
 
 from kernels.bench import table
-from kernels.bench.cases import CPU_PLAN, CPU_SIZES, GPU_PLAN, LARGE, list_cpu_workloads, list_gpu_workloads
+from kernels.bench.cases import (
+    CPU_DIMS,
+    CPU_LOSSES,
+    CPU_PLAN,
+    CPU_SIZES,
+    GPU_PLAN,
+    LARGE,
+    list_cpu_workloads,
+    list_gpu_workloads,
+)
 from kernels.bench.compare import Comparison, compare
 from kernels.bench.plot import plot
 from kernels.bench.providers import PROVIDERS, named
@@ -29,11 +39,13 @@ HERE = Path(__file__).parent
 
 
 def run(args: argparse.Namespace, device: str, console: Console) -> Comparison:
-    """Measures, prints the table and what was skipped, appends the rows and draws the plot."""
+    """Measures, prints the table and what was skipped, appends the rows and draws the plot of all that are there."""
     providers = named(args.providers) if args.providers else list(PROVIDERS.values())
     plan = GPU_PLAN if device == "cuda" else CPU_PLAN
     workloads = (
-        list_gpu_workloads(providers) if device == "cuda" else list_cpu_workloads(args.sizes, args.dim, providers)
+        list_gpu_workloads(providers)
+        if device == "cuda"
+        else list_cpu_workloads(args.sizes, args.dim, providers, args.losses)
     )
 
     def open_worker() -> Worker:
@@ -53,7 +65,7 @@ def run(args: argparse.Namespace, device: str, console: Console) -> Comparison:
         console.print(f"{about['device']}, {about['threads']} threads, torch {about['torch']}\n")
         console.print(table.tables(result.rows))
         console.print(f"{table.LEGEND}\n", style="dim", highlight=False)
-        plot(result.rows, args.out.with_name("plot.png"))
+        plot(table.read(args.out), args.out.with_name("plot.png"))
     for line in result.list_reasons():
         console.print(f"[dim]skipped[/] {line}", highlight=False)
     return result
@@ -66,10 +78,11 @@ def main() -> int:
     )
     parser.add_argument("--sizes", type=_parse_sizes, help="rows on each side, on the CPU (2048,4096,8192)")
     parser.add_argument("--large", action="store_true", help="16384 too: the dense loss then needs 7 GiB")
-    parser.add_argument("--dim", type=int, default=512, help="dimensions of a row, on the CPU")
+    parser.add_argument("--dim", type=_parse_sizes, default=CPU_DIMS, help="dimensions of a row, on the CPU (64,512)")
     parser.add_argument(
-        "--providers", type=lambda s: s.split(","), help=f"some of {', '.join(PROVIDERS)}; all by default"
+        "--losses", type=_parse_names, default=CPU_LOSSES, help=f"of {', '.join(CPU_LOSSES)}, on the CPU"
     )
+    parser.add_argument("--providers", type=_parse_names, help=f"some of {', '.join(PROVIDERS)}; all by default")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of each process")
     parser.add_argument(
         "--out", type=Path, default=HERE / "results.csv", help="CSV to append to; plot.png goes beside it"
@@ -90,6 +103,10 @@ def main() -> int:
 
 def _parse_sizes(text: str) -> list[int]:
     return [int(n) for n in text.split(",")]
+
+
+def _parse_names(text: str) -> list[str]:
+    return text.split(",")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,10 @@ from kernels.bench.resident import RESETTABLE
 from kernels.bench.workload import Workload
 
 CPU_SIZES, LARGE = (2048, 4096, 8192), 16384
-CPU_PLAN = Plan("cpu", ("full",), rounds=5, one_process=RESETTABLE.exists())
+CPU_DIMS = (64, 512)
+CPU_LOSSES = {"infonce": 1, "sigmoid": 1, "each rows": 2}
+"""with how many positives a row: one is all that most packages can compute, and `each` differs from the rest by two"""
+CPU_PLAN = Plan("cpu", ("full",), rounds=5, enough=4.0, one_process=RESETTABLE.exists())
 GPU_PLAN = Plan(
     "cuda", ("forward", "full"), rounds=3, least=0.3, enough=5.0, error_rows=4096, patience=90.0, one_process=True
 )
@@ -18,15 +21,11 @@ GPU_PLAN = Plan(
 Workloads = list[tuple[Workload, list[Provider]]]
 
 
-def list_cpu_workloads(sizes: Sequence[int], d: int, providers: list[Provider]) -> Workloads:
-    """Lists what is measured on a CPU: two positives a row, and one for packages that can have no more, beside ours."""
-    one = [p for p in providers if not p.many]
-    single = one and one + [p for p in providers if p.name == "chunked"]
-    workloads: Workloads = []
-    for loss in ("infonce", "sigmoid"):
-        workloads += [(Workload(loss, n, d, positives=2), providers) for n in sizes]
-        workloads += [(Workload(loss, n, d), single) for n in sizes if single]
-    return workloads
+def list_cpu_workloads(
+    sizes: Sequence[int], dims: Sequence[int], providers: list[Provider], losses: Sequence[str] = tuple(CPU_LOSSES)
+) -> Workloads:
+    """Lists what is measured on a CPU."""
+    return [(Workload(loss, n, d, CPU_LOSSES[loss]), providers) for loss in losses for d in dims for n in sizes]
 
 
 def list_gpu_workloads(providers: list[Provider]) -> Workloads:

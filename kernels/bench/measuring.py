@@ -147,7 +147,11 @@ class Runner:
     def _measure_free_memory(self) -> int:
         if self.device == "cuda":
             return torch.cuda.mem_get_info()[0]
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        try:
+            lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+            return int(lines["MemAvailable"].split()[0]) * 1024  # with what the system would give back, such as files
+        except (OSError, KeyError):
+            return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _measure_ceilings(device: str, dtype: torch.dtype) -> list[float]:

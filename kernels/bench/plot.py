@@ -1,7 +1,7 @@
 """Time and peak memory against the batch, with the lower bound that all face, as a picture.
 
-Trap: lines join sizes of one kind of workload (dimension, positives). Of each loss the kind with most rows is drawn;
-the others are in the table.
+Trap: lines join sizes of one kind of workload (dimension, positives, threads). Of each loss the kind with most rows is
+drawn, the latest of each size; the others are in the table.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ COLORS = {
     "inf-cl": "#b0479a",
     "open_clip": "#2f6fb7",
     "open_clip chunked": "#79a7d8",
+    "st cached": "#8c5a2b",
     "pml SupCon": "#7d8590",
     "pml NTXent": "#b0b5bd",
 }
@@ -80,20 +81,20 @@ def _choose_columns(rows: Sequence[Row]) -> list[list[Row]]:
     """Chooses the rows of each loss's most measured kind of workload."""
     kinds: dict[str, dict[tuple[Any, ...], list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        kinds[row["loss"]][row["d"], row["positives"], row["dtype"]].append(row)
+        kinds[row["loss"]][row["d"], row["positives"], row["dtype"], row["threads"]].append(row)
 
     def count(group: list[Row]) -> tuple[int, int]:
-        return len({row["n"] for row in group}), len(group)
+        return len({row["n"] for row in group}), len({(row["n"], row["provider"]) for row in group})
 
     return [max(groups.values(), key=count) for groups in kinds.values()]
 
 
 def _join_lines(rows: list[Row], what: str, factor: float) -> dict[str, list[Point]]:
-    lines: dict[str, list[Point]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: row["n"]):
+    lines: dict[str, dict[int, float]] = defaultdict(dict)
+    for row in sorted(rows, key=lambda row: (row["n"], row["date"])):
         value = row[what] * factor
-        lines[row["provider"]].append((row["n"], max(value, LEAST_MIB) if what == "peak_mib" else value))
-    return lines
+        lines[row["provider"]][row["n"]] = max(value, LEAST_MIB) if what == "peak_mib" else value
+    return {name: list(line.items()) for name, line in lines.items()}
 
 
 def _draw_panel(

@@ -6,6 +6,7 @@ cannot be asked for (several positives, a gradient of the scale) they are spared
 Traps
 - memeff's default gradient is rescaled (stable=True), and its temperature is a plain number without a gradient.
 - inf-cl has one direction and folds the scale into the features; head_dim must be a power of two (256 is its default).
+- sentence-transformers' cached loss has its scale as a plain number, and calls backward() itself.
 - pytorch-metric-learning normalises again unless told, takes a diagonal out when the two label tensors are one object,
   and its NTXentLoss compares each pair with each pair: memory is cubic.
 """
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, softplus
 
 from kernels.bench.workload import SCALE, Inputs, Workload, evaluate
 from kernels.dispatch import BACKENDS
@@ -71,8 +72,16 @@ def dense_sigmoid(z: Inputs) -> Float[Tensor, ""]:
     return -logsigmoid(sign * (z.scale * (z.x @ z.y.T).float() + z.bias)).sum() / len(z.x)
 
 
+def dense_each(z: Inputs) -> Float[Tensor, ""]:
+    """Computes `each` of the rows, each positive alone against the row's negatives, as one would write it in torch."""
+    S = z.scale * (z.x @ z.y.T).float()
+    P = z.ids[:, None] == z.ids
+    negatives = S.masked_fill(P, -torch.inf).logsumexp(1, keepdim=True)
+    return (torch.where(P, softplus(negatives - S), 0.0).sum(1) / P.sum(1)).mean()
+
+
 def _build_dense(workload: Workload, device: str) -> Loss:
-    return {"infonce": dense_infonce, "sigmoid": dense_sigmoid}[workload.loss]
+    return {"infonce": dense_infonce, "sigmoid": dense_sigmoid, "each rows": dense_each}[workload.loss]
 
 
 def _build_compiled(workload: Workload, device: str) -> Loss:
@@ -125,6 +134,25 @@ def _make_metric_learning(name: str) -> Callable[[Workload, str], Loss]:
     return build
 
 
+def _build_sentence_transformers(workload: Workload, device: str) -> Loss:
+    module = import_module("sentence_transformers.sentence_transformer.losses")
+    loss = module.CachedMultipleNegativesRankingLoss(
+        torch.nn.Sequential(torch.nn.Identity()),  # its encoder, which is not measured
+        scale=SCALE,
+        similarity_fct=lambda a, b: a @ b.T,
+        mini_batch_size=512,
+        directions=("query_to_doc", "doc_to_query"),
+        partition_mode="per_direction",
+    )
+
+    def cached(z: Inputs) -> Tensor:
+        # As in its own cache of gradients: each mini-batch of rows has its backward pass before the next begins
+        value = loss.calculate_loss([[z.x], [z.y]], with_backward=torch.is_grad_enabled())
+        return value.detach().requires_grad_()
+
+    return cached
+
+
 def _build_memeff(workload: Workload, device: str) -> Loss:
     loss = import_module("memeff").MemoryEfficientCLIPLoss(1 / SCALE, normalized_inputs=True, stable=False)
     return lambda z: loss(z.x, z.y)
@@ -156,7 +184,8 @@ def _count_per_logit(infonce: float, sigmoid: float) -> Callable[[Workload], flo
 
 
 SOFTMAX, SIGMOID, BOTH = ("infonce",), ("sigmoid",), ("infonce", "sigmoid")
-ALL = ("infonce", "each", "sigmoid")
+DENSE = ("infonce", "sigmoid", "each rows")
+ALL = ("infonce", "each", "sigmoid", "each rows")
 OPEN_CLIP, METRIC_LEARNING = "open_clip_torch", "pytorch-metric-learning"
 
 _LIST = (
@@ -164,12 +193,13 @@ _LIST = (
     Provider("chunked", _make_ours("chunked"), ALL),
     Provider("memeff", _build_memeff, SOFTMAX, "memeff", many=False, devices=("cuda",)),
     Provider("inf-cl", _build_inf_cl, SOFTMAX, "inf-cl", many=False, devices=("cuda",)),
-    Provider("dense", _build_dense, BOTH, least=_count_per_logit(20, 12)),
-    Provider("compile", _build_compiled, BOTH, least=_count_per_logit(8, 4)),
+    Provider("dense", _build_dense, DENSE, least=_count_per_logit(20, 12)),
+    Provider("compile", _build_compiled, DENSE, least=_count_per_logit(8, 4)),
     Provider("open_clip", _build_open_clip, BOTH, OPEN_CLIP, many=False, least=_count_per_logit(4, 4)),
     Provider(
         "open_clip chunked", _build_open_clip_chunked, SIGMOID, OPEN_CLIP, many=False, least=_count_per_logit(2, 2)
     ),
+    Provider("st cached", _build_sentence_transformers, SOFTMAX, "sentence-transformers", many=False),
     Provider(
         "pml SupCon", _make_metric_learning("SupConLoss"), SOFTMAX, METRIC_LEARNING, least=_count_per_logit(20, 0)
     ),

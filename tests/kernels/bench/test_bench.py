@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 AGREEING = [
     (name, loss, positives)
     for name, provider in PROVIDERS.items()
-    for loss in ("infonce", "sigmoid")
+    for loss in ("infonce", "sigmoid", "each rows")
     for positives in (1, 2)
     if name not in ("compile", "open_clip chunked") and provider.covers(Workload(loss, 24, 10, positives), "cpu")
 ]
@@ -48,6 +48,8 @@ def test_providers_agree_on_value_and_gradients(name, loss, positives):
     provider, workload = PROVIDERS[name], Workload(loss, 24, 10, positives)
     if name.startswith("pml"):
         pytest.importorskip("pytorch_metric_learning")
+    if name.startswith("st "):
+        pytest.importorskip("sentence_transformers")
     seed = random.randrange(2**31)
     inputs = workload.inputs("cpu", seed)
     z = inputs.leaves()
@@ -90,7 +92,8 @@ def test_inputs_repeat_ids_and_are_unit_rows():
 
 
 @pytest.mark.parametrize(
-    ("loss", "mode", "factor"), [("infonce", "full", 8), ("sigmoid", "full", 6), ("infonce", "forward", 2)]
+    ("loss", "mode", "factor"),
+    [("infonce", "full", 8), ("sigmoid", "full", 6), ("each rows", "full", 6), ("infonce", "forward", 2)],
 )
 def test_floor(loss, mode, factor):
     workload = Workload(loss, 1000, 64)
@@ -307,7 +310,7 @@ def fork_workers():
 @pytest.mark.slow
 def test_the_command(tmp_path):
     """The command runs end to end, with a process for everything that is measured."""
-    words = ["--sizes", "64", "--dim", "16", "--threads", "1"]
+    words = ["--sizes", "64", "--dim", "16", "--threads", "1", "--losses", "infonce,sigmoid"]
     words += ["--providers", "chunked,dense,open_clip chunked", "--out", str(tmp_path / "results.csv")]
     done = forked.run(words, fork_workers, "kernels.bench")
     assert done.returncode == 0, done.stderr
