@@ -13,7 +13,10 @@ memory and errors do not mind.
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -65,7 +68,8 @@ def run(args: argparse.Namespace, device: str, console: Console) -> Comparison:
         console.print(f"{about['device']}, {about['threads']} threads, torch {about['torch']}\n")
         console.print(table.tables(result.rows))
         console.print(f"{table.LEGEND}\n", style="dim", highlight=False)
-        plot(table.read(args.out), args.out.with_name("plot.png"))
+        if not args.busy:
+            plot(table.read(args.out), args.out.with_name("plot.png"))
     for line in result.list_reasons():
         console.print(f"[dim]skipped[/] {line}", highlight=False)
     return result
@@ -85,13 +89,17 @@ def main() -> int:
     parser.add_argument("--providers", type=_parse_names, help=f"some of {', '.join(PROVIDERS)}; all by default")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of each process")
     parser.add_argument(
+        "--busy", type=int, default=0, help="processes that compute beside all that is measured; nothing is drawn then"
+    )
+    parser.add_argument(
         "--out", type=Path, default=HERE / "results.csv", help="CSV to append to; plot.png goes beside it"
     )
     args = parser.parse_args()
     args.sizes = [*(args.sizes or CPU_SIZES), *([LARGE] if args.large else [])]
     device, console = "cuda" if torch.cuda.is_available() else "cpu", Console()
     try:
-        result = run(args, device, console)
+        with _keep_busy(args.busy):
+            result = run(args, device, console)
     except (ValueError, Failed) as error:
         Console(stderr=True).print(f"error: {error}", highlight=False, style="red", markup=False)
         return 2
@@ -99,6 +107,18 @@ def main() -> int:
         gpu_only = ", ".join(name for name, provider in PROVIDERS.items() if "cpu" not in provider.devices)
         console.print(f"No GPU here: {gpu_only} and all sizes of a GPU were not measured; nothing above speaks of one.")
     return 0 if result.rows else 1
+
+
+@contextmanager
+def _keep_busy(num: int) -> Iterator[None]:
+    """Starts processes that do nothing but compute, and ends them afterwards."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(num)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def _parse_sizes(text: str) -> list[int]:
