@@ -12,11 +12,13 @@ Traps
   handed on, and a TorchDispatchMode sees nothing of what is done here.
 - torch.set_num_threads sets the number of the thread that calls it, and the number with which new ones begin. The
   caller sets the second right again, by setting the first to what it is.
-- All threads end with the loss: between losses a process may fork or end, and finds none.
+- The threads of a loss wait for the next one, as new ones would cost it milliseconds and the memory that MKL keeps for
+  each. A process that is forked has none of them, so it forgets them; at the end of a program they end by themselves.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -69,7 +71,7 @@ class _Crew:
 
     def __init__(self, size: int):
         self.size, self.interrupted = size, threading.Event()
-        self._inference, num_threads = torch.is_inference_mode_enabled(), torch.get_num_threads()
+        num_threads = torch.get_num_threads()
         self._pool, ready = ThreadPoolExecutor(size), threading.Barrier(size)
 
         def prepare() -> None:
@@ -87,23 +89,26 @@ class _Crew:
         finally:
             torch.set_num_threads(num_threads)
 
-    def __enter__(self) -> _Crew:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def end(self) -> None:
+        """Ends the threads, as soon as they have done with the chunks at which they are."""
         self.interrupted.set()
         self._pool.shutdown()
 
     def submit(self, run: Callable[[], R]) -> Future[R]:
-        """Runs a function on one of the threads."""
+        """Runs a function on one of the threads, in the inference mode of this one."""
+        inference = torch.is_inference_mode_enabled()
 
         def run_in_mode() -> R:
-            with torch.inference_mode(self._inference), torch.no_grad():
+            with torch.inference_mode(inference), torch.no_grad():
                 return run()
 
         return self._pool.submit(run_in_mode)
 
 
+_idle: list[_Crew] = []
+"""the crew that is kept, if it is not at work"""
+if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
+    os.register_at_fork(after_in_child=_idle.clear)
 _here = threading.local()
 """`crew` is set on the thread that leads one"""
 
@@ -116,14 +121,36 @@ def run_on_threads(run: Callable[[], R], most: int) -> R:
     size = min(torch.get_num_threads(), most)
     if size < 2:
         return run()
-    with _Crew(size) as crew:
+    crew = _take_crew(size)
 
-        def lead() -> R:
-            _here.crew = crew
-            return run()
+    def lead() -> R:
+        _here.crew = crew
+        return run()
 
+    try:
         # The caller computes nothing of it, as its own operators have OpenMP's threads
-        return crew.submit(lead).result()
+        result = crew.submit(lead).result()
+    except BaseException:
+        crew.end()
+        raise
+    # One crew is kept: that of a caller who has others at the same time ends
+    if _idle:
+        crew.end()
+    else:
+        _idle.append(crew)
+    return result
+
+
+def _take_crew(size: int) -> _Crew:
+    """Takes the crew that is kept, if it has the right size, or makes one."""
+    try:
+        crew = _idle.pop()
+    except IndexError:
+        return _Crew(size)
+    if crew.size == size:
+        return crew
+    crew.end()
+    return _Crew(size)
 
 
 def run_each(chunks: Iterable[T], work: Callable[[T], object], turns: Turns) -> None:

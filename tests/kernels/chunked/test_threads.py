@@ -14,7 +14,7 @@ from loss_arguments import assert_equal, random_arguments, run
 import kernels
 import kernels.chunked.logits
 import kernels.chunked.positives
-from kernels.chunked.threads import Turns, _Crew, run_each, run_on_threads
+from kernels.chunked.threads import Turns, _Crew, _idle, run_each, run_on_threads
 
 LOSSES = ("mean", "logsum", "each", "sigmoid", "contrast_lse")
 ROWS = [slice(i, i + 1) for i in range(12)]
@@ -64,7 +64,17 @@ def test_torch_has_one_thread_inside_and_what_it_had_outside():
     new.start()
     new.join()
     assert [torch.get_num_threads(), *begun] == [3, 3]
-    assert not [thread for thread in threading.enumerate() if thread.ident in {found[2] for found in inside}]
+
+
+def test_the_threads_of_one_crew_are_kept_and_no_others():
+    idents, begun = set(), threading.active_count()
+    for _ in range(3):
+        run_on_threads(lambda: run_each(ROWS, lambda rows: idents.add(threading.get_ident()), Turns()), 3)
+    assert len(idents) <= 3
+    assert threading.active_count() <= max(begun, 1) + 3
+    with pytest.raises(ZeroDivisionError):
+        run_on_threads(lambda: run_each(ROWS, lambda rows: 1 / 0, Turns()), 3)
+    assert _idle == []
 
 
 def test_sums_are_formed_in_the_order_of_the_rows():
@@ -119,12 +129,14 @@ def test_an_interrupted_caller_waits_for_no_more_than_the_chunks_at_work(monkeyp
     assert 0 < len(begun) < len(ROWS)
 
 
+@pytest.mark.slow
 def test_inference_mode_and_several_callers(small_chunks):
+    torch.set_num_threads(2)
     p = random_arguments(3, 31, 23, 4, 10.0, num_ids=5)
     with torch.inference_mode():
         x = p.x.clone()
         value = kernels.multi_positive_infonce(x, p.y, p.scale, p.x_ids, p.y_ids, backend="chunked")
-    with ThreadPoolExecutor(4) as callers:
-        results = [callers.submit(run, "mean", p, backend="chunked") for _ in range(4)]
+    with ThreadPoolExecutor(2) as callers:
+        results = [callers.submit(run, "mean", p, backend="chunked") for _ in range(2)]
         values = [result.result()["value"] for result in results]
-    torch.testing.assert_close(torch.stack(values), value.expand(4))
+    torch.testing.assert_close(torch.stack(values), value.expand(2))
