@@ -141,7 +141,7 @@ def _train(task: str, recipes: list[tuple[str, Recipe]], folder: Path | None, jo
             share = sum(run.share for run in found)
             show(share, runs, f"{share / runs:.0%}")
 
-        # from behind: the dearest objectives are named last, and one of them would train alone at the end
+        # from behind: by default the dearest objective is named last, and one of its runs would train alone at the end
         results = list(arms.run(recipes[::-1], folder, jobs, watch))
     order = {name: i for i, (name, _) in enumerate(recipes)}
     return sorted(results, key=lambda r: (order[r.objective], r.seed))
