@@ -2,69 +2,52 @@
 first time. It fails if a kernel spills, takes more shared memory than there is, or leaves the tensor cores out.
 
 Each entry of configs.TABLE is compiled ahead of time for its architecture, as the launches do, and read back with the
-tools in Triton's wheel: registers and stack from `cuobjdump`, instructions from `nvdisasm`. The table is kept in
-kernels/bench/kernels.md.
+tools in Triton's wheel: registers and stack from `cuobjdump`, instructions from `nvdisasm`. What a tile executes gives
+a forecast of the time (kernels.forecast). The table is kept in kernels/bench/kernels.md, forecasts in predicted.csv.
 
 Thinned, as variants nest: SELF, PULL, WEIGHED and LIMITED only add to what is compiled without them, as does any kind
 of positives to POSITIVE = NONE, with or without DISTINCT. Most variants are compiled with SELF alone, those called
 limited with all. Entries other than
 bfloat16's compile the variants that need most registers.
 
-Trap: occupancy is what registers and shared memory allow, not speed; only `kernels.bench` on a GPU knows that.
+Trap: occupancy is what registers and shared memory allow, and a forecast is arithmetic; only `kernels.bench.gpu` on a
+GPU knows the speed, and prints the one beside the other.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
 import triton
 from rich.console import Console
-from rich.table import Table
 from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
 from triton.language import constexpr
 from triton.runtime.jit import JITFunction
 
+from kernels.forecast.compiled import MULTIPROCESSORS, Usage, count_programs, read_usage
+from kernels.forecast.cycles import Cycles, count_bytes, ideal_seconds, time_tile
+from kernels.forecast.gpus import FORECAST, Gpu
+from kernels.forecast.machine_code import Tile, count_tile
+from kernels.forecast.published import estimate
 from kernels.tiles import configs
 from kernels.tiles.configs import DEFAULT, Config
 from kernels.tiles.gradient import EACH, LOGSUM, MEAN, each_tiles, gradient_tiles
 from kernels.tiles.khatri_rao import khatri_rao_gradient_tiles, khatri_rao_lse_tiles
 from kernels.tiles.lse import lse_tiles
+from kernels.tiles.report_rows import DIMENSIONS, SHAPES, Forecast, Row, draw_table, write_csv, write_markdown
 from kernels.tiles.sigmoid import sigmoid_tiles
 from kernels.tiles.tile import ALL, NEGATIVES, POSITIVES
 
-TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 KEPT = Path(__file__).parent.parent / "bench/kernels.md"
-DIMENSIONS = 768
-
-
-class Multiprocessor(NamedTuple):
-    """Says what a multiprocessor has (CUDA C++ Programming Guide, technical specifications per compute capability).
-
-    Shared memory is in bytes; registers are 65536 on all.
-    """
-
-    shared: int
-    shared_a_program: int
-    warps: int
-
-
-MULTIPROCESSORS = {
-    80: Multiprocessor(167936, 166912, 64),
-    86: Multiprocessor(102400, 101376, 48),
-    90: Multiprocessor(233472, 232448, 64),
-}
 
 
 Constants = dict[str, int | bool | str | constexpr]
@@ -143,6 +126,15 @@ class Job:
     operands: str
     precision: str
     config: Config
+    dimensions: int = DIMENSIONS
+    shapes: tuple[tuple[int, int], ...] = SHAPES
+    """rows x columns of the forecasts"""
+
+
+def find_variant(job: Job) -> Variant:
+    """Finds the variant that a job compiles."""
+    (variant,) = (v for v in list_variants() if (v.kernel, v.name) == (job.kernel, job.variant))
+    return variant
 
 
 def list_jobs(*, quick: bool = False) -> Iterator[Job]:
@@ -155,11 +147,12 @@ def list_jobs(*, quick: bool = False) -> Iterator[Job]:
         (90, 90, "fp32", "tf32", HEAVY),
         (80, 80, "fp32", "ieee", HEAVY),
         (80, 80, "fp32", "tf32", HEAVY),
+        (100, DEFAULT, "bf16", "ieee", None),
         (86, DEFAULT, "bf16", "ieee", HEAVY),
         (90, DEFAULT, "bf16", "ieee", HEAVY),
         (86, DEFAULT, "fp32", "ieee", HEAVY),
     ):
-        if quick and (operands != "bf16" or table == DEFAULT):
+        if quick and (operands != "bf16" or arch not in FORECAST or wanted is not None):
             continue
         for v in list_variants():
             if (v.kernel, v.name) in (MAIN if quick else wanted or {(v.kernel, v.name)}):
@@ -167,33 +160,12 @@ def list_jobs(*, quick: bool = False) -> Iterator[Job]:
                 yield Job(arch, table, v.kernel, v.name, operands, precision, config)
 
 
-@dataclass(frozen=True)
-class Row:
-    """Holds what the compiler made of a job; `fails` says what is wrong with it, "" if nothing."""
-
-    arch: int
-    operands: str
-    kernel: str
-    variant: str
-    tile: str
-    registers: int
-    stack: int
-    local: int
-    """loads and stores of local memory"""
-    shared: int
-    tensor: int
-    """tensor-core instructions"""
-    programs: int
-    """those that fit on a multiprocessor"""
-    fails: str
-
-
 def compile_job(job: Job) -> CompiledKernel:
     """Compiles a kernel as the launches in kernels.tiles.launch have it compiled."""
-    (variant,) = (v for v in list_variants() if (v.kernel, v.name) == (job.kernel, job.variant))
-    config, names = job.config, variant.function.arg_names
+    variant, config = find_variant(job), job.config
+    names = variant.function.arg_names
     constants: Constants = variant.constants | {
-        "D": DIMENSIONS, "BM": config.block_m, "BN": config.block_n, "BK": config.block_k, "GROUP": config.group,
+        "D": job.dimensions, "BM": config.block_m, "BN": config.block_n, "BK": config.block_k, "GROUP": config.group,
         "STRIPS": config.strips, "PRECISION": job.precision, "TMA": job.arch >= 90, "UPCAST": False,
     }  # fmt: skip
     signature = {name: "constexpr" if name in constants else _type(name, job) for name in names}
@@ -224,37 +196,51 @@ def _type(name: str, job: Job) -> str:
 
 
 def read(job: Job) -> Row:
-    """Compiles a job and reads registers, stack, shared memory and instructions from its machine code."""
-    kernel = compile_job(job)
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(kernel.asm["cubin"])
-        file.flush()
-        usage = _output("cuobjdump", "--dump-resource-usage", file.name)
-        sass = _output("nvdisasm", file.name)
-    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
-    assert found, usage
-    registers, stack = int(found[1]), int(found[2])
-    count = {op: len(re.findall(rf"\b{op}\b", sass)) for op in ("LDL", "STL", "HMMA", "HGMMA")}
-    local = count["LDL"] + count["STL"]
-    tensor = count["HGMMA" if job.arch >= 90 else "HMMA"]
-    shared = kernel.metadata.shared
+    """Compiles a job, reads registers, stack, shared memory and instructions from its machine code, and forecasts."""
+    usage = read_usage(compile_job(job))
     # the small entries also run where shared memory is least
     limit = MULTIPROCESSORS[86 if job.table == DEFAULT else job.arch].shared_a_program
     fails = ", ".join(
         what
         for what, wrong in (
-            (f"stack {stack}", stack > 0),
-            (f"{local} local", local > 0),
-            (f"shared > {limit}", shared > limit),
-            ("no tensor cores", tensor == 0 and not (job.operands == "fp32" and job.precision == "ieee")),
+            (f"stack {usage.stack}", usage.stack > 0),
+            (f"{usage.local} local", usage.local > 0),
+            (f"shared > {limit}", usage.shared > limit),
+            ("no tensor cores", usage.tensor == 0 and not (job.operands == "fp32" and job.precision == "ieee")),
         )
         if wrong
     )
-    fit = count_programs(job.arch, registers, shared, job.config.warps)
+    fit = count_programs(job.arch, usage.registers, usage.shared, job.config.warps)
     return Row(
-        job.arch, name_operands(job), job.kernel, job.variant, name_tile(job.config),
-        registers, stack, local, shared, tensor, fit, fails,
+        job.arch, name_operands(job), job.kernel, job.variant, name_tile(job.config), usage.registers, usage.stack,
+        usage.local, usage.shared, usage.tensor, fit, forecast(job, usage, fit), fails,
     )  # fmt: skip
+
+
+def forecast(job: Job, usage: Usage, programs: int, gpu: Gpu | None = None) -> Forecast | None:
+    """Forecasts how long a job's kernel takes for each of SHAPES, on this GPU or that of the job's architecture.
+
+    None where no GPU is known, where the kernel cannot run, or where tiles may pass without a product.
+    """
+    gpu, c = gpu or FORECAST.get(job.arch), job.config
+    if gpu is None or programs == 0:
+        return None
+    variant = find_variant(job)
+    depth = job.dimensions * (2 if variant.constants.get("GUIDE") else 1)
+    size = 4 if job.operands == "fp32" else 2
+    tile = Tile(c.block_m, c.block_n, depth, c.warps, size, tf32=job.precision == "tf32")
+    executed = count_tile(usage.disassembly, tile)
+    # What is launched along positives alone meets a band of tiles, whose width only the ids know
+    if executed.skips or variant.constants.get("NEAR"):
+        return None
+    stores = "g" in variant.function.arg_names
+
+    def time(m: int, n: int) -> Cycles:
+        return time_tile(executed, tile, gpu, count_bytes(tile, n, c.group, stores=stores), programs)
+
+    seconds = tuple(estimate(ideal_seconds(time(m, n), tile, m, n, gpu)) for m, n in job.shapes)
+    cycles = time(*job.shapes[0])
+    return Forecast(gpu.name, cycles.pipes, cycles.total, cycles.bound, seconds)
 
 
 def name_operands(job: Job) -> str:
@@ -267,54 +253,11 @@ def name_tile(c: Config) -> str:
     return f"{c.block_m}x{c.block_n}x{c.block_k} w{c.warps} s{c.stages} /{c.strips}"
 
 
-def count_programs(arch: int, registers: int, shared: int, warps: int) -> int:
-    """Counts the programs that fit on a multiprocessor.
-
-    Registers go to warps by 256, warps by 4, and a program takes 1 KiB of shared memory for the system (CUDA occupancy
-    calculator).
-    """
-    has = MULTIPROCESSORS[arch]
-    a_warp = -(-registers * 32 // 256) * 256
-    return min(65536 // a_warp // 4 * 4 // warps, has.shared // (shared + 1024), has.warps // warps)
-
-
-def _output(tool: str, *arguments: str) -> str:
-    return subprocess.run([TOOLS / tool, *arguments], capture_output=True, text=True, check=True).stdout
-
-
-def write_markdown(rows: list[Row]) -> str:
-    """Writes the table that is kept."""
-    names = [field.name for field in fields(Row) if field.name != "fails"]
-    lines = [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
-    lines += [f"| {' | '.join(str(v) for v in astuple(row)[:-1])} |" for row in rows]
-    return "\n".join((
-        f"What Triton {triton.__version__} makes of kernels/tiles/configs.py, D = {DIMENSIONS}: "
-        "`python -m kernels.tiles.report --keep`.",
-        "Tile: rows x columns x depth, warps, stages, /strips. Shared memory in bytes; programs: that fit on a",
-        "multiprocessor. float32 in ieee precision has no tensor-core instructions.",
-        "", *lines, "",
-    ))  # fmt: skip
-
-
-def draw_table(rows: list[Row]) -> Table:
-    """Draws the table for a terminal, what fails in red."""
-    shown = Table(title=f"Triton {triton.__version__}, D = {DIMENSIONS}", header_style="bold")
-    for field in fields(Row):
-        shown.add_column(field.name, justify="right" if field.type == "int" and field.name != "arch" else "left")
-    before = None
-    for row in rows:
-        if before and (before.arch, before.operands) != (row.arch, row.operands):
-            shown.add_section()
-        shown.add_row(*(str(v) for v in astuple(row)), style="red" if row.fails else None)
-        before = row
-    return shown
-
-
 def main() -> int:
     """Compiles everything and prints the table; returns 1 where a kernel fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="bfloat16's main variants only: under half a minute")
-    parser.add_argument("--keep", action="store_true", help=f"write {KEPT.name}")
+    parser.add_argument("--keep", action="store_true", help=f"write {KEPT.name} and predicted.csv")
     arguments = parser.parse_args()
     if knobs.runtime.interpret:
         parser.error("TRITON_INTERPRET is set, which leaves nothing to compile: unset it")
@@ -323,9 +266,10 @@ def main() -> int:
     # processes, as a compilation holds the interpreter's lock; spawned, as a fork would inherit the compiler's threads
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         rows = list(pool.map(read, list_jobs(quick=arguments.quick)))
-    Console(width=None if sys.stdout.isatty() else 160).print(draw_table(rows))
+    Console(width=None if sys.stdout.isatty() else 220).print(draw_table(rows))
     if arguments.keep:
         KEPT.write_text(write_markdown(rows))
+        write_csv(rows, KEPT.with_name("predicted.csv"))
     return int(any(row.fails for row in rows))
 
 

@@ -6,6 +6,7 @@ the table it keeps must be about the present configurations.
 
 from __future__ import annotations
 
+import csv
 import os
 import subprocess
 import sys
@@ -14,9 +15,12 @@ import pytest
 
 triton = pytest.importorskip("triton", reason="the kernels are written in Triton, which is for Linux")
 
+from kernels.forecast import published  # noqa: E402
+from kernels.forecast.compiled import MULTIPROCESSORS, TOOLS, count_programs  # noqa: E402
+from kernels.forecast.gpus import FORECAST  # noqa: E402
 from kernels.tiles import configs, report  # noqa: E402
 
-missing = [tool for tool in ("ptxas", "cuobjdump", "nvdisasm") if not (report.TOOLS / tool).is_file()]
+missing = [tool for tool in ("ptxas", "cuobjdump", "nvdisasm") if not (TOOLS / tool).is_file()]
 needs_tools = pytest.mark.skipif(bool(missing), reason=f"Triton came without NVIDIA's {', '.join(missing)}")
 
 
@@ -32,7 +36,9 @@ def run_report(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_main_variants_compile_clean() -> None:
     ran = run_report("--quick")
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert ran.stdout.count("bf16") == 2 * len(report.MAIN)
+    assert ran.stdout.count("bf16") == len(FORECAST) * len(report.MAIN)
+    # Three kernels have a forecast for two shapes each, whose columns are narrow enough to stand in one line
+    assert ran.stdout.count(" ms (") == 2 * len(FORECAST) * len(report.MAIN)
 
 
 def test_kept_table_is_about_the_current_configurations() -> None:
@@ -45,8 +51,27 @@ def test_kept_table_is_about_the_current_configurations() -> None:
     ], f"run `just kernel-report --keep` and commit {report.KEPT.name}"
     for row in kept:
         assert row["stack"] == row["local"] == "0", row
+        assert row["bound by"] or row["arch"] == "86" or "positives" in row["variant"] or row["variant"] == "sums", row
         assert (int(row["tensor"]) > 0) == (row["operands"] != "fp32 ieee"), row
-        assert int(row["shared"]) <= report.MULTIPROCESSORS[int(row["arch"])].shared_a_program, row
+        assert int(row["shared"]) <= MULTIPROCESSORS[int(row["arch"])].shared_a_program, row
+
+
+def test_kept_forecasts_agree_with_arithmetic() -> None:
+    rows = list(csv.DictReader(report.KEPT.with_name("predicted.csv").open(newline="")))
+    assert {row["gpu"] for row in rows} == {gpu.name for gpu in FORECAST.values()}
+    assert {row["efficiency"] for row in rows} == {f"{published.EFFICIENCY:.3f}"}
+    for row in rows:
+        gpu = FORECAST[int(row["arch"])]
+        bm, bn = (int(v) for v in row["tile"].split()[0].split("x")[:2])
+        products = 2 if row["kernel"] == "guided" else 1
+        if row["operands"] != "fp32 ieee":
+            rate = gpu.tensor_rate(tf32=row["operands"] == "fp32 tf32")
+            assert float(row["tensor_clocks"]) == pytest.approx(2 * bm * bn * int(row["d"]) * products / rate, rel=1e-3)
+        # An exponential a logit at least
+        assert float(row["special_clocks"]) >= bm * bn / gpu.special, row
+        tiles = int(row["m"]) / bm * int(row["n"]) / bn
+        ideal = tiles * float(row["clocks"]) / gpu.processors / gpu.clock
+        assert float(row["seconds"]) == pytest.approx(ideal / published.EFFICIENCY, rel=2e-3)
 
 
 def test_every_entry_of_the_table_is_compiled() -> None:
@@ -66,4 +91,4 @@ def test_every_entry_of_the_table_is_compiled() -> None:
     ],
 )
 def test_occupancy(arch: int, registers: int, shared: int, warps: int, expected: int) -> None:
-    assert report.count_programs(arch, registers, shared, warps) == expected
+    assert count_programs(arch, registers, shared, warps) == expected
