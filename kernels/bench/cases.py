@@ -39,6 +39,8 @@ def list_gpu_workloads(providers: list[Provider]) -> Workloads:
         ("infonce", 65536, 768, 1, providers),
         ("sigmoid", 32768, 768, 1, providers),
         ("infonce", 32768, 512, 2, providers),
+        ("sigmoid", 65536, 768, 4, providers),
+        ("infonce", 65536, 768, 4, providers),
         ("infonce", 131072, 512, 1, providers),
         ("infonce", 262144, 768, 1, triton),
         ("sigmoid", 65536, 768, 1, providers),

@@ -195,7 +195,7 @@ def _measure(
     entries = [entry for entry in entries if entry.seconds]
     for entry in entries:
         subset = (entry.provider.name, workload.of_size(plan.error_rows))
-        if subset not in known and entry.provider.name not in failed:
+        if entry.provider.same(workload) and subset not in known and entry.provider.name not in failed:
             with skipping(entry.provider):
                 known[subset] = processes.call(entry.provider, "errors", rows=plan.error_rows)
         entry.errors = known.get(subset)

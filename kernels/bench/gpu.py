@@ -1,9 +1,10 @@
-"""Everything that a GPU is needed for, in one session of some minutes: check, tune, compare, profile.
+"""Everything that a GPU is needed for, in one session of some minutes: check, tune, compare, set forecasts beside what
+was measured, profile.
 
     python -m kernels.bench.gpu --out DIR [--minutes 9]
 
-DIR gets results.csv, sweep.csv, plot.png, report.md and environment.json. Each stage ends in its share of the time, and
-the report names what was not reached. Without a CUDA device it says so and exits with 2.
+DIR gets results.csv, sweep.csv, predicted.csv, plot.png, report.md and environment.json. Each stage ends in its
+share of the time, and the report names what was not reached. Without a CUDA device it says so and exits with 2.
 
 Trap: numbers of kernels that are wrong are worth nothing, so a check that fails ends the session (exit code 1).
 """
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for what is found; made if it is not there")
     parser.add_argument("--minutes", type=float, default=9.0, help="after which it ends")
-    parser.add_argument("--stages", help="some of correctness,sweep,measure,profile; all by default")
+    parser.add_argument("--stages", help="some of correctness,sweep,measure,forecast,profile; all by default")
     args = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         print("python -m kernels.bench.gpu needs a CUDA device, and torch sees none here", file=sys.stderr)  # noqa: T201

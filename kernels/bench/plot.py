@@ -29,6 +29,7 @@ COLORS = {
     "compile": "#e39a3b",
     "memeff": "#6d4fc2",
     "inf-cl": "#b0479a",
+    "siglip-kernel": "#c26a8d",
     "open_clip": "#2f6fb7",
     "open_clip chunked": "#79a7d8",
     "st cached": "#8c5a2b",

@@ -7,6 +7,8 @@ Traps
 - memeff's default gradient is rescaled (stable=True), and its temperature is a plain number without a gradient.
 - inf-cl has one direction and folds the scale into the features; head_dim must be a power of two (256 is its default).
 - sentence-transformers' cached loss has its scale as a plain number, and calls backward() itself.
+- siglip-kernel takes log t; with several positives its fused_siglip_plus_loss weighs each by one over their number and
+  divides by N^2, so that its work is that of the sigmoid loss here and its number is another.
 - pytorch-metric-learning normalises again unless told, takes a diagonal out when the two label tensors are one object,
   and its NTXentLoss compares each pair with each pair: memory is cubic.
 """
@@ -45,6 +47,8 @@ class Provider:
     many: bool = True
     """whether a row may have several positives"""
     devices: tuple[str, ...] = ("cpu", "cuda")
+    same: Callable[[Workload], bool] = lambda workload: True
+    """whether its number is the workload's, so that errors mean something"""
     least: Callable[[Workload], float] = lambda workload: 0.0
     """bytes without which it is not worth trying"""
 
@@ -170,6 +174,14 @@ def _build_inf_cl(workload: Workload, device: str) -> Loss:
     return both
 
 
+def _build_siglip_kernel(workload: Workload, device: str) -> Loss:
+    module = import_module("siglip_kernel")
+    if workload.positives == 1:
+        return lambda z: module.fused_siglip_loss(z.x, z.y, z.scale.log(), z.bias)
+    num_groups = workload.n // workload.positives  # told, it does not wait for the host
+    return lambda z: module.fused_siglip_plus_loss(z.x, z.y, z.scale.log(), z.bias, z.ids, z.ids, num_groups=num_groups)
+
+
 def _make_ours(backend: str) -> Callable[[Workload, str], Loss]:
     def build(workload: Workload, device: str) -> Loss:
         if backend not in BACKENDS:
@@ -192,6 +204,14 @@ _LIST = (
     Provider("triton", _make_ours("triton"), ALL, devices=("cuda",)),
     Provider("chunked", _make_ours("chunked"), ALL),
     Provider("memeff", _build_memeff, SOFTMAX, "memeff", many=False, devices=("cuda",)),
+    Provider(
+        "siglip-kernel",
+        _build_siglip_kernel,
+        SIGMOID,
+        "siglip-kernel",
+        devices=("cuda",),
+        same=lambda workload: workload.positives == 1,
+    ),
     Provider("inf-cl", _build_inf_cl, SOFTMAX, "inf-cl", many=False, devices=("cuda",)),
     Provider("dense", _build_dense, DENSE, least=_count_per_logit(20, 12)),
     Provider("compile", _build_compiled, DENSE, least=_count_per_logit(8, 4)),

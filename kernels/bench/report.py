@@ -9,7 +9,7 @@ from importlib import metadata
 from itertools import groupby
 from pathlib import Path
 
-from kernels.bench import table
+from kernels.bench import predicted, table
 from kernels.bench.providers import PROVIDERS
 from kernels.bench.session import Timeline
 from kernels.bench.stages import PROFILED, Findings
@@ -43,6 +43,12 @@ def _write_sections(found: Findings, timeline: Timeline) -> Iterable[str]:
         yield f"## Sweep\n\n{len(found.trials)} trials, {failed} failed (sweep.csv says why). For `configs.TABLE`:"
         yield _write_code(found.table, "python")
     yield from _write_comparison(found)
+    if found.forecasts:
+        yield (
+            "## Forecast and measurement\n\nCounted in machine code before anything ran (kernels.forecast), "
+            "beside what was measured here; above 1 it took longer."
+        )
+        yield _write_table(predicted.HEADINGS, map(predicted.write_cells, found.forecasts))
     if found.scratch:
         rows = [(f"{mib} MiB", table.duration(seconds)) for mib, seconds in found.scratch.items()]
         yield f"## Scratch\n\nOne full step, {PROFILED.title}.\n\n" + _write_table(("limit", "step"), rows)

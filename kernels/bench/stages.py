@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kernels.bench import sweep, table
+from kernels.bench import predicted, sweep, table
 from kernels.bench.cases import GPU_PLAN, Workloads, list_gpu_workloads
 from kernels.bench.compare import Comparison, Plan, compare
 from kernels.bench.plot import plot
@@ -25,7 +25,7 @@ from kernels.bench.providers import PROVIDERS
 from kernels.bench.session import Deadline, Stage, Stop
 from kernels.bench.tuning import EXERCISES, LOSSES, Check
 from kernels.bench.worker import Failed, Remote, Renewed
-from kernels.bench.workload import Workload
+from kernels.bench.workload import Fields, Workload
 
 DTYPE, ELEMENT_BYTES = "bfloat16", 2
 CHECKED = (
@@ -60,6 +60,7 @@ class Findings:
     scratch: dict[int, float] = field(default_factory=dict)
     """MiB -> seconds of a full step"""
     comparison: Comparison = field(default_factory=Comparison)
+    forecasts: list[predicted.Comparison] = field(default_factory=list)
     profile: str = ""
 
 
@@ -100,6 +101,7 @@ class Session:
             Stage("correctness", 2.0, self.correctness),
             Stage("sweep", 4.0, self.sweep),
             Stage("measure", 4.5, self.measure),
+            Stage("forecast", 0.5, self.forecast),
             Stage("profile", 0.5, self.profile),
         ]
 
@@ -168,6 +170,32 @@ class Session:
         )
         plot(self.found.comparison.rows, self.out / "plot.png")
         return self.found.comparison.unreached
+
+    def forecast(self, deadline: Deadline) -> list[str]:
+        """Sets forecasts from machine code beside what was measured: whole steps, and the kernels of one of them."""
+        rows = [row for row in self.found.comparison.rows if row["provider"] == self.backend]
+        missing: list[str] = []
+        with self._remote(self.found.winners) as remote:
+            asked = {"winners": self.found.winners}
+            about = {key: str(self.found.about[key]) for key in ("device", "torch", "triton")}
+            try:
+                parts = remote.call("predict", deadline.left() + 30.0, workload=asdict(PROFILED), mode="full", **asked)
+                measured = remote.call("time_kernels", deadline.left() + 30.0, workload=asdict(PROFILED))
+                self.found.forecasts += predicted.compare_parts(PROFILED.title, parts, measured)
+                for row in rows:
+                    workload = Workload(**{key: row[key] for key in Fields.__annotations__})
+                    if deadline.left() <= 0:
+                        missing.append(f"{workload.title}, {row['mode']}")
+                        continue
+                    fields = {"workload": asdict(workload), "mode": row["mode"]}
+                    step = predicted.add_up(remote.call("predict", deadline.left() + 30.0, **fields, **asked))
+                    title = f"{workload.title}, {row['mode']}"
+                    self.found.forecasts.append(predicted.Comparison(title, "", step, row["seconds"]))
+            finally:
+                predicted.write(self.out / "predicted.csv", self.found.forecasts, about)
+        for row in self.found.forecasts:
+            self.tell("  ".join(predicted.write_cells(row)))
+        return missing
 
     def profile(self, deadline: Deadline) -> list[str]:
         """Profiles one full step, and times it with less and with more scratch."""

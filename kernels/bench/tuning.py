@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 
 import kernels
 from kernels.bench.measuring import Runner
+from kernels.bench.predicted import predict, time_kernels
 from kernels.bench.workload import Fields, Mode, Workload
 from kernels.dispatch import BACKENDS, BackendName
 from kernels.problem import Average
@@ -168,4 +169,6 @@ def profile(runner: Runner, workload: Fields, rows: int = 20) -> str:
 GPU_METHODS = {"trial": trial, "architecture": architecture, "adopt": adopt, "check": check} | {
     "profile": profile,
     "with_scratch": with_scratch,
+    "predict": predict,
+    "time_kernels": time_kernels,
 }

@@ -16,6 +16,7 @@ Traps
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -24,6 +25,8 @@ from dataclasses import dataclass, field
 INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:(@!?\w+)\s+)?([A-Z][\w.]*)\s*([^;]*);")
 LABEL = re.compile(r"^(\.[\w.]+):")
 TARGET = re.compile(r"`\((\.[\w.]+)\)")
+WIDTHS = {"128": 16, "64": 8, "U16": 2, "U8": 1}
+"""modifiers of stores, and bytes of a thread; 4 where there is none"""
 SHAPE = re.compile(r"\.(\d+)x(\d+)x(\d+)")
 
 
@@ -82,6 +85,18 @@ class Block:
     follow: list[int] = field(default_factory=list)
 
 
+def _count_stored_bytes(work: Work) -> float:
+    """Counts the bytes that instructions write to memory, those of TMA as infinitely many: they name no size."""
+    stored = 0.0
+    for name, count in work.instructions.items():
+        kind, *modifiers = name.split(".")
+        if kind in ("UTMASTG", "UBLKCP"):
+            return math.inf
+        if kind == "STG":
+            stored += count * 32 * next((size for name, size in WIDTHS.items() if name in modifiers), 4)
+    return stored
+
+
 @dataclass(frozen=True)
 class Execution:
     """Holds the work of a tile: of its product loop, and of all the rest."""
@@ -96,6 +111,10 @@ class Execution:
     @property
     def whole(self) -> Work:
         return self.product + self.rest
+
+    def stores_matrix(self, tile: Tile) -> bool:
+        """Says whether a tile's results go to memory, and not only sums of its rows and columns."""
+        return _count_stored_bytes(self.rest) >= tile.rows * tile.columns * tile.operand_bytes
 
 
 def count_tile(disassembly: str, tile: Tile) -> Execution:

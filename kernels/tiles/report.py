@@ -233,7 +233,7 @@ def forecast(job: Job, usage: Usage, programs: int, gpu: Gpu | None = None) -> F
     # What is launched along positives alone meets a band of tiles, whose width only the ids know
     if executed.skips or variant.constants.get("NEAR"):
         return None
-    stores = "g" in variant.function.arg_names
+    stores = executed.stores_matrix(tile)
 
     def time(m: int, n: int) -> Cycles:
         return time_tile(executed, tile, gpu, count_bytes(tile, n, c.group, stores=stores), programs)

@@ -108,11 +108,22 @@ def session(out, tests=(0, "12 passed"), **overrides):
         "ceilings": lambda dtype: [1e12, 1e11],
         "check": lambda backend, loss, dtype, shape: check(Runner("cpu"), "chunked", loss, "float32", (13, 17, 5)),
         "with_scratch": lambda num_bytes: 1.0,
+        "predict": lambda workload, mode, winners: [
+            {"name": "lse_tiles", "seconds": (1e-3, 5e-4, 2e-3), "bound": "l2"},
+            {"name": "products of the library", "seconds": (3e-3, 2e-3, 4e-3), "bound": "tensor"},
+        ],
+        "time_kernels": lambda workload: {"lse_tiles": 2e-3, "merge": 1e-5},
         "profile": lambda workload: GPU_METHODS["profile"](Runner("cpu"), {"loss": "infonce", "n": 64, "d": 8}),
     }
     workloads = [(Workload("infonce", n, 8, 2), named(["chunked", "dense"])) for n in (16, 32)]
     return Session(
-        out, lambda: Here(fakes | overrides), plan=PLAN, workloads=workloads, run_tests=lambda seconds: tests, jobs=2
+        out,
+        lambda: Here(fakes | overrides),
+        plan=PLAN,
+        workloads=workloads,
+        backend="chunked",
+        run_tests=lambda seconds: tests,
+        jobs=2,
     )
 
 
@@ -121,7 +132,7 @@ def test_a_session_writes_everything(tmp_path):
     timeline = run_stages(s.stages(), 120.0, lambda *_: None)
     report.write(tmp_path, s.found, timeline)
     assert {path.name for path in tmp_path.iterdir()} == {
-        *("results.csv", "sweep.csv", "plot.png", "report.md", "environment.json")
+        *("results.csv", "sweep.csv", "predicted.csv", "plot.png", "report.md", "environment.json")
     }
     assert timeline.unreached == []
     text = (tmp_path / "report.md").read_text()
@@ -132,6 +143,13 @@ def test_a_session_writes_everything(tmp_path):
     assert "aten::mm" in text
     assert json.loads((tmp_path / "environment.json").read_text())["device"] == "a cpu"
     assert s.found.winners["lse"]["warps"] == 4
+    with (tmp_path / "predicted.csv").open() as file:
+        kernel, *steps = list(csv.DictReader(file))
+    assert (kernel["part"], float(kernel["ratio"])) == ("lse_tiles", 2.0)
+    measured = [row["seconds"] for row in s.found.comparison.rows if row["provider"] == "chunked"]
+    assert [float(row["measured"]) for row in steps] == pytest.approx(measured, rel=1e-4)
+    assert [float(row["ratio"]) for row in steps] == pytest.approx([seconds / 4e-3 for seconds in measured], rel=1e-4)
+    assert "| lse_tiles | 1.0 ms | 0.5 - 2.0 ms | 2.0 ms | 2.00 |" in text
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
