@@ -258,9 +258,8 @@ def main() -> int:
     """Compiles everything and prints the table; returns 1 where a kernel fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="bfloat16's main variants only: under half a minute")
-    parser.add_argument(
-        "--keep", action="store_true", help=f"write {KEPT.name} and {PREDICTED.name}, with --quick that alone"
-    )
+    kept = f"write {KEPT.name} and {PREDICTED.name}, with --quick that alone"
+    parser.add_argument("--keep", action="store_true", help=kept)
     arguments = parser.parse_args()
     if knobs.runtime.interpret:
         parser.error("TRITON_INTERPRET is set, which leaves nothing to compile: unset it")
