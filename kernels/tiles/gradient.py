@@ -34,8 +34,9 @@ from kernels.tiles.tile import (
     mask_absent,
     mask_positive,
     mask_same,
-    meets_diagonal,
+    meets_itself,
     multiply,
+    span_itself,
     spans_meet,
     split_strips,
 )
@@ -57,6 +58,7 @@ def gradient_tiles(
     g,
     x_key,
     y_key,
+    itself,
     x_log_weight,
     y_log_weight,
     x_limit,
@@ -73,7 +75,6 @@ def gradient_tiles(
     start,
     stop,
     N,
-    x_offset,
     D: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
@@ -109,7 +110,7 @@ def gradient_tiles(
         dots = split_strips(tile, BM, BN, STRIPS)
         i = first_row + tl.arange(0, BM)
         kx, ai = load_keys(x_key, i, stop, -1), tl.load(a + i, i < stop, 0.0)
-        x_span = find_span(kx)
+        x_span, own_span = find_span(kx), span_itself(itself, i, stop, SELF)
         for strip in tl.static_range(STRIPS):
             at = first_column + strip * (BN // STRIPS)
             j = at + tl.arange(0, BN // STRIPS)
@@ -158,8 +159,8 @@ def gradient_tiles(
             if any_absent(x_span, y_span):
                 G = tl.where(mask_absent(kx, ky), 0.0, G)
             if SELF:
-                if meets_diagonal(first_row, at, x_offset, BM, BN // STRIPS):
-                    G = tl.where(mask_same(i, j, x_offset), 0.0, G)
+                if meets_itself(own_span, at, BN // STRIPS):
+                    G = tl.where(mask_same(itself, i, j, stop), 0.0, G)
             # The only rounding of G; rows and columns past the end are not written
             g.store([tile_row * BM, at], G.to(g.dtype))
 
@@ -170,6 +171,7 @@ def each_tiles(
     y,
     x_key,
     y_key,
+    itself,
     x_log_weight,
     y_log_weight,
     p,
@@ -183,7 +185,6 @@ def each_tiles(
     start,
     stop,
     N,
-    x_offset,
     D: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
@@ -219,7 +220,7 @@ def each_tiles(
                 s = add_log_weights(logits[strip], x_log_weight, y_log_weight, i, j, stop, N, WEIGHED)
                 cj, qj = tl.load(column + j, j < N, 0.0), tl.load(q + j, j < N, 0.0)
                 # Of what is no positive, sigma(row - inf) and softplus(row - inf) are 0
-                s = tl.where(mask_positive(kx, load_keys(y_key, j, N, -2), i, j, x_offset, SELF), s, float("inf"))
+                s = tl.where(mask_positive(kx, load_keys(y_key, j, N, -2), itself, i, j, stop, SELF), s, float("inf"))
                 from_row, loss = logistic((ri[:, None] - s) * LN_2)
                 rows += tl.sum(from_row, 1)
                 value += tl.sum(pi[:, None] * loss, 1)

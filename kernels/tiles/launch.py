@@ -79,8 +79,8 @@ class Gradient(NamedTuple):
 class Tiles:
     """Reduces and multiplies S = t X Y^T + b by tiles, for x [M, D], y [N, D] in their own type.
 
-    Keys are those of kernels.tiles.tile. x_offset: row i is itself column x_offset + i, which never counts; None where
-    rows and columns are different items.
+    Keys are those of kernels.tiles.tile. itself: the column that each row itself is (-1 for none), which never counts;
+    None where rows and columns are different items.
     """
 
     x: Float[Tensor, "m d"]
@@ -88,7 +88,7 @@ class Tiles:
     t: Float[Tensor, ""]
     x_key: Int32[Tensor, " m"]
     y_key: Int32[Tensor, " n"]
-    x_offset: int | None = None
+    itself: Int32[Tensor, " m"] | None = None
     log_weights: tuple[Tensor, Tensor] | None = None
     """of rows and of columns, in nats: added to S"""
     limits: tuple[Tensor, Tensor] | None = None
@@ -101,6 +101,7 @@ class Tiles:
         self.x, self.y = (prepare_operand(z.to(dtype), self.precision) for z in (self.x, self.y))
         self.M, self.N = len(self.x), len(self.y)
         self.c = self.t * LOG2_E
+        self._itself = self.x_key if self.itself is None else self.itself  # what is not SELF is not read
         given = self.log_weights or (self.t, self.t)  # what is not WEIGHED is not read
         self.log2_weights = tuple((v.float() * LOG2_E).contiguous() for v in given)
 
@@ -147,9 +148,9 @@ class Tiles:
             pulls.append(row.new_zeros(tile_rows * tile_columns))
             launch(
                 lse_tiles, self._count_programs(config, start, stop, sparse=not shifted),
-                x, y, self.x_key, self.y_key, *self.log2_weights, *limits, *(pull or (row, column)),
+                x, y, self.x_key, self.y_key, self._itself, *self.log2_weights, *limits, *(pull or (row, column)),
                 self.c, self.reference, needed, row_parts, column_parts, pulls[-1],
-                start, stop, self.N, self.x_offset or 0, **self._make_softmax_constants(config),
+                start, stop, self.N, **self._make_softmax_constants(config),
                 SHIFTED=shifted, PAIRS=pairs, PULL=pull is not None, LIMITED=limited,
             )  # fmt: skip
             how = {"reference": self.reference} if shifted else {"needed": needed}
@@ -168,8 +169,8 @@ class Tiles:
             value.append(p.new_zeros(tile_rows * tile_columns))
             launch(
                 each_tiles, self._count_programs(config, start, stop),
-                x, y, self.x_key, self.y_key, *self.log2_weights, p, q, row, column, self.c,
-                row_parts, column_parts, value[-1], start, stop, self.N, self.x_offset or 0,
+                x, y, self.x_key, self.y_key, self._itself, *self.log2_weights, p, q, row, column, self.c,
+                row_parts, column_parts, value[-1], start, stop, self.N,
                 **self._make_softmax_constants(config),
             )  # fmt: skip
             B[start:stop] = row_parts.sum(0)
@@ -202,8 +203,8 @@ class Tiles:
             for shifted, ai, bj in ((True, near_a, near_b), (False, a, b)):
                 launch(
                     gradient_tiles, self._count_programs(config, start, stop, sparse=not shifted),
-                    x, y, g, self.x_key, self.y_key, *self.log2_weights, *limits, ai, bj, gradient.row, gradient.column,
-                    p, q, self.c, self.reference, exact, start, stop, self.N, self.x_offset or 0,
+                    x, y, g, self.x_key, self.y_key, self._itself, *self.log2_weights, *limits, ai, bj,
+                    gradient.row, gradient.column, p, q, self.c, self.reference, exact, start, stop, self.N,
                     **self._make_softmax_constants(config), SHIFTED=shifted, POSITIVE=kind, DISTINCT=distinct,
                     LIMITED=self.limits is not None,
                 )  # fmt: skip
@@ -225,8 +226,8 @@ class Tiles:
             biases.append(w.new_empty(num))
             launch(
                 sigmoid_tiles, self._count_programs(config, start, stop),
-                x, y, g, self.x_key, self.y_key, w * boost, v, self.t, bias, values[-1], biases[-1],
-                start, stop, self.N, self.x_offset or 0, **self._make_constants(config), STORE=for_y or for_x,
+                x, y, g, self.x_key, self.y_key, self._itself, w * boost, v, self.t, bias, values[-1], biases[-1],
+                start, stop, self.N, **self._make_constants(config), STORE=for_y or for_x,
             )  # fmt: skip
 
         GY, GX = self._multiply_by_chunks(config, write_gradient, boost, for_y, for_x)
@@ -285,7 +286,7 @@ class Tiles:
         return describe(self.x, config.block_m, config.block_k), describe(self.y, config.block_n, config.block_k)
 
     def _make_constants(self, config: Config) -> dict[str, int | bool | str]:
-        return make_constants(config, self.x, self.precision) | {"SELF": self.x_offset is not None}
+        return make_constants(config, self.x, self.precision) | {"SELF": self.itself is not None}
 
     def _make_softmax_constants(self, config: Config) -> dict[str, int | bool | str]:
         return self._make_constants(config) | {"WEIGHED": self.log_weights is not None}

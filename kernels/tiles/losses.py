@@ -22,6 +22,7 @@ from kernels.problem import Problem
 from kernels.tiles.gradient import EACH, LOGSUM, MEAN, NONE
 from kernels.tiles.khatri_rao_launch import khatri_rao_gradients, khatri_rao_lse
 from kernels.tiles.launch import Gradient, Tiles
+from kernels.tiles.order import Arranged, keep_order, restore, sort_by_ids
 from kernels.tiles.positives import Keys, Silenced
 from kernels.tiles.tile import ALL, NEGATIVES, POSITIVES
 
@@ -38,8 +39,10 @@ LN_2 = math.log(2.0)
 def infonce(problem: Problem) -> tuple[Float[Tensor, ""], Gradients]:
     """Computes kernels.multi_positive_infonce and its wanted gradients."""
     with _on_device_of(problem.x):
-        rows, columns, keys = _prepare(problem)
-        tiles = _make_tiles(problem, rows, columns, keys.of_x, keys.of_y)
+        arranged = sort_by_ids(problem)
+        problem = arranged.problem
+        rows, columns, keys = _prepare(arranged)
+        tiles = _make_tiles(arranged, rows, columns, keys.of_x, keys.of_y)
         w = weigh_means(
             keys.row_count, keys.column_count, rows.weight, columns.weight, problem.symmetric, problem.group
         ).smooth(problem.positives, problem.label_smoothing)
@@ -49,13 +52,13 @@ def infonce(problem: Problem) -> tuple[Float[Tensor, ""], Gradients]:
         value, gradient = _SOFTMAX[problem.positives](tiles, w, problem.group)
         finish = None
         if problem.label_smoothing:
-            share, finish = _smooth(problem, tiles, rows, columns, keys, w)
+            share, finish = _smooth(arranged, tiles, rows, columns, keys, w)
             value = value - share
 
         def multiply(for_y: bool, for_x: bool) -> tuple[Tensor | None, Tensor | None]:
             return tiles.multiply_gradient(gradient, for_y, for_x)
 
-        return value, _finish_gradients(problem, tiles, multiply, finish)
+        return value, arranged.restore(_finish_gradients(problem, tiles, multiply, finish))
 
 
 def sigmoid(problem: Problem) -> tuple[Float[Tensor, ""], Gradients]:
@@ -63,21 +66,24 @@ def sigmoid(problem: Problem) -> tuple[Float[Tensor, ""], Gradients]:
     wanted, bias = problem.wanted, problem.bias
     assert bias is not None
     with _on_device_of(problem.x):
-        rows, columns, keys = _prepare(problem)
-        tiles = _make_tiles(problem, rows, columns, keys.of_x, keys.of_y)
+        arranged = sort_by_ids(problem)
+        rows, columns, keys = _prepare(arranged)
+        tiles = _make_tiles(arranged, rows, columns, keys.of_x, keys.of_y)
         (total,) = sum_over(problem.group, rows.weight.sum())
         w = rows.weight / total.clamp_min(torch.finfo(total.dtype).tiny)
         cost, db, GY, GX = tiles.sigmoid(w, columns.weight, bias, wanted.x or wanted.scale, wanted.y)
         (value,) = sum_over(problem.group, cost)
-        gradients = _finish_gradients(problem, tiles, lambda for_y, for_x: (GY, GX))
+        gradients = arranged.restore(_finish_gradients(problem, tiles, lambda for_y, for_x: (GY, GX)))
         return value, gradients._replace(bias=db if wanted.bias else None)
 
 
 def lse(problem: Problem) -> tuple[Float[Tensor, " m"], Float[Tensor, " n"]]:
     """Computes kernels.contrast_lse: (row, column), in nats."""
     with _on_device_of(problem.x):
-        found = _make_unweighted_tiles(problem).lse(NEGATIVES if problem.exclude == "group" else ALL)
-        return found.row[: len(problem.x)] * LN_2, lse_over(problem.group, found.column * LN_2)
+        arranged = _arrange_unweighted(problem)
+        found = _make_unweighted_tiles(arranged).lse(NEGATIVES if problem.exclude == "group" else ALL)
+        row, column = found.row[: len(problem.x)] * LN_2, lse_over(problem.group, found.column * LN_2)
+        return restore(row, arranged.x_order), restore(column, arranged.y_order)
 
 
 def lse_gradients(
@@ -89,7 +95,12 @@ def lse_gradients(
 ) -> Gradients:
     """Computes the wanted gradients of g . row + h . column, for the log-sum-exps that `lse` returned."""
     with _on_device_of(problem.x):
-        tiles = _make_unweighted_tiles(problem)
+        arranged = _arrange_unweighted(problem)
+        tiles = _make_unweighted_tiles(arranged)
+        (g, row), (h, column) = (
+            [v if order is None else v[order] for v in pair]
+            for pair, order in (((g, row), arranged.x_order), ((h, column), arranged.y_order))
+        )
         # An empty strip has one row all the same, which gets no gradient
         g, row = (torch.nn.functional.pad(v, (0, tiles.M - len(v))) for v in (g, row))
         gradient = Gradient(g.contiguous(), h.contiguous(), row / LN_2, column / LN_2, NONE, g, h)
@@ -97,23 +108,19 @@ def lse_gradients(
         def multiply(for_y: bool, for_x: bool) -> tuple[Tensor | None, Tensor | None]:
             return tiles.multiply_gradient(gradient, for_y, for_x, distinct=problem.exclude == "group")
 
-        return _finish_gradients(problem, tiles, multiply)
+        return arranged.restore(_finish_gradients(problem, tiles, multiply))
 
 
 def _smooth(
-    problem: Problem, tiles: Tiles, rows: Silenced, columns: Silenced, keys: Keys, w: Means
+    arranged: Arranged, tiles: Tiles, rows: Silenced, columns: Silenced, keys: Keys, w: Means
 ) -> tuple[Tensor, Finish]:
     """Computes what label smoothing takes from the loss; it is linear in S, so that no kernel knows of it."""
-    offset = problem.self_offset
-    itself = None
-    if offset is not None:
-        itself = torch.arange(offset, offset + tiles.M, device=tiles.t.device)
-        itself.masked_fill_(itself >= tiles.N, -1)  # the one row of an empty strip is no column
+    itself = None if tiles.itself is None else tiles.itself.long()
     tx, y = tiles.x[:, : tiles.D].float() * tiles.t, tiles.y[:, : tiles.D].float()
     tx, y = append_log_weights(tx, y, tiles.log_weights)
     everything = Everything((rows.weight > 0).float(), (columns.weight > 0).float(), itself)
     tx, y = tx * everything.has_row, y * everything.has_column  # nothing of absent items, their log-weights neither
-    return smooth_labels(problem, tx, y, keys, everything, w)
+    return smooth_labels(arranged.problem, tx, y, keys, everything, w)
 
 
 # Each of the three softmax losses makes its passes for log-sum-exps here and returns (value, what the gradient kernel
@@ -180,26 +187,35 @@ def _finish_gradients(
     return Gradients(dx, GX if wanted.y else None, dt)
 
 
-def _prepare(problem: Problem) -> tuple[Silenced, Silenced, Keys]:
+def _prepare(arranged: Arranged) -> tuple[Silenced, Silenced, Keys]:
+    problem = arranged.problem
     rows, columns = Silenced.build(problem.x, problem.x_weight), Silenced.build(problem.y, problem.y_weight)
-    return rows, columns, Keys(*problem.ids, rows, columns, problem.self_offset)
+    return rows, columns, Keys(*problem.ids, rows, columns, arranged.itself)
 
 
-def _make_tiles(problem: Problem, rows: Silenced, columns: Silenced, x_key: Tensor, y_key: Tensor) -> Tiles:
+def _make_tiles(arranged: Arranged, rows: Silenced, columns: Silenced, x_key: Tensor, y_key: Tensor) -> Tiles:
+    problem, itself = arranged.problem, arranged.itself
     log_weights = problem.log_weights
     if log_weights is not None and len(problem.x) == 0:
         log_weights = rows.weight, log_weights[1]  # of the row that stands for an empty strip, 0
-    return Tiles(rows.z, columns.z, problem.scale, x_key, y_key, problem.self_offset, log_weights)
+    if itself is not None:  # that row is no column
+        itself = torch.nn.functional.pad(itself.int(), (0, len(rows.z) - len(itself)), value=-1)
+    return Tiles(rows.z, columns.z, problem.scale, x_key, y_key, itself, log_weights)
 
 
-def _make_unweighted_tiles(problem: Problem) -> Tiles:
+def _arrange_unweighted(problem: Problem) -> Arranged:
+    return sort_by_ids(problem) if problem.exclude == "group" else keep_order(problem)
+
+
+def _make_unweighted_tiles(arranged: Arranged) -> Tiles:
     """Makes the tiles of contrast_lse, in which every item is present."""
+    problem = arranged.problem
     rows, columns = Silenced.build(problem.x, None), Silenced.build(problem.y, None)
     if problem.exclude == "group":
         keys = Keys(*problem.ids, rows, columns, None)
-        return _make_tiles(problem, rows, columns, keys.of_x, keys.of_y)
+        return _make_tiles(arranged, rows, columns, keys.of_x, keys.of_y)
     x_key, y_key = (side.weight.int() - 1 for side in (rows, columns))  # 0, and -1 for the row of an empty strip
-    return _make_tiles(problem, rows, columns, x_key, y_key)
+    return _make_tiles(arranged, rows, columns, x_key, y_key)
 
 
 @contextmanager

@@ -36,8 +36,9 @@ from kernels.tiles.tile import (
     mask_absent,
     mask_positive,
     mask_same,
-    meets_diagonal,
+    meets_itself,
     multiply,
+    span_itself,
     spans_meet,
     split_strips,
 )
@@ -49,6 +50,7 @@ def lse_tiles(
     y,
     x_key,
     y_key,
+    itself,
     x_log_weight,
     y_log_weight,
     x_limit,
@@ -64,7 +66,6 @@ def lse_tiles(
     start,
     stop,
     N,
-    x_offset,
     D: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
@@ -106,7 +107,7 @@ def lse_tiles(
         if some:
             tile = multiply(x, y, first_row, first_column, D, BM, BN, BK, PRECISION, UPCAST)
             dots = split_strips(tile, BM, BN, STRIPS)
-            x_span = find_span(kx)
+            x_span, own_span = find_span(kx), span_itself(itself, i, stop, SELF)
             pull = tl.zeros((BM,), tl.float32)
             # Running over the strips: a row's maximum and its sum of exp2(s - maximum)
             top, total = tl.full((BM,), -1e30, tl.float32), tl.zeros((BM,), tl.float32)
@@ -121,12 +122,12 @@ def lse_tiles(
                 if PULL:
                     if near:
                         weight = tl.load(x_pull + i, i < stop, 0.0)[:, None] + tl.load(y_pull + j, j < N, 0.0)[None, :]
-                        pull += tl.sum(tl.where(mask_positive(kx, ky, i, j, x_offset, SELF), s * weight, 0.0), 1)
+                        pull += tl.sum(tl.where(mask_positive(kx, ky, itself, i, j, stop, SELF), s * weight, 0.0), 1)
                 if any_absent(x_span, y_span):
                     s = tl.where(mask_absent(kx, ky), float("-inf"), s)
                 if SELF:
-                    if meets_diagonal(first_row, at, x_offset, BM, BN // STRIPS):
-                        s = tl.where(mask_same(i, j, x_offset), float("-inf"), s)
+                    if meets_itself(own_span, at, BN // STRIPS):
+                        s = tl.where(mask_same(itself, i, j, stop), float("-inf"), s)
                 if PAIRS == NEGATIVES:
                     if near:
                         s = tl.where(kx[:, None] == ky[None, :], float("-inf"), s)

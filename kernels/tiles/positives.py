@@ -42,9 +42,10 @@ class Keys:
     """Turns ids into keys, counts each row's and column's positives, and sums over them.
 
     A key is the place of its id among all ids in order, so that tiles of neighbouring ids have narrow spans of keys.
+    `itself`: the column that each row itself is, if any; of an empty strip, none.
     """
 
-    def __init__(self, x_ids: Tensor, y_ids: Tensor, rows: Silenced, columns: Silenced, self_offset: int | None):
+    def __init__(self, x_ids: Tensor, y_ids: Tensor, rows: Silenced, columns: Silenced, itself: Tensor | None):
         x_ids = x_ids if len(x_ids) else y_ids[:1]  # the absent row of an empty strip
         order = torch.cat([x_ids, y_ids]).sort().values
         self.of_x, self.of_y = (
@@ -52,29 +53,28 @@ class Keys:
             for ids, side, absent in ((x_ids, rows, ABSENT_ROW), (y_ids, columns, ABSENT_COLUMN))
         )
         self.row_count, self.column_count = _count(self.of_x, self.of_y), _count(self.of_y, self.of_x)
-        self._own: tuple[slice, slice, Tensor] | None = None
-        if self_offset is not None:
-            # An item with itself has equal keys, but is no positive
-            own = self.of_y[self_offset : self_offset + len(self.of_x)]
-            itself = (own == self.of_x[: len(own)]).long()
-            self._own = slice(0, len(own)), slice(self_offset, self_offset + len(own)), itself[:, None]
-            self.row_count[self._own[0]] -= itself
-            self.column_count[self._own[1]] -= itself
+        self._own: tuple[Tensor, Tensor] | None = None
+        if itself is not None and len(itself) > 0:
+            # An item with itself has equal keys, but is no positive; a column is at most one row's own
+            same = (self.of_y[itself] == self.of_x).long()
+            self._own = itself, same[:, None]
+            self.row_count -= same
+            self.column_count[itself] -= same
 
     def sum_per_row(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "m d"]:
         """Sums z over the positive columns of each row."""
         sums = _sum_by_key(z, self.of_y, self.of_x)
         if self._own is not None:
-            rows, columns, itself = self._own
-            sums[rows] -= z[columns] * itself
+            itself, same = self._own
+            sums -= z[itself] * same
         return sums
 
     def sum_per_column(self, z: Float[Tensor, "m d"]) -> Float[Tensor, "n d"]:
         """Sums z over the positive rows of each column."""
         sums = _sum_by_key(z, self.of_x, self.of_y)
         if self._own is not None:
-            rows, columns, itself = self._own
-            sums[columns] -= z[rows] * itself
+            itself, same = self._own
+            sums[itself] -= z * same
         return sums
 
 

@@ -191,9 +191,9 @@ def _type(name: str, job: Job) -> str:
         return f"tensordesc<{job.operands}[{block}]>"
     if block is not None or name == "z":
         return f"*{job.operands}"
-    if name in ("start", "stop", "M", "N", "x_offset"):
+    if name in ("start", "stop", "M", "N"):
         return "i32"
-    return "*i32" if name in ("x_key", "y_key", "needed", "exact") else "*fp32"
+    return "*i32" if name in ("x_key", "y_key", "itself", "needed", "exact") else "*fp32"
 
 
 def read(job: Job) -> Row:

@@ -19,8 +19,9 @@ from kernels.tiles.tile import (
     locate_tile,
     logistic,
     mask_same,
-    meets_diagonal,
+    meets_itself,
     multiply,
+    span_itself,
     spans_meet,
     split_strips,
 )
@@ -33,6 +34,7 @@ def sigmoid_tiles(
     g,
     x_key,
     y_key,
+    itself,
     w,
     v,
     scale,
@@ -42,7 +44,6 @@ def sigmoid_tiles(
     start,
     stop,
     N,
-    x_offset,
     D: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
@@ -70,7 +71,7 @@ def sigmoid_tiles(
         i = first_row + tl.arange(0, BM)
         # Absent items have weight 0, and zeros in x and y, so that what they are weighted with is finite: no mask
         kx, wi = load_keys(x_key, i, stop, -1), tl.load(w + i, i < stop, 0.0)
-        x_span = find_span(kx)
+        x_span, own_span = find_span(kx), span_itself(itself, i, stop, SELF)
         # Sums run over the strips as vectors of rows: one number a tile would take a reduction a strip
         costs, slopes = tl.zeros((BM,), tl.float32), tl.zeros((BM,), tl.float32)
         for strip in tl.static_range(STRIPS):
@@ -83,8 +84,8 @@ def sigmoid_tiles(
             if near:
                 s = tl.where(kx[:, None] == ky[None, :], -s, s)
             if SELF:
-                if meets_diagonal(first_row, at, x_offset, BM, BN // STRIPS):
-                    s = tl.where(mask_same(i, j, x_offset), float("-inf"), s)  # costs nothing
+                if meets_itself(own_span, at, BN // STRIPS):
+                    s = tl.where(mask_same(itself, i, j, stop), float("-inf"), s)  # costs nothing
             slope, cost = logistic(s)
             if near:
                 slope = tl.where(kx[:, None] == ky[None, :], -slope, slope)

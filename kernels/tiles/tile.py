@@ -154,23 +154,33 @@ def mask_absent(kx, ky):
 
 
 @triton.jit
-def meets_diagonal(row, column, x_offset, BM: tl.constexpr, BN: tl.constexpr):
-    """Says whether a tile that starts at (row, column) may hold an item paired with itself."""
-    return (row + x_offset < column + BN) & (column < row + x_offset + BM)
+def span_itself(itself, i, stop, SELF: tl.constexpr):
+    """Returns the first and the last column that is one of the rows i; without SELF nothing is read."""
+    if SELF:
+        span = find_span(tl.load(itself + i, i < stop, -1))
+        return span[0], span[1]
+    else:  # noqa: RET505 # the compiler drops a branch, not what follows it
+        return 0, 0
 
 
 @triton.jit
-def mask_same(i, j, x_offset):
-    """Marks the pairs that are one and the same item."""
-    return (i + x_offset)[:, None] == j[None, :]
+def meets_itself(span, column, BN: tl.constexpr):
+    """Says whether the BN columns from this one on may hold an item paired with itself."""
+    return (span[0] < column + BN) & (span[1] >= column)
 
 
 @triton.jit
-def mask_positive(kx, ky, i, j, x_offset, SELF: tl.constexpr):
+def mask_same(itself, i, j, stop):
+    """Marks the pairs that are one and the same item; read here, as few tiles ask and registers are scarce."""
+    return tl.load(itself + i, i < stop, -1)[:, None] == j[None, :]
+
+
+@triton.jit
+def mask_positive(kx, ky, itself, i, j, stop, SELF: tl.constexpr):
     """Marks the pairs that are positives; with SELF an item is no positive of its own."""
     pair = kx[:, None] == ky[None, :]
     if SELF:
-        pair = pair & (mask_same(i, j, x_offset) == 0)
+        pair = pair & (mask_same(itself, i, j, stop) == 0)
     return pair
 
 
