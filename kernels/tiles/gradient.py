@@ -90,8 +90,10 @@ def gradient_tiles(
     SELF: tl.constexpr,
     WEIGHED: tl.constexpr,
     LIMITED: tl.constexpr,
+    NEAR: tl.constexpr,
 ):
     """Writes rows start..stop of G into g [stop - start, N]. a, b: the weights of step 1, or of step 2 when SHIFTED.
+    NEAR: only the tiles that may hold positives; what was there in the others stays.
 
     S is formed a second time, which costs 2 MND FLOPs and no memory; keeping it from the first pass would cost M x N
     numbers. G goes to memory once, in 2 bytes each for half-precision operands, and is read by two library products.
@@ -106,63 +108,67 @@ def gradient_tiles(
     for index in range(tl.program_id(0), num_row_tiles * num_column_tiles, tl.num_programs(0)):
         tile_row, tile_column = locate_tile(index, num_row_tiles, num_column_tiles, GROUP)
         first_row, first_column = start + tile_row * BM, tile_column * BN
-        tile = multiply(x, y, first_row, first_column, D, BM, BN, BK, PRECISION, UPCAST)
-        dots = split_strips(tile, BM, BN, STRIPS)
         i = first_row + tl.arange(0, BM)
-        kx, ai = load_keys(x_key, i, stop, -1), tl.load(a + i, i < stop, 0.0)
-        x_span, own_span = find_span(kx), span_itself(itself, i, stop, SELF)
-        for strip in tl.static_range(STRIPS):
-            at = first_column + strip * (BN // STRIPS)
-            j = at + tl.arange(0, BN // STRIPS)
-            ky, bj = load_keys(y_key, j, N, -2), tl.load(b + j, j < N, 0.0)
-            y_span = find_span(ky)
-            s = add_log_weights(dots[strip] * scale, x_log_weight, y_log_weight, i, j, stop, N, WEIGHED)
-            # The dense part, of steps 1 and 2: a softmax of the row and one of the column, weighted
-            near = spans_meet(x_span, y_span)
-            wi, wj = ai[:, None], bj[None, :]
-            if LIMITED:
-                dot = dots[strip]
-                from_rows, from_columns = find_false_negatives(dot, x_limit, y_limit, i, j, stop, N, kx, ky, near)
-                wi, wj = tl.where(from_rows, 0.0, wi), tl.where(from_columns, 0.0, wj)
-            if SHIFTED:
-                G = tl.exp2(s - shift) * (wi + wj)
-            else:
-                row_i, column_j = tl.load(row + i, i < stop, 0.0), tl.load(column + j, j < N, 0.0)
-                # Where nothing counts weights are 0, and exp2(s - -inf) would be infinite
-                row_i = tl.where(row_i == float("-inf"), float("inf"), row_i)[:, None]
-                column_j = tl.where(column_j == float("-inf"), float("inf"), column_j)[None, :]
+        kx = load_keys(x_key, i, stop, -1)
+        some = True
+        if NEAR:
+            some = spans_meet(find_span(kx), find_span(load_keys(y_key, first_column + tl.arange(0, BN), N, -2)))
+        if some:
+            tile = multiply(x, y, first_row, first_column, D, BM, BN, BK, PRECISION, UPCAST)
+            dots = split_strips(tile, BM, BN, STRIPS)
+            ai, x_span, own_span = tl.load(a + i, i < stop, 0.0), find_span(kx), span_itself(itself, i, stop, SELF)
+            for strip in tl.static_range(STRIPS):
+                at = first_column + strip * (BN // STRIPS)
+                j = at + tl.arange(0, BN // STRIPS)
+                ky, bj = load_keys(y_key, j, N, -2), tl.load(b + j, j < N, 0.0)
+                y_span = find_span(ky)
+                s = add_log_weights(dots[strip] * scale, x_log_weight, y_log_weight, i, j, stop, N, WEIGHED)
+                # The dense part, of steps 1 and 2: a softmax of the row and one of the column, weighted
+                near = spans_meet(x_span, y_span)
+                wi, wj = ai[:, None], bj[None, :]
                 if LIMITED:
-                    # What was dropped may lie so far above the rest that its exponential is infinite, too
-                    row_i = tl.where(from_rows, float("inf"), row_i)
-                    column_j = tl.where(from_columns, float("inf"), column_j)
-                G = wi * tl.exp2(s - row_i) + wj * tl.exp2(s - column_j)
-            # Positives, of step 3, while G is still float32 (step 5)
-            if DISTINCT or POSITIVE != NONE:
-                if near:
-                    pair = kx[:, None] == ky[None, :]
-                    if DISTINCT or POSITIVE == EACH:
-                        G = tl.where(pair, 0.0, G)
-                    if POSITIVE != NONE:
-                        pi, qj = tl.load(p + i, i < stop, 0.0)[:, None], tl.load(q + j, j < N, 0.0)[None, :]
-                        if POSITIVE == MEAN:
-                            G -= tl.where(pair, pi + qj, 0.0)
-                        elif POSITIVE == LOGSUM:
-                            G -= tl.where(pair, tl.exp2(s - pi) + tl.exp2(s - qj), 0.0)
-                        else:
-                            ri, cj = tl.load(row + i, i < stop, 0.0), tl.load(column + j, j < N, 0.0)
-                            s = tl.where(pair, s, float("inf"))  # where it is no positive: sigma(row - inf) is 0
-                            from_row, _ = logistic((ri[:, None] - s) * LN_2)
-                            G -= pi * from_row
-                            from_column, _ = logistic((cj[None, :] - s) * LN_2)
-                            G -= qj * from_column
-            # Last, whatever was subtracted from an absent item's pairs or an item's pair with itself
-            if any_absent(x_span, y_span):
-                G = tl.where(mask_absent(kx, ky), 0.0, G)
-            if SELF:
-                if meets_itself(own_span, at, BN // STRIPS):
-                    G = tl.where(mask_same(itself, i, j, stop), 0.0, G)
-            # The only rounding of G; rows and columns past the end are not written
-            g.store([tile_row * BM, at], G.to(g.dtype))
+                    dot = dots[strip]
+                    from_rows, from_columns = find_false_negatives(dot, x_limit, y_limit, i, j, stop, N, kx, ky, near)
+                    wi, wj = tl.where(from_rows, 0.0, wi), tl.where(from_columns, 0.0, wj)
+                if SHIFTED:
+                    G = tl.exp2(s - shift) * (wi + wj)
+                else:
+                    row_i, column_j = tl.load(row + i, i < stop, 0.0), tl.load(column + j, j < N, 0.0)
+                    # Where nothing counts weights are 0, and exp2(s - -inf) would be infinite
+                    row_i = tl.where(row_i == float("-inf"), float("inf"), row_i)[:, None]
+                    column_j = tl.where(column_j == float("-inf"), float("inf"), column_j)[None, :]
+                    if LIMITED:
+                        # What was dropped may lie so far above the rest that its exponential is infinite, too
+                        row_i = tl.where(from_rows, float("inf"), row_i)
+                        column_j = tl.where(from_columns, float("inf"), column_j)
+                    G = wi * tl.exp2(s - row_i) + wj * tl.exp2(s - column_j)
+                # Positives, of step 3, while G is still float32 (step 5)
+                if DISTINCT or POSITIVE != NONE:
+                    if near:
+                        pair = kx[:, None] == ky[None, :]
+                        if DISTINCT or POSITIVE == EACH:
+                            G = tl.where(pair, 0.0, G)
+                        if POSITIVE != NONE:
+                            pi, qj = tl.load(p + i, i < stop, 0.0)[:, None], tl.load(q + j, j < N, 0.0)[None, :]
+                            if POSITIVE == MEAN:
+                                G -= tl.where(pair, pi + qj, 0.0)
+                            elif POSITIVE == LOGSUM:
+                                G -= tl.where(pair, tl.exp2(s - pi) + tl.exp2(s - qj), 0.0)
+                            else:
+                                ri, cj = tl.load(row + i, i < stop, 0.0), tl.load(column + j, j < N, 0.0)
+                                s = tl.where(pair, s, float("inf"))  # where it is no positive: sigma(row - inf) is 0
+                                from_row, _ = logistic((ri[:, None] - s) * LN_2)
+                                G -= pi * from_row
+                                from_column, _ = logistic((cj[None, :] - s) * LN_2)
+                                G -= qj * from_column
+                # Last, whatever was subtracted from an absent item's pairs or an item's pair with itself
+                if any_absent(x_span, y_span):
+                    G = tl.where(mask_absent(kx, ky), 0.0, G)
+                if SELF:
+                    if meets_itself(own_span, at, BN // STRIPS):
+                        G = tl.where(mask_same(itself, i, j, stop), 0.0, G)
+                # The only rounding of G; rows and columns past the end are not written
+                g.store([tile_row * BM, at], G.to(g.dtype))
 
 
 @triton.jit

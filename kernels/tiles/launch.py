@@ -49,8 +49,8 @@ ROOM = 100.0
 WAVE = 5632
 """rows of a chunk at most: 44 tiles of 128, with 768 columns of products one wave over an H200's 132 multiprocessors"""
 
-ByChunk = Callable[[int, int, Blocks], None]
-"""(start, stop, g): writes those rows of G into g"""
+ByChunk = Callable[[int, int, Blocks], Tensor | None]
+"""(start, stop, g): writes those rows of G into g, and returns a factor of each that G still lacks, or None"""
 
 
 class Lse(NamedTuple):
@@ -112,10 +112,16 @@ class Tiles:
         bound = self.c.abs() * x * y
         return bound if self.log_weights is None else bound + sum(v.amax() for v in self.log2_weights)
 
-    def find_exact(self, row: Tensor, column: Tensor) -> Int32[Tensor, ""]:
-        """Says whether one exponential a logit is not enough, for these log-sum-exps: kernels.tiles.lse, step 4."""
+    def find_exact(self, row: Tensor, column: Tensor | None, rows: slice = slice(None)) -> Int32[Tensor, ""]:
+        """Says whether one exponential a logit is not enough, for these log-sum-exps: kernels.tiles.lse, step 4.
+
+        row: of these rows; column: None where columns have no loss.
+        """
         floor = self.reference - ROOM
-        return (((row < floor) & (self.x_key >= 0)).any() | ((column < floor) & (self.y_key >= 0)).any()).int()
+        found = ((row < floor) & (self.x_key[rows] >= 0)).any()
+        if column is not None:
+            found = found | ((column < floor) & (self.y_key >= 0)).any()
+        return found.int()
 
     def lse(self, pairs: tl.constexpr = ALL, pull: tuple[Tensor, Tensor] | None = None) -> Lse:
         """Computes log-sum-exps over these pairs; with `pull`, the sum over positives of kernels.tiles.lse, step 6."""
@@ -136,87 +142,137 @@ class Tiles:
         """Launches one pass over S, chunk by chunk: rows are complete with their chunk, columns grow from it to it."""
         config = choose_config("lse", self.x, min(self.M, WAVE), self.N)
         row, column = (self.t.new_full((n,), -math.inf) for n in (self.M, self.N))
-        x, y = self._describe_operands(config)
-        # Positives are never dropped, so that a pass over them alone has no limits
-        limits, limited = self.limits or (row, column), self.limits is not None and pairs != POSITIVES
-        pulls = []
-        for start, stop in self._split_chunks(config):
-            tile_rows, tile_columns = triton.cdiv(stop - start, config.block_m), triton.cdiv(self.N, config.block_n)
-            # What a tile writes is its own: no two programs add to one number. -inf stands where a tile writes nothing
-            row_parts = row.new_full((tile_columns, stop - start), -math.inf)
-            column_parts = row.new_full((tile_rows, self.N), -math.inf)
-            pulls.append(row.new_zeros(tile_rows * tile_columns))
-            launch(
-                lse_tiles, self._count_programs(config, start, stop, sparse=not shifted),
-                x, y, self.x_key, self.y_key, self._itself, *self.log2_weights, *limits, *(pull or (row, column)),
-                self.c, self.reference, needed, row_parts, column_parts, pulls[-1],
-                start, stop, self.N, **self._make_softmax_constants(config),
-                SHIFTED=shifted, PAIRS=pairs, PULL=pull is not None, LIMITED=limited,
-            )  # fmt: skip
-            how = {"reference": self.reference} if shifted else {"needed": needed}
-            merge_parts(row_parts, row[start:stop], **how)
-            merge_parts(column_parts, column, **how)
+        pulls = [
+            self.reduce_chunk(config, chunk, row, column, pairs, pull, shifted=shifted, needed=needed)
+            for chunk in self.split_chunks(config)
+        ]
         return Lse(row, column, torch.cat(pulls).sum() / LOG2_E if pull else row.new_zeros(()))
+
+    def reduce_chunk(
+        self,
+        config: Config,
+        chunk: tuple[int, int],
+        row: Float[Tensor, " m"],
+        column: Float[Tensor, " n"] | None,
+        pairs: tl.constexpr,
+        pull: tuple[Tensor, Tensor] | None,
+        *,
+        shifted: bool,
+        needed: Int32[Tensor, " 1"] | Int32[Tensor, ""],
+        store: Blocks | None = None,
+    ) -> Float[Tensor, " tiles"]:
+        """Adds the tiles of a chunk of rows to base-2 log-sum-exps of rows and columns; returns the pull of each tile.
+
+        column: None where columns have no loss. The shifted pass then stores E.
+        """
+        start, stop = chunk
+        x, y = self.describe_operands(config)
+        # Positives are never dropped, so that a pass over them alone has no limits
+        limits, limited = self.limits or (row, row), self.limits is not None and pairs != POSITIVES
+        tile_rows, tile_columns = triton.cdiv(stop - start, config.block_m), triton.cdiv(self.N, config.block_n)
+        # What a tile writes is its own: no two programs add to one number. -inf stands where a tile writes nothing
+        row_parts = row.new_full((tile_columns, stop - start), -math.inf)
+        column_parts = row_parts if column is None else row.new_full((tile_rows, self.N), -math.inf)
+        pulls = row.new_zeros(tile_rows * tile_columns)
+        launch(
+            lse_tiles, self.count_programs(config, start, stop, sparse=not shifted),
+            x, y, y if store is None else store, self.x_key, self.y_key, self._itself, *self.log2_weights, *limits,
+            *(pull or (row, row)), self.c, self.reference, needed, row_parts, column_parts, pulls,
+            start, stop, self.N, **self.make_softmax_constants(config),
+            SHIFTED=shifted, PAIRS=pairs, PULL=pull is not None, LIMITED=limited, ROWS_ONLY=column is None,
+        )  # fmt: skip
+        how = {"reference": self.reference} if shifted else {"needed": needed}
+        merge_parts(row_parts, row[start:stop], **how)
+        if column is not None:
+            merge_parts(column_parts, column, **how)
+        return pulls
 
     def sum_each(self, p: Tensor, q: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Computes B, B' and the value of kernels.tiles.gradient, step 3, for log-sum-exps over the negatives."""
         config = choose_config("each", self.x, min(self.M, WAVE), self.N)
-        x, y = self._describe_operands(config)
-        B, C, value = torch.empty_like(p), torch.zeros_like(q), []
-        for start, stop in self._split_chunks(config):
-            tile_rows, tile_columns = triton.cdiv(stop - start, config.block_m), triton.cdiv(self.N, config.block_n)
-            row_parts, column_parts = p.new_zeros(tile_columns, stop - start), p.new_zeros(tile_rows, self.N)
-            value.append(p.new_zeros(tile_rows * tile_columns))
-            launch(
-                each_tiles, self._count_programs(config, start, stop),
-                x, y, self.x_key, self.y_key, self._itself, *self.log2_weights, p, q, row, column, self.c,
-                row_parts, column_parts, value[-1], start, stop, self.N,
-                **self._make_softmax_constants(config),
-            )  # fmt: skip
-            B[start:stop] = row_parts.sum(0)
-            C += column_parts.sum(0)
-        return B, C, torch.cat(value).sum()
+        parts = [self.sum_each_chunk(config, chunk, p, q, row, column) for chunk in self.split_chunks(config)]
+        B, C, values = zip(*parts, strict=True)
+        return torch.cat(B), sum(C[1:], C[0]), torch.stack(values).sum()
+
+    def sum_each_chunk(
+        self, config: Config, chunk: tuple[int, int], p: Tensor, q: Tensor, row: Tensor, column: Tensor
+    ) -> tuple[Float[Tensor, " rows"], Float[Tensor, " n"], Float[Tensor, ""]]:
+        """Computes B of a chunk of rows, and its share of B' and of the value."""
+        start, stop = chunk
+        x, y = self.describe_operands(config)
+        tile_rows, tile_columns = triton.cdiv(stop - start, config.block_m), triton.cdiv(self.N, config.block_n)
+        row_parts, column_parts = p.new_zeros(tile_columns, stop - start), p.new_zeros(tile_rows, self.N)
+        value = p.new_zeros(tile_rows * tile_columns)
+        launch(
+            each_tiles, self.count_programs(config, start, stop, sparse=True),
+            x, y, self.x_key, self.y_key, self._itself, *self.log2_weights, p, q, row, column, self.c,
+            row_parts, column_parts, value, start, stop, self.N, **self.make_softmax_constants(config),
+        )  # fmt: skip
+        return row_parts.sum(0), column_parts.sum(0), value.sum()
 
     def multiply_gradient(
         self, gradient: Gradient, for_y: bool, for_x: bool, *, distinct: bool = False
     ) -> tuple[Float[Tensor, "m d"] | None, Float[Tensor, "n d"] | None]:
         """Computes (G Y, G^T X), float32, not multiplied by t; None where not asked for."""
         kind, p, q = gradient.kind, gradient.p, gradient.q
-        limits = self.limits or (gradient.row, gradient.column)  # what is not LIMITED is not read
-        rich = kind == EACH or self.limits is not None or self.log_weights is not None
-        config = choose_config("each" if rich else "gradient", self.x, min(self.M, WAVE), self.N)
-        x, y = self._describe_operands(config)
+        config = self.choose_gradient_config(kind)
         boost = choose_boost(gradient.a, gradient.b)
         a, b, exact = gradient.a * boost, gradient.b * boost, self.find_exact(gradient.row, gradient.column)
         # Step 2: with the weights divided by exp2(log-sum-exp - reference) here, M + N times, the kernel takes one
         # exponential a logit in the place of two
-        near_a, near_b = (
-            # Nothing to weigh where there is no log-sum-exp: 0 inf would be NaN
-            w * (self.reference - lse.masked_fill(lse.isneginf(), math.inf)).exp2()
-            for w, lse in ((a, gradient.row), (b, gradient.column))
-        )
+        near_a, near_b = a * self.raise_to_reference(gradient.row), b * self.raise_to_reference(gradient.column)
         # A weight times exp2(s - p) is exp2(s - (p - log2 weight)): one product less for each pair
         p, q = (p - a.log2(), q - b.log2()) if kind == LOGSUM else (p * boost, q * boost)
+        quick, slow = gradient._replace(a=near_a, b=near_b, p=p, q=q), gradient._replace(a=a, b=b, p=p, q=q)
 
         def write_gradient(start: int, stop: int, g: Blocks) -> None:
-            # Both ways are launched, and `exact` says on the device which of them writes
-            for shifted, ai, bj in ((True, near_a, near_b), (False, a, b)):
-                launch(
-                    gradient_tiles, self._count_programs(config, start, stop, sparse=not shifted),
-                    x, y, g, self.x_key, self.y_key, self._itself, *self.log2_weights, *limits, ai, bj,
-                    gradient.row, gradient.column, p, q, self.c, self.reference, exact, start, stop, self.N,
-                    **self._make_softmax_constants(config), SHIFTED=shifted, POSITIVE=kind, DISTINCT=distinct,
-                    LIMITED=self.limits is not None,
-                )  # fmt: skip
+            self.write_gradient(config, (start, stop), g, quick, slow, exact, distinct=distinct)
 
-        return self._multiply_by_chunks(config, write_gradient, boost, for_y, for_x)
+        return self.multiply_by_chunks(config, write_gradient, boost, for_y, for_x)
+
+    def raise_to_reference(self, lse: Tensor) -> Tensor:
+        """Computes exp2(reference - lse), which turns E into a softmax; 0 where nothing counts: 0 inf would be NaN."""
+        return (self.reference - lse.masked_fill(lse.isneginf(), math.inf)).exp2()
+
+    def choose_gradient_config(self, kind: tl.constexpr) -> Config:
+        """Chooses the tiles of gradient_tiles: those of `each` where a variant takes more registers than others."""
+        rich = kind == EACH or self.limits is not None or self.log_weights is not None
+        return choose_config("each" if rich else "gradient", self.x, min(self.M, WAVE), self.N)
+
+    def write_gradient(
+        self,
+        config: Config,
+        chunk: tuple[int, int],
+        g: Blocks,
+        quick: Gradient,
+        slow: Gradient,
+        exact: Int32[Tensor, ""],
+        *,
+        distinct: bool = False,
+        near: bool = False,
+    ) -> None:
+        """Writes a chunk of G. Both ways are launched, and `exact` says on the device which of them writes.
+
+        near: the quick one writes only the tiles that may hold positives.
+        """
+        start, stop = chunk
+        x, y = self.describe_operands(config)
+        for shifted, weights in ((True, quick), (False, slow)):
+            limits = self.limits or (weights.row, weights.column)  # what is not LIMITED is not read
+            launch(
+                gradient_tiles, self.count_programs(config, start, stop, sparse=near or not shifted),
+                x, y, g, self.x_key, self.y_key, self._itself, *self.log2_weights, *limits, weights.a, weights.b,
+                weights.row, weights.column, weights.p, weights.q, self.c, self.reference, exact, start, stop, self.N,
+                **self.make_softmax_constants(config), SHIFTED=shifted, POSITIVE=weights.kind, DISTINCT=distinct,
+                LIMITED=self.limits is not None, NEAR=near and shifted,
+            )  # fmt: skip
 
     def sigmoid(
         self, w: Tensor, v: Tensor, bias: Tensor, for_y: bool, for_x: bool
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """Computes (the loss, dL/dbias, G Y, G^T X) for weights w of the rows and v of the columns."""
         config = choose_config("sigmoid", self.x, min(self.M, WAVE), self.N)
-        x, y = self._describe_operands(config)
+        x, y = self.describe_operands(config)
         boost = choose_boost(w.amax() * v)
         values, biases = [], []
 
@@ -225,20 +281,20 @@ class Tiles:
             values.append(w.new_empty(num))
             biases.append(w.new_empty(num))
             launch(
-                sigmoid_tiles, self._count_programs(config, start, stop),
+                sigmoid_tiles, self.count_programs(config, start, stop),
                 x, y, g, self.x_key, self.y_key, self._itself, w * boost, v, self.t, bias, values[-1], biases[-1],
                 start, stop, self.N, **self._make_constants(config), STORE=for_y or for_x,
             )  # fmt: skip
 
-        GY, GX = self._multiply_by_chunks(config, write_gradient, boost, for_y, for_x)
+        GY, GX = self.multiply_by_chunks(config, write_gradient, boost, for_y, for_x)
         # w was boosted, and with it the loss and dL/dbias
         return torch.cat(values).sum() / boost, torch.cat(biases).sum() / boost, GY, GX
 
-    def _multiply_by_chunks(
+    def multiply_by_chunks(
         self,
         config: Config,
         write_gradient: ByChunk,
-        boost: Tensor,
+        boost: Tensor | None,
         for_y: bool,
         for_x: bool,
     ) -> tuple[Tensor | None, Tensor | None]:
@@ -247,33 +303,38 @@ class Tiles:
         G is rounded to the operands' type, as the tensor cores take it; their sums, and the sum over chunks, are
         float32. The same scratch serves every chunk: launches run in their order, so what it held has been read.
         """
-        chunks = list(self._split_chunks(config))
+        chunks = list(self.split_chunks(config))
         x, y = self.x[:, : self.D], self.y[:, : self.D]
         GY = x.new_empty(x.shape, dtype=torch.float32) if for_y else None
         GX = y.new_zeros(y.shape, dtype=torch.float32) if for_x else None
         # Without products the kernel stores nothing, and one row stands for the scratch
-        g = x.new_empty(chunks[0][1] if for_y or for_x else 1, self._padded_columns)[:, : self.N]
+        g = x.new_empty(chunks[0][1] if for_y or for_x else 1, self.padded_columns)[:, : self.N]
         for start, stop in chunks:
             chunk = g[: stop - start]
-            write_gradient(start, stop, describe(chunk, config.block_m, config.block_n // config.strips))
+            factor = write_gradient(start, stop, describe(chunk, config.block_m, config.block_n // config.strips))
+            rows = x[start:stop] if factor is None else (x[start:stop] * factor[:, None]).to(x.dtype)
             if GY is not None:
                 matmul(chunk, y, into=GY[start:stop], add=False)
+                if factor is not None:
+                    GY[start:stop].mul_(factor[:, None])
             if GX is not None:
-                matmul(chunk.T, x[start:stop], into=GX, add=True)
-        return None if GY is None else GY.div_(boost), None if GX is None else GX.div_(boost)
+                matmul(chunk.T, rows, into=GX, add=True)
+        if boost is not None:
+            GY, GX = (None if product is None else product.div_(boost) for product in (GY, GX))
+        return GY, GX
 
     @property
-    def _padded_columns(self) -> int:
+    def padded_columns(self) -> int:
         """Returns N rounded up so that rows of G begin at multiples of 16 bytes."""
         return triton.cdiv(self.N, 8) * 8
 
-    def _split_chunks(self, config: Config) -> Iterator[tuple[int, int]]:
+    def split_chunks(self, config: Config) -> Iterator[tuple[int, int]]:
         """Yields (start, stop) of chunks of whole tiles of rows, whose G keeps within the scratch limit."""
-        rows = min(WAVE, scratch_limit() // (self._padded_columns * self.x.element_size()))
+        rows = min(WAVE, scratch_limit() // (self.padded_columns * self.x.element_size()))
         rows = max(rows // config.block_m, 1) * config.block_m
         return ((start, min(start + rows, self.M)) for start in range(0, self.M, rows))
 
-    def _count_programs(self, config: Config, start: int, stop: int, *, sparse: bool = False) -> int:
+    def count_programs(self, config: Config, start: int, stop: int, *, sparse: bool = False) -> int:
         """Counts the programs of a launch: one a tile, or a few for each multiprocessor that go through all tiles.
 
         `sparse` launches mostly return at once, so that starting a program for every tile would be their cost.
@@ -282,11 +343,11 @@ class Tiles:
         programs = config.programs or (2 if sparse else 0)
         return min(tiles, programs * look_up_device(self.x.device)[1]) if programs else tiles
 
-    def _describe_operands(self, config: Config) -> tuple[Blocks, Blocks]:
+    def describe_operands(self, config: Config) -> tuple[Blocks, Blocks]:
         return describe(self.x, config.block_m, config.block_k), describe(self.y, config.block_n, config.block_k)
 
     def _make_constants(self, config: Config) -> dict[str, int | bool | str]:
         return make_constants(config, self.x, self.precision) | {"SELF": self.itself is not None}
 
-    def _make_softmax_constants(self, config: Config) -> dict[str, int | bool | str]:
+    def make_softmax_constants(self, config: Config) -> dict[str, int | bool | str]:
         return self._make_constants(config) | {"WEIGHED": self.log_weights is not None}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,6 +20,7 @@ from kernels.distributed import lse_over, sum_over
 from kernels.linear import Everything, Finish, append_log_weights, limit_cosines, smooth_labels
 from kernels.means import Means, dot, weigh_means
 from kernels.problem import Problem
+from kernels.tiles import rows_only
 from kernels.tiles.gradient import EACH, LOGSUM, MEAN, NONE
 from kernels.tiles.khatri_rao_launch import khatri_rao_gradients, khatri_rao_lse
 from kernels.tiles.launch import Gradient, Tiles
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["infonce", "khatri_rao_gradients", "khatri_rao_lse", "lse", "lse_gradients", "sigmoid"]
 
+Multiply = Callable[[bool, bool], tuple[Tensor | None, Tensor | None]]
+"""(for_y, for_x) -> (G Y, G^T X), None in the place of one that is not wanted"""
 LN_2 = math.log(2.0)
 """turns the kernels' base-2 log-sum-exps into nats"""
 
@@ -49,15 +53,11 @@ def infonce(problem: Problem) -> tuple[Float[Tensor, ""], Gradients]:
         if problem.false_negative_margin is not None:
             x, y = (z[:, : tiles.D].float() for z in (tiles.x, tiles.y))
             tiles.limits = limit_cosines(x, y, keys, problem)
-        value, gradient = _SOFTMAX[problem.positives](tiles, w, problem.group)
+        value, multiply = _solve(problem, tiles, w)
         finish = None
         if problem.label_smoothing:
             share, finish = _smooth(arranged, tiles, rows, columns, keys, w)
             value = value - share
-
-        def multiply(for_y: bool, for_x: bool) -> tuple[Tensor | None, Tensor | None]:
-            return tiles.multiply_gradient(gradient, for_y, for_x)
-
         return value, arranged.restore(_finish_gradients(problem, tiles, multiply, finish))
 
 
@@ -109,6 +109,18 @@ def lse_gradients(
             return tiles.multiply_gradient(gradient, for_y, for_x, distinct=problem.exclude == "group")
 
         return arranged.restore(_finish_gradients(problem, tiles, multiply))
+
+
+def _solve(problem: Problem, tiles: Tiles, w: Means) -> tuple[Tensor, Multiply]:
+    """Computes a softmax loss, and returns what computes (G Y, G^T X): where only rows count, both from one pass."""
+    for_y, for_x = problem.wanted.x or problem.wanted.scale, problem.wanted.y
+    if problem.symmetric or not (for_y or for_x) or tiles.x.dtype == torch.float16:
+        value, gradient = _SOFTMAX[problem.positives](tiles, w, problem.group)
+        return value, partial(tiles.multiply_gradient, gradient)
+    found = rows_only.solve(tiles, problem.positives, w, for_y, for_x)
+    (value,) = sum_over(problem.group, found.value)
+    floor = w.floor if problem.positives == "mean" or w.kept < 1 else 0.0
+    return value.clamp_min(floor), lambda for_y, for_x: (found.GY, found.GX)
 
 
 def _smooth(
@@ -167,7 +179,7 @@ _SOFTMAX = {"mean": _mean, "logsum": _logsum, "each": _each}
 def _finish_gradients(
     problem: Problem,
     tiles: Tiles,
-    multiply: Callable[[bool, bool], tuple[Tensor | None, Tensor | None]],
+    multiply: Multiply,
     finish: Finish | None = None,
 ) -> Gradients:
     """Makes dL/dx, dL/dy and dL/dscale out of multiply(for_y, for_x) -> (G Y, G^T X).

@@ -16,6 +16,7 @@ With s = S log2(e), i a row, j a column:
     (else the loss may pass its floor): one number a tile, formed only where the tile may hold positives.
  7. LIMITED: a pair that is no positive leaves its row's sums where the cosine, before it is scaled, is above the row's
     limit, and its column's where it is above the column's.
+ 8. ROWS_ONLY: where columns have no loss (kernels.tiles.rows_only), E is kept, which is G but for a factor a row.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ from kernels.tiles.tile import (
 def lse_tiles(
     x,
     y,
+    g,
     x_key,
     y_key,
     itself,
@@ -81,10 +83,11 @@ def lse_tiles(
     WEIGHED: tl.constexpr,
     LIMITED: tl.constexpr,
     PULL: tl.constexpr,
+    ROWS_ONLY: tl.constexpr,
 ):
     """Writes log-sum-exps, or sums of E, of the tiles of rows start..stop: into row_parts [column tiles, stop - start],
     column_parts [row tiles, N], pull_parts [row tiles, column tiles]. Where a tile has nothing to say
-    (PAIRS = POSITIVES) it writes nothing.
+    (PAIRS = POSITIVES) it writes nothing. ROWS_ONLY: nothing of columns and, if SHIFTED, E into g [stop - start, N].
 
     One pass reads x and y by tiles and writes M x column tiles + N x row tiles numbers, 1/BM + 1/BN of those of S.
     """
@@ -93,6 +96,8 @@ def lse_tiles(
         if tl.load(needed) == 0:
             return
     x, y = as_blocks(x, stop, D, D, BM, BK, TMA), as_blocks(y, N, D, D, BN, BK, TMA)
+    if ROWS_ONLY and SHIFTED:
+        g = as_blocks(g, stop - start, N, tl.cdiv(N, 8) * 8, BM, BN // STRIPS, TMA)
     num_row_tiles, num_column_tiles = tl.cdiv(stop - start, BM), tl.cdiv(N, BN)
     scale, shift = tl.load(c), tl.load(reference)
     for index in range(tl.program_id(0), num_row_tiles * num_column_tiles, tl.num_programs(0)):
@@ -144,7 +149,10 @@ def lse_tiles(
                     if LIMITED:
                         e_row, e_column = tl.where(from_rows, 0.0, e), tl.where(from_columns, 0.0, e)
                     total += tl.sum(e_row, 1)
-                    column = tl.sum(e_column, 0)
+                    if ROWS_ONLY:
+                        g.store([tile_row * BM, at], e_row.to(g.dtype))
+                    else:
+                        column = tl.sum(e_column, 0)
                 else:
                     s_row, s_column = s, s
                     if LIMITED:
@@ -156,7 +164,8 @@ def lse_tiles(
                     top = higher
                     highest = tl.maximum(tl.max(s_column, 0), -1e30)
                     column = highest + tl.log2(tl.sum(tl.exp2(s_column - highest[None, :]), 0))
-                tl.store(column_parts + tile_row.to(tl.int64) * N + j, column, j < N)
+                if not ROWS_ONLY:
+                    tl.store(column_parts + tile_row.to(tl.int64) * N + j, column, j < N)
             # int64: the number of a part times its length passes 2^31 where batches are large
             row = total if SHIFTED else top + tl.log2(total)
             tl.store(row_parts + tile_column.to(tl.int64) * (stop - start) + (i - start), row, i < stop)

@@ -67,15 +67,19 @@ def list_variants() -> list[Variant]:
     """Lists the variants that the losses launch, but for those that nest in others (see above)."""
 
     def lse(
-        name: str, *, shifted: bool, pairs: constexpr = ALL, pull: bool = False, itself: bool = True, rich: bool = False
-    ) -> Variant:
-        constants = {"SHIFTED": shifted, "PAIRS": pairs, "PULL": pull}
-        return Variant("lse", name, lse_tiles, constants | {"SELF": itself, "WEIGHED": rich, "LIMITED": rich})
+        name: str, *, shifted: bool, pairs: constexpr = ALL, pull: bool = False, itself: bool = True,
+        rich: bool = False, rows_of: str | None = None,
+    ) -> Variant:  # fmt: skip
+        constants = {"SHIFTED": shifted, "PAIRS": pairs, "PULL": pull, "ROWS_ONLY": rows_of is not None}
+        # Where only rows count, log-sum-exps are formed in the tiles of the gradient that they become
+        constants |= {"SELF": itself, "WEIGHED": rich, "LIMITED": rich}
+        return Variant(rows_of or "lse", name, lse_tiles, constants)
 
     def gradient(
-        name: str, positive: constexpr, *, shifted: bool = True, itself: bool = True, rich: bool = False
-    ) -> Variant:
-        constants = {"SHIFTED": shifted, "POSITIVE": positive, "DISTINCT": False}
+        name: str, positive: constexpr, *, shifted: bool = True, itself: bool = True, rich: bool = False,
+        near: bool = False,
+    ) -> Variant:  # fmt: skip
+        constants = {"SHIFTED": shifted, "POSITIVE": positive, "DISTINCT": False, "NEAR": near}
         kernel = "each" if positive == EACH or rich else "gradient"
         return Variant(kernel, name, gradient_tiles, constants | {"SELF": itself, "WEIGHED": rich, "LIMITED": rich})
 
@@ -100,6 +104,14 @@ def list_variants() -> list[Variant]:
         gradient("gradient", EACH),
         gradient("gradient, exact", EACH, shifted=False),
         gradient("gradient, limited, exact", EACH, shifted=False, rich=True),
+        lse("rows, mean", shifted=True, pull=True, rows_of="gradient"),
+        lse("rows, mean, exact", shifted=False, pull=True, rows_of="gradient"),
+        gradient("rows, mean, positives", MEAN, near=True),
+        gradient("rows, logsum, positives", LOGSUM, near=True),
+        lse("rows, negatives", shifted=True, pairs=NEGATIVES, rows_of="each"),
+        lse("rows, mean, limited", shifted=True, pull=True, rich=True, rows_of="each"),
+        gradient("rows, positives", EACH, near=True),
+        gradient("rows, positives, limited", EACH, rich=True, near=True),
         Variant("sigmoid", "sigmoid", sigmoid_tiles, {"SELF": False, "STORE": True}),
         Variant("sigmoid", "sigmoid, self", sigmoid_tiles, {"SELF": True, "STORE": True}),
         Variant("khatri_rao", "lse", khatri_rao_lse_tiles, {}),
@@ -110,7 +122,7 @@ def list_variants() -> list[Variant]:
 MAIN = {("lse", "mean"), ("gradient", "mean"), ("sigmoid", "sigmoid")}
 HEAVY = {
     ("lse", "mean, exact"), ("gradient", "logsum, exact"), ("each", "sums"), ("each", "gradient, exact"),
-    ("each", "gradient, limited, exact"), ("sigmoid", "sigmoid, self"),
+    ("each", "gradient, limited, exact"), ("each", "rows, mean, limited"), ("sigmoid", "sigmoid, self"),
     ("khatri_rao", "lse"), ("khatri_rao", "gradient"),
 }  # fmt: skip
 

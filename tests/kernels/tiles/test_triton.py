@@ -22,8 +22,11 @@ pytest.importorskip("triton")
 from kernels import scratch
 from kernels.tiles import configs
 from kernels.tiles.configs import KERNELS, Config
+from kernels.tiles.tile import multiply
 
 LOSSES = ("mean", "logsum", "each", "sigmoid", "contrast_lse")
+ROWS_ONLY = ("mean", "logsum", "each")
+"""losses that may be of rows alone"""
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),  # the interpreter's log2(0) and exp2(large)
@@ -64,9 +67,16 @@ problems = st.fixed_dictionaries(
 
 @pytest.mark.parametrize("loss", LOSSES)
 @settings(max_examples=5, deadline=None)
-@given(problem=problems, weighted=st.booleans(), itself=st.booleans(), dtype=st.sampled_from(["float32", "float16"]))
-def test_equals_the_dense_loss(loss, problem, weighted, itself, dtype):
-    """It does for ragged shapes, any D, unsorted ids, lone rows, zero weights, self-exclusion, both exponentials."""
+@given(
+    problem=problems,
+    weighted=st.booleans(),
+    itself=st.booleans(),
+    symmetric=st.booleans(),
+    dtype=st.sampled_from(["float32", "float16"]),
+)
+def test_equals_the_dense_loss(loss, problem, weighted, itself, symmetric, dtype):
+    """It does for ragged shapes, any D, unsorted ids, lone rows, zero weights, self-exclusion, both exponentials, and
+    where only rows count."""
     if itself:
         problem["n"] = max(problem["n"], problem["m"])
     p = random_arguments(**problem).to(torch.float32)
@@ -76,6 +86,8 @@ def test_equals_the_dense_loss(loss, problem, weighted, itself, dtype):
         options["exclude"] = "self" if itself else ("group" if weighted else "none")
     else:
         options["exclude_self"] = itself
+        if loss != "sigmoid":
+            options["symmetric"] = symmetric
         if weighted:
             draw = torch.Generator().manual_seed(problem["seed"])
             w, v = (torch.rand(k, generator=draw) * (torch.rand(k, generator=draw) > 0.3) for k in (m, n))
@@ -93,6 +105,8 @@ def test_chunks_of_rows_are_the_whole(loss, monkeypatch):
     monkeypatch.setattr(scratch, "_limit", 32 * 72 * 4)
     p = random_arguments(torch.seed() % 2**31, 90, 70, 24, 20.0, num_ids=30).to(torch.float32)
     compare(loss, p, 1e-5)
+    if loss in ROWS_ONLY:
+        compare(loss, p, 1e-5, symmetric=False)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -121,6 +135,45 @@ def test_one_hot_row_does_not_silence_the_others(loss):
     ids = torch.arange(80) % 50
     p = Arguments(x, y, torch.tensor(100.0), torch.tensor(0.0), ids[:64], ids)
     compare(loss, p, 300 * 2**-22)  # float32 rounds a logit of 300 by 300 / 2^24, some times on its way
+    if loss in ROWS_ONLY:
+        compare(loss, p, 300 * 2**-22, symmetric=False)
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="counts what the interpreter does")
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("loss", ["mean", "logsum", "each", "sigmoid"])
+def test_passes_over_the_logits(loss, symmetric, monkeypatch):
+    """Two passes, one where only rows count and one for the sigmoid, whatever the order of the ids; what is about
+    positives alone forms the 3 tiles along the diagonal of 9."""
+    formed = {"lse": 0, "gradient": 0, "sigmoid": 0}
+    for name in formed:
+
+        def count(*arguments, name=name):
+            formed[name] += 1
+            return multiply(*arguments)
+
+        monkeypatch.setattr(f"kernels.tiles.{name}.multiply", count)
+    p = random_arguments(torch.seed() % 2**31, 96, 96, 8, 10.0, num_ids=1).to(torch.float32)
+    ids = torch.arange(96) // 2
+    p = replace(p, x_ids=ids[torch.randperm(96)], y_ids=ids[torch.randperm(96)])
+    run(loss, p, backend="triton", **{} if loss == "sigmoid" else {"symmetric": symmetric})
+    want = {
+        ("mean", True): (9, 9, 0), ("logsum", True): (9 + 3, 9, 0), ("each", True): (9, 9 + 3, 0),
+        ("mean", False): (9, 3, 0), ("logsum", False): (9 + 3, 3, 0), ("each", False): (9, 3 + 3, 0),
+    }.get((loss, symmetric), (0, 0, 9))  # fmt: skip
+    assert tuple(formed.values()) == want
+
+
+@pytest.mark.parametrize("loss", ROWS_ONLY)
+def test_bfloat16_where_only_rows_count(loss):
+    """A converged batch, whose gradient is a small difference: the positives are subtracted before G is rounded."""
+    p = random_arguments(torch.seed() % 2**31, 40, 40, 24, 20.0, num_ids=1)
+    p = (
+        replace(p, y=p.x.clone(), x_ids=torch.arange(40), y_ids=torch.arange(40))
+        .to(torch.float32)
+        .halved(torch.bfloat16)
+    )
+    compare(loss, p, 2e-2, symmetric=False)
 
 
 def test_neighbouring_ids_and_shuffled_ids_agree():
