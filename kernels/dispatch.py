@@ -144,12 +144,12 @@ def multi_positive_infonce(
     label_smoothing: e in [0, 1): 1 - e of a row's target is its positives', and e is spread evenly over all that counts
     in its denominator (arXiv 1512.00567, section 7); kernels.linear has the formulas of the three averages.
     hardness: a >= 0: a pair that is no positive counts exp(a x_i . y_j) times in both denominators, weights that get no
-    gradient (arXiv 2503.04812, eq. 5). Not on triton, in whose place "auto" takes chunked.
+    gradient (arXiv 2503.04812, eq. 5).
     false_negative_margin: a column that is no positive leaves row i's denominator if its cosine x_i . y_j is above the
     mean cosine of the row's positives by more than the margin (times that cosine where relative_margin), and a row
     leaves column j's likewise. GISTEmbed (arXiv 2402.16829) has 0; sentence-transformers subtracts its margin: -m here.
     x_guide, y_guide: unit rows of any width, whose cosines tell false negatives in the place of those of x and y. They
-    get no gradient, and are cut like x and y over a group. Not on triton, in whose place "auto" takes chunked.
+    get no gradient, and are cut like x and y over a group. On triton they are rounded to the dtype of x and y.
     exclude_self: row i of x is row x_offset + i of y, and that pair is neither positive nor negative.
     group: x, x_ids and x_weight are this rank's strip of the rows (strips may differ in length), x_offset is where it
     begins, and y, y_ids and y_weight are all columns, the same on every rank. The value is the loss of all rows, on
@@ -166,7 +166,6 @@ def multi_positive_infonce(
         check_self(x, y, x_offset)
     t = check_scalar("scale", scale, x)
     guide = check_guides(x_guide, y_guide, x, y, false_negative_margin)
-    lacking = "hardness" if hardness else "x_guide and y_guide" if guide[0] is not None else None
     problem = Problem(
         x=x,
         y=y,
@@ -189,7 +188,7 @@ def multi_positive_infonce(
         y_guide=guide[1],
         group=group,
         wanted=find_wanted(x, y, t),
-        backend=choose_backend(backend, x, asks_for=lacking),
+        backend=choose_backend(backend, x),
     )
     return _losses_for(problem).infonce(problem)
 
@@ -248,20 +247,13 @@ def _losses_for(problem: Problem) -> Losses:
     return ops
 
 
-def choose_backend(backend: str, x: Tensor, *, asks_for: str | None = None) -> str:
-    """Returns the backend of a name, or raises ValueError where it cannot compute x, or what is asked for.
-
-    asks_for: the name of an argument that triton has not.
-    """
+def choose_backend(backend: str, x: Tensor) -> str:
+    """Returns the backend of a name, or raises ValueError where it cannot compute x."""
     if backend == "auto":
-        return backend_for(x) if asks_for is None else "chunked"
+        return backend_for(x)
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}: it must be 'auto', {', '.join(map(repr, BACKENDS))}")
     if backend == "triton":
-        if asks_for is not None:
-            raise ValueError(
-                f"backend 'triton' has no {asks_for}: leave it out, or pass backend='auto' or 'chunked', which have"
-            )
         _check_triton(x)
     return backend
 

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-KERNELS = ("lse", "gradient", "each", "sigmoid", "khatri_rao")
-"""each: its sums, its gradient, and all gradients with log-weights or limits, which take more registers than others"""
+KERNELS = ("lse", "gradient", "each", "guided", "sigmoid", "khatri_rao")
+"""each: its sums, its gradient, and all that has log-weights, hardness or limits, which takes more registers than
+others; guided: log-sum-exps and gradients with a guide, which hold two products at a time"""
 DEFAULT, INTERPRETER = 0, -1
 """what stands for an architecture: any that is not in the table, and Triton's interpreter"""
 
@@ -52,11 +53,13 @@ TABLE: dict[tuple[int, str, int], Config] = {
     (80, "lse", 2): Config(128, 64, 64, 4, 3, strips=4),
     (80, "gradient", 2): Config(128, 64, 64, 4, 3, strips=4),
     (80, "each", 2): Config(128, 64, 64, 4, 3, strips=4),
+    (80, "guided", 2): Config(64, 64, 64, 4, 3),
     (80, "sigmoid", 2): Config(128, 64, 64, 4, 3, strips=4),
     (80, "khatri_rao", 2): Config(128, 64, 64, 8, 3),
     (90, "lse", 2): Config(128, 128, 64, 4, 3, strips=4),
     (90, "gradient", 2): Config(128, 128, 64, 4, 3, strips=4),
     (90, "each", 2): Config(128, 128, 64, 8, 3, strips=4),
+    (90, "guided", 2): Config(128, 64, 64, 8, 3),
     (90, "sigmoid", 2): Config(128, 128, 64, 4, 3, strips=4),
     (90, "khatri_rao", 2): Config(128, 128, 64, 8, 3),
     **{(arch, kernel, 4): _SMALL[4] for arch in (80, 90) for kernel in KERNELS},

@@ -11,7 +11,9 @@ it: G Y and G^T X. With s = S log2(e), row_i and column_j the base-2 log-sum-exp
     each    G_ij  = -p_i sigma(row_i - s) - q_j sigma(column_j - s) where P_ij, with p = a/n, q = b/m, row and column
             over the negatives, and a_i B_i/n_i in the place of a_i in step 1, B_i = sum_p sigma(row_i - s_ip).
  4. LIMITED (kernels.tiles.lse, step 7): a_i is 0 where the pair has left its row's sums, b_j where its column's.
- 5. All this comes before rounding: near convergence G is the small difference of two numbers that are alike, and
+ 5. HARD, GUIDE: the logits and cosines are those of kernels.tiles.lse, steps 7 and 8. The weights of hard negatives are
+    constants, so that G is the gradient in t x y^T alone.
+ 6. All this comes before rounding: near convergence G is the small difference of two numbers that are alike, and
     rounding them apart would leave an error of 2^-9 of each.
 
 Trap: weights arrive multiplied by a power of two (see launch), without which float16 would lose what is below 6e-8.
@@ -36,6 +38,7 @@ from kernels.tiles.tile import (
     mask_same,
     meets_itself,
     multiply,
+    scale_logits,
     span_itself,
     spans_meet,
     split_strips,
@@ -63,6 +66,8 @@ def gradient_tiles(
     y_log_weight,
     x_limit,
     y_limit,
+    x_guide,
+    y_guide,
     a,
     b,
     row,
@@ -70,6 +75,7 @@ def gradient_tiles(
     p,
     q,
     c,
+    hard,
     reference,
     exact,
     start,
@@ -89,7 +95,9 @@ def gradient_tiles(
     DISTINCT: tl.constexpr,
     SELF: tl.constexpr,
     WEIGHED: tl.constexpr,
+    HARD: tl.constexpr,
     LIMITED: tl.constexpr,
+    GUIDE: tl.constexpr,
     NEAR: tl.constexpr,
 ):
     """Writes rows start..stop of G into g [stop - start, N]. a, b: the weights of step 1, or of step 2 when SHIFTED.
@@ -104,7 +112,10 @@ def gradient_tiles(
     x, y = as_blocks(x, stop, D, D, BM, BK, TMA), as_blocks(y, N, D, D, BN, BK, TMA)
     g = as_blocks(g, stop - start, N, tl.cdiv(N, 8) * 8, BM, BN // STRIPS, TMA)
     num_row_tiles, num_column_tiles = tl.cdiv(stop - start, BM), tl.cdiv(N, BN)
-    scale, shift = tl.load(c), tl.load(reference)
+    scale, hard_scale, shift = tl.load(c), tl.load(hard), tl.load(reference)
+    if GUIDE > 0:
+        x_guide = as_blocks(x_guide, stop, GUIDE, GUIDE, BM, BK, TMA)
+        y_guide = as_blocks(y_guide, N, GUIDE, GUIDE, BN, BK, TMA)
     for index in range(tl.program_id(0), num_row_tiles * num_column_tiles, tl.num_programs(0)):
         tile_row, tile_column = locate_tile(index, num_row_tiles, num_column_tiles, GROUP)
         first_row, first_column = start + tile_row * BM, tile_column * BN
@@ -116,19 +127,27 @@ def gradient_tiles(
         if some:
             tile = multiply(x, y, first_row, first_column, D, BM, BN, BK, PRECISION, UPCAST)
             dots = split_strips(tile, BM, BN, STRIPS)
+            if GUIDE > 0:
+                tile = multiply(x_guide, y_guide, first_row, first_column, GUIDE, BM, BN, BK, PRECISION, UPCAST)
+                judged = split_strips(tile, BM, BN, STRIPS)
+            else:
+                judged = dots
             ai, x_span, own_span = tl.load(a + i, i < stop, 0.0), find_span(kx), span_itself(itself, i, stop, SELF)
             for strip in tl.static_range(STRIPS):
                 at = first_column + strip * (BN // STRIPS)
                 j = at + tl.arange(0, BN // STRIPS)
                 ky, bj = load_keys(y_key, j, N, -2), tl.load(b + j, j < N, 0.0)
                 y_span = find_span(ky)
-                s = add_log_weights(dots[strip] * scale, x_log_weight, y_log_weight, i, j, stop, N, WEIGHED)
-                # The dense part, of steps 1 and 2: a softmax of the row and one of the column, weighted
                 near = spans_meet(x_span, y_span)
+                s = scale_logits(dots[strip], scale, hard_scale, kx, ky, near, HARD)
+                s = add_log_weights(s, x_log_weight, y_log_weight, i, j, stop, N, WEIGHED)
+                # The dense part, of steps 1 and 2: a softmax of the row and one of the column, weighted
                 wi, wj = ai[:, None], bj[None, :]
                 if LIMITED:
-                    dot = dots[strip]
-                    from_rows, from_columns = find_false_negatives(dot, x_limit, y_limit, i, j, stop, N, kx, ky, near)
+                    cosine = judged[strip]
+                    from_rows, from_columns = find_false_negatives(
+                        cosine, x_limit, y_limit, i, j, stop, N, kx, ky, near
+                    )
                     wi, wj = tl.where(from_rows, 0.0, wi), tl.where(from_columns, 0.0, wj)
                 if SHIFTED:
                     G = tl.exp2(s - shift) * (wi + wj)
@@ -142,7 +161,7 @@ def gradient_tiles(
                         row_i = tl.where(from_rows, float("inf"), row_i)
                         column_j = tl.where(from_columns, float("inf"), column_j)
                     G = wi * tl.exp2(s - row_i) + wj * tl.exp2(s - column_j)
-                # Positives, of step 3, while G is still float32 (step 5)
+                # Positives, of step 3, while G is still float32 (step 6)
                 if DISTINCT or POSITIVE != NONE:
                     if near:
                         pair = kx[:, None] == ky[None, :]

@@ -93,6 +93,10 @@ class Tiles:
     """of rows and of columns, in nats: added to S"""
     limits: tuple[Tensor, Tensor] | None = None
     """of rows and of columns: cosines above which a pair that is no positive leaves the log-sum-exp"""
+    guides: tuple[Tensor, Tensor] | None = None
+    """of rows and of columns: unit vectors whose cosines are meant; None where they are those of x and y"""
+    hardness: float = 0.0
+    """added to t where a pair is no positive, in what is summed and not in what is differentiated"""
 
     def __post_init__(self) -> None:
         dtype = self.x.dtype if self.x.dtype == self.y.dtype else torch.float32
@@ -100,7 +104,10 @@ class Tiles:
         self.D = self.x.shape[1]
         self.x, self.y = (prepare_operand(z.to(dtype), self.precision) for z in (self.x, self.y))
         self.M, self.N = len(self.x), len(self.y)
-        self.c = self.t * LOG2_E
+        if self.guides is not None:
+            x_guide, y_guide = (prepare_operand(z.to(dtype), self.precision) for z in self.guides)
+            self.guides = x_guide, y_guide
+        self.c, self.hard = self.t * LOG2_E, (self.t + self.hardness) * LOG2_E
         self._itself = self.x_key if self.itself is None else self.itself  # what is not SELF is not read
         given = self.log_weights or (self.t, self.t)  # what is not WEIGHED is not read
         self.log2_weights = tuple((v.float() * LOG2_E).contiguous() for v in given)
@@ -109,7 +116,7 @@ class Tiles:
     def reference(self) -> Float[Tensor, ""]:
         """Computes an upper bound of S log2(e), up to rounding, from M + N norms and no logit."""
         x, y = (torch.linalg.vector_norm(z, dim=1, dtype=torch.float32).amax() for z in (self.x, self.y))
-        bound = self.c.abs() * x * y
+        bound = torch.maximum(self.c.abs(), self.hard.abs()) * x * y
         return bound if self.log_weights is None else bound + sum(v.amax() for v in self.log2_weights)
 
     def find_exact(self, row: Tensor, column: Tensor | None, rows: slice = slice(None)) -> Int32[Tensor, ""]:
@@ -140,7 +147,7 @@ class Tiles:
         self, pairs: tl.constexpr, pull: tuple[Tensor, Tensor] | None, *, shifted: bool, needed: Tensor
     ) -> Lse:
         """Launches one pass over S, chunk by chunk: rows are complete with their chunk, columns grow from it to it."""
-        config = choose_config("lse", self.x, min(self.M, WAVE), self.N)
+        config = self.choose_config("lse")
         row, column = (self.t.new_full((n,), -math.inf) for n in (self.M, self.N))
         pulls = [
             self.reduce_chunk(config, chunk, row, column, pairs, pull, shifted=shifted, needed=needed)
@@ -167,8 +174,6 @@ class Tiles:
         """
         start, stop = chunk
         x, y = self.describe_operands(config)
-        # Positives are never dropped, so that a pass over them alone has no limits
-        limits, limited = self.limits or (row, row), self.limits is not None and pairs != POSITIVES
         tile_rows, tile_columns = triton.cdiv(stop - start, config.block_m), triton.cdiv(self.N, config.block_n)
         # What a tile writes is its own: no two programs add to one number. -inf stands where a tile writes nothing
         row_parts = row.new_full((tile_columns, stop - start), -math.inf)
@@ -176,10 +181,11 @@ class Tiles:
         pulls = row.new_zeros(tile_rows * tile_columns)
         launch(
             lse_tiles, self.count_programs(config, start, stop, sparse=not shifted),
-            x, y, y if store is None else store, self.x_key, self.y_key, self._itself, *self.log2_weights, *limits,
-            *(pull or (row, row)), self.c, self.reference, needed, row_parts, column_parts, pulls,
-            start, stop, self.N, **self.make_softmax_constants(config),
-            SHIFTED=shifted, PAIRS=pairs, PULL=pull is not None, LIMITED=limited, ROWS_ONLY=column is None,
+            x, y, y if store is None else store, self.x_key, self.y_key, self._itself, *self.log2_weights,
+            *self._list_judges(config), *(pull or (row, row)), self.c, self.hard, self.reference, needed,
+            row_parts, column_parts, pulls, start, stop, self.N,
+            **self.make_softmax_constants(config), **self._make_judging_constants(pairs),
+            SHIFTED=shifted, PAIRS=pairs, PULL=pull is not None, ROWS_ONLY=column is None,
         )  # fmt: skip
         how = {"reference": self.reference} if shifted else {"needed": needed}
         merge_parts(row_parts, row[start:stop], **how)
@@ -189,7 +195,7 @@ class Tiles:
 
     def sum_each(self, p: Tensor, q: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Computes B, B' and the value of kernels.tiles.gradient, step 3, for log-sum-exps over the negatives."""
-        config = choose_config("each", self.x, min(self.M, WAVE), self.N)
+        config = self.choose_config("each")
         parts = [self.sum_each_chunk(config, chunk, p, q, row, column) for chunk in self.split_chunks(config)]
         B, C, values = zip(*parts, strict=True)
         return torch.cat(B), sum(C[1:], C[0]), torch.stack(values).sum()
@@ -234,10 +240,17 @@ class Tiles:
         """Computes exp2(reference - lse), which turns E into a softmax; 0 where nothing counts: 0 inf would be NaN."""
         return (self.reference - lse.masked_fill(lse.isneginf(), math.inf)).exp2()
 
+    def choose_config(self, kernel: str) -> Config:
+        """Chooses the tiles of a kernel: smaller or wider ones where its variant takes more registers than others."""
+        if self.guides is not None:
+            kernel = "guided"
+        elif self.limits is not None or self.log_weights is not None or self.hardness:
+            kernel = "each"
+        return choose_config(kernel, self.x, min(self.M, WAVE), self.N)
+
     def choose_gradient_config(self, kind: tl.constexpr) -> Config:
-        """Chooses the tiles of gradient_tiles: those of `each` where a variant takes more registers than others."""
-        rich = kind == EACH or self.limits is not None or self.log_weights is not None
-        return choose_config("each" if rich else "gradient", self.x, min(self.M, WAVE), self.N)
+        """Chooses the tiles of gradient_tiles."""
+        return self.choose_config("each" if kind == EACH else "gradient")
 
     def write_gradient(
         self,
@@ -258,20 +271,20 @@ class Tiles:
         start, stop = chunk
         x, y = self.describe_operands(config)
         for shifted, weights in ((True, quick), (False, slow)):
-            limits = self.limits or (weights.row, weights.column)  # what is not LIMITED is not read
             launch(
                 gradient_tiles, self.count_programs(config, start, stop, sparse=near or not shifted),
-                x, y, g, self.x_key, self.y_key, self._itself, *self.log2_weights, *limits, weights.a, weights.b,
-                weights.row, weights.column, weights.p, weights.q, self.c, self.reference, exact, start, stop, self.N,
-                **self.make_softmax_constants(config), SHIFTED=shifted, POSITIVE=weights.kind, DISTINCT=distinct,
-                LIMITED=self.limits is not None, NEAR=near and shifted,
+                x, y, g, self.x_key, self.y_key, self._itself, *self.log2_weights,
+                *self._list_judges(config), weights.a, weights.b, weights.row, weights.column, weights.p, weights.q,
+                self.c, self.hard, self.reference, exact, start, stop, self.N,
+                **self.make_softmax_constants(config), **self._make_judging_constants(),
+                SHIFTED=shifted, POSITIVE=weights.kind, DISTINCT=distinct, NEAR=near and shifted,
             )  # fmt: skip
 
     def sigmoid(
         self, w: Tensor, v: Tensor, bias: Tensor, for_y: bool, for_x: bool
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """Computes (the loss, dL/dbias, G Y, G^T X) for weights w of the rows and v of the columns."""
-        config = choose_config("sigmoid", self.x, min(self.M, WAVE), self.N)
+        config = self.choose_config("sigmoid")
         x, y = self.describe_operands(config)
         boost = choose_boost(w.amax() * v)
         values, biases = [], []
@@ -348,6 +361,18 @@ class Tiles:
 
     def _make_constants(self, config: Config) -> dict[str, int | bool | str]:
         return make_constants(config, self.x, self.precision) | {"SELF": self.itself is not None}
+
+    def _list_judges(self, config: Config) -> tuple[Blocks, ...]:
+        """Lists the limits of rows and columns and the guides of both; what there is none of is not read."""
+        x_guide, y_guide = self.guides or (self.x, self.y)
+        blocks = describe(x_guide, config.block_m, config.block_k), describe(y_guide, config.block_n, config.block_k)
+        return *(self.limits or (self.t, self.t)), *blocks
+
+    def _make_judging_constants(self, pairs: tl.constexpr = ALL) -> dict[str, int | bool]:
+        """Makes the compile-time arguments that are about negatives: a pass over positives alone knows of none."""
+        some = pairs != POSITIVES
+        guide = self.guides[0].shape[1] if some and self.guides is not None else 0
+        return {"HARD": some and self.hardness > 0, "LIMITED": some and self.limits is not None, "GUIDE": guide}
 
     def make_softmax_constants(self, config: Config) -> dict[str, int | bool | str]:
         return self._make_constants(config) | {"WEIGHED": self.log_weights is not None}

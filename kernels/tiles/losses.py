@@ -51,7 +51,8 @@ def infonce(problem: Problem) -> tuple[Float[Tensor, ""], Gradients]:
             keys.row_count, keys.column_count, rows.weight, columns.weight, problem.symmetric, problem.group
         ).smooth(problem.positives, problem.label_smoothing)
         if problem.false_negative_margin is not None:
-            x, y = (z[:, : tiles.D].float() for z in (tiles.x, tiles.y))
+            # Those of the operands as they were rounded, from which the kernels take the cosines, too
+            x, y = (z.float() for z in tiles.guides or (tiles.x, tiles.y))
             tiles.limits = limit_cosines(x, y, keys, problem)
         value, multiply = _solve(problem, tiles, w)
         finish = None
@@ -212,7 +213,14 @@ def _make_tiles(arranged: Arranged, rows: Silenced, columns: Silenced, x_key: Te
         log_weights = rows.weight, log_weights[1]  # of the row that stands for an empty strip, 0
     if itself is not None:  # that row is no column
         itself = torch.nn.functional.pad(itself.int(), (0, len(rows.z) - len(itself)), value=-1)
-    return Tiles(rows.z, columns.z, problem.scale, x_key, y_key, itself, log_weights)
+    guides = None
+    if problem.x_guide is not None and problem.y_guide is not None:
+        given = (problem.x_guide, problem.x_weight), (problem.y_guide, problem.y_weight)
+        x_guide, y_guide = (Silenced.build(guide, weight).z for guide, weight in given)
+        guides = x_guide, y_guide
+    return Tiles(
+        rows.z, columns.z, problem.scale, x_key, y_key, itself, log_weights, guides=guides, hardness=problem.hardness
+    )  # fmt: skip
 
 
 def _arrange_unweighted(problem: Problem) -> Arranged:

@@ -15,8 +15,10 @@ With s = S log2(e), i a row, j a column:
  6. `mean` over positives also needs sum_ij P_ij (a_i/n_i + b_j/m_j) S_ij, in the same arithmetic as the log-sum-exps
     (else the loss may pass its floor): one number a tile, formed only where the tile may hold positives.
  7. LIMITED: a pair that is no positive leaves its row's sums where the cosine, before it is scaled, is above the row's
-    limit, and its column's where it is above the column's.
- 8. ROWS_ONLY: where columns have no loss (kernels.tiles.rows_only), E is kept, which is G but for a factor a row.
+    limit, and its column's where it is above the column's. GUIDE: the cosine is that of other vectors, of GUIDE
+    dimensions, whose tile is a second product.
+ 8. HARD: pairs that are no positives are scaled by `hard` in the place of c.
+ 9. ROWS_ONLY: where columns have no loss (kernels.tiles.rows_only), E is kept, which is G but for a factor a row.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from kernels.tiles.tile import (
     mask_same,
     meets_itself,
     multiply,
+    scale_logits,
     span_itself,
     spans_meet,
     split_strips,
@@ -57,9 +60,12 @@ def lse_tiles(
     y_log_weight,
     x_limit,
     y_limit,
+    x_guide,
+    y_guide,
     x_pull,
     y_pull,
     c,
+    hard,
     reference,
     needed,
     row_parts,
@@ -81,7 +87,9 @@ def lse_tiles(
     PAIRS: tl.constexpr,
     SELF: tl.constexpr,
     WEIGHED: tl.constexpr,
+    HARD: tl.constexpr,
     LIMITED: tl.constexpr,
+    GUIDE: tl.constexpr,
     PULL: tl.constexpr,
     ROWS_ONLY: tl.constexpr,
 ):
@@ -99,7 +107,10 @@ def lse_tiles(
     if ROWS_ONLY and SHIFTED:
         g = as_blocks(g, stop - start, N, tl.cdiv(N, 8) * 8, BM, BN // STRIPS, TMA)
     num_row_tiles, num_column_tiles = tl.cdiv(stop - start, BM), tl.cdiv(N, BN)
-    scale, shift = tl.load(c), tl.load(reference)
+    scale, hard_scale, shift = tl.load(c), tl.load(hard), tl.load(reference)
+    if GUIDE > 0:
+        x_guide = as_blocks(x_guide, stop, GUIDE, GUIDE, BM, BK, TMA)
+        y_guide = as_blocks(y_guide, N, GUIDE, GUIDE, BN, BK, TMA)
     for index in range(tl.program_id(0), num_row_tiles * num_column_tiles, tl.num_programs(0)):
         tile_row, tile_column = locate_tile(index, num_row_tiles, num_column_tiles, GROUP)
         first_row, first_column = start + tile_row * BM, tile_column * BN
@@ -112,6 +123,11 @@ def lse_tiles(
         if some:
             tile = multiply(x, y, first_row, first_column, D, BM, BN, BK, PRECISION, UPCAST)
             dots = split_strips(tile, BM, BN, STRIPS)
+            if GUIDE > 0:
+                tile = multiply(x_guide, y_guide, first_row, first_column, GUIDE, BM, BN, BK, PRECISION, UPCAST)
+                judged = split_strips(tile, BM, BN, STRIPS)
+            else:
+                judged = dots
             x_span, own_span = find_span(kx), span_itself(itself, i, stop, SELF)
             pull = tl.zeros((BM,), tl.float32)
             # Running over the strips: a row's maximum and its sum of exp2(s - maximum)
@@ -121,8 +137,9 @@ def lse_tiles(
                 j = at + tl.arange(0, BN // STRIPS)
                 ky = load_keys(y_key, j, N, -2)
                 y_span = find_span(ky)
-                s = add_log_weights(dots[strip] * scale, x_log_weight, y_log_weight, i, j, stop, N, WEIGHED)
                 near = spans_meet(x_span, y_span)
+                s = scale_logits(dots[strip], scale, hard_scale, kx, ky, near, HARD)
+                s = add_log_weights(s, x_log_weight, y_log_weight, i, j, stop, N, WEIGHED)
                 # Step 6, from the very logits that are summed below
                 if PULL:
                     if near:
@@ -140,8 +157,10 @@ def lse_tiles(
                     s = tl.where(kx[:, None] == ky[None, :], s, float("-inf"))
                 # Step 7: a pair may leave its row's sums and stay in its column's
                 if LIMITED:
-                    dot = dots[strip]
-                    from_rows, from_columns = find_false_negatives(dot, x_limit, y_limit, i, j, stop, N, kx, ky, near)
+                    cosine = judged[strip]
+                    from_rows, from_columns = find_false_negatives(
+                        cosine, x_limit, y_limit, i, j, stop, N, kx, ky, near
+                    )
                 if SHIFTED:
                     # A column is done with this tile, as a tile has all its rows at once; a row goes on to other strips
                     e = tl.exp2(s - shift)

@@ -5,10 +5,10 @@ Each entry of configs.TABLE is compiled ahead of time for its architecture, as t
 tools in Triton's wheel: registers and stack from `cuobjdump`, instructions from `nvdisasm`. What a tile executes gives
 a forecast of the time (kernels.forecast). The table is kept in kernels/bench/kernels.md, forecasts in predicted.csv.
 
-Thinned, as variants nest: SELF, PULL, WEIGHED and LIMITED only add to what is compiled without them, as does any kind
-of positives to POSITIVE = NONE, with or without DISTINCT. Most variants are compiled with SELF alone, those called
-limited with all. Entries other than
-bfloat16's compile the variants that need most registers.
+Thinned, as variants nest: SELF, PULL, WEIGHED, HARD and LIMITED only add to what is compiled without them, as does any
+kind of positives to POSITIVE = NONE, with or without DISTINCT. Most variants are compiled with SELF alone, those called
+limited and those of the kernel `guided` with all. Entries other than bfloat16's compile the variants that need most
+registers.
 
 Trap: occupancy is what registers and shared memory allow, and a forecast is arithmetic; only `kernels.bench.gpu` on a
 GPU knows the speed, and prints the one beside the other.
@@ -66,22 +66,25 @@ class Variant(NamedTuple):
 def list_variants() -> list[Variant]:
     """Lists the variants that the losses launch, but for those that nest in others (see above)."""
 
+    def judging(*, itself: bool, rich: bool, guide: int) -> Constants:
+        return {"SELF": itself, "WEIGHED": rich, "HARD": rich, "LIMITED": rich or guide > 0, "GUIDE": guide}
+
     def lse(
         name: str, *, shifted: bool, pairs: constexpr = ALL, pull: bool = False, itself: bool = True,
-        rich: bool = False, rows_of: str | None = None,
+        rich: bool = False, guide: int = 0, rows_of: str | None = None,
     ) -> Variant:  # fmt: skip
         constants = {"SHIFTED": shifted, "PAIRS": pairs, "PULL": pull, "ROWS_ONLY": rows_of is not None}
         # Where only rows count, log-sum-exps are formed in the tiles of the gradient that they become
-        constants |= {"SELF": itself, "WEIGHED": rich, "LIMITED": rich}
-        return Variant(rows_of or "lse", name, lse_tiles, constants)
+        kernel = "guided" if guide else rows_of or ("each" if rich else "lse")
+        return Variant(kernel, name, lse_tiles, constants | judging(itself=itself, rich=rich, guide=guide))
 
     def gradient(
         name: str, positive: constexpr, *, shifted: bool = True, itself: bool = True, rich: bool = False,
-        near: bool = False,
+        guide: int = 0, near: bool = False,
     ) -> Variant:  # fmt: skip
         constants = {"SHIFTED": shifted, "POSITIVE": positive, "DISTINCT": False, "NEAR": near}
-        kernel = "each" if positive == EACH or rich else "gradient"
-        return Variant(kernel, name, gradient_tiles, constants | {"SELF": itself, "WEIGHED": rich, "LIMITED": rich})
+        kernel = "guided" if guide else "each" if positive == EACH or rich else "gradient"
+        return Variant(kernel, name, gradient_tiles, constants | judging(itself=itself, rich=rich, guide=guide))
 
     return [
         lse("mean", shifted=True, pull=True, itself=False),
@@ -112,6 +115,12 @@ def list_variants() -> list[Variant]:
         lse("rows, mean, limited", shifted=True, pull=True, rich=True, rows_of="each"),
         gradient("rows, positives", EACH, near=True),
         gradient("rows, positives, limited", EACH, rich=True, near=True),
+        lse("mean", shifted=True, pull=True, rich=True, guide=DIMENSIONS),
+        lse("mean, exact", shifted=False, pull=True, rich=True, guide=DIMENSIONS),
+        gradient("gradient, logsum, exact", LOGSUM, shifted=False, rich=True, guide=DIMENSIONS),
+        gradient("gradient, each", EACH, rich=True, guide=DIMENSIONS),
+        gradient("gradient, each, exact", EACH, shifted=False, rich=True, guide=DIMENSIONS),
+        lse("rows, mean", shifted=True, pull=True, rich=True, guide=DIMENSIONS, rows_of="each"),
         Variant("sigmoid", "sigmoid", sigmoid_tiles, {"SELF": False, "STORE": True}),
         Variant("sigmoid", "sigmoid, self", sigmoid_tiles, {"SELF": True, "STORE": True}),
         Variant("khatri_rao", "lse", khatri_rao_lse_tiles, {}),
@@ -122,8 +131,9 @@ def list_variants() -> list[Variant]:
 MAIN = {("lse", "mean"), ("gradient", "mean"), ("sigmoid", "sigmoid")}
 HEAVY = {
     ("lse", "mean, exact"), ("gradient", "logsum, exact"), ("each", "sums"), ("each", "gradient, exact"),
-    ("each", "gradient, limited, exact"), ("each", "rows, mean, limited"), ("sigmoid", "sigmoid, self"),
-    ("khatri_rao", "lse"), ("khatri_rao", "gradient"),
+    ("each", "gradient, limited, exact"), ("each", "rows, mean, limited"), ("guided", "mean, exact"),
+    ("guided", "gradient, each, exact"), ("sigmoid", "sigmoid, self"), ("khatri_rao", "lse"),
+    ("khatri_rao", "gradient"),
 }  # fmt: skip
 
 
@@ -198,7 +208,8 @@ def _type(name: str, job: Job) -> str:
     """Returns the type of a kernel's argument, as a launch would find it."""
     c = job.config
     g = f"1,{c.block_m},{c.block_n}" if job.kernel == "khatri_rao" else f"{c.block_m},{c.block_n // c.strips}"
-    block = {"x": f"{c.block_m},{c.block_k}", "y": f"{c.block_n},{c.block_k}", "g": g}.get(name)
+    a, b = f"{c.block_m},{c.block_k}", f"{c.block_n},{c.block_k}"
+    block = {"x": a, "y": b, "x_guide": a, "y_guide": b, "g": g}.get(name)
     if block is not None and job.arch >= 90:
         return f"tensordesc<{job.operands}[{block}]>"
     if block is not None or name == "z":

@@ -71,6 +71,18 @@ def multiply(
 
 
 @triton.jit
+def scale_logits(dots, scale, hard_scale, kx, ky, near, HARD: tl.constexpr):
+    """Scales products to logits; HARD: those of pairs that are no positives by another scale."""
+    if HARD:
+        s = dots * hard_scale
+        if near:
+            s = tl.where(kx[:, None] == ky[None, :], dots * scale, s)
+    else:
+        s = dots * scale
+    return s
+
+
+@triton.jit
 def add_log_weights(s, x_log_weight, y_log_weight, i, j, stop, N, WEIGHED: tl.constexpr):
     """Adds the base-2 log-weights of rows i and of columns j, where there are any."""
     if WEIGHED:
@@ -80,12 +92,12 @@ def add_log_weights(s, x_log_weight, y_log_weight, i, j, stop, N, WEIGHED: tl.co
 
 
 @triton.jit
-def find_false_negatives(dots, x_limit, y_limit, i, j, stop, N, kx, ky, near):
+def find_false_negatives(judged, x_limit, y_limit, i, j, stop, N, kx, ky, near):
     """Returns which pairs leave their rows' denominators, and which their columns': cosines above a limit, but those of
-    positives.
+    positives. judged: the cosines, of the features themselves or of a guide's.
     """
-    from_rows = dots > tl.load(x_limit + i, i < stop, float("inf"))[:, None]
-    from_columns = dots > tl.load(y_limit + j, j < N, float("inf"))[None, :]
+    from_rows = judged > tl.load(x_limit + i, i < stop, float("inf"))[:, None]
+    from_columns = judged > tl.load(y_limit + j, j < N, float("inf"))[None, :]
     if near:
         apart = kx[:, None] != ky[None, :]
         from_rows = from_rows & apart

@@ -252,10 +252,33 @@ def test_tiles_equal_the_dense_loss(loss, seed):
     p = draw_case(seed, exclude_self=True, weighted=True, **smoothed)
     q = draw_case(seed, exclude_self=False, weighted=False, **dropped).to(torch.float32)
     assert_equal(run(loss, q, backend="triton"), run(loss, q.to(torch.float64), backend="reference"), 2e-4, seed)
-    for dtype, tolerance in ((torch.float32, 2e-4), (torch.float16, 4e-2)):
-        q = p.to(torch.float32).halved(dtype)
-        want = run(loss, q.to(torch.float64), -2.5, backend="reference")
-        assert_equal(run(loss, q, -2.5, backend="triton"), want, tolerance, (seed, dtype))
+    cases = [p]
+    for k, feature in enumerate(("hardness", "hardness and false negatives", "guided")):
+        options = FEATURES[feature](seed + k)
+        cases.append(draw_case(seed + k, exclude_self=k % 2 == 0, weighted=(seed + k) % 2 == 0, **options))
+    for p in cases:
+        for dtype, tolerance in ((torch.float32, 2e-4), (torch.float16, 4e-2)):
+            q = p.to(torch.float32).halved(dtype)
+            want = run(loss, q.to(torch.float64), -2.5, backend="reference")
+            assert_equal(run(loss, q, -2.5, backend="triton"), want, tolerance, (seed, dtype))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about the interpreter")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter's log2(0)
+@pytest.mark.parametrize(("loss", "symmetric"), [("each", True), ("mean", False)])
+def test_tiles_with_all_that_goes_together(loss, symmetric, seed):
+    """Several tiles, whose hard negatives are weighed, judged by a guide of another width, and weighted by item."""
+    pytest.importorskip("triton")
+    draw = torch.Generator().manual_seed(seed)
+    options: dict[str, Any] = {"hardness": 4.0, "false_negative_margin": 0.05, "symmetric": symmetric}
+    for side, n in (("x", 41), ("y", 39)):
+        options[f"{side}_guide"] = normalize(torch.randn(n, 37, generator=draw), dim=1)
+        options[f"{side}_log_weight"] = torch.randn(n, generator=draw)
+        options[f"{side}_weight"] = torch.randint(0, 3, (n,), generator=draw) * 0.5
+    p = random_arguments(seed, 41, 39, 19, 15.0, num_ids=20, **options).to(torch.float32)
+    want = run(loss, p.to(torch.float64), -2.5, backend="reference")
+    assert_equal(run(loss, p, -2.5, backend="triton"), want, 2e-4, seed)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +290,6 @@ def test_tiles_equal_the_dense_loss(loss, seed):
         ({"x_log_weight": torch.zeros(M).index_fill(0, torch.tensor(2), torch.inf)}, r"x_log_weight.*inf.*finite"),
         ({"y_log_weight": torch.zeros(N, requires_grad=True)}, r"y_log_weight requires a gradient.*detach"),
         ({"hardness": -1.0}, r"hardness is -1\.0: it must be finite and >= 0"),
-        ({"hardness": 1.0, "backend": "triton"}, r"'triton' has no hardness.*'auto' or 'chunked'"),
         ({"false_negative_margin": float("nan")}, r"false_negative_margin is nan: it must be finite"),
         (
             {"false_negative_margin": 0.0, "label_smoothing": 0.1},
@@ -280,10 +302,6 @@ def test_tiles_equal_the_dense_loss(loss, seed):
             r"x_guide has 19 rows.*x has 13",
         ),
         (draw_guides(0) | {"y_guide": torch.ones(N, 2), "false_negative_margin": 0.0}, r"y_guide has 2.*one guide"),
-        (
-            draw_guides(0) | {"false_negative_margin": 0.0, "backend": "triton"},
-            r"'triton' has no x_guide.*'auto' or 'chunked'",
-        ),
     ],
 )
 def test_what_is_refused(options, message):
