@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,13 +23,14 @@ from kernels.problem import Problem
 from kernels.tiles import rows_only
 from kernels.tiles.gradient import EACH, LOGSUM, MEAN, NONE
 from kernels.tiles.khatri_rao_launch import khatri_rao_gradients, khatri_rao_lse
-from kernels.tiles.launch import Gradient, Tiles
+from kernels.tiles.launch import Tiles
 from kernels.tiles.order import Arranged, keep_order, restore, sort_by_ids
 from kernels.tiles.positives import Keys, Silenced
+from kernels.tiles.softmax_launch import Gradient, SoftmaxTiles
 from kernels.tiles.tile import ALL, NEGATIVES, POSITIVES
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int32
     from torch.distributed import ProcessGroup
 
 __all__ = ["infonce", "khatri_rao_gradients", "khatri_rao_lse", "lse", "lse_gradients", "sigmoid"]
@@ -46,7 +47,7 @@ def infonce(problem: Problem) -> tuple[Float[Tensor, ""], Gradients]:
         arranged = sort_by_ids(problem)
         problem = arranged.problem
         rows, columns, keys = _prepare(arranged)
-        tiles = _make_tiles(arranged, rows, columns, keys.of_x, keys.of_y)
+        tiles = _make_softmax_tiles(problem, _list_items(arranged, rows, columns, keys.of_x, keys.of_y))
         w = weigh_means(
             keys.row_count, keys.column_count, rows.weight, columns.weight, problem.symmetric, problem.group
         ).smooth(problem.positives, problem.label_smoothing)
@@ -69,7 +70,7 @@ def sigmoid(problem: Problem) -> tuple[Float[Tensor, ""], Gradients]:
     with _on_device_of(problem.x):
         arranged = sort_by_ids(problem)
         rows, columns, keys = _prepare(arranged)
-        tiles = _make_tiles(arranged, rows, columns, keys.of_x, keys.of_y)
+        tiles = Tiles(*_list_items(arranged, rows, columns, keys.of_x, keys.of_y))
         (total,) = sum_over(problem.group, rows.weight.sum())
         w = rows.weight / total.clamp_min(torch.finfo(total.dtype).tiny)
         cost, db, GY, GX = tiles.sigmoid(w, columns.weight, bias, wanted.x or wanted.scale, wanted.y)
@@ -112,7 +113,7 @@ def lse_gradients(
         return arranged.restore(_finish_gradients(problem, tiles, multiply))
 
 
-def _solve(problem: Problem, tiles: Tiles, w: Means) -> tuple[Tensor, Multiply]:
+def _solve(problem: Problem, tiles: SoftmaxTiles, w: Means) -> tuple[Tensor, Multiply]:
     """Computes a softmax loss, and returns what computes (G Y, G^T X): where only rows count, both from one pass."""
     for_y, for_x = problem.wanted.x or problem.wanted.scale, problem.wanted.y
     if problem.symmetric or not (for_y or for_x) or tiles.x.dtype == torch.float16:
@@ -125,7 +126,7 @@ def _solve(problem: Problem, tiles: Tiles, w: Means) -> tuple[Tensor, Multiply]:
 
 
 def _smooth(
-    arranged: Arranged, tiles: Tiles, rows: Silenced, columns: Silenced, keys: Keys, w: Means
+    arranged: Arranged, tiles: SoftmaxTiles, rows: Silenced, columns: Silenced, keys: Keys, w: Means
 ) -> tuple[Tensor, Finish]:
     """Computes what label smoothing takes from the loss; it is linear in S, so that no kernel knows of it."""
     itself = None if tiles.itself is None else tiles.itself.long()
@@ -140,7 +141,7 @@ def _smooth(
 # has to compute). Nothing waits: value and log-sum-exps are numbers that only the device knows.
 
 
-def _mean(tiles: Tiles, w: Means, group: ProcessGroup | None) -> tuple[Tensor, Gradient]:
+def _mean(tiles: SoftmaxTiles, w: Means, group: ProcessGroup | None) -> tuple[Tensor, Gradient]:
     # The positives' logits are summed by the same kernel, from the very tiles that the log-sum-exps are summed from
     found = tiles.lse(ALL, pull=(w.an, w.bm))
     column = lse_over(group, found.column * LN_2)
@@ -150,7 +151,7 @@ def _mean(tiles: Tiles, w: Means, group: ProcessGroup | None) -> tuple[Tensor, G
     return value, Gradient(w.a, w.b, found.row, column / LN_2, MEAN, w.an, w.bm)
 
 
-def _logsum(tiles: Tiles, w: Means, group: ProcessGroup | None) -> tuple[Tensor, Gradient]:
+def _logsum(tiles: SoftmaxTiles, w: Means, group: ProcessGroup | None) -> tuple[Tensor, Gradient]:
     # The second pass multiplies only where a tile may hold positives
     found, plus = tiles.lse(ALL), tiles.lse(POSITIVES)
     column, column_plus = (lse_over(group, v * LN_2) for v in (found.column, plus.column))
@@ -164,7 +165,7 @@ def _logsum(tiles: Tiles, w: Means, group: ProcessGroup | None) -> tuple[Tensor,
     return value, Gradient(w.a, w.b, found.row, column / LN_2, LOGSUM, p, q)
 
 
-def _each(tiles: Tiles, w: Means, group: ProcessGroup | None) -> tuple[Tensor, Gradient]:
+def _each(tiles: SoftmaxTiles, w: Means, group: ProcessGroup | None) -> tuple[Tensor, Gradient]:
     # A positive meets whole rows and columns of negatives, so their log-sum-exps come first, over all ranks; then the
     # tiles that may hold positives are formed once more for B, C and the value
     found = tiles.lse(NEGATIVES)
@@ -206,36 +207,48 @@ def _prepare(arranged: Arranged) -> tuple[Silenced, Silenced, Keys]:
     return rows, columns, Keys(*problem.ids, rows, columns, arranged.itself)
 
 
-def _make_tiles(arranged: Arranged, rows: Silenced, columns: Silenced, x_key: Tensor, y_key: Tensor) -> Tiles:
-    problem, itself = arranged.problem, arranged.itself
-    log_weights = problem.log_weights
-    if log_weights is not None and len(problem.x) == 0:
-        log_weights = rows.weight, log_weights[1]  # of the row that stands for an empty strip, 0
-    if itself is not None:  # that row is no column
+class Items(NamedTuple):
+    """Holds the first arguments of Tiles."""
+
+    x: Float[Tensor, "m d"]
+    y: Float[Tensor, "n d"]
+    t: Float[Tensor, ""]
+    x_key: Int32[Tensor, " m"]
+    y_key: Int32[Tensor, " n"]
+    itself: Int32[Tensor, " m"] | None
+
+
+def _list_items(arranged: Arranged, rows: Silenced, columns: Silenced, x_key: Tensor, y_key: Tensor) -> Items:
+    itself = arranged.itself
+    if itself is not None:  # the row that stands for an empty strip is no column
         itself = torch.nn.functional.pad(itself.int(), (0, len(rows.z) - len(itself)), value=-1)
-    guides = None
+    return Items(rows.z, columns.z, arranged.problem.scale, x_key, y_key, itself)
+
+
+def _make_softmax_tiles(problem: Problem, items: Items) -> SoftmaxTiles:
+    log_weights, guides = problem.log_weights, None
+    if log_weights is not None and len(problem.x) == 0:
+        log_weights = torch.zeros_like(items.x_key, dtype=torch.float32), log_weights[1]  # of an empty strip's row
     if problem.x_guide is not None and problem.y_guide is not None:
         given = (problem.x_guide, problem.x_weight), (problem.y_guide, problem.y_weight)
         x_guide, y_guide = (Silenced.build(guide, weight).z for guide, weight in given)
         guides = x_guide, y_guide
-    return Tiles(
-        rows.z, columns.z, problem.scale, x_key, y_key, itself, log_weights, guides=guides, hardness=problem.hardness
-    )  # fmt: skip
+    return SoftmaxTiles(*items, log_weights=log_weights, guides=guides, hardness=problem.hardness)
 
 
 def _arrange_unweighted(problem: Problem) -> Arranged:
     return sort_by_ids(problem) if problem.exclude == "group" else keep_order(problem)
 
 
-def _make_unweighted_tiles(arranged: Arranged) -> Tiles:
+def _make_unweighted_tiles(arranged: Arranged) -> SoftmaxTiles:
     """Makes the tiles of contrast_lse, in which every item is present."""
     problem = arranged.problem
     rows, columns = Silenced.build(problem.x, None), Silenced.build(problem.y, None)
     if problem.exclude == "group":
         keys = Keys(*problem.ids, rows, columns, None)
-        return _make_tiles(arranged, rows, columns, keys.of_x, keys.of_y)
+        return SoftmaxTiles(*_list_items(arranged, rows, columns, keys.of_x, keys.of_y))
     x_key, y_key = (side.weight.int() - 1 for side in (rows, columns))  # 0, and -1 for the row of an empty strip
-    return _make_tiles(arranged, rows, columns, x_key, y_key)
+    return SoftmaxTiles(*_list_items(arranged, rows, columns, x_key, y_key))
 
 
 @contextmanager

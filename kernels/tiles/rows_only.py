@@ -23,8 +23,8 @@ from torch import Tensor
 
 from kernels.means import Means, dot
 from kernels.tiles.gradient import EACH, LOGSUM, MEAN
-from kernels.tiles.launch import Gradient, Tiles
 from kernels.tiles.operands import LOG2_E, Blocks
+from kernels.tiles.softmax_launch import Gradient, SoftmaxTiles
 from kernels.tiles.tile import ALL, NEGATIVES, POSITIVES
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class RowsOnly(NamedTuple):
     GX: Float[Tensor, "n d"] | None
 
 
-def solve(tiles: Tiles, positives: str, w: Means, for_y: bool, for_x: bool) -> RowsOnly:
+def solve(tiles: SoftmaxTiles, positives: str, w: Means, for_y: bool, for_x: bool) -> RowsOnly:
     """Computes a loss whose columns have no weight (w.b = 0), and the wanted ones of (G Y, G^T X)."""
     kind = KINDS[positives]
     each, logsum = positives == "each", positives == "logsum"

@@ -55,7 +55,7 @@ def options_of(loss, exclude_self, weighted, backend, draw):
     if loss != "sigmoid" and (weighted or exclude_self):
         options |= {"x_log_weight": torch.randn(N, generator=draw), "y_log_weight": torch.randn(N, generator=draw)}
         options |= {"label_smoothing": 0.2} if weighted else {"false_negative_margin": 0.1}
-        options |= {"hardness": 2.0} if weighted and exclude_self and backend != "triton" else {}
+        options |= {"hardness": 2.0} if weighted and exclude_self else {}
     return options
 
 
