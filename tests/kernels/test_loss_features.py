@@ -308,3 +308,30 @@ def test_what_is_refused(options, message):
     p = random_arguments(0, M, N, 5, 9.0, num_ids=3)
     with pytest.raises(ValueError, match=message):
         run("mean", p, **options)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter's log2(0)
+@pytest.mark.parametrize("backend", ["chunked", pytest.param("triton", marks=pytest.mark.slow)])
+def test_prefixes_with_hardness_and_a_guide(backend, seed, small_chunks):
+    """Each prefix is a loss of its own unit rows, with the same guide, which no prefix cuts."""
+    if backend == "triton":
+        pytest.importorskip("triton")
+    dtype, tolerance = (torch.float32, 2e-5) if backend == "triton" else (torch.float64, 1e-12)
+    guides = {name: guide.double() for name, guide in draw_guides(seed).items()}
+    options = {"positives": "each", "hardness": 5.0, "false_negative_margin": 0.1} | guides
+    p = random_arguments(seed, M, N, 5, 9.0, num_ids=3)
+    prefixes = {2: 0.5, 4: 1.0}
+    x, y, t = (v.clone().requires_grad_() for v in (p.x, p.y, p.scale))
+
+    def loss_of(d: int) -> Tensor:
+        u, v = (normalize(z[:, :d], dim=1) for z in (x, y))
+        return kernels.multi_positive_infonce(u, v, t, p.x_ids, p.y_ids, backend="reference", **options)
+
+    total = sum(weight * loss_of(d) for d, weight in prefixes.items())
+    want = total.detach(), *torch.autograd.grad(total, (x, y, t))
+    leaves = [v.detach().to(dtype).requires_grad_() for v in (x, y, t)]
+    value = kernels.matryoshka(
+        kernels.multi_positive_infonce, *leaves, p.x_ids, p.y_ids, prefixes=prefixes, backend=backend, **options
+    )
+    for got, exact in zip((value.detach(), *torch.autograd.grad(value, leaves)), want, strict=True):
+        torch.testing.assert_close(got.double(), exact, atol=tolerance, rtol=tolerance)
