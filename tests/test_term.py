@@ -13,7 +13,7 @@ from workbench.term import Term, refine
 from workbench.terms import Scale, Terms
 from workbench.types import Pool, Side, View
 
-A, B = Side(("a",)), Side(("b",))
+A, B, C = Side(("a",)), Side(("b",)), Side(("c",))
 IDS = torch.tensor([0, 1, 1, 2, 3, 3, 3, 4])
 
 
@@ -87,11 +87,36 @@ def test_balance_counts_each_id_once(seed):
     torch.testing.assert_close(evaluate(z, positives="mean", balance=True), want, atol=1e-6, rtol=1e-6)
 
 
+def test_a_guide_judges_samples_by_a_third_side(seed):
+    """Samples whose guide's cosine is above .6 are no negatives; one without a guide is everybody's."""
+    z = draw_views(1, seed)
+    z = {side: View(view.z, torch.ones_like(view.valid)) for side, view in z.items()}
+    guide, valid = normalize(torch.randn(len(IDS), 1, 2, dtype=torch.float64), dim=-1), torch.ones(len(IDS), 1).bool()
+    guide[1], valid[2] = guide[0], False
+    z[C] = View(torch.nn.functional.pad(guide, (0, 4)).requires_grad_(), valid)
+    judged = {"between": ["a", "b"], "false_negatives": {"guide": "c", "margin": -0.4}}
+    terms = [Term.model_validate(judged), Term(between=("a", "c"))]
+    ids, objective = torch.arange(len(IDS)), Terms(("a", "b", "c"), terms, Scale(init=8.0)).double()
+    got = objective(z, Pool(z, ids)).logs["loss/a~b"]
+
+    near = (guide[:, 0] @ guide[:, 0].T > 0.6) & ~torch.eye(len(IDS)).bool()
+    near[2] = near[:, 2] = False
+    S = (8 * z[A].z[:, 0] @ z[B].z[:, 0].T).masked_fill(near, -torch.inf)
+    want = (cross_entropy(S, ids) + cross_entropy(S.T, ids)) / 2
+    torch.testing.assert_close(got, want, atol=1e-6, rtol=1e-6)
+
+
+def test_a_guide_that_no_term_contrasts_is_refused():
+    term = Term.model_validate({"between": ["a", "b"], "false_negatives": {"guide": "c"}})
+    with pytest.raises(ValueError, match=r"guide names \['c'\], which no term contrasts: name one of a, b"):
+        Terms(("a", "b", "c"), [term], Scale(init=8.0))
+
+
 def test_balance_of_a_strip_counts_all_ranks_rows():
     ids, rows = torch.tensor([5, 5, 6, 5]), torch.ones(4, 1)
     everyone = TermRows(rows, ids, torch.tensor([1.0, 0.0, 1.0, 1.0]))
     strip = TermRows(rows[2:], ids[2:], None)
-    options = refine(Term(between=("a", "b"), balance=True), strip, everyone, everyone)
+    options = refine(Term(between=("a", "b"), balance=True), strip, everyone, everyone, Pool({}, ids))
     torch.testing.assert_close(options["x_log_weight"].exp(), torch.tensor([1.0, 0.5]))
     torch.testing.assert_close(options["y_log_weight"].exp(), torch.tensor([0.5, 0.5, 1.0, 0.5]))
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypedDict
 
+import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from kernels import matryoshka
 from workbench.contrasts import TermRows, count_of_each
 from workbench.recipe.component import Section
 from workbench.scale import Scale
-from workbench.types import Option, Side
+from workbench.types import Option, Pool, Side, View
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -33,6 +34,11 @@ class FalseNegatives(Section):
         default=0.0, description="how far its cosine is above the mean of the row's positives; below 0 drops more"
     )
     relative: bool = Field(default=False, description="whether the margin is times that mean cosine")
+    guide: str | None = Field(
+        default=None,
+        description="a side, best of a locked encoder, between whose vectors of two samples the cosine is meant: with "
+        "guide: text and margin: -0.2 samples whose texts' cosine is above 0.8 are no negatives",
+    )
 
 
 class Term(Section):
@@ -66,7 +72,7 @@ class Term(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Term:
-        for name in self.between:
+        for name in (*self.between, *self.guides):
             Side.parse(name)
         if self.is_self and self.positives == "pairwise":
             raise ValueError(
@@ -110,6 +116,12 @@ class Term(Section):
     @property
     def is_self(self) -> bool:
         return self.between[0] == self.between[1]
+
+    @property
+    def guides(self) -> list[str]:
+        """List the side whose vectors judge what is a false negative, if one is named."""
+        named = None if self.false_negatives is None else self.false_negatives.guide
+        return [] if named is None else [named]
 
     @property
     def name(self) -> str:
@@ -156,11 +168,13 @@ class Refined(TypedDict, total=False):
     hardness: float
     false_negative_margin: float
     relative_margin: bool
+    x_guide: Float[Tensor, "m d"]
+    y_guide: Float[Tensor, "n d"]
     x_log_weight: Float[Tensor, " m"]
     y_log_weight: Float[Tensor, " n"]
 
 
-def refine(term: Term, x: TermRows, everyone: TermRows, y: TermRows) -> Refined:
+def refine(term: Term, x: TermRows, everyone: TermRows, y: TermRows, pool: Pool) -> Refined:
     """Make the keywords of a term for rows x, which are some of everyone's, and columns y."""
     options = Refined()
     if term.label_smoothing:
@@ -170,8 +184,24 @@ def refine(term: Term, x: TermRows, everyone: TermRows, y: TermRows) -> Refined:
     if term.false_negatives is not None:
         options["false_negative_margin"] = term.false_negatives.margin
         options["relative_margin"] = term.false_negatives.relative
+    for guide in term.guides:
+        options["x_guide"], options["y_guide"] = _guide_rows(pool.views[Side.parse(guide)], x, everyone, y, pool)
     if term.balance:
         # An id's rows together weigh 1: class averaging of BCL (Zhu et al. 2022, arXiv 2207.09052)
         options["x_log_weight"] = -count_of_each(x.ids, everyone).clamp(min=1).log()
         options["y_log_weight"] = -count_of_each(y.ids, y).clamp(min=1).log()
     return options
+
+
+def _guide_rows(
+    guide: View, x: TermRows, everyone: TermRows, y: TermRows, pool: Pool
+) -> tuple[Float[Tensor, "m d"], Float[Tensor, "n d"]]:
+    """Give each row of x and of y its sample's first vector of the guide, without a gradient.
+
+    NaN where a sample has none: no comparison with it is true, so that it drops nothing and is never dropped.
+    """
+    num = len(pool.ids)
+    judge = torch.where(guide.valid[:, :1], guide.z[:, 0], torch.nan).detach()
+    of_rows, of_columns = len(everyone.ids) // num, len(y.ids) // num  # a sample's rows stand side by side
+    own = judge[pool.offset : pool.offset + len(x.ids) // of_rows]
+    return own.repeat_interleave(of_rows, 0), judge.repeat_interleave(of_columns, 0)

@@ -68,6 +68,12 @@ class Terms(Objective):
         self.all_sides = list(dict.fromkeys(side for term in self.terms for side in term.sides))
         self.total_weight = sum(term.weight for term in self.terms)
         unknown = {m for side in self.all_sides for m in side.members} - set(self.modalities)
+        strangers = {g for term in self.terms for g in term.guides if Side.parse(g) not in self.all_sides}
+        if strangers:
+            raise ValueError(
+                f"false_negatives.guide names {sorted(strangers)}, which no term contrasts: name one of "
+                f"{', '.join(map(str, self.all_sides))}"
+            )
         if unknown:
             raise ValueError(f"terms speak of {sorted(unknown)}, the model has encoders for {list(self.modalities)}")
 
@@ -161,7 +167,7 @@ class Terms(Objective):
         positives = (
             term.positives if term.positives in ("mean", "logsum", "each") else "each" if exclude_self else "mean"
         )
-        infonce, options = term.over_prefixes(multi_positive_infonce), refine(term, x, everyone, y)
+        infonce, options = term.over_prefixes(multi_positive_infonce), refine(term, x, everyone, y, pool)
         return infonce(
             x.z, y.z, scale, x.ids, y.ids, positives=positives, symmetric=not exclude_self, **where, **options
         )
