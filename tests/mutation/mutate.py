@@ -212,6 +212,8 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT, folder: Path
         print(*(f"{d.room}: {d.name}" for d in chosen), sep="\n")
         return 0
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process with threads of OpenMP cannot be forked
+    # Whoever imports triton, directly or not, decides whether kernels are interpreted: what is imported below may
+    os.environ.setdefault("TRITON_INTERPRET", "1")
     for name in SLOW_TO_IMPORT:
         with suppress(ImportError):
             importlib.import_module(name)
