@@ -40,7 +40,8 @@ class Config:
 
 _SMALL = {2: Config(64, 64, 64, 4, 3), 4: Config(64, 64, 16, 4, 3, strips=4)}
 _NARROW = Config(64, 32, 16, 4, 3)
-"""for float32 products of three, which spill in 64 x 64 on sm_86 and in this on sm_90, both with Triton 3.9"""
+"""for float32 products of three, which spill in 64 x 64 on sm_86 and in this on sm_90, both with Triton 3.9; and for
+two products at a time, which spill in 64 x 64 on sm_90"""
 _TINY = Config(32, 32, 32, 4, 1, group=2)
 
 # Compiled, not timed: the largest tiles of which two programs fit on a multiprocessor, so that the exponentials of one
@@ -48,7 +49,7 @@ _TINY = Config(32, 32, 32, 4, 1, group=2)
 # float32: one entry serves ieee, which has no tensor cores and spills with larger tiles, and tf32.
 TABLE: dict[tuple[int, str, int], Config] = {
     **{(DEFAULT, kernel, size): _SMALL[size] for kernel in KERNELS for size in (2, 4)},
-    (DEFAULT, "khatri_rao", 4): _NARROW,
+    **{(DEFAULT, kernel, 4): _NARROW for kernel in ("guided", "khatri_rao")},
     **{(INTERPRETER, kernel, size): _TINY for kernel in KERNELS for size in (2, 4)},
     (80, "lse", 2): Config(128, 64, 64, 4, 3, strips=4),
     (80, "gradient", 2): Config(128, 64, 64, 4, 3, strips=4),
@@ -64,6 +65,7 @@ TABLE: dict[tuple[int, str, int], Config] = {
     (90, "khatri_rao", 2): Config(128, 128, 64, 8, 3),
     **{(arch, kernel, 4): _SMALL[4] for arch in (80, 90) for kernel in KERNELS},
     (80, "khatri_rao", 4): _NARROW,
+    **{(arch, "guided", 4): _NARROW for arch in (80, 90)},
 }
 
 _overrides: dict[str, Config] = {}
