@@ -21,9 +21,9 @@ KEYS = {
     "export": "differences dropped files format items largest_difference out package prepared run samples step version",
     "init": "data fields found machine next notes objective out scripts synergy why",
     "pretrain": "finished metrics run step",
-    "pretrain --dry": "activation_bytes_per_sample batch embedding_bytes_per_sample flops_per_sample frozen gpu_hours "
-    "hours memory_bytes missing_data parameters processes samples_at_once samples_at_once_each shares state_bytes "
-    "total_frozen total_parameters total_samples",
+    "pretrain --dry": "activation_bytes activation_bytes_per_sample batch embedding_bytes_per_sample flops_per_sample "
+    "frozen gathered_bytes gpu_hours hours input_bytes_per_sample memory_bytes missing_data parameters processes "
+    "samples_at_once samples_at_once_each shares spared_bytes state_bytes total_frozen total_parameters total_samples",
     "search": "among asked_by bad query results run step",
     "search: results": "name rank score text",
     "sweep": "arms folder metric runs sweep",

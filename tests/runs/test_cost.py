@@ -10,6 +10,7 @@ from workbench.build import Parts, build_parts
 from workbench.errors import RecipeError
 from workbench.recipe.schema import Recipe, load_recipe, parse_recipe
 from workbench.runs.cost import assemble, cost, count_flops, missing_data, refuse_uneven_batch
+from workbench.runs.live_memory import LiveMemory
 
 
 def tiny(**changes: object) -> Recipe:
@@ -72,24 +73,46 @@ def test_attention_on_the_cpu_counts() -> None:
     assert backward.get_total_flops() == 5 * product
 
 
-def test_activations_scale_with_the_samples_held_at_once() -> None:
+def test_what_lives_at_once_is_counted_until_it_is_freed() -> None:
+    known = torch.zeros(500)
+    weight = nn.Parameter(torch.ones(1000))
+    with LiveMemory([weight], [known]) as memory:
+        known += 1
+        first = torch.zeros(1000)
+        second = first[:500] + 1  # a view is no memory of its own
+        del first
+        third = second * 2
+        assert (memory.peak, memory.peak_besides) == (6000, 6000)
+        (weight * 2).sum().backward()
+    assert third.shape == second.shape
+    assert weight.grad is not None
+    assert memory.peak >= memory.peak_besides == 4000 + 4000 + 8  # product, second and third; the sum, its gradient
+    assert memory.peak - memory.peak_besides <= 4000
+
+
+def test_a_micro_batch_holds_activations_of_its_own_samples_and_gradients_of_all() -> None:
     whole, split = cost(tiny()), cost(tiny(train={"for": "10 steps", "batch": 64, "microbatch": 16}))
-    assert whole.activation_bytes_per_sample == split.activation_bytes_per_sample > 0
-    activations = [c.memory_bytes - c.state_bytes - 64 * c.embedding_bytes_per_sample for c in (whole, split)]
-    assert activations[0] == pytest.approx(4 * activations[1])
+    assert split.activation_bytes == pytest.approx(whole.activation_bytes / 4, rel=0.2)  # and copies of gradients
+    rows = 64 * (whole.embedding_bytes_per_sample + whole.input_bytes_per_sample)
+    assert whole.input_bytes_per_sample == 3 * 3 * 4  # three numbers of each modality, fp32
+    assert split.memory_bytes == split.state_bytes + rows + split.activation_bytes
+    assert whole.memory_bytes == whole.state_bytes + rows + whole.activation_bytes - whole.spared_bytes
+    assert 0 < whole.spared_bytes <= 4 * whole.total_parameters
+    assert split.spared_bytes == 0
 
 
 @pytest.mark.slow
 def test_several_gpus_share_activations_and_time_but_no_weights() -> None:
     one, four = cost(tiny()), cost(tiny(), processes=4)
     assert one.embedding_bytes_per_sample == 2 * 4 * 3 * 16  # three sides of 16 numbers, and their gradients
-    fixed = one.state_bytes + 64 * one.embedding_bytes_per_sample
-    assert one.memory_bytes - fixed == 64 * one.activation_bytes_per_sample
-    assert four.memory_bytes - fixed == 16 * one.activation_bytes_per_sample
+    rows = 64 * one.embedding_bytes_per_sample + 16 * one.input_bytes_per_sample
+    assert four.memory_bytes == one.state_bytes + rows + four.activation_bytes
+    assert four.activation_bytes == pytest.approx(one.activation_bytes / 4, rel=0.2)
     assert four.gpu_hours == one.gpu_hours
     assert four.hours == one.gpu_hours / 4
     divided = cost(tiny(parallel={"strategy": "fsdp", "copies": 2}), processes=4)
-    assert four.memory_bytes - divided.memory_bytes == one.state_bytes / 2
+    assert divided.gathered_bytes == 2 * 4 * 3 * (3 * 32 + 32 * 16)  # matrices and their gradients
+    assert four.memory_bytes - divided.memory_bytes == one.state_bytes / 2 - divided.gathered_bytes
 
 
 @pytest.mark.slow

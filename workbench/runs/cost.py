@@ -1,7 +1,7 @@
 """What a recipe would cost, without data, weights or time: its parts take one training step on fake tensors.
 
-Parameters are counted from the modules, FLOPs by torch's counter over forward and backward, activations from what
-autograd really saves. Only the hours are an estimate: of an H100 at the speed that `UTILISATION` names.
+Parameters are counted from the modules, FLOPs by torch's counter over forward and backward, memory from the tensors
+that live at once (`live_memory`). Only the hours are an estimate: of an H100 at the speed that `UTILISATION` names.
 
 The trap: an objective reads numbers (which rows exist, which ids are equal), and fake tensors have none. So the step is
 fake up to the embeddings and from their gradients on; between them the objective sees real rows of a few samples.
@@ -10,8 +10,7 @@ fake up to the embeddings and from their gradients on; between them the objectiv
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import normalize
-from torch.overrides import TorchFunctionMode
 
 from workbench.build import Parts, build_objective, build_optimizer, build_parts
 from workbench.errors import RecipeError
@@ -27,6 +25,8 @@ from workbench.loading.bad_samples import HoldsOut, MayBeMissing
 from workbench.loading.draws import build_data
 from workbench.recipe.schema import Recipe
 from workbench.runs.items import plainest_item
+from workbench.runs.live_memory import LiveMemory
+from workbench.runs.without_values import WithoutValues
 from workbench.training.optim import trainable_parameters
 from workbench.types import Data, Pool, Side, View, Views
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from torch.utils.flop_counter import FlopCounterMode
 
 PROBE = 4
-"""samples in the fake step: costs are given per sample, so a few suffice"""
+"""samples that the objective sees"""
 PEAK, UTILISATION = 989e12, 0.4
 """dense bf16 FLOP/s of an NVIDIA H100 SXM (its data sheet), and the part of them that well-tuned pretraining reaches"""
 
@@ -49,9 +49,17 @@ class Cost:
     """{part: how many of them} have neither gradient nor moments"""
     flops_per_sample: float
     """in forward and backward, for all views; with micro-batches the forward is computed twice, and counts twice"""
-    activation_bytes_per_sample: float
+    activation_bytes: int
+    """most that a process holds at once of what a step makes besides gradients: activations, weights cast to bf16, what
+    the backward pass computes again"""
+    spared_bytes: int
+    """for gradients that are not there yet while the activations are most: 0 where they stay from step to step"""
+    input_bytes_per_sample: int
+    """for what the encoders read, which a process holds for its share of the batch"""
     embedding_bytes_per_sample: int
     """for every side's rows and their gradients in fp32, which each process holds for the whole batch"""
+    gathered_bytes: int
+    """for weights that fsdp has whole at once"""
     state_bytes: int
     """for fp32 weights, and for the gradients and AdamW's two moments of those that are not frozen"""
     batch: int
@@ -80,10 +88,14 @@ class Cost:
     @property
     def memory_bytes(self) -> float:
         """memory of one process, without the loss"""
-        embeddings = self.embedding_bytes_per_sample * self.batch
-        return (
-            self.state_bytes / self.shares + embeddings + self.activation_bytes_per_sample * self.samples_at_once_each
-        )
+        rows = self.embedding_bytes_per_sample * self.batch + self.input_bytes_per_sample * self.batch / self.processes
+        step = self.activation_bytes - self.spared_bytes + self.gathered_bytes
+        return self.state_bytes / self.shares + rows + step
+
+    @property
+    def activation_bytes_per_sample(self) -> float:
+        """activations by the samples that one process embeds at once"""
+        return self.activation_bytes / self.samples_at_once_each
 
     @property
     def gpu_hours(self) -> float | None:
@@ -97,35 +109,16 @@ class Cost:
 
     def as_dict(self) -> dict[str, Any]:
         """Give every number by its name, as `wb pretrain --dry --json` prints them."""
-        derived = ("total_parameters", "total_frozen", "samples_at_once_each", "memory_bytes", "gpu_hours", "hours")
+        derived = (
+            "total_parameters",
+            "total_frozen",
+            "samples_at_once_each",
+            "activation_bytes_per_sample",
+            "memory_bytes",
+            "gpu_hours",
+            "hours",
+        )
         return asdict(self) | {name: getattr(self, name) for name in derived}
-
-
-MAKE = (torch.rand, torch.randn, torch.ones)
-SCALE = (Tensor.mul, Tensor.__mul__, Tensor.__rmul__)
-OVERWRITE = (nn.init.normal_, Tensor.normal_, Tensor.erfinv_, Tensor.mul_, Tensor.add_, Tensor.clamp_, Tensor.triu_)
-"""functions that constructors call: tensors of a shape, of the shape of another one, the same tensor with new values"""
-
-
-class _WithoutValues(TorchFunctionMode):
-    """Leaves out what constructors compute of values that no memory holds, as `scale * torch.randn(width)`.
-
-    On the meta device torch does such things in Python code that imports its compiler: two seconds of a `wb check`.
-    """
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        given = kwargs or {}
-        if func in MAKE and "generator" not in given and torch.device(given.get("device") or "meta").type == "meta":
-            return torch.empty(*args, **given)
-        if func in (*SCALE, *OVERWRITE):
-            x, *others = [*args, *given.values()]  # torch.nn.init hands all on by keyword
-            fits = x.ndim > 1 or func != Tensor.triu_  # which torch refuses of a vector
-            plain = fits and x.is_meta and x.is_floating_point()
-            if plain and all(isinstance(value, float | int | None) for value in others):
-                return x if func in OVERWRITE else torch.empty(x.shape, dtype=x.dtype, device="meta")
-        return func(*args, **given)
 
 
 def assemble(recipe: Recipe) -> Parts:
@@ -135,7 +128,7 @@ def assemble(recipe: Recipe) -> Parts:
     """
     # not under fake tensors from the start: some trunks read small numbers of their own while they are built
     try:
-        with torch.device("meta"), _WithoutValues():
+        with torch.device("meta"), WithoutValues():
             parts = build_parts(recipe)
             trainable_parameters(parts.model)
             return parts
@@ -152,16 +145,23 @@ def cost(recipe: Recipe, processes: int = 1) -> Cost:
     """
     refuse_uneven_batch(recipe, processes)
     parts = assemble(recipe)
-    step = _step(parts)
     parameters, frozen = _parameters(parts), _parameters(parts, frozen=True)
     at_once = min(recipe.train.microbatch or recipe.train.batch, recipe.train.batch)
     forwards = 1 if at_once == recipe.train.batch else 2
+    rows = math.ceil(at_once / processes)
+    step = _step(parts, rows)
+    divided = recipe.parallel.strategy == "fsdp" and processes > recipe.parallel.copies
+    # DDP keeps its buckets of gradients, micro-batches add theirs up; a whole batch alone frees activations meanwhile
+    spared = 4 * (sum(parameters.values()) - sum(frozen.values())) + step.peak_besides - step.peak
     return Cost(
         parameters=parameters,
         frozen=frozen,
-        flops_per_sample=(forwards * step.forward + step.backward) / PROBE,
-        activation_bytes_per_sample=step.saved / PROBE,
+        flops_per_sample=(forwards * step.forward + step.backward) / rows,
+        activation_bytes=step.peak_besides,
+        spared_bytes=max(0, spared) if forwards == processes == 1 else 0,
+        input_bytes_per_sample=step.inputs // rows,
         embedding_bytes_per_sample=2 * 4 * sum(view.z[0].numel() for view in step.views.values()),
+        gathered_bytes=_gathered_bytes(parts) if divided else 0,
         state_bytes=16 * sum(parameters.values()) - 12 * sum(frozen.values()),
         batch=recipe.train.batch,
         samples_at_once=at_once,
@@ -172,14 +172,18 @@ def cost(recipe: Recipe, processes: int = 1) -> Cost:
 
 
 class _Step(NamedTuple):
-    """The work of the fake step, for PROBE samples."""
+    """The work of the fake step, for all its samples."""
 
     views: Views
     forward: float
     backward: float
     """FLOPs"""
-    saved: int
-    """bytes kept for the backward pass"""
+    inputs: int
+    """bytes of what the encoders read"""
+    peak: int
+    """most bytes at once of what the step makes"""
+    peak_besides: int
+    """most of them that are no gradients of parameters"""
 
 
 def count_flops() -> FlopCounterMode:
@@ -198,11 +202,20 @@ def count_flops() -> FlopCounterMode:
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: forward,
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
     }
-    return FlopCounterMode(display=False, custom_mapping=attention)
+    counter = FlopCounterMode(display=False, custom_mapping=attention)
+    # torch's tracker says which module an operation is of, by hooks that keep what checkpointed blocks compute again
+    counter.mod_tracker = _NoModules()
+    return counter
 
 
-def _step(parts: Parts) -> _Step:
-    """Take forward, backward and update of PROBE samples on fake tensors; the objective between them sees real rows."""
+class _NoModules(nullcontext[None]):
+    """Stands for torch's tracker of modules, and knows none."""
+
+    parents = frozenset({"Global"})
+
+
+def _step(parts: Parts, rows: int) -> _Step:
+    """Take forward, backward and update of so many samples on fake tensors; the objective between sees a few real."""
     raw = {m: _inputs(parts, m) for m in parts.model.encoders}
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     precision = torch.autocast("cpu", torch.bfloat16, enabled=parts.recipe.train.precision == "bf16")
@@ -210,24 +223,24 @@ def _step(parts: Parts) -> _Step:
         parts.model.to_empty(device="cpu")
         parts.objective.to_empty(device="cpu")
         optimizer = build_optimizer(parts)  # refuses what a run would: a model frozen whole, layer_decay without layers
-        inputs = {m: mode.from_tensor(x) for m, x in raw.items()}
+        inputs = {m: torch.empty(rows, *x.shape[1:], dtype=x.dtype) for m, x in raw.items()}
         valid = {m: torch.ones(x.shape[:2], dtype=torch.bool) for m, x in inputs.items()}
         sides = list(parts.objective.sides(0))
-        with count_flops() as forward, _saved_bytes(parts) as saved, precision:
+        memory = LiveMemory(parts.model.parameters(), (*parts.model.buffers(), *inputs.values(), *valid.values()))
+        with count_flops() as forward, memory, precision:
             views = parts.model(inputs, valid, sides)
-    rows, own = _contrast(parts, views)
+    contrasted, own = _contrast(parts, views)
     with mode:
         for parameter, gradient in zip(parts.objective.parameters(), own, strict=True):
             parameter.grad = None if gradient is None else mode.from_tensor(gradient)
-        reached = {
-            side: mode.from_tensor(gradient)
-            for side, gradient in rows.items()
-            if gradient is not None and views[side].z.requires_grad  # not those of a tower that is frozen whole
-        }
-        with count_flops() as backward:
-            torch.autograd.backward([views[side].z for side in reached], list(reached.values()))
+        # not those of a tower that is frozen whole
+        reached = [s for s, g in contrasted.items() if g is not None and views[s].z.requires_grad]
+        with count_flops() as backward, memory:
+            torch.autograd.backward([views[s].z for s in reached], [torch.empty_like(views[s].z) for s in reached])
         optimizer.step()
-    return _Step(views, forward.get_total_flops(), backward.get_total_flops(), sum(saved.values()))
+    read = sum(x.nbytes for x in inputs.values())
+    work = forward.get_total_flops(), backward.get_total_flops()
+    return _Step(views, *work, read, memory.peak, memory.peak_besides)
 
 
 def _contrast(parts: Parts, views: Views) -> tuple[dict[Side, Tensor | None], list[Tensor | None]]:
@@ -235,7 +248,10 @@ def _contrast(parts: Parts, views: Views) -> tuple[dict[Side, Tensor | None], li
     recipe = parts.recipe
     objective = build_objective(recipe)
     real = {
-        side: View(normalize(torch.randn(view.z.shape), dim=-1).requires_grad_(), torch.ones(view.valid.shape).bool())
+        side: View(
+            normalize(torch.randn(PROBE, *view.z.shape[1:]), dim=-1).requires_grad_(),
+            torch.ones(PROBE, *view.valid.shape[1:]).bool(),
+        )
         for side, view in views.items()
     }
     objective(real, Pool(real, torch.arange(PROBE), seed=recipe.seed)).total.backward()
@@ -283,10 +299,10 @@ def _parameters(parts: Parts, frozen: bool = False) -> dict[str, int]:
 
 
 def _inputs(parts: Parts, modality: str) -> Tensor:
-    """Repeat the model input of the plainest raw item, made by the real transform: [PROBE, views, ...]."""
+    """Repeat the model input of the plainest raw item, made by the real transform: [1, views, ...]."""
     description = parts.data.modalities[modality]
     x = parts.transforms(train=True)[modality](plainest_item(description))
-    return x.expand(PROBE, description.count, *x.shape)
+    return x.expand(1, description.count, *x.shape)
 
 
 def _total_samples(parts: Parts) -> float | None:
@@ -300,22 +316,13 @@ def _total_samples(parts: Parts) -> float | None:
     return span.value if span.unit == "samples" else span.value * batch
 
 
-@contextmanager
-def _saved_bytes(parts: Parts) -> Iterator[dict[int, int]]:
-    """Collect {storage: its bytes} of what autograd saves for the backward pass inside of a `with` block.
+def _gathered_bytes(parts: Parts) -> int:
+    """Count what `divide` leaves whole beside the shares: the matrices outside of layers, and of two layers, the one
+    that runs and the one that is fetched meanwhile, weights and gradients."""
 
-    Parameters are left out: they are there anyway.
-    """
-    own = {p.untyped_storage()._cdata for p in parts.model.parameters()}
-    saved: dict[int, int] = {}
-    alive = []  # a storage that is freed would give its address to the next one
+    def count(module: nn.Module) -> int:
+        return sum(4 * p.numel() for p in module.parameters() if p.ndim >= 2)
 
-    def pack(x: Tensor) -> Tensor:
-        storage = x.untyped_storage()
-        if storage._cdata not in own:
-            saved[storage._cdata] = storage.nbytes()
-            alive.append(storage)
-        return x
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        yield saved
+    layers = [layer for encoder in parts.model.encoders.values() for layer in encoder.repeated()]
+    sizes = sorted((count(layer) for layer in layers), reverse=True)
+    return 2 * sum(sizes[:2]) + 2 * (count(parts.model) - sum(sizes))

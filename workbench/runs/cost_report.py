@@ -23,8 +23,8 @@ def print_cost(recipe: Recipe, found: Cost) -> None:
     flops = f"{found.flops_per_sample / 1e9:.1f} GFLOPs, forward and backward{again}, all views"
     table.add_row("FLOPs per sample", flops)
     table.add_row("memory, states", f"{found.state_bytes / 2**30:.2f} GiB: fp32 weights, gradients, AdamW moments")
-    activations = f"{found.activation_bytes_per_sample / 2**20:.1f} MiB a sample"
-    table.add_row("memory, activations", f"{activations}, {found.samples_at_once_each} at once")
+    activations = f"{found.activation_bytes / 2**30:.2f} GiB: {found.samples_at_once_each} samples at once"
+    table.add_row("memory, activations", f"{activations}, {found.activation_bytes_per_sample / 2**20:.1f} MiB each")
     embeddings = found.embedding_bytes_per_sample * found.batch / 2**30
     table.add_row(
         "memory, embeddings", f"{embeddings:.2f} GiB: all sides' rows of the batch of {found.batch}, and gradients"
