@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -204,7 +204,7 @@ def count_flops() -> FlopCounterMode:
     }
     counter = FlopCounterMode(display=False, custom_mapping=attention)
     # torch's tracker says which module an operation is of, by hooks that keep what checkpointed blocks compute again
-    counter.mod_tracker = _NoModules()
+    cast(Any, counter).mod_tracker = _NoModules()
     return counter
 
 
