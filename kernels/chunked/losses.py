@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -38,22 +38,19 @@ from kernels.problem import Problem
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
 
-Options = ParamSpec("Options")
-Result = TypeVar("Result")
+Loss = TypeVar("Loss", bound=Callable[..., object])
 
 __all__ = ["infonce", "khatri_rao_gradients", "khatri_rao_lse", "lse", "lse_gradients", "sigmoid"]
 
 
-def _on_threads(
-    loss: Callable[Concatenate[Problem, Options], Result],
-) -> Callable[Concatenate[Problem, Options], Result]:
+def _on_threads(loss: Loss) -> Loss:
     """Gives the chunks of a loss as many threads as torch has, each chunk one."""
 
     @wraps(loss)
-    def compute(problem: Problem, *args: Options.args, **kwargs: Options.kwargs) -> Result:
+    def compute(problem: Problem, *args: Tensor, **kwargs: Tensor) -> object:
         return run_on_threads(lambda: loss(problem, *args, **kwargs), count_chunks(problem.x, problem.y))
 
-    return compute
+    return cast(Loss, compute)
 
 
 @_on_threads
