@@ -69,6 +69,10 @@ bench-synergy *ARGS:
 bench-memory *ARGS:
     python -m workbench.bench.memory {{ARGS}}
 
+# which batch fits in 8, 24 and 80 GB for three models of open_clip: a table and a CSV; --check measures steps on this CPU
+bench-fits *ARGS:
+    python -m workbench.bench.batch_fits {{ARGS}}
+
 # samples/s of `wb pretrain` against open_clip's own trainer, in alternating rounds: a table and a CSV; ten minutes on two cores
 bench-train *ARGS:
     python -m workbench.bench.train {{ARGS}}

@@ -125,8 +125,8 @@ def test_the_ratio_is_of_rounds_that_lie_side_by_side(tmp_path: Path) -> None:
     theirs = [row("open_clip_train", n, speed) for n, speed in enumerate((100.0, 40.0, 100.0))]
     alone = [row("wb pretrain, ito", 0, 30.0, 0.412)]
     rows = [*ours, *theirs, *alone]
-    assert ratio(rows, "tiny", "wb pretrain") == 1.5
-    assert ratio(rows, "tiny", "wb pretrain, ito") is None
+    assert ratio(rows, "wb pretrain") == 1.5
+    assert ratio(rows, "wb pretrain, ito") is None
     lines = table(rows).splitlines()
     assert lines[2] == "| tiny | 8 | fp32 | wb pretrain | 120 | 1.50 x | 1.2% | 100 |  |"
     assert lines[4] == "| tiny | 8 | fp32 | wb pretrain, ito | 30 |  | 1.2% | 100 | 41.2% |"
@@ -137,7 +137,11 @@ def test_the_ratio_is_of_rounds_that_lie_side_by_side(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
-    [(["--steps", "14"], 2, "three looks at the clock need 15"), (["--model", "ViT-Z"], 1, "no model 'ViT-Z'")],
+    [
+        (["--steps", "14"], 2, "three looks at the clock need 15"),
+        (["--model", "ViT-Z"], 1, "no model 'ViT-Z'"),
+        (["--model", "tiny@x"], 1, "tiny@112"),
+    ],
 )
 def test_mistakes_are_named(
     arguments: list[str], status: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

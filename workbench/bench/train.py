@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 
 from workbench.bench.loader import find_missing_peer
-from workbench.bench.rows import device_name, markdown, write
+from workbench.bench.rows import device_name, markdown, read, write
 from workbench.bench.train_programs import Round, Setting, run_ours, run_theirs, write_recipe
 from workbench.recipe.schema import parse_recipe
 from workbench.runs.cost import PEAK, cost
@@ -54,8 +54,8 @@ class Row:
     """share of an H100's or H200's 989 TFLOP/s (dense bf16): FLOPs of forward and backward as `--dry` counts them"""
 
 
-def measure(setting: Setting, tars: Path, scratch: Path, rounds: int, ito: bool) -> Iterator[Row]:
-    """Run each round of each program, in turns."""
+def measure(setting: Setting, tars: Path, scratch: Path, rounds: range, ito: bool) -> Iterator[Row]:
+    """Run each of these rounds of each program, in turns."""
     programs = {
         "wb pretrain": lambda folder: run_ours(setting, tars, folder),
         "open_clip_train": lambda folder: run_theirs(setting, tars, folder),
@@ -63,7 +63,7 @@ def measure(setting: Setting, tars: Path, scratch: Path, rounds: int, ito: bool)
     if ito:
         programs["wb pretrain, ito"] = lambda folder: run_ours(setting, tars, folder, "ito")
     flops = {name: _flops(setting, tars, "ito" if name.endswith("ito") else "clip") for name in programs}
-    for number in range(rounds):
+    for number in rounds:
         for name, run in programs.items():
             with tempfile.TemporaryDirectory(dir=scratch) as folder:
                 yield _row(setting, name, number, run(Path(folder)), flops[name])
@@ -117,29 +117,33 @@ def settings(
 
 def table(rows: Sequence[Row]) -> str:
     """Write a line for each model and program; the ratio is the median of the rounds' ratios."""
-    keys = dict.fromkeys((row.model, row.program) for row in rows)
-    return markdown(HEAD, (_line(rows, *key) for key in keys))
+    keys = dict.fromkeys((row.model, row.batch, row.precision, row.program) for row in rows)
+    return markdown(HEAD, (_line(_of_setting(rows, *setting), program) for *setting, program in keys))
 
 
-def ratio(rows: Sequence[Row], model: str, program: str) -> float | None:
-    """Return the median of the rounds' ratios to the peer; None where there is none: it is one itself, or trains
-    something else."""
-    peer = {row.round: row.samples_per_second for row in rows if (row.model, row.program) == (model, PEER)}
-    own = {row.round: row.samples_per_second for row in rows if (row.model, row.program) == (model, program)}
+def _of_setting(rows: Sequence[Row], model: str, batch: int, precision: str) -> list[Row]:
+    return [row for row in rows if (row.model, row.batch, row.precision) == (model, batch, precision)]
+
+
+def ratio(rows: Sequence[Row], program: str) -> float | None:
+    """Return the median of the ratios to the peer, of the rounds of one setting; None where there is none: it is one
+    itself, or trains something else."""
+    peer = {row.round: row.samples_per_second for row in rows if row.program == PEER}
+    own = {row.round: row.samples_per_second for row in rows if row.program == program}
     both = own.keys() & peer.keys()
     return statistics.median(own[n] / peer[n] for n in both) if both and program == "wb pretrain" else None
 
 
-def _line(rows: Sequence[Row], model: str, program: str) -> list[str]:
-    same = [row for row in rows if (row.model, row.program) == (model, program)]
-    first, against = same[0], ratio(rows, model, program)
+def _line(rows: Sequence[Row], program: str) -> list[str]:
+    same = [row for row in rows if row.program == program]
+    first, against = same[0], ratio(rows, program)
     speed, waited, memory = (
         statistics.median(getattr(row, name) for row in same)
         for name in ("samples_per_second", "data_wait", "peak_mib")
     )
     mfu = [row.mfu for row in same if row.mfu is not None]
     return [
-        model,
+        first.model,
         str(first.batch),
         first.precision,
         program,
@@ -152,7 +156,12 @@ def _line(rows: Sequence[Row], model: str, program: str) -> list[str]:
 
 
 @click.command()
-@click.option("--model", "models", multiple=True, help="tiny, or one of open_clip; default: tiny, or B-16 and L-14.")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    help="tiny, or one of open_clip, also as ViT-B-32@112; default: tiny, or two.",
+)
 @click.option("--batch", type=click.IntRange(min=2), help="Default: 128 for tiny, 512 for ViT-B-16, 256 for others.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="Default: fp32 on the CPU, bf16 on a GPU.")
 @click.option("--workers", type=click.IntRange(min=1), help="Data workers of each; default: 2, on a GPU the cores.")
@@ -170,7 +179,7 @@ def main(
     ito: bool,
     out: Path,
 ) -> None:
-    """Measure, print a table, write OUT. About ten minutes on two CPU cores."""
+    """Measure, print a table, write OUT; what OUT has is kept, and more rounds are added. Ten minutes of two cores."""
     from workbench.builders.emoji_shards import build
 
     if complaint := find_missing_peer():
@@ -183,12 +192,14 @@ def main(
             _ = setting.config
         except ValueError as error:
             raise click.ClickException(str(error)) from None
-    rows: list[Row] = []
+    rows = read(out, Row)
     with tempfile.TemporaryDirectory() as scratch:
         tars = Path(scratch) / "tars"
         build(tars, shard=TARS, texts_each=1)  # open_clip takes a .txt as one text
         for setting in chosen:
-            for row in measure(setting, tars, Path(scratch), rounds, ito):
+            done = [row.round for row in _of_setting(rows, setting.model, setting.batch, setting.precision)]
+            begin = max(done, default=-1) + 1
+            for row in measure(setting, tars, Path(scratch), range(begin, begin + rounds), ito):
                 rows.append(row)
                 write(rows, out)
                 click.echo(f"{row.model}, round {row.round}, {row.program}: {row.samples_per_second}/s", err=True)

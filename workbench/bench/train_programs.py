@@ -35,7 +35,7 @@ class Setting:
     """The training that both programs are asked for."""
 
     model: str
-    """`tiny`, or a model of open_clip"""
+    """`tiny`, or a model of open_clip, with @PIXELS behind it for pictures of another size than its own"""
     batch: int
     precision: str
     """fp32, or bf16: autocast with fp32 weights in both"""
@@ -48,10 +48,15 @@ class Setting:
     @property
     def config(self) -> Tree:
         """The towers in open_clip's words. Raises ValueError for a model that it does not have."""
-        found = TINY if self.model == "tiny" else open_clip.get_model_config(self.model)
+        name, _, pixels = self.model.partition("@")
+        found = TINY if name == "tiny" else open_clip.get_model_config(name)
         if found is None:
-            raise ValueError(f"open_clip has no model '{self.model}': take tiny, or one of open_clip.list_models()")
-        return found
+            raise ValueError(f"open_clip has no model '{name}': take tiny, or one of open_clip.list_models()")
+        if not pixels:
+            return found
+        if not pixels.isdecimal():
+            raise ValueError(f"'{self.model}': the pixels behind @ are a number, as in {name}@112")
+        return found | {"vision_cfg": found["vision_cfg"] | {"image_size": int(pixels)}}
 
 
 @dataclass(frozen=True)
