@@ -244,7 +244,8 @@ def read(job: Job) -> Row:
 def forecast(job: Job, usage: Usage, programs: int, gpu: Gpu | None = None) -> Forecast | None:
     """Forecasts how long a job's kernel takes for each of SHAPES, on this GPU or that of the job's architecture.
 
-    None where no GPU is known, where the kernel cannot run, or where tiles may pass without a product.
+    None where no GPU is known, where the kernel cannot run, where tiles may pass without a product, or where fewer
+    exponentials are found than logits.
     """
     gpu, c = gpu or FORECAST.get(job.arch), job.config
     if gpu is None or programs == 0:
@@ -262,8 +263,11 @@ def forecast(job: Job, usage: Usage, programs: int, gpu: Gpu | None = None) -> F
     def time(m: int, n: int) -> Cycles:
         return time_tile(executed, tile, gpu, count_bytes(tile, n, c.group, stores=stores), programs)
 
-    seconds = tuple(estimate(ideal_seconds(time(m, n), tile, m, n, gpu)) for m, n in job.shapes)
     cycles = time(*job.shapes[0])
+    # Every logit takes an exponential; float32 without tensor cores on sm_80 is laid out in another way, and misread
+    if cycles.pipes["special"] < c.block_m * c.block_n / gpu.special:
+        return None
+    seconds = tuple(estimate(ideal_seconds(time(m, n), tile, m, n, gpu)) for m, n in job.shapes)
     return Forecast(gpu.name, cycles.pipes, cycles.total, cycles.bound, seconds)
 
 

@@ -86,7 +86,8 @@ def write_markdown(rows: list[Row]) -> str:
         f"{', '.join(PIPES[:-1])} and {PIPES[-1]}, and the widest is what binds. A time is the ideal one",
         f"divided by {published.EFFICIENCY:.2f}, in brackets by {published.GREATEST:.2f} and {published.LEAST:.2f}. "
         "GPUs: A100 (sm_80), H100 (sm_90), B200 (sm_100).",
-        "Passes in which most tiles have no product, for they hold no positives, have no forecast.",
+        "Passes in which most tiles have no product, for they hold no positives, have no forecast, nor has float32 in",
+        "ieee precision on sm_80, whose machine code is not understood.",
         "", *lines, "",
     ))  # fmt: skip
 
