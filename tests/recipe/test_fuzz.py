@@ -116,6 +116,7 @@ def check(path: Path, overrides: tuple[str, ...] = ()) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 300)
+@pytest.mark.filterwarnings("ignore:.*the recipe's folder, and in the current one")  # told, and no traceback
 def test_no_recipe_ends_in_a_traceback_or_a_hang(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     seed = fresh_seed()
     path, said = tmp_path / "r.yaml", dict[str, int]()

@@ -101,6 +101,7 @@ def _is_there(folder: Path, pattern: str) -> bool:
     try:
         if (folder / pattern).exists():
             return True
+        pattern = re.sub(r"\{\d+\.\.\d+\}", "[0-9]*", pattern)  # a range of numbers
         while (wider := re.sub(r"\{[^{}]*\}", "*", pattern)) != pattern:
             pattern = wider
         return "*" in pattern and any(folder.glob(pattern))

@@ -105,7 +105,7 @@ def test_floor(loss, mode, factor):
 def test_problems_and_names_are_checked():
     with pytest.raises(ValueError, match="n = 7 is no multiple"):
         Workload("infonce", 7, 4, positives=2)
-    with pytest.raises(ValueError, match="one of infonce, each, sigmoid"):
+    with pytest.raises(ValueError, match="one of infonce, each, each rows, sigmoid"):
         Workload("triplet", 8, 4)
     with pytest.raises(ValueError, match="no provider is called 'flash'"):
         named(["flash"])
