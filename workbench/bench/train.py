@@ -118,7 +118,7 @@ def settings(
 def table(rows: Sequence[Row]) -> str:
     """Write a line for each model and program; the ratio is the median of the rounds' ratios."""
     keys = dict.fromkeys((row.model, row.batch, row.precision, row.program) for row in rows)
-    return markdown(HEAD, (_line(_of_setting(rows, *setting), program) for *setting, program in keys))
+    return markdown(HEAD, (_line(_of_setting(rows, m, b, p), program) for m, b, p, program in keys))
 
 
 def _of_setting(rows: Sequence[Row], model: str, batch: int, precision: str) -> list[Row]:

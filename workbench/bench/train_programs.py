@@ -14,6 +14,7 @@ import sys
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import open_clip
 import yaml
@@ -56,7 +57,8 @@ class Setting:
             return found
         if not pixels.isdecimal():
             raise ValueError(f"'{self.model}': the pixels behind @ are a number, as in {name}@112")
-        return found | {"vision_cfg": found["vision_cfg"] | {"image_size": int(pixels)}}
+        tower = cast(Tree, found["vision_cfg"])
+        return {**found, "vision_cfg": {**tower, "image_size": int(pixels)}}
 
 
 @dataclass(frozen=True)
