@@ -186,9 +186,9 @@ def lse_gradients(
 
     G_ij = g_i exp(S_ij - row_i) + h_j exp(S_ij - column_j), with the log-sum-exps of the forward pass.
     """
-    # as kernels.direct does, so that a compiled program has the same bits
-    if found_small := small.reduce_small(problem):
-        return found_small.differentiate(problem.x, problem.y, problem.scale, g, h, problem.wanted)
+    # As kernels.direct does, so that a compiled program has the same bits; but a strip's columns are summed over others
+    if (solved := small.reduce_small(problem)) and all(map(torch.equal, solved.lse, (row, column))):
+        return solved.differentiate(problem.x, problem.y, problem.scale, g, h, problem.wanted)
     with without_autocast(problem.x):
         logits, found = _make_unweighted_logits(problem), LogSumExp(row, column)
 
