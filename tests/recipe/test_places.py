@@ -49,6 +49,10 @@ def test_patterns_of_files_too(project: Path, pattern: str) -> None:
     assert read(project, pattern, source="shards")["path"] == f"{project}/{pattern.strip(chr(39))}"
 
 
+def test_a_range_is_one_of_numbers(project: Path) -> None:
+    assert read(project, "'{0..3}'", source="shards")["path"] == "{0..3}", "no file of the folder begins with a digit"
+
+
 def test_what_is_not_there_is_left_for_the_current_folder(project: Path) -> None:
     Path("b.csv").write_text("")
     found = read(project, "b.csv", "[b.csv, a.csv]")

@@ -58,7 +58,7 @@ class NoPairs:
         return max(PROBES)
 
     def batches(self, start: int, feed: Feed) -> Iterator[Batch]:
-        raise NotImplementedError
+        raise RuntimeError("these pairs are there to be counted: a recipe that reads them names other data")
 
 
 @dataclass(frozen=True)
