@@ -46,6 +46,16 @@ def test_a_command_leaves_behind_its_exit_functions(process: list[object], code:
     assert process == ["exit functions", status]
 
 
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_stream_that_the_shell_has_closed_is_left_alone(
+    process: list[object], monkeypatch: pytest.MonkeyPatch, stream: str
+) -> None:
+    monkeypatch.setattr(sys, stream, None)
+    with pytest.raises(SystemExit):
+        starting.leave(SystemExit(0))
+    assert process == ["exit functions", 0]
+
+
 def test_lines_that_cannot_be_written_are_told_by_python(
     process: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:

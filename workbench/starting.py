@@ -37,9 +37,10 @@ def leave(end: SystemExit) -> None:
     For commands that only print. Raises `end` where the last lines cannot be written, which Python tells best.
     """
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:  # None where a shell has closed it
+                stream.flush()
+    except (OSError, ValueError):
         raise end from None
     atexit._run_exitfuncs()  # pyright: ignore[reportAttributeAccessIssue] as multiprocessing does in its children
     if end.code is None or isinstance(end.code, int):

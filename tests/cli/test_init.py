@@ -170,7 +170,7 @@ def test_the_word_of_a_synergy_chooses_and_its_sentence_is_the_reason() -> None:
 
 
 @pytest.mark.slow
-def test_synergy_is_asked_before_the_recipe_is_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_synergy_says_is_the_reason_for_the_objective(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(critics, "STEPS", 3)
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     rng = np.random.default_rng(2)

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from own_objective import recipe_with
 
+from workbench.errors import RecipeError
 from workbench.recipe import component
 from workbench.recipe.kept_code import KeptName
-from workbench.recipe.schema import Recipe, load_recipe
+from workbench.recipe.schema import Recipe, load_recipe, parse_recipe
 from workbench.runs.folder import read_recipe
 from workbench.runs.inference import load
 from workbench.runs.train import train
@@ -152,6 +153,53 @@ def test_a_module_of_ones_own_is_kept_with_its_package(
     forget(lab, monkeypatch)
     found = read_recipe(run)
     assert (found.objective.name, weight(found)) == (f"{named}:Mine", 3)
+
+
+def test_two_classes_of_a_package_share_what_both_import(
+    lab: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "src" / lab
+    (package / "settings.json").write_text('{"weight": 3.0}')  # read beside the code, as a vocabulary is
+    (package / "deep.py").write_text(
+        "import json\nfrom pathlib import Path\n"
+        "WEIGHT = json.loads(Path(__file__).with_name('settings.json').read_text())['weight']\nclass Thing:\n    pass\n"
+    )
+    (package / "watching.py").write_text(
+        "from workbench.engine import Callback\nfrom .deep import Thing\n\n\n"
+        "class Watch(Callback):\n    thing = Thing\n\n    def on_step(self, engine, logs):\n        pass\n"
+    )
+    tree = recipe_with(f"{lab}.models", 1).as_dict() | {"callbacks": {"watch": f"{lab}.watching:Watch"}}
+    train(parse_recipe(tree), tmp_path / "run")
+    assert len(list((tmp_path / "run" / "code").rglob("deep.py"))) == 1
+    shutil.rmtree(tmp_path / "src")
+    forget(lab, monkeypatch)
+    found = read_recipe(tmp_path / "run")
+    assert weight(found) == 3
+    assert component.load("callback", found.callbacks["watch"].name).thing is sys.modules[f"{lab}.deep"].Thing
+
+
+def test_a_package_behind_a_link_is_kept_under_the_name_that_is_imported(
+    lab: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "src" / lab
+    source.rename(tmp_path / "elsewhere")
+    source.symlink_to(tmp_path / "elsewhere")
+    train(recipe_with(f"{lab}.models", 0), tmp_path / "run")
+    (tmp_path / "elsewhere" / "deep.py").write_text("WEIGHT = 5.00\n")
+    forget(lab, monkeypatch)
+    assert weight(read_recipe(tmp_path / "run")) == 3
+
+
+def test_a_copy_that_cannot_be_imported_names_the_remedy(
+    lab: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(recipe_with(f"{lab}.models", 0), tmp_path / "run")
+    next((tmp_path / "run" / "code").rglob("deep.py")).unlink()
+    forget(lab, monkeypatch)
+    with pytest.raises(
+        RecipeError, match=r"No module named .*; it is the run's copy: remove .*models\.py, and the orig"
+    ):
+        read_recipe(tmp_path / "run")
 
 
 def test_a_module_that_has_changed_is_said(lab: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

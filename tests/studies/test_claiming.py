@@ -201,6 +201,12 @@ def test_arms_may_differ_in_their_data_where_that_is_what_is_asked(write: Callab
     assert (
         prove(read_claim(file), file.parent / "across", Trainer(confu=0.9, blind=0.1)).judgement.verdict == "supported"
     )
+    for seed, digest in enumerate("ab"):  # the file was written anew between two seeds
+        (file.parent / "across" / f"confu-seed{seed}" / "data.json").write_text(f'{{"blake2b": "{digest}"}}')
+    with pytest.raises(
+        RunError, match=r"the training data of .*confu-seed1 \(b\) are not those of .*confu-seed0 \(a\)"
+    ):
+        prove(read_claim(file), file.parent / "across", Trainer())
 
 
 def test_what_runs_took_can_be_asked_for(write: Callable[..., Path]) -> None:

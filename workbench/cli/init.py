@@ -76,7 +76,11 @@ def init_(data: str, out: Path, source: str | None, asked: bool, as_json: bool) 
         out.parent.mkdir(parents=True, exist_ok=True)
         with out.open("x", encoding="utf-8") as file:
             file.write(text)
-    synergy = _ask_synergy(out, len(facts.kinds)) if asked else None
+    try:
+        synergy = _ask_synergy(out, len(facts.kinds)) if asked else None
+    except BaseException:  # Ctrl-C, too: the same command can be given again
+        out.unlink(missing_ok=True)
+        raise
     if synergy:
         text, choice = write_recipe(name, facts, machine, f"wb pretrain {out}", synergy)
         with writing(out):
@@ -115,7 +119,7 @@ def _ask_synergy(recipe: Path, fields: int) -> Synergy | None:
         with show_progress("training critics, which say whether fusing helps") as tell:
             answers = Study(numbers, ask_about(numbers, ()), parts=3).answer(os.cpu_count() or 1, tell)
     except ValueError as error:
-        note(f"--synergy: {error}; the objective is chosen without it")
+        note(f"--synergy: {error}; the objective is chosen without it (`wb synergy {recipe}` has these options)")
         return None
     return Synergy(word_of(answers), list(sentences(answers)), max(answer.samples for answer in answers))
 

@@ -125,7 +125,9 @@ def _load_own(kind: str, name: str, here: Path, kept_module: str = "") -> type:
         else:
             module = _module_from_file(Path(path)) if path.endswith(".py") else _module_from_path(path)
     except (Exception, SystemExit) as error:
-        raise make_error(f"{kind} '{name}': cannot import '{path}': {_say(error)}") from error
+        kept = kept_module or (path.endswith(".py") and _is_kept(Path(path)))
+        remedy = f"; it is the run's copy: remove {path}, and the original is used" if kept else ""
+        raise make_error(f"{kind} '{name}': cannot import '{path}': {_say(error)}{remedy}") from error
     component = getattr(module, attribute, None)
     if not inspect.isclass(component):
         classes = sorted(n for n, c in vars(module).items() if inspect.isclass(c) and c.__module__ == module.__name__)
@@ -154,7 +156,10 @@ def _kept_module(name: str, copy: Path) -> ModuleType:
     """Import a run's copy of a module under the module's own name, so that its package is the copied one, too."""
     root = copy.parents[name.count(".") + (copy.name == "__init__.py")]
     with _beside_first(root):
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
+    if module.__file__ != str(copy):
+        raise ImportError(f"'{name}' is {module.__file__}, and not the copy")
+    return module
 
 
 def _module_from_file(path: Path) -> ModuleType:

@@ -77,7 +77,7 @@ def _locate(module: str) -> Path | None:
     files = (
         Path(root) / name for root in (".", *sys.path) for name in (below.with_suffix(".py"), below / "__init__.py")
     )
-    return next((file.resolve() for file in files if file.is_file()), None)
+    return next((file.absolute() for file in files if file.is_file()), None)
 
 
 def _warn_of_changes(file: Path, found: KeptFile) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,8 @@ OURS = ("workbench", "kernels", "synthetic")
 """packages of this program, which a file in its repository has beside it"""
 INSTALLED = ("site-packages", "dist-packages")
 """folders of packages that were installed, whose versions environment.json has"""
+LARGEST = 2**22
+"""bytes of a package's file that is copied with its code; a larger one is data"""
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,10 @@ class OwnCode:
     def files(self) -> set[Path]:
         """The file, all files of its package where it is in one, and what they import from beside."""
         inside = self.file.relative_to(self.root).parts
-        own = {self.file} if len(inside) == 1 else set((self.root / inside[0]).rglob("*.py"))
+        own = {self.file} if len(inside) == 1 else set(_list_package(self.root / inside[0]))
         seen = {inside[0].removesuffix(".py")}
-        return own | {each for file in sorted(own) for each in _find_beside(file, self.root, seen)}
+        code = sorted(file for file in own if file.suffix == ".py")
+        return own | {each for file in code for each in _find_beside(file, self.root, seen)}
 
 
 def record_code(run: Path, recipe: Recipe, say: Callable[[str], None], *, began: bool) -> None:
@@ -68,11 +72,15 @@ def record_code(run: Path, recipe: Recipe, say: Callable[[str], None], *, began:
     with writing(run / "code"):
         if not began:
             shutil.rmtree(run / "code", ignore_errors=True)
+        folders: dict[Path, Path] = {}
         for key, code in new.items():
             before, now = files.get(key, {}).get("blake2b"), compute_digest(code.file)
             if before not in (None, now):
                 say(f"the code of {code.name} is not the one that the run began with: from here on it is another")
-            copy = _copy(code, run / "code")
+            # two classes of one package have one copy of it: what both import must not be there twice
+            if code.root not in folders:
+                folders[code.root] = _new_folder(run / "code", code.root.name)
+            copy = _copy(code, folders[code.root])
             files[key] = {"copy": str(copy.relative_to(run)), "blake2b": now, "commit": _find_commit(code.file)}
         record.write_text(json.dumps({"files": files}, indent=1), encoding="utf-8")
     return None
@@ -127,17 +135,22 @@ def _find_module(module: str, name: str) -> Iterator[tuple[str, OwnCode]]:
     where = getattr(loaded, "__file__", None)
     if not where or not inspect.isclass(getattr(loaded, name, None)) or module.partition(".")[0] in OURS:
         return
-    file = Path(where).resolve()
+    file = Path(where).absolute()  # as it is imported: behind a link it may have another name
     depth = module.count(".") + (file.name == "__init__.py")
     yield module, OwnCode(file, file.parents[depth], f"{module}:{name}")
 
 
-def _copy(own: OwnCode, code: Path) -> Path:
-    """Copy the files of a class into a folder below `code`; returns the copy of its own file."""
-    # two files may have one name in two folders, and what lies beside one must not hide what lies beside the other
+def _new_folder(code: Path, name: str) -> Path:
+    """Name a folder for copies from a folder of this name: what lies in one of two must not hide what lies in the
+    other."""
     number = 1
-    while (folder := code / f"{own.root.name or 'root'}-{number}").exists():
+    while (folder := code / f"{name or 'root'}-{number}").exists():
         number += 1
+    return folder
+
+
+def _copy(own: OwnCode, folder: Path) -> Path:
+    """Copy the files of a class into a folder; returns the copy of its own file."""
     for each in own.files:
         copy = folder / each.relative_to(own.root)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -145,15 +158,30 @@ def _copy(own: OwnCode, code: Path) -> Path:
     return folder / own.file.relative_to(own.root)
 
 
+def _list_package(package: Path) -> list[Path]:
+    """List the files of a package, and what its code may read beside them: neither hidden, large, nor of a run."""
+    found = []
+    for folder, folders, files in os.walk(package):
+        here = Path(folder)
+        folders[:] = sorted(
+            name
+            for name in folders
+            if name != "__pycache__" and not name.startswith(".") and not (here / name / "recipe.yaml").is_file()
+        )
+        found += [here / name for name in sorted(files) if not name.startswith(".")]
+    return [file for file in found if file.suffix == ".py" or (file.is_file() and file.stat().st_size <= LARGEST)]
+
+
 def _find_beside(file: Path, folder: Path, seen: set[str]) -> Iterator[Path]:
     """Find the modules, and all files of the packages, in `folder` that a file imports, and what those import."""
     for name in _find_imports(file) - seen - set(OURS):
         seen.add(name)
         module, package = folder / f"{name}.py", folder / name
-        found = [module] if module.is_file() else sorted(package.rglob("*.py")) if package.is_dir() else []
+        found = [module] if module.is_file() else _list_package(package) if package.is_dir() else []
         for each in found:
             yield each
-            yield from _find_beside(each, folder, seen)
+            if each.suffix == ".py":
+                yield from _find_beside(each, folder, seen)
 
 
 def _find_imports(file: Path) -> set[str]:

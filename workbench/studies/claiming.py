@@ -121,8 +121,9 @@ def rule(
     runs = _read(claim, folder, {} if done is None else done)
     endpoints = claim.section.endpoint
     names = [one.name for one in endpoints]
-    across_data = claim.section.across == "data"
-    conflicts = find_conflicts(list(runs.values()), names, [one.at for one in endpoints], across_data=across_data)
+    arms = {arm: [run for (name, _), run in runs.items() if name == arm] for arm, _ in runs}
+    groups = list(arms.values()) if claim.section.across == "data" else None  # the runs of an arm never differ in data
+    conflicts = find_conflicts(list(runs.values()), names, [one.at for one in endpoints], with_same_data=groups)
     if conflicts:
         raise RunError("these runs are not comparable:\n" + "\n".join(f"  {line}" for line in conflicts))
     controls, alpha, g = claim.section.controls, claim.section.alpha, claim.section.g

@@ -6,7 +6,7 @@ between methods, and the data are still the same; another file, another task or 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from workbench.recipe.schema import Recipe
@@ -20,18 +20,22 @@ SHOWN = ("views", "captions", "captions_from", "drawings", "max_bad")
 
 
 def find_conflicts(
-    runs: Sequence[RunFacts], metrics: Sequence[str], at: Sequence[Reading], *, across_data: bool = False
+    runs: Sequence[RunFacts],
+    metrics: Sequence[str],
+    at: Sequence[Reading],
+    *,
+    with_same_data: Iterable[Sequence[RunFacts]] | None = None,
 ) -> list[str]:
     """List, a line each, in what runs differ that makes their values of these metrics no matter of the arms.
 
     Args:
-        across_data: the data are what the arms differ in, on purpose.
+        with_same_data: groups of runs that have to have the same data; all are one by default.
     """
     if not runs:
         return []
-    lines = [line for run in runs[1:] for line in _compare(runs[0], run, metrics, at)]
-    if not across_data:
-        lines = [line for run in runs[1:] for line in _compare_data(runs[0], run)] + lines
+    groups = [runs] if with_same_data is None else with_same_data
+    lines = [line for same in groups if same for run in same for line in _compare_data(_choose_known(same), run)]
+    lines += [line for run in runs[1:] for line in _compare(runs[0], run, metrics, at)]
     return list(dict.fromkeys(lines))
 
 
@@ -52,6 +56,11 @@ def _compare_keys(what: str, one: RunFacts, other: RunFacts, sections: Sequence[
 def _say(what: str, key: str, one: RunFacts, other: RunFacts) -> str:
     a, b = (run.recipe.get(key, "absent") for run in (one, other))
     return f"{what}: {key} is {a} in {one.path} and {b} in {other.path}"
+
+
+def _choose_known(runs: Sequence[RunFacts]) -> RunFacts:
+    """Choose the first run whose data are known by a fingerprint, with which others can be compared; else the first."""
+    return next((run for run in runs if run.fingerprint is not None), runs[0])
 
 
 def _compare_data(one: RunFacts, other: RunFacts) -> Iterator[str]:

@@ -56,7 +56,7 @@ class Metrics:
         import torch
 
         if not self._on_device:  # there is nothing to wait for
-            values = {k: v.item() if isinstance(v, torch.Tensor) else v for k, v in values.items()}
+            values = {k: float(v) if isinstance(v, torch.Tensor) else v for k, v in values.items()}
         tensors = {k: v for k, v in values.items() if isinstance(v, torch.Tensor)}
         stacked = torch.stack([v.detach().double().reshape(()) for v in tensors.values()]) if tensors else None
         line: Record = {"step": step, "samples": samples} | {k: None if k in tensors else v for k, v in values.items()}
