@@ -109,8 +109,9 @@ class _Lse(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, found: Exponentials, x: Tensor, y: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)  # the loss of rows alone passes none to the columns
-        ctx.found = found
-        ctx.save_for_backward(x, y, scale)
+        # The exponentials are saved as tensors, as those are freed by the backward
+        ctx.kind, ctx.numbers = type(found), (found.own, found.reference)
+        ctx.save_for_backward(x, y, scale, found.E, found.row_sum, found.column_sum)
         return found.lse
 
     @staticmethod
@@ -119,8 +120,9 @@ class _Lse(torch.autograd.Function):
         refuse_other_derivatives({"the upstream gradient of row_lse": g, "the upstream gradient of col_lse": h})
         if g is None and h is None:
             return (None,) * 4
-        x, y, scale = ctx.saved_tensors
+        x, y, scale, *exponentials = ctx.saved_tensors
+        found: Exponentials = ctx.kind(*exponentials, *ctx.numbers)
         wanted = Wanted(*ctx.needs_input_grad[1:])
-        gradients = ctx.found.differentiate(x, y, scale, g, h, wanted)
+        gradients = found.differentiate(x, y, scale, g, h, wanted)
         kept = zip(gradients, (x, y, scale), strict=False)
         return None, *(None if gradient is None else gradient.to(v.dtype) for gradient, v in kept)

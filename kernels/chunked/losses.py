@@ -4,7 +4,8 @@ With S = t X Y^T + b and G = dL/dS:  dL/dX = t G Y,  dL/dY = t G^T X,  dL/dt = <
 A loss computes its gradients together with its value, and backward only multiplies. S is formed once for the
 log-sum-exps and once more for G (8 MND FLOPs; `each` three times where positives are many, 10 MND); once where only
 rows count, and for the sigmoid (6 MND).
-contrast_lse, whose upstream gradient is a vector, forms S once forward and once backward.
+contrast_lse, whose upstream gradient is a vector, forms S once forward and once backward; of a small batch
+kernels.direct keeps the exponentials instead.
 
 Traps
 - When x is y, both arguments' gradients are returned and autograd adds them; <G Y, X> is dL/dt through the left alone.

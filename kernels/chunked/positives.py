@@ -9,7 +9,6 @@ Trap: a pair that is one and the same item (`self_column`) is no positive. Segme
 
 from __future__ import annotations
 
-import weakref
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -116,10 +115,10 @@ def are_one_to_one(x_ids: Int64[Tensor, " m"], y_ids: Int64[Tensor, " n"]) -> bo
 
 
 class _Answer(NamedTuple):
-    """Remembers what was found of a tensor as long as nobody has written into it."""
+    """Remembers what was found of some ids."""
 
-    ids: weakref.ref[Tensor]
-    version: int
+    ids: Tensor
+    """a copy: of the ids themselves, whoever shares their memory could write into them unseen"""
     distinct: bool
 
 
@@ -129,12 +128,9 @@ _latest: _Answer | None = None
 def _are_distinct(ids: Int64[Tensor, " n"]) -> bool:
     """Says whether each id is there once. All terms of an objective ask it of the same ids: these are sorted once."""
     global _latest
-    if ids.is_inference():  # its version is not counted
-        return torch.unique(ids).numel() == ids.numel()
     answer = _latest  # one value, read and written whole: threads do not disturb one another
-    if answer is None or answer.ids() is not ids or answer.version != ids._version:
-        distinct = torch.unique(ids).numel() == ids.numel()
-        answer = _latest = _Answer(weakref.ref(ids), ids._version, distinct)
+    if answer is None or answer.ids.device != ids.device or not torch.equal(answer.ids, ids):
+        answer = _latest = _Answer(ids.clone(), torch.unique(ids).numel() == ids.numel())
     return answer.distinct
 
 

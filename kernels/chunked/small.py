@@ -19,14 +19,15 @@ from torch import Tensor
 from kernels.autograd import Gradients, Wanted, without_autocast
 from kernels.chunked.elementwise import LOG2_E
 from kernels.chunked.logits import BELOW, make_room
-from kernels.chunked.lse import SMALLEST
+from kernels.chunked.lse import LARGEST, SMALLEST
 from kernels.chunked.positives import are_one_to_one
 from kernels.problem import Problem
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-LEAST_SUM = math.exp(SMALLEST)
+LEAST_SUM, MOST_SUM = math.exp(SMALLEST), math.exp(LARGEST)
+"""beyond these a sum, or an upstream gradient divided by it, may leave float32's normal numbers"""
 CELLS = 2**20
 """logits of the largest batch that is small: 1024 x 1024, 4 MiB"""
 
@@ -70,10 +71,11 @@ class Exponentials(NamedTuple):
         with without_autocast(x):
             if wanted.x or wanted.scale:
                 GY = G @ (y if right is None else y * right)
-                GY = GY if left is None else GY.mul_(left)
+                # Not in place: a batch of upstream gradients makes a batch of `left` alone
+                GY = GY if left is None else GY * left
             if wanted.y:
                 GX = G.T @ (x * factor if left is None else x * (left * factor))
-                GX = GX if right is None else GX.mul_(right)
+                GX = GX if right is None else GX * right
         dt = (GY * x).sum() if GY is not None and wanted.scale else None
         return Gradients(GY.mul_(factor) if GY is not None and wanted.x else None, GX, dt)
 
@@ -137,6 +139,6 @@ def _exponentiate(
     row_sum, column_sum = E.sum(1), E.sum(0)
     for sums in (row_sum, column_sum):
         least, most = sums.aminmax()
-        if not (float(least) > LEAST_SUM and float(most) < torch.inf):  # NaN is not
+        if not (float(least) > LEAST_SUM and float(most) < MOST_SUM):  # NaN is not
             return None
     return Exponentials(E, row_sum, column_sum, own, c)

@@ -121,15 +121,19 @@ def run_on_threads(run: Callable[[], R], most: int) -> R:
     size = min(torch.get_num_threads(), most)
     if size < 2:
         return run()
-    crew = _take_crew(size)
 
     def lead() -> R:
         _here.crew = crew
         return run()
 
     try:
+        crew = _take_crew(size)
         # The caller computes nothing of it, as its own operators have OpenMP's threads
-        result = crew.submit(lead).result()
+        leading = crew.submit(lead)
+    except RuntimeError:  # Python is about to end, and starts no threads any more
+        return run()
+    try:
+        result = leading.result()
     except BaseException:
         crew.end()
         raise
@@ -168,6 +172,7 @@ def run_each(chunks: Iterable[T], work: Callable[[T], object], turns: Turns) -> 
     def take_chunks() -> None:
         for chunk in left:
             if failures or crew.interrupted.is_set():
+                turns.break_off()  # nobody takes this chunk any more, and another may wait for it
                 return
             try:
                 work(chunk)

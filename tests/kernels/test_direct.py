@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from loss_arguments import Arguments, Inside, assert_equal, random_arguments, run
+from torch.nn.functional import normalize
 from torch.overrides import TorchFunctionMode
 
 import kernels
@@ -114,8 +116,38 @@ def test_ids_that_were_written_into_are_looked_at_again():
     ids[2] = 5
     assert not are_one_to_one(ids, ids)
     assert are_one_to_one(torch.arange(6), torch.arange(6))
+    shared = np.arange(6)
+    ids = torch.from_numpy(shared)
+    assert are_one_to_one(ids, ids)
+    shared[2] = 5  # which torch does not see
+    assert not are_one_to_one(ids, ids)
     with torch.inference_mode():  # where torch counts no versions
         ids = torch.arange(6)
         assert are_one_to_one(ids, ids)
         ids[2] = 5
         assert not are_one_to_one(ids, ids)
+
+
+def test_large_logits_cost_no_gradient():
+    """Near the end of float32 an upstream gradient divided by a sum would leave its normal numbers."""
+    draw = torch.Generator().manual_seed(4)
+    x = normalize(torch.randn(64, 5, generator=draw, dtype=torch.float64), dim=1) * 86**0.5
+    y = x.flip(0)
+    gradients = []
+    for dtype in (torch.float64, torch.float32):
+        leaf = x.to(dtype).requires_grad_()
+        row, _ = kernels.contrast_lse(leaf, y.to(dtype), torch.tensor(1.0, dtype=dtype))
+        (gradient,) = torch.autograd.grad(row.sum() * (1e-3 / 64), leaf)
+        gradients.append(gradient.double())
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=3e-5, atol=3e-5 * float(gradients[0].abs().max()))
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_batch_of_upstream_gradients(side):
+    x, y = (normalize(torch.randn(6, 3, dtype=torch.float64), dim=1) for _ in range(2))
+
+    def lse(x: torch.Tensor) -> torch.Tensor:
+        return kernels.contrast_lse(x, y, 10.0)[side]
+
+    one_by_one, at_once = (torch.autograd.functional.jacobian(lse, x, vectorize=v) for v in (False, True))
+    torch.testing.assert_close(at_once, one_by_one)

@@ -30,6 +30,7 @@ from workbench.runs.embedding_rows import Reading
 from workbench.runs.fingerprint import fingerprint
 from workbench.runs.folder import package_version
 from workbench.runs.towers import SHARED, Towers
+from workbench.starting import collect_as_usual
 from workbench.types import Encoder, Features, Sample, Skipped
 
 CARRIED = ("text", "vector", "sequence")
@@ -117,6 +118,7 @@ def embed(
 
 def _write(file: EmbeddingFile, work: _Work, tell: Callable[[int, int], None]) -> int:
     """Write the chunks that are not there yet; returns how many rows were."""
+    collect_as_usual()
     size, rows, resumed = work.batch * max(1, CHUNK // work.batch), len(work.rows), 0
     for begin in range(0, rows, size):
         end = min(begin + size, rows)

@@ -23,6 +23,7 @@ from workbench.runs.exported import Manifest, is_export, read_export
 from workbench.runs.folder import find_checkpoint, read_recipe
 from workbench.runs.items import Reader
 from workbench.scoring.embedding import Embedder
+from workbench.starting import collect_as_usual
 from workbench.training import checkpoint, checkpoint_files
 from workbench.training.checkpoint_files import DamagedCheckpoint
 from workbench.types import Modality, Side, Transform
@@ -257,6 +258,7 @@ def load_parts(run: Path, which: str, recipe: Recipe) -> tuple[Parts, int]:
         checkpoint.under_names(parts.model, parts.objective), path, "model.fusion." if left_out else ""
     )
     parts.model.eval()
+    collect_as_usual()
     return parts, checkpoint_files.read_state(path).step
 
 

@@ -23,6 +23,7 @@ from workbench.runs.deep_check import PATIENCE, switch_off_dropout
 from workbench.runs.floor import Bounds
 from workbench.runs.initial_weights import initialise
 from workbench.runs.measuring import measure
+from workbench.starting import collect_as_usual
 from workbench.training.schedule import Schedule
 from workbench.types import Batch, Views
 
@@ -102,6 +103,7 @@ class Bench:
 
     def try_rate(self, lr: float, steps: int, seconds: float, floor: Bounds | None = None, warmup: int = 0) -> Curve:
         """Train on the batch until so many steps or seconds have passed, the loss is learnt, or it is no number."""
+        collect_as_usual()
         engine, losses, begin = self.engine(lr, warmup), dict[str, list[float]](), time.perf_counter()
         for _ in range(steps):
             logs = engine.train_step(self.batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from loss_arguments import assert_equal, random_arguments, run
 import kernels
 import kernels.chunked.logits
 import kernels.chunked.positives
-from kernels.chunked.threads import Turns, _Crew, _idle, run_each, run_on_threads
+from kernels.chunked.threads import Stopped, Turns, _Crew, _idle, run_each, run_on_threads
 
 LOSSES = ("mean", "logsum", "each", "sigmoid", "contrast_lse")
 ROWS = [slice(i, i + 1) for i in range(12)]
@@ -67,10 +68,12 @@ def test_torch_has_one_thread_inside_and_what_it_had_outside():
 
 
 def test_the_threads_of_one_crew_are_kept_and_no_others():
-    idents, begun = set(), threading.active_count()
+    crews, begun = list[_Crew](), threading.active_count()
     for _ in range(3):
-        run_on_threads(lambda: run_each(ROWS, lambda rows: idents.add(threading.get_ident()), Turns()), 3)
-    assert len(idents) <= 3
+        run_on_threads(lambda: run_each(ROWS, lambda rows: None, Turns()), 3)
+        crews += _idle
+    assert len(crews) == 3
+    assert len({id(crew) for crew in crews}) == 1
     assert threading.active_count() <= max(begun, 1) + 3
     with pytest.raises(ZeroDivisionError):
         run_on_threads(lambda: run_each(ROWS, lambda rows: 1 / 0, Turns()), 3)
@@ -127,6 +130,43 @@ def test_an_interrupted_caller_waits_for_no_more_than_the_chunks_at_work(monkeyp
     with pytest.raises(KeyboardInterrupt):
         run_on_threads(lambda: run_each(ROWS, work, Turns()), 3)
     assert 0 < len(begun) < len(ROWS)
+
+
+def test_a_chunk_that_an_interrupt_leaves_keeps_no_other_waiting(monkeypatch):
+    asked, left, submit, turns = itertools.count(), threading.Event(), _Crew.submit, Turns()
+
+    class Interrupt:
+        def is_set(self) -> bool:
+            if next(asked) == 2:  # a thread has taken a chunk; meanwhile others take those after it
+                time.sleep(0.05)
+                left.set()
+            return left.is_set()
+
+        set = left.set
+
+    def submit_and_interrupt(crew: _Crew, function: Callable[[], object]) -> object:
+        crew.interrupted = Interrupt()
+        return submit(crew, function)
+
+    def work(rows: slice) -> None:
+        with turns.take(rows, "sum"):
+            pass
+
+    monkeypatch.setattr(_Crew, "submit", submit_and_interrupt)
+    with ThreadPoolExecutor(1) as caller:
+        done = caller.submit(run_on_threads, lambda: run_each(ROWS, work, turns), 3)
+        try:
+            assert isinstance(done.exception(timeout=5), Stopped)
+        finally:
+            turns.break_off()  # or a failure here would never end
+
+
+def test_a_loss_is_computed_while_python_ends(monkeypatch):
+    def refuse(*_: object) -> None:
+        raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    monkeypatch.setattr(_Crew, "submit", refuse)
+    assert run_on_threads(lambda: 5, 3) == 5
 
 
 @pytest.mark.slow
