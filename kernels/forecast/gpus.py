@@ -72,8 +72,9 @@ FORECAST = {gpu.arch: gpu for gpu in (A100, H100, B200)}
 
 def find_gpu(device: str) -> Gpu | None:
     """Finds the GPU that a device's name, as torch has it, speaks of; None where its rates are not here."""
-    for gpu in (GH200, H200, H100, A100, B200):
-        if gpu.name in device.replace(" ", "").upper():
-            # The cards for PCIe have fewer multiprocessors and lower clocks
-            return None if "PCIE" in device.upper() and gpu.name != "A100" else gpu
-    return None
+    words = device.replace(" ", "").upper()
+    found = next((gpu for gpu in (GH200, H200, H100, A100, B200) if gpu.name in words), None)
+    if found is A100:
+        return replace(A100, memory=1.555e12) if "40GB" in words else A100
+    # The cards for PCIe have fewer multiprocessors and lower clocks
+    return None if "PCIE" in words or "NVL" in words else found

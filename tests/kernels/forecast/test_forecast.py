@@ -156,4 +156,8 @@ def test_gpus_are_found_by_the_names_that_torch_has() -> None:
         assert gpu is not None
         assert gpu.name == name
     assert find_gpu("NVIDIA H100 PCIe") is None
+    assert find_gpu("NVIDIA H100 NVL") is None
+    small = find_gpu("NVIDIA A100-SXM4-40GB")
+    assert small is not None
+    assert small.memory == 1.555e12
     assert find_gpu("NVIDIA GeForce RTX 4090") is None
