@@ -185,7 +185,7 @@ def _module_from_file(path: Path) -> ModuleType:
 
 def _is_kept(file: Path) -> bool:
     """Tell whether a file is a run's copy: RUN/code/FOLDER/file.py."""
-    return file.parents[1].name == "code" and (file.parents[2] / "code.json").is_file()
+    return len(file.parents) > 2 and file.parents[1].name == "code" and (file.parents[2] / "code.json").is_file()
 
 
 @contextmanager
