@@ -52,7 +52,7 @@ def claim_(
     1 the runs cannot be compared; 2 the claim, its sweep or a recipe is wrong.
 
     \b
-    Examples: wb claim claims/ito_gap --dry
+    Examples: wb claim claims/ito_b2_gap --dry
               wb claim mine.yaml --jobs 2
               wb claim mine.yaml --judge --json
     """
