@@ -27,7 +27,7 @@ SURFACE = {
     | {"--split", "--source", "--set", "--checkpoint", "--json"},
     "export": {"run", "--format", "--out", "--checkpoint", "--licence", "--json"},
     "compare": {"runs", "--metric", "--at", "--against", "--anyway", "--format", "--csv", "--plot", "--html", "--json"},
-    "claim": {"claim", "--set", "--run", "--jobs", "--seeds", "--judge", "--dry", "--json"},
+    "claim": {"claim", "--set", "--run", "--jobs", "--seeds", "--judge", "--keep", "--from", "--dry", "--json"},
     "synergy": {"data", "--target", "--field", "--batch", "--samples", "--seeds", "--seed", "--split", "--source"}
     | {"--set", "--jobs", "--plot", "--json"},
     "check": {"recipes", "--set", "--deep", "--overfit", "--json"},

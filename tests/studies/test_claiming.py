@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from workbench.cli import cli
 from workbench.errors import RecipeError, RunError
 from workbench.studies.claim import Claim, read_claim
 from workbench.studies.claiming import Ruling, prove
-from workbench.studies.registration import make_digest
+from workbench.studies.kept_values import Value, keep, read_kept
+from workbench.studies.registration import make_digest, register
 from workbench.studies.sweep_runs import SweepRun
 from workbench.studies.sweeping import RunResult, read_result
 
@@ -121,7 +123,7 @@ def test_failed_runs_are_left_out_named_and_not_a_verdict(write: Callable[..., P
     trainer.failing = {("clip", 1)}
     ruling = proved(write(), trainer)
     assert (ruling.judgement.verdict, ruling.judgement.endpoints[0].seeds) == ("supported", 3)
-    assert ruling.left_out[0] == "clip seed 1 failed: the loss went astray"
+    assert ruling.left_out[0] == "clip seed 1: failed: the loss went astray"
     assert len(trainer.asked) == 2  # a fourth seed, in the place of the one that was lost
 
 
@@ -259,6 +261,76 @@ def test_the_command_prints_a_verdict_of_what_is_there(write: Callable[..., Path
     done = CliRunner().invoke(cli, ["claim", str(write("claim: x\n"))])
     assert done.exit_code == 2
     assert "source: is missing" in done.stderr
+
+
+def test_what_was_kept_of_a_claim_is_ruled_on_without_its_runs(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, trainer = write(), Trainer(confu=0.9, clip=0.5, blind=0.1)
+    trainer.failing = {("clip", 1)}
+    monkeypatch.setattr("workbench.cli.claim._train", lambda claim, runs, folder, jobs: trainer(runs))
+    runs, kept = file.parent / "runs", file.parent / "a" / "kept"
+    first = ["claim", str(file), "--run", str(runs), "--keep", str(kept), "--json"]
+    found = CliRunner().invoke(cli, first)
+    assert found.exit_code == 0, found.output
+    shutil.rmtree(runs)
+    again = CliRunner().invoke(cli, ["claim", str(file), "--from", str(kept), "--json"])
+    assert again.stdout == found.stdout
+    assert "clip seed 1: failed: the loss went astray" in json.loads(again.stdout)["left_out"]
+    assert not runs.exists()
+    assert "0.2.0" in (kept / "claim.csv").read_text()
+    write(CLAIM.replace("greater, margin: 0.1", "greater, margin: 0.2"))
+    changed = CliRunner().invoke(cli, ["claim", str(file), "--from", str(kept)])
+    assert "CHANGED since it was registered" in changed.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("arm,seed,", "arm,sed,"), "claim.csv: the columns are arm, seed, metric, at, value, missing, version, torch"),
+        (("\nconfu,3,", "\nconfus,3,"), "claim.csv, line 3: the claim has no arm 'confus' (it has blind, clip, confu)"),
+        (("\nconfu,3,", "\nconfu,three,"), "claim.csv, line 3: invalid literal for int() with base 10: 'three'"),
+        (("\nconfu,3,", "\nclip,3,"), "claim.csv: clip 3 synthetic/accuracy last is there twice"),
+        (("last,0.9", "last,nan"), "claim.csv, line 3: a line has a finite value, or says why it is missing"),
+        (("last,0.9,", "last,,"), "claim.csv, line 3: a line has a finite value, or says why it is missing"),
+        (("last,0.9,", "last,0.9,lost"), "claim.csv, line 3: a line has a finite value, or says why it is missing"),
+        (("last,0.9,", "last,0.9,,"), "claim.csv, line 3: too many values to unpack"),
+    ],
+)
+def test_what_is_no_kept_table_is_told(write: Callable[..., Path], change: tuple[str, str], said: str) -> None:
+    claim = read_claim(write())
+    values = [
+        Value(arm, 3, METRIC, "last", value, None, "0.2.0", "2.11.0")
+        for arm, value in (("clip", 0.5), ("confu", 0.9), ("blind", 0.1))
+    ]
+    runs = claim.file.parent / "runs"
+    register(claim, runs)
+    table = keep(claim, values, runs, runs.parent)
+    assert read_kept(claim, runs.parent) == values
+    assert change[0] in table.read_text()
+    table.write_text(table.read_text().replace(*change))
+    with pytest.raises(RunError) as error:
+        read_kept(claim, runs.parent)
+    assert said in str(error.value)
+    table.unlink()
+    with pytest.raises(RunError, match=r"`wb claim claim --keep .*` writes it"):
+        read_kept(claim, runs.parent)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--dry", "--judge"], "choose one"),
+        (["--judge", "--from", "."], "choose one"),
+        (["--from", ".", "--keep", "."], "leave out --from"),
+        (["--dry", "--keep", "."], "leave out --dry"),
+        (["--from", "nowhere"], "does not exist"),
+    ],
+)
+def test_options_that_exclude_each_other(write: Callable[..., Path], options: list[str], said: str) -> None:
+    done = CliRunner().invoke(cli, ["claim", str(write()), *options])
+    assert done.exit_code == 2
+    assert said in done.stderr
 
 
 def test_a_stop_that_has_saved_is_no_failure(write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,19 @@ if TYPE_CHECKING:
     "--seeds", "most", type=click.IntRange(min=1), metavar="N", help="Go no further than so many seeds this time."
 )
 @click.option("--judge", is_flag=True, help="Rule on the runs that there are; train nothing.")
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write the values that the verdict follows from, and what was registered, there.",
+)
+@click.option(
+    "--from",
+    "kept",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="DIR",
+    help="Rule on what --keep wrote there; no run is needed.",
+)
 @click.option("--dry", is_flag=True, help="Say what it would take; train and register nothing.")
 @click.option("--json", "as_json", is_flag=True, help='Print {"verdict", "estimate", "low", "high", ...} on stdout.')
 def claim_(
@@ -41,6 +54,8 @@ def claim_(
     jobs: int | None,
     most: int | None,
     judge: bool,
+    keep: Path | None,
+    kept: Path | None,
     dry: bool,
     as_json: bool,
 ) -> None:
@@ -55,26 +70,40 @@ def claim_(
     Examples: wb claim claims/ito_b2_gap --dry
               wb claim mine.yaml --jobs 2
               wb claim mine.yaml --judge --json
+              wb claim mine.yaml --judge --keep findings
+              wb claim mine.yaml --from findings
     """
     from workbench.studies.claim import read_claim
-    from workbench.studies.claiming import prove, rule
-    from workbench.studies.registration import register
+    from workbench.studies.kept_values import keep as keep_values
 
-    if dry and judge:
-        raise click.UsageError("--dry and --judge are two things: choose one")
+    if sum((dry, judge, kept is not None)) > 1:
+        raise click.UsageError("--dry, --judge and --from are three things: choose one")
+    if keep and (dry or kept):
+        raise click.UsageError(f"--keep writes what runs have found: leave out {'--dry' if dry else '--from'}")
     found = read_claim(claim, overrides)
     below = folder or Path("runs") / found.sweep.name
     if dry:
         return _plan(found, below, jobs, most, as_json)
-    if judge:
-        ruling = rule(found, below, register(found, below))
-    else:
-        ruling = prove(found, below, lambda runs: _train(found, runs, below, jobs), most)
+    ruling = _rule(found, below, judge, kept, jobs, most)
+    if keep:
+        keep_values(found, ruling.values, below, keep)
     if as_json:
         click.echo(json.dumps(ruling.as_dict(), allow_nan=False))
     else:
         print_ruling(ruling)
     return None
+
+
+def _rule(claim: Claim, folder: Path, judge: bool, kept: Path | None, jobs: int | None, most: int | None) -> Ruling:
+    from workbench.studies.claiming import prove, rule, rule_on
+    from workbench.studies.kept_values import read_kept
+    from workbench.studies.registration import read_registration, register
+
+    if kept:
+        return rule_on(read_kept(claim, kept), claim, read_registration(claim, kept / f"{claim.file.stem}.json"))
+    if judge:
+        return rule(claim, folder, register(claim, folder))
+    return prove(claim, folder, lambda runs: _train(claim, runs, folder, jobs), most)
 
 
 def _plan(claim: Claim, folder: Path, jobs: int | None, most: int | None, as_json: bool) -> None:

@@ -16,6 +16,7 @@ from workbench.recipe.yaml_file import Tree
 from workbench.studies.claim import NOTHING, Claim, EndpointSection
 from workbench.studies.comparability import find_conflicts
 from workbench.studies.court import Answer, Judgement, Question, answer, answer_all, judge
+from workbench.studies.kept_values import Value
 from workbench.studies.registration import Registration, register
 from workbench.studies.run_facts import RunFacts, read_facts
 from workbench.studies.sweep_runs import SweepRun
@@ -30,13 +31,17 @@ class Ruling:
     """The verdict on a claim, and all that a report of it has to say."""
 
     claim: Claim
-    folder: Path
     judgement: Judgement
     registration: Registration
-    left_out: tuple[str, ...]
-    """a line for each run that is not counted"""
+    values: tuple[Value, ...]
+    """what it was ruled on"""
     stopped: bool = False
     """whether the training was interrupted, so that the same command goes on"""
+
+    @property
+    def left_out(self) -> list[str]:
+        """A line for each run that is not counted, and why."""
+        return list(dict.fromkeys(f"{one.arm} seed {one.seed}: {one.missing}" for one in self.values if one.missing))
 
     @property
     def first(self) -> Answer:
@@ -67,7 +72,7 @@ class Ruling:
                 for endpoint, found in zip(self.claim.section.endpoint, judgement.endpoints, strict=True)
             ],
             "registration": self.registration.as_dict(),
-            "left_out": list(self.left_out),
+            "left_out": self.left_out,
         }
 
 
@@ -94,7 +99,7 @@ def prove(claim: Claim, folder: Path, train: Train, most: int | None = None) -> 
         if ruling.stopped or not ruling.judgement.open:
             break
         results = train(list_claim_runs(claim, folder, seeds[:count]))
-        failed = [f"{run.arm} seed {run.seed} failed: {run.error}" for run in results if run.state == "failed"]
+        failed = [run for run in results if run.state == "failed"]
         stopped = any(run.state == "stopped" for run in results)
         ruling = rule(claim, folder, registration, failed, stopped=stopped, done=done)
     return ruling
@@ -104,7 +109,7 @@ def rule(
     claim: Claim,
     folder: Path,
     registration: Registration,
-    failed: Sequence[str] = (),
+    failed: Sequence[RunResult] = (),
     *,
     stopped: bool = False,
     done: dict[tuple[str, int], RunFacts] | None = None,
@@ -112,7 +117,7 @@ def rule(
     """Rule on the runs that there are.
 
     Args:
-        failed: lines of runs that failed, for the report.
+        failed: runs that failed, which are not counted.
         stopped: whether the training was interrupted.
         done: {(arm, seed): run} of runs that were read before, to which those that are finished are added.
 
@@ -126,10 +131,31 @@ def rule(
     conflicts = find_conflicts(list(runs.values()), names, [one.at for one in endpoints], with_same_data=groups)
     if conflicts:
         raise RunError("these runs are not comparable:\n" + "\n".join(f"  {line}" for line in conflicts))
-    controls, alpha, g = claim.section.controls, claim.section.alpha, claim.section.g
+    errors = {(run.arm, run.seed): f"failed: {run.error}" for run in failed}
+    values = [
+        Value(arm, seed, one.name, one.at, None, why, None, None)
+        for (arm, seed), why in errors.items()
+        for one in endpoints
+    ]
+    for key, facts in runs.items():
+        if key not in errors:
+            values += [_read_value(key, facts, endpoint) for endpoint in endpoints]
+    return rule_on(values, claim, registration, stopped=stopped)
+
+
+def _read_value(key: tuple[str, int], facts: RunFacts, endpoint: EndpointSection) -> Value:
+    missing = facts.explain_missing(endpoint.name, endpoint.at)
+    value = None if missing else facts.value(endpoint.name, endpoint.at)
+    return Value(*key, endpoint.name, endpoint.at, value, missing, facts.version, facts.torch)
+
+
+def rule_on(values: Sequence[Value], claim: Claim, registration: Registration, *, stopped: bool = False) -> Ruling:
+    """Rule on values, of runs that there are or that there were (`kept_values`)."""
+    endpoints, controls = claim.section.endpoint, claim.section.controls
+    alpha, g = claim.section.alpha, claim.section.g
 
     def subtract(question: Question, endpoint: EndpointSection) -> list[float]:
-        return list(_subtract(claim, runs, question, endpoint))
+        return list(_subtract(values, claim.seeds, question, endpoint))
 
     asked = [(claim.section.contrast.question, endpoint) for endpoint in endpoints]
     answers = answer_all([(question, subtract(question, endpoint)) for question, endpoint in asked], alpha, g)
@@ -137,13 +163,7 @@ def rule(
         [answer(one.question, subtract(one.question, endpoints[0]), alpha, g) for one in kind]
         for kind in (controls.positive, controls.negative)
     )
-    reasons = [
-        f"{arm} seed {seed}: {reason}"
-        for (arm, seed), facts in runs.items()
-        for reason in dict.fromkeys(facts.explain_missing(one.name, one.at) for one in endpoints)
-        if reason
-    ]
-    return Ruling(claim, folder, judge(answers, positive, negative), registration, (*failed, *reasons), stopped)
+    return Ruling(claim, judge(answers, positive, negative), registration, tuple(values), stopped)
 
 
 def _read(claim: Claim, folder: Path, done: dict[tuple[str, int], RunFacts]) -> dict[tuple[str, int], RunFacts]:
@@ -169,16 +189,12 @@ def _read(claim: Claim, folder: Path, done: dict[tuple[str, int], RunFacts]) -> 
 
 
 def _subtract(
-    claim: Claim, runs: dict[tuple[str, int], RunFacts], question: Question, endpoint: EndpointSection
+    values: Sequence[Value], seeds: Sequence[int], question: Question, endpoint: EndpointSection
 ) -> Iterator[float]:
     """Yield the differences of a question's arms by an endpoint, in the order of the claim's seeds."""
-
-    def read(arm: str, seed: int) -> float | None:
-        run = runs.get((arm, seed))
-        counted = run and run.explain_missing(endpoint.name, endpoint.at) is None
-        return run.value(endpoint.name, endpoint.at) if run and counted else None
-
-    for seed in claim.seeds:
-        a, b = read(question.a, seed), 0.0 if question.b == NOTHING else read(question.b, seed)
+    asked = [one for one in values if (one.metric, one.at) == (endpoint.name, endpoint.at)]
+    found = {(one.arm, one.seed): one.value for one in asked}
+    for seed in seeds:
+        a, b = found.get((question.a, seed)), 0.0 if question.b == NOTHING else found.get((question.b, seed))
         if a is not None and b is not None:
             yield a - b

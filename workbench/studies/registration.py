@@ -82,8 +82,9 @@ def register(claim: Claim, folder: Path) -> Registration:
 
     Raises RunError where the record was damaged, OSError where nothing can be written.
     """
-    file, content = folder / FOLDER / f"{claim.file.stem}.json", json.loads(json.dumps(write_out(claim)))
+    file = folder / FOLDER / f"{claim.file.stem}.json"
     if not file.exists():
+        content = write_out(claim)
         before = sum(
             (run.folder / "metrics.jsonl").exists()
             for run in claim.sweep.runs(folder, claim.seeds)
@@ -101,10 +102,12 @@ def register(claim: Claim, folder: Path) -> Registration:
                 pass
             finally:
                 draft.unlink()
-    return _compare(file, content)
+    return read_registration(claim, file)
 
 
-def _compare(file: Path, content: Tree) -> Registration:
+def read_registration(claim: Claim, file: Path) -> Registration:
+    """Read what was registered, and compare the claim with it. Raises RunError where it is no such record."""
+    content = json.loads(json.dumps(write_out(claim)))
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         old, digest = record["content"], record["digest"]

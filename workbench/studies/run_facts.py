@@ -68,6 +68,8 @@ class RunFacts:
     """of the training data; None where the recipe alone says which they are"""
     version: str | None
     """of the program that trained it"""
+    torch: str | None
+    """the version of its torch"""
     peak_bytes: int | None
 
     @cached_property
@@ -145,8 +147,9 @@ def read_facts(path: Path, known: Recipe | None = None) -> RunFacts:
     if not isinstance(seed, int):
         raise RunError(f"{path} is not a run folder: its recipe.yaml has no seed")
     packages = _read_json(path / "environment.json").get("packages")
+    versions = packages if isinstance(packages, dict) else {}
     fingerprint, peak = _read_json(run.data).get("blake2b"), _read_json(run.done).get("peak_bytes")
-    version = packages.get("multimodal-workbench") if isinstance(packages, dict) else None
+    version, torch = versions.get("multimodal-workbench"), versions.get("torch")
     return RunFacts(
         path=path,
         recipe=recipe,
@@ -155,6 +158,7 @@ def read_facts(path: Path, known: Recipe | None = None) -> RunFacts:
         finished=run.done.exists(),
         fingerprint=fingerprint if isinstance(fingerprint, str) else None,
         version=version if isinstance(version, str) else None,
+        torch=torch if isinstance(torch, str) else None,
         peak_bytes=peak if isinstance(peak, int) else None,
     )
 
