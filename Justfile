@@ -109,6 +109,10 @@ docs *ARGS:
 house:
     python docs/draw_house.py
 
+# the verdicts, tables and pictures of docs/findings.md, from the values that `wb claim --keep docs/measured/claims` wrote
+findings:
+    python docs/draw_findings.py
+
 # recalls of a sweep over tux, one-to-one and two-to-one, each arm against CLIP, as a CSV
 compare-tux SWEEP CSV:
     #!/usr/bin/env bash

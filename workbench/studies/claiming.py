@@ -7,7 +7,7 @@ that failed takes its seed out of the differences that need it, and is named; it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,13 +154,11 @@ def rule_on(values: Sequence[Value], claim: Claim, registration: Registration, *
     endpoints, controls = claim.section.endpoint, claim.section.controls
     alpha, g = claim.section.alpha, claim.section.g
 
-    def subtract(question: Question, endpoint: EndpointSection) -> list[float]:
-        return list(_subtract(values, claim.seeds, question, endpoint))
-
-    asked = [(claim.section.contrast.question, endpoint) for endpoint in endpoints]
-    answers = answer_all([(question, subtract(question, endpoint)) for question, endpoint in asked], alpha, g)
+    asked = [(claim.section.contrast.question, one) for one in endpoints]
+    differences = [(question, subtract(values, claim.seeds, question, one)) for question, one in asked]
+    answers = answer_all(differences, alpha, g)
     positive, negative = (
-        [answer(one.question, subtract(one.question, endpoints[0]), alpha, g) for one in kind]
+        [answer(one.question, subtract(values, claim.seeds, one.question, endpoints[0]), alpha, g) for one in kind]
         for kind in (controls.positive, controls.negative)
     )
     return Ruling(claim, judge(answers, positive, negative), registration, tuple(values), stopped)
@@ -188,13 +186,12 @@ def _read(claim: Claim, folder: Path, done: dict[tuple[str, int], RunFacts]) -> 
     return found
 
 
-def _subtract(
+def subtract(
     values: Sequence[Value], seeds: Sequence[int], question: Question, endpoint: EndpointSection
-) -> Iterator[float]:
-    """Yield the differences of a question's arms by an endpoint, in the order of the claim's seeds."""
+) -> list[float]:
+    """Take the differences of a question's arms by an endpoint, in the order of the seeds; a seed that lacks one of
+    them has none."""
     asked = [one for one in values if (one.metric, one.at) == (endpoint.name, endpoint.at)]
-    found = {(one.arm, one.seed): one.value for one in asked}
-    for seed in seeds:
-        a, b = found.get((question.a, seed)), 0.0 if question.b == NOTHING else found.get((question.b, seed))
-        if a is not None and b is not None:
-            yield a - b
+    found = {(one.arm, one.seed): one.value for one in asked} | {(NOTHING, seed): 0.0 for seed in seeds}
+    pairs = [(found.get((question.a, seed)), found.get((question.b, seed))) for seed in seeds]
+    return [a - b for a, b in pairs if a is not None and b is not None]
