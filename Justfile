@@ -29,7 +29,7 @@ test *ARGS:
 test-quick:
     pytest -n 2 -m "not slow"
 
-# the quick and the distributed tests with the oldest versions that pyproject.toml allows, in .venv-oldest: half an hour, 7 GB
+# the quick and the distributed tests with the oldest versions that pyproject.toml allows, in .venv-oldest: ten minutes, 7 GB
 test-oldest *ARGS:
     .ci/oldest {{ARGS}}
 

@@ -77,7 +77,8 @@ def test_a_column_of_numbers_is_one_message(tmp_path: Path, column: pa.Array) ->
 
 
 def test_blocks_are_no_captions(tmp_path: Path) -> None:
-    write(tmp_path / "0.parquet", pa.array([[{"raw": "a", "id": 1}]]))
+    block = pa.struct({"raw": pa.string(), "id": pa.int64()})  # pyarrow 21 sorts the keys of a type that it guesses
+    write(tmp_path / "0.parquet", pa.array([[{"raw": "a", "id": 1}]], pa.list_(block)))
     with pytest.raises(ValueError, match=r"column 'caption' of .* holds blocks \(raw, id\)"):
         len(Parquet(path=f"{tmp_path}/0.parquet"))
 
