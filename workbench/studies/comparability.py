@@ -1,7 +1,8 @@
 """Whether runs may be compared: the same data, the same split, the same evaluation; else what differs.
 
 The trap: an arm may be shown more of a sample than another one, as two views or three captions. That is a difference
-between methods, and the data are still the same; another file, another task or another split is not.
+between methods, and the data are still the same; another file, another task or another split is not. And where
+`data.limit` leaves a share of the ids, the seed draws it: such data are the same within a seed, and never across seeds.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def find_conflicts(
     if not runs:
         return []
     groups = [runs] if with_same_data is None else with_same_data
-    lines = [line for same in groups if same for run in same for line in _compare_data(_choose_known(same), run)]
+    lines = [line for same in groups if same for one, run in _pair(same) for line in _compare_data(one, run)]
     lines += [line for run in runs[1:] for line in _compare(runs[0], run, metrics, at)]
     return list(dict.fromkeys(lines))
 
@@ -58,6 +59,18 @@ def _say(what: str, key: str, one: RunFacts, other: RunFacts) -> str:
     return f"{what}: {key} is {a} in {one.path} and {b} in {other.path}"
 
 
+def _pair(same: Sequence[RunFacts]) -> Iterator[tuple[RunFacts, RunFacts]]:
+    """Pair each run with one that tells what its data should be; where the seed draws them, also with one of its seed."""
+    for run in same:
+        yield _choose_known(same), run
+        if _draws(run):
+            yield _choose_known([one for one in same if one.seed == run.seed]), run
+
+
+def _draws(run: RunFacts) -> bool:
+    return run.recipe.get("data.limit") is not None
+
+
 def _choose_known(runs: Sequence[RunFacts]) -> RunFacts:
     """Choose the first run whose data are known by a fingerprint, with which others can be compared; else the first."""
     return next((run for run in runs if run.fingerprint is not None), runs[0])
@@ -67,13 +80,14 @@ def _compare_data(one: RunFacts, other: RunFacts) -> Iterator[str]:
     keys = [key for key in dict.fromkeys((*one.recipe, *other.recipe)) if is_in(key, ("data",))]
     differ = [key for key in keys if one.recipe.get(key) != other.recipe.get(key)]
     shown = [key for key in differ if key.rpartition(".")[2] in SHOWN]
+    drawn = one.seed != other.seed and _draws(one) and _draws(other)
     same = one.fingerprint is not None and one.fingerprint == other.fingerprint
     for key in differ:
-        moved = is_in(key, PLACES) and same and _name(one.recipe.get(key)) == _name(other.recipe.get(key))
+        moved = is_in(key, PLACES) and (same or drawn) and _name(one.recipe.get(key)) == _name(other.recipe.get(key))
         if key not in shown and not moved:
             yield _say("data", key, one, other)
     # what a step is shown is part of the digest, so digests tell only where that is the same
-    if not shown and None not in (one.fingerprint, other.fingerprint) and not same:
+    if not shown and not drawn and None not in (one.fingerprint, other.fingerprint) and not same:
         a, b = one.fingerprint, other.fingerprint
         yield f"data: the training data of {one.path} ({a}) are not those of {other.path} ({b}), by their fingerprints"
 
