@@ -125,8 +125,8 @@ def test_channels_last_trunk() -> None:
 
 def test_upstream_gradient() -> None:
     for encoder, tower, x in (
-        (make(IMAGE, config=VIT), "visual", torch.randn(4, 3, 32, 32)),
-        (make(TEXT, config=TOWER), "text", ids(4)),
+        (make(IMAGE, config=VIT).eval(), "visual", torch.randn(4, 3, 32, 32)),
+        (make(TEXT, config=TOWER).eval(), "text", ids(4)),
     ):
         reference = clip()
         getattr(reference, tower).load_state_dict(encoder.tower.state_dict())

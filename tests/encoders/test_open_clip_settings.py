@@ -29,7 +29,7 @@ def test_pretrained_file(tmp_path: object) -> None:
     reference = clip()
     path = checkpoint(tmp_path, reference)
     images, x = torch.randn(3, 3, 32, 32), ids(3)
-    image, text = make(IMAGE, config=VIT, pretrained=path), make(TEXT, config=TOWER, pretrained=path)
+    image, text = make(IMAGE, config=VIT, pretrained=path).eval(), make(TEXT, config=TOWER, pretrained=path).eval()
     assert torch.equal(image(images).z, reference.encode_image(images))
     assert torch.equal(text(x).z, reference.encode_text(x))
     with pytest.raises(ValueError, match=r"(?s)does not fit this one.*visual.proj"):
@@ -41,8 +41,8 @@ def test_pretrained_plain_clip_at_another_size(tmp_path: object) -> None:
     reference = clip(vision=VIT | {"image_size": 48}, text=TOWER | {"context_length": 8})
     open_clip.load_checkpoint(reference, path)
     images, x = torch.randn(3, 3, 48, 48), ids(3, length=8)
-    image = make(IMAGE, config=VIT, image_size=48, pretrained=path)
-    text = make(TEXT, config=TOWER, context_length=8, pretrained=path)
+    image = make(IMAGE, config=VIT, image_size=48, pretrained=path).eval()
+    text = make(TEXT, config=TOWER, context_length=8, pretrained=path).eval()
     assert torch.equal(image(images).z, reference.encode_image(images))
     assert torch.equal(text(x).z, reference.encode_text(x))
 

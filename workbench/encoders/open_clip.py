@@ -20,6 +20,12 @@ from torch import Tensor, nn
 
 from workbench.encoders._kinds import require_kind
 from workbench.encoders._open_clip_config import finish_trunk, tower_config
+from workbench.encoders._open_clip_training import (
+    checkpoint_gradients,
+    encode_class_token,
+    encode_end_token,
+    prepare_last_block,
+)
 from workbench.encoders._open_clip_weights import Part, Pretrained, load_tower, resize_positions, tower_depths
 from workbench.encoders._positions import grid_positions, line_positions
 from workbench.encoders._trunk import pools_class_token, trunk_tokens
@@ -129,6 +135,7 @@ class OpenCLIP(Encoder):
                 f"context_length ({self.context_length}) leaves no place for a word between the tokens of begin and "
                 f"end, so that all texts would be one: set it to {SHORTEST} or more"
             )
+        self.reads_one = prepare_last_block(self.tower, self.kind)
         if grad_checkpointing:
             checkpoint_gradients(self.tower.trunk if self.kind == "timm" else self.tower)
         if lock is not None:
@@ -224,11 +231,24 @@ class OpenCLIP(Encoder):
             raise ValueError(f"patch_dropout ({dropped}) leaves tokens without a known position: set it to 0")
         return {"vit": self._vit, "timm": self._timm, "text": self._text}[self.kind](self.normalise(x), tokens)
 
+    def _computes_one(self, tokens: bool) -> bool:
+        """Say whether the token that is read is computed alone: only where something learns from it.
+
+        Evaluations promise open_clip's own bits, and a tower that is locked whole those of its features from a file.
+        A fusion gets all tokens, padding too, as a user's own need not mask it.
+        """
+        if tokens or not self.reads_one or not self.training:
+            return False
+        return any(p.requires_grad for p in self.tower.parameters())
+
     # The three methods below repeat the bodies of open_clip's forwards, because those return neither the vector before
     # the projection nor the projected tokens. The tests compare them with open_clip's own results, bit by bit.
 
     def _vit(self, images: Float[Tensor, "n 3 h w"], tokens: bool) -> Features:
         tower = self.tower
+        if self._computes_one(tokens):
+            pooled = encode_class_token(tower, images)
+            return Features(pooled @ tower.proj, pooled)
         h = tower.transformer(tower._embeds(images))
         pooled, _ = tower._pool(h)
         z = pooled @ tower.proj
@@ -242,6 +262,9 @@ class OpenCLIP(Encoder):
             return projection(h) if isinstance(projection, nn.Linear) else h @ projection
 
         tower, projection = self.tower, self.tower.text_projection
+        if self._computes_one(tokens):
+            pooled = encode_end_token(tower, ids)
+            return Features(project(pooled), pooled)
         h, causal = tower._embeds(ids)
         h = tower.ln_final(tower.transformer(h, attn_mask=causal))
         pooled = text_global_pool(h, ids, tower.pool_type)
@@ -310,11 +333,3 @@ class Tokenize:
         """Say whether the text has more tokens than are read, start and end token included."""
         assert self.tokenizer.context_length is not None
         return len(self.tokenizer.encode(text)) + 2 > self.tokenizer.context_length
-
-
-def checkpoint_gradients(tower: Any) -> None:
-    """Have the tower recompute its blocks. Raises ValueError where a timm trunk cannot: open_clip would only log it."""
-    try:
-        tower.set_grad_checkpointing(True)
-    except AssertionError:
-        raise ValueError("this timm trunk cannot recompute its blocks: remove grad_checkpointing") from None
