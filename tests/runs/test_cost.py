@@ -127,6 +127,24 @@ def test_vit_l14_with_ito() -> None:
     assert 3 * forward * 0.95 < found.flops_per_sample / 1e9 < 3 * forward * 1.15
 
 
+def test_a_contrast_computes_one_token_of_the_last_block() -> None:
+    """As the text fills its context: a fake step knows no shorter ones."""
+    vit = {"image_size": 32, "layers": 3, "width": 32, "head_width": 16, "patch_size": 8}
+    text = {"context_length": 10, "width": 16, "heads": 2, "layers": 3}
+    encoders = {"image": {"name": "open_clip", "config": vit}, "text": {"name": "open_clip", "config": text}}
+    tree = {"name": "x", "data": {"name": "emoji", "views": 1}, "model": {"dim": 24, "encoders": encoders}}
+    found = cost(parse_recipe(tree | {"objective": "clip", "train": {"for": "1 steps", "batch": 4}}))
+
+    def tower(tokens: int, d: int) -> int:
+        """Multiplications forward and backward: a matrix twice as many backward, attention five products for two."""
+        matrices = 2 * tokens * 12 * d * d + (2 * tokens + 10) * d * d + d * 24
+        products = 2 * tokens * tokens * d + tokens * d
+        return 3 * matrices + 7 * products
+
+    patches = 2 * 16 * 3 * 8 * 8 * 32  # of which no gradient goes on to the picture
+    assert found.flops_per_sample == 2 * (tower(17, 32) + tower(10, 16) + patches)
+
+
 def test_missing_data_is_one_line_that_says_where_to_point() -> None:
     line = missing_data(load_recipe("recipes/ito_l14.yaml"))
     assert line is not None

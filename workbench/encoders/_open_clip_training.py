@@ -94,7 +94,7 @@ def encode_end_token(tower: Any, ids: Int64[Tensor, "n l"]) -> Float[Tensor, "n 
     h, causal = tower._embeds(ids)
     length = ids.shape[1]
     end = ids.argmax(dim=1)  # the first of the largest id, where open_clip reads
-    return tower.ln_final(_run_to_place(tower.transformer, h, end, causal[:length, :length])).squeeze(1)
+    return tower.ln_final(_run_to_place(tower.transformer, h, end, causal[:length, :length]).squeeze(1))
 
 
 def _run_to_place(
