@@ -85,6 +85,10 @@ bench-start *ARGS:
 bench-small-steps *ARGS:
     python -m workbench.bench.small_steps {{ARGS}}
 
+# CPU seconds of a step of open_clip's towers, whole and with what nothing reads left out: a table and a CSV; a minute
+bench-left-out *ARGS:
+    python -m workbench.bench.left_out {{ARGS}}
+
 # on a GPU, in nine minutes: check, tune, compare and profile the kernels; writes a report to DIR
 bench-gpu DIR="bench-gpu" *ARGS:
     python -m kernels.bench.gpu --out {{DIR}} {{ARGS}}

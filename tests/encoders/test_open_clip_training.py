@@ -14,6 +14,7 @@ from workbench.encoders._open_clip_training import cut_padding
 from workbench.encoders.open_clip import OpenCLIP
 from workbench.types import Modality
 
+pytestmark = pytest.mark.slow
 START, END = 49406, 49407
 CHECKPOINTED = {"grad_checkpointing": True}
 

@@ -127,6 +127,7 @@ def test_vit_l14_with_ito() -> None:
     assert 3 * forward * 0.95 < found.flops_per_sample / 1e9 < 3 * forward * 1.15
 
 
+@pytest.mark.slow
 def test_a_contrast_computes_one_token_of_the_last_block() -> None:
     """As the text fills its context: a fake step knows no shorter ones."""
     vit = {"image_size": 32, "layers": 3, "width": 32, "head_width": 16, "patch_size": 8}
