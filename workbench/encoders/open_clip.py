@@ -64,6 +64,8 @@ class Preprocessing(Section):
 class OpenCLIP(Encoder):
     """Maps images [n, 3, h, w] or token ids [n, l] to Features; z equals open_clip's encode_image or encode_text.
 
+    It does so bit by bit, but up to rounding in training, which leaves out what nothing reads (`_open_clip_training`).
+
     `pooled` is what the tower projects: the class token after the final norm, the end token of a text, or what a timm
     trunk pools. Tokens are given when they are asked for: all of them, after the final norm, through the tower's own
     projection. Positions of an image are fixed 2-D sin-cos on its grid, zero at the class token; of a text they are the
@@ -234,8 +236,8 @@ class OpenCLIP(Encoder):
     def _computes_one(self, tokens: bool) -> bool:
         """Say whether the token that is read is computed alone: only where something learns from it.
 
-        Evaluations promise open_clip's own bits, and a tower that is locked whole those of its features from a file.
-        A fusion gets all tokens, padding too, as a user's own need not mask it.
+        Evaluations promise open_clip's own bits, and a tower that is locked whole promises those of its features from
+        a file. A fusion gets all tokens, padding too, as a user's own need not mask it.
         """
         if tokens or not self.reads_one or not self.training:
             return False
