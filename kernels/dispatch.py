@@ -11,6 +11,7 @@ Trap: over a group, y.grad, scale.grad and bias.grad are one rank's share. Avera
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
@@ -123,6 +124,7 @@ def multi_positive_infonce(
     x_offset: int = 0,
     group: ProcessGroup | None = None,
     backend: BackendName = "auto",
+    _prefixes: Mapping[int, float] | None = None,  # by kernels.matryoshka alone
 ) -> Float[Tensor, ""]:
     """Computes InfoNCE (arXiv 1807.03748) with any number of positives per row, in nats: equal ids are positives.
 
@@ -186,6 +188,8 @@ def multi_positive_infonce(
         relative_margin=relative_margin,
         x_guide=guide[0],
         y_guide=guide[1],
+        prefixes=tuple(_prefixes or ()),
+        prefix_weights=tuple((_prefixes or {}).values()),
         group=group,
         wanted=find_wanted(x, y, t),
         backend=choose_backend(backend, x),
@@ -207,6 +211,7 @@ def multi_positive_sigmoid(
     x_offset: int = 0,
     group: ProcessGroup | None = None,
     backend: BackendName = "auto",
+    _prefixes: Mapping[int, float] | None = None,  # by kernels.matryoshka alone
 ) -> Float[Tensor, ""]:
     """Computes the sigmoid loss (SigLIP, arXiv 2303.15343, algorithm 1) with any number of positives per row, in nats.
 
@@ -231,6 +236,8 @@ def multi_positive_sigmoid(
         y_weight=check_weight("y_weight", y_weight, y),
         exclude="self" if exclude_self else "none",
         x_offset=x_offset,
+        prefixes=tuple(_prefixes or ()),
+        prefix_weights=tuple((_prefixes or {}).values()),
         group=group,
         wanted=find_wanted(x, y, t, b),
         backend=choose_backend(backend, x),

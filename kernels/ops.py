@@ -55,6 +55,8 @@ OPTIONS = {
     "hardness": "float",
     "false_negative_margin": "float?",
     "relative_margin": "bool",
+    "prefixes": "int[]",
+    "prefix_weights": "float[]",
     "group": "str?",
     "wanted": "bool[]",
     "backend": "str",

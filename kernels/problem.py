@@ -1,11 +1,14 @@
 """One contrast, as the checks hand it to every backend: a frozen value in the place of a dozen arguments.
 
-Trap: a field that one loss does not have keeps its default, which means nothing there: the sigmoid loss does not read
-`positives` and `symmetric`, the log-sum-exps read neither those nor weights.
+Traps
+- A field that one loss does not have keeps its default, which means nothing there: the sigmoid loss does not read
+  `positives` and `symmetric`, the log-sum-exps read neither those nor weights.
+- Only the backend `chunked` reads `prefixes`, and only kernels.matryoshka, which knows that, asks for them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -62,6 +65,10 @@ class Problem:
     """how far above that of a row's positives a cosine has to be for its pair to leave the denominator"""
     relative_margin: bool = False
     """whether the margin is times the positives' cosine"""
+    prefixes: Sequence[int] = ()
+    """numbers of leading dimensions, two or more, whose losses are added up; none where it is one loss of the whole"""
+    prefix_weights: Sequence[float] = ()
+    """how much the loss of each counts"""
     group: ProcessGroup | None = None
     """of the ranks whose strips of rows make up the whole batch"""
     wanted: Wanted = NOTHING_WANTED

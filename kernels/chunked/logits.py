@@ -17,16 +17,17 @@ Traps
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable
 from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from kernels.chunked.lse import LogSumExp, reduce_exactly, sum_exponentials
+from kernels.chunked.lse import LogSumExp
+from kernels.chunked.reduction import PLAIN_PASS, FirstPass, ListPairs, LseReduction
 from kernels.chunked.threads import Turns, run_each
-from kernels.distributed import lse_over
 from kernels.linear import append_log_weights
 
 if TYPE_CHECKING:
@@ -55,8 +56,10 @@ above, subtracting a reference brings the largest back to e^55."""
 
 ByChunk = Callable[[slice, Tensor], Tensor]
 """(rows, S[rows]) -> another matrix of that shape"""
-ListPairs = Callable[[slice], tuple[Tensor, Tensor]]
-"""rows -> pairs (i, j), where i counts from the first of the rows"""
+Operands = tuple[Tensor | None, Tensor | None]
+"""(Y, t X), what G is multiplied with; None where that product is not wanted"""
+Products = tuple[Tensor | None, Tensor | None]
+"""(G Y, t G^T X)"""
 
 
 class Logits:
@@ -79,21 +82,48 @@ class Logits:
         hardness: float = 0.0,
         list_pairs: ListPairs | None = None,
     ):
-        # t meets the M x D numbers of X once, in the place of the M x N numbers of S in every pass
-        self.x, self.y, self.t, self.tx = x, y, t, x * t
-        # Log-weights are two dimensions more of a product, in the place of two passes over S
-        self.left, self.right = append_log_weights(self.tx, y, log_weights)
+        self.x, self.y, self.t = x, y, t
         self._log_weights, self._false_negatives = log_weights, false_negatives
         self._hardness, self._list_pairs = hardness, list_pairs
         self._bias, self._self_column, self._distinct = bias, self_column, distinct
         self._kept: dict[int, Tensor] = {}
         self._rooms: list[Tensor] = []
 
+    @cached_property
+    def tx(self) -> Float[Tensor, "m d"]:
+        """Returns t X: t meets the M x D numbers of X once, in the place of the M x N numbers of S in every pass."""
+        return self.x * self.t
+
+    @cached_property
+    def _appended(self) -> tuple[Float[Tensor, "m e"], Float[Tensor, "n e"]]:
+        # Log-weights are two dimensions more of a product, in the place of two passes over S
+        return append_log_weights(self.tx, self.y, self._log_weights)
+
+    @property
+    def left(self) -> Float[Tensor, "m e"]:
+        """Returns t X, with log-weights appended where there are any."""
+        return self._appended[0]
+
+    @property
+    def right(self) -> Float[Tensor, "n e"]:
+        """Returns Y, with log-weights appended where there are any."""
+        return self._appended[1]
+
+    @property
+    def factor(self) -> Tensor | float:
+        """Returns what cosines have to be multiplied with before `amend`."""
+        return 1.0 if self._hardness else self.t
+
     def each_slice(self, work: Callable[[slice], object]) -> None:
         """Calls `work` with the rows of each chunk, several at once where there are threads."""
-        num_rows, step, self._turns = self.x.shape[0], count_rows(self.y.shape[0]), Turns()
+        num_rows, step, turns = self.x.shape[0], count_rows(self.y.shape[0]), Turns()
         slices = [slice(start, min(start + step, num_rows)) for start in range(0, max(num_rows, 1), step)]
-        run_each(slices, work, self._turns)
+        self.begin_pass(turns)
+        run_each(slices, work, turns)
+
+    def begin_pass(self, turns: Turns, place: int = 0) -> None:
+        """Has chunks take these turns, at gates of their own where other logits take them, too."""
+        self._turns, self._place = turns, place
 
     def each_chunk(self, work: Callable[[slice, Tensor], object], *, keep: bool = False) -> None:
         """Calls `work` with (rows, S[rows]) for each chunk, several at once where there are threads.
@@ -104,35 +134,43 @@ class Logits:
         num_rows = min(count_rows(num_columns), self.x.shape[0])
 
         def form(rows: slice) -> None:
-            if (S := self._kept.get(rows.start)) is not None:
+            if (S := self.find_kept(rows)) is not None:
                 work(rows, S)
-            elif keep and rows.stop * num_columns <= KEPT_CELLS:
-                S = self._kept[rows.start] = make_room(self.x, rows.stop - rows.start, num_columns)
-                work(rows, self._compute(rows, S))
+            elif keep and (S := self.make_kept(rows)) is not None:
+                work(rows, self.compute(rows, S))
             else:
                 # Chunks that are not kept take turns in as much memory as there are threads: fresh pages would cost a
                 # pass over them
-                room = self._rooms.pop() if self._rooms else make_room(self.x, num_rows, num_columns)
-                work(rows, self._compute(rows, room[: rows.stop - rows.start]))
+                try:
+                    room = self._rooms.pop()
+                except IndexError:  # asked before, another thread could take the last one in between
+                    room = make_room(self.x, num_rows, num_columns)
+                work(rows, self.compute(rows, room[: rows.stop - rows.start]))
                 self._rooms.append(room)
 
         self.each_slice(form)
 
-    def in_turn(self, rows: slice, gate: str | int = "") -> AbstractContextManager[None]:
+    def in_turn(self, rows: slice, gate: Hashable = "") -> AbstractContextManager[None]:
         """Has a chunk wait for all chunks before it: what is added up in here is added up in the order of the rows."""
-        return self._turns.take(rows, gate)
+        return self._turns.take(rows, (self._place, gate))
 
-    def _compute(self, rows: slice, S: Float[Tensor, "rows n"]) -> Float[Tensor, "rows n"]:
+    def compute(self, rows: slice, S: Float[Tensor, "rows n"]) -> Float[Tensor, "rows n"]:
         """Writes these rows of the logits into S."""
+        if self._hardness:
+            return self.amend(rows, torch.mm(self.x[rows], self.y.T, out=S))
+        return self.amend(rows, torch.mm(self.left[rows], self.right.T, out=S), has_log_weights=True)
+
+    def amend(
+        self, rows: slice, S: Float[Tensor, "rows n"], *, has_log_weights: bool = False
+    ) -> Float[Tensor, "rows n"]:
+        """Makes these rows of the logits of their cosines, times `factor`, in the memory of S."""
         if self._hardness and self._list_pairs is not None:
-            # The cosines come first, of which positives have t times and all others t + hardness times theirs
+            # Of the cosines positives have t and all others t + hardness times theirs
             pairs = self._list_pairs(rows)
-            own = torch.mm(self.x[rows], self.y.T, out=S)[pairs] * self.t
+            own = S[pairs] * self.t
             S.mul_(self.t + self._hardness)[pairs] = own
-            if self._log_weights is not None:
-                S.add_(self._log_weights[0][rows, None]).add_(self._log_weights[1])
-        else:
-            torch.mm(self.left[rows], self.right.T, out=S)
+        if self._log_weights is not None and not has_log_weights:
+            S.add_(self._log_weights[0][rows, None]).add_(self._log_weights[1])
         if self._bias is not None:
             S.add_(self._bias)
         if self._self_column is not None:
@@ -144,54 +182,37 @@ class Logits:
             S.masked_fill_(x_ids[rows, None] == y_ids, -torch.inf)
         return S
 
-    def reduce_lse(
-        self,
-        group: ProcessGroup | None,
-        *,
-        read: Callable[[slice, Tensor], None] | None = None,
-        without: ListPairs | None = None,
-        keep: bool = False,
-        exponential: bool = False,
-    ) -> LogSumExp:
+    def reduce_lse(self, group: ProcessGroup | None, first: FirstPass = PLAIN_PASS, *, keep: bool = False) -> LogSumExp:
         """Computes row and column log-sum-exps of S, the columns' over all rows of the group.
 
-        `read` is shown each chunk, which saves the losses a pass of their own over S; the pairs that `without` lists
-        are left out; `keep` promises another pass, and `exponential` that it only asks for
-        LogSumExp.write_gradient: chunks that are kept then hold exp(S - reference).
+        `keep` promises another pass.
         """
+        reduction = LseReduction(self, first)
+        self.each_chunk(reduction.add, keep=keep)
+        return reduction.finish(group)
+
+    def find_reference(self) -> float:
+        """Finds what is subtracted from all logits, so that float32 holds the exponential of the largest."""
         peak = abs(float(self.t)) + self._hardness
         if self._log_weights is not None and self.x.numel() > 0:
             peak += sum(float(v.max()) for v in self._log_weights)
-        reference = max(peak - BELOW, 0.0)
-        row, column = self.x.new_empty(self.x.shape[0]), self.y.new_full((self.y.shape[0],), -torch.inf)
-        exponentials: set[int] = set()
+        return max(peak - BELOW, 0.0)
 
-        def reduce(rows: slice, S: Tensor) -> None:
-            if read is not None:
-                read(rows, S)
-            dropped, kept, hidden = self.find_dropped(rows, S), rows.start in self._kept, None
-            if without is not None:
-                hidden = (pairs := without(rows)), S[pairs]
-                S[pairs] = -torch.inf
-            overwrite = hidden is None and (not kept or (exponential and not dropped))
-            if (found := sum_exponentials(S, reference, *dropped, overwrite=overwrite)) is None:
-                found = reduce_exactly(self._compute(rows, S) if overwrite else S, *dropped)
-            elif overwrite and kept:
-                exponentials.add(rows.start)
-            if hidden is not None:  # S may be kept for the next pass
-                S[hidden[0]] = hidden[1]
-            # A row is whole in its chunk; a column is merged over the chunks here, and over the ranks at the end
-            row[rows] = found[0]
-            with self.in_turn(rows):
-                torch.logaddexp(column, found[1], out=column)
+    def find_kept(self, rows: slice) -> Float[Tensor, "rows n"] | None:
+        """Returns the chunk of these rows where it stayed or is to stay."""
+        return self._kept.get(rows.start)
 
-        self.each_chunk(reduce, keep=keep)
-        found = LogSumExp(row, lse_over(group, column), self.find_dropped, exponentials, reference)
-        if exponentials and found.reference != reference:  # rare: log-sum-exps that are far apart
-            for start in exponentials:
-                del self._kept[start]
-            exponentials.clear()
-        return found
+    def make_kept(self, rows: slice) -> Float[Tensor, "rows n"] | None:
+        """Makes memory in which the chunk of these rows stays for the next pass, None where it is not to stay."""
+        if rows.stop * self.y.shape[0] > KEPT_CELLS:
+            return None
+        self._kept[rows.start] = make_room(self.x, rows.stop - rows.start, self.y.shape[0])
+        return self._kept[rows.start]
+
+    def forget(self, starts: Iterable[int]) -> None:
+        """Has the chunks that begin with these rows computed again."""
+        for start in starts:
+            del self._kept[start]
 
     def find_dropped(self, rows: slice, S: Float[Tensor, "rows n"]) -> tuple[Tensor, ...]:
         """Returns which pairs leave their rows' denominators and which their columns', or nothing where none may."""
@@ -208,27 +229,39 @@ class Logits:
         With y = Y and tx = t X they are dL/dX / t and dL/dY. The first has not met t, which may be 0, because
         dL/dt = sum_ij G_ij <x_i, y_j> = <G Y, X>.
         """
-        Gy = None if y is None else torch.empty_like(self.x)
-        Gx = None if tx is None else torch.empty_like(self.y)
-        width = max(-(-self.y.shape[0] // BLOCKS), MIN_COLUMNS)
+        products = None if y is None else torch.empty_like(self.x), None if tx is None else torch.empty_like(self.y)
 
         def multiply(rows: slice, S: Tensor) -> None:
-            # G takes the place of S, and both products are formed while the chunk is at hand: it is never seen again
-            chunk = G(rows, S)
-            if y is not None and Gy is not None:
-                torch.mm(chunk, y, out=Gy[rows])
-            if tx is None or Gx is None:
-                return
-            for columns in range(0, self.y.shape[0], width):
-                part, sums = chunk[:, columns : columns + width].T, Gx[columns : columns + width]
-                with self.in_turn(rows, columns):
-                    if rows.start == 0:
-                        torch.mm(part, tx[rows], out=sums)
-                    else:
-                        sums.addmm_(part, tx[rows])
+            self.add_products(rows, G(rows, S), (y, tx), products)
 
         self.each_chunk(multiply)
-        return Gy, Gx
+        return products
+
+    def add_products(
+        self,
+        rows: slice,
+        G: Float[Tensor, "rows n"],
+        operands: Operands,
+        products: Products,
+        dims: slice = slice(None),
+    ) -> None:
+        """Writes G y of these rows, and adds G^T tx to that of all rows, where they are wanted, in some dimensions.
+
+        Both are formed while the chunk is at hand: it is never seen again.
+        """
+        (y, tx), (Gy, Gx) = operands, products
+        if y is not None and Gy is not None:
+            torch.mm(G, y[:, dims], out=Gy[rows, dims])
+        if tx is None or Gx is None:
+            return
+        width = max(-(-self.y.shape[0] // BLOCKS), MIN_COLUMNS)
+        for start in range(0, self.y.shape[0], width):
+            part, sums = G[:, start : start + width].T, Gx[start : start + width, dims]
+            with self.in_turn(rows, (dims.start, start)):
+                if rows.start == 0:
+                    torch.mm(part, tx[rows, dims], out=sums)
+                else:
+                    sums.addmm_(part, tx[rows, dims])
 
 
 def count_rows(num_columns: int) -> int:

@@ -23,21 +23,20 @@ import torch
 from torch import Tensor
 
 from kernels.autograd import Gradients, Wanted, accumulation_dtype, without_autocast
-from kernels.chunked import rows_only, small, softmax
-from kernels.chunked.elementwise import split_blocks, write_sigmoid
-from kernels.chunked.false_negatives import FalseNegatives
+from kernels.chunked import prefixes, rows_only, small, softmax
+from kernels.chunked.contrast import Contrast
 from kernels.chunked.khatri_rao import khatri_rao_gradients, khatri_rao_lse
-from kernels.chunked.logits import Logits, count_chunks
+from kernels.chunked.logits import Logits, Operands, count_chunks
 from kernels.chunked.lse import LogSumExp
 from kernels.chunked.positives import OneToOne, Positives, find_positives
 from kernels.chunked.present import Present, find_self_columns
+from kernels.chunked.sigmoid import Sigmoid, weigh_pairs
+from kernels.chunked.softmax import smooth, weigh
 from kernels.chunked.threads import run_on_threads
-from kernels.distributed import sum_over
-from kernels.linear import Everything, smooth_labels
 from kernels.problem import Problem
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int64
+    from jaxtyping import Float
 
 Loss = TypeVar("Loss", bound=Callable[..., object])
 
@@ -58,44 +57,23 @@ def _on_threads(loss: Loss) -> Loss:
 def infonce(problem: Problem) -> tuple[Float[Tensor, ""], Gradients]:
     """Computes kernels.multi_positive_infonce and its wanted gradients."""
     with without_autocast(problem.x):
-        rows, columns, itself = _select_present(problem)
-        P = find_positives(rows.ids, columns.ids, itself)
+        contrast = _select_present(problem)
+        if problem.prefixes:
+            return prefixes.infonce(contrast)
+        rows, columns, P = contrast.rows, contrast.columns, contrast.P
         if solved := _solve_small(problem, rows, columns, P):
             return solved
-        r, c = rows.log_weight, columns.log_weight
-        log_weights = None if r is None or c is None else (r, c)
-        false_negatives = _find_false_negatives(problem, rows, columns, P)
-        logits = Logits(
-            rows.z, columns.z, problem.scale,
-            self_column=itself, log_weights=log_weights, false_negatives=false_negatives,
-            hardness=problem.hardness, list_pairs=P.list_pairs,
-        )  # fmt: skip
-        means = softmax.weigh(P, rows, columns, problem.symmetric, problem.group)
-        means = means.smooth(problem.positives, problem.label_smoothing)
+        logits, means = contrast.make_logits(rows.z, columns.z), weigh(contrast)
         # Where only rows count, a chunk's gradient needs no other chunk: one pass over S in the place of two
         solve = softmax.solve if problem.symmetric else rows_only.solve
         operands = _choose_operands(logits, problem.wanted)
         value, products = solve(problem.positives, logits, P, means, operands, problem.group)
         if problem.label_smoothing:
-            everything = Everything(torch.ones_like(means.a), torch.ones_like(means.b), itself)
-            share, finish = smooth_labels(problem, logits.left, logits.right, P, everything, means)
+            share, finish = smooth(contrast, logits, means)
             value = value - share
             finish(*products)
         dx, dy, dt = _finish_gradients(logits, problem.wanted, *products)
         return value, Gradients(rows.restore_absent(dx), columns.restore_absent(dy), dt)
-
-
-def _find_false_negatives(
-    problem: Problem, rows: Present, columns: Present, P: Positives | OneToOne
-) -> FalseNegatives | None:
-    """Makes what finds false negatives, by the logits themselves where they are a positive scale times the cosines."""
-    if problem.false_negative_margin is None:
-        return None
-    if problem.x_guide is not None and problem.y_guide is not None:
-        return FalseNegatives(rows.select(problem.x_guide), columns.select(problem.y_guide), None, P, problem)
-    t = float(problem.scale)
-    scaled = t > 0 and problem.log_weights is None and not problem.hardness
-    return FalseNegatives(rows.z, columns.z, t if scaled else None, P, problem)
 
 
 def _solve_small(
@@ -112,56 +90,24 @@ def _solve_small(
 
 @_on_threads
 def sigmoid(problem: Problem) -> tuple[Float[Tensor, ""], Gradients]:
-    """Computes kernels.multi_positive_sigmoid and its wanted gradients, in one pass over S.
-
-    With w_i the row weights over their sum and v_j the column weights:
-    L = sum_ij w_i v_j [softplus(S_ij) - P_ij S_ij],  G_ij = w_i v_j [sigmoid(S_ij) - P_ij],
-    G Y = diag(w) [sigmoid(S) - P] diag(v) Y: the weights meet X and Y, never S.
-    Few positives are turned around in S, as softplus(S) - S is softplus(-S) and sigmoid(S) - 1 is -sigmoid(-S), so that
-    nothing cancels; many are subtracted as segment sums.
-    """
-    wanted, bias = problem.wanted, problem.bias
-    assert bias is not None
+    """Computes kernels.multi_positive_sigmoid and its wanted gradients, in one pass over S."""
+    wanted = problem.wanted
     with without_autocast(problem.x):
-        rows, columns, itself = _select_present(problem)
-        logits = Logits(rows.z, columns.z, problem.scale, bias=bias, self_column=itself)
-        P = find_positives(rows.ids, columns.ids, itself)
-        (total,) = sum_over(problem.group, rows.weight.sum())
-        w, v = rows.weight / total.clamp_min(torch.finfo(total.dtype).tiny), columns.weight
-        cost, db = torch.zeros_like(problem.scale), torch.zeros_like(problem.scale)
-
-        def write_gradient(chunk: slice, S: Tensor) -> Tensor:
-            """Adds this chunk to the loss and to dL/db, and turns S into sigmoid(S) - P, or sigmoid(S)."""
-            pairs = P.list_pairs(chunk) if P.few else None
-            if pairs is not None:
-                S[pairs] = -S[pairs]
-            share = torch.zeros_like(cost)
-            for block, w_block in split_blocks(S, w[chunk]):
-                share.add_(w_block @ (write_sigmoid(block) @ v))
-            if pairs is not None:
-                S[pairs] = -S[pairs]
-            share_db = w[chunk] @ (S @ v)
-            with logits.in_turn(chunk, "value"):
-                cost.add_(share)
-                db.add_(share_db)
-            return S
-
-        vy, wx = logits.y * v[:, None], logits.tx * w[:, None]
+        contrast = _select_present(problem)
+        if problem.prefixes:
+            return prefixes.sigmoid(contrast)
+        rows, columns = contrast.rows, contrast.columns
+        logits = contrast.make_logits(rows.z, columns.z)
+        loss = Sigmoid(contrast, logits, *weigh_pairs(contrast))
         GY, GX = logits.multiply_gradient(
-            write_gradient, vy if wanted.x or wanted.scale else None, wx if wanted.y else None
+            loss.write_gradient, loss.vy if wanted.x or wanted.scale else None, loss.wx if wanted.y else None
         )
-        if not P.few:
-            PY, num_positives = P.sum_per_row(vy), w @ P.sum_per_row(v[:, None])[:, 0]
-            cost.sub_((wx * PY).sum() + bias * num_positives)
-            db.sub_(num_positives)
-            GY = None if GY is None else GY.sub_(PY)
-            GX = None if GX is None else GX.sub_(P.sum_per_column(wx))
-        (value,) = sum_over(problem.group, cost)
-        value = value.clamp_min(0.0)  # as every term is; what is below comes from the rounding of softplus(S) - S
+        loss.finish(GY, GX)
         # Each product has met the weights of the side that it sums over; those of its own side are still missing
-        GY = None if GY is None else GY.mul_(w[:, None])
-        GX = None if GX is None else GX.mul_(v[:, None])
+        GY = None if GY is None else GY.mul_(loss.w[:, None])
+        GX = None if GX is None else GX.mul_(loss.v[:, None])
         dx, dy, dt = _finish_gradients(logits, wanted, GY, GX)
+        value, db = loss.complete()
         return value, Gradients(rows.restore_absent(dx), columns.restore_absent(dy), dt, db if wanted.bias else None)
 
 
@@ -200,15 +146,15 @@ def lse_gradients(
         return Gradients(*_finish_gradients(logits, problem.wanted, GY, GX))
 
 
-def _select_present(problem: Problem) -> tuple[Present, Present, Int64[Tensor, " m"] | None]:
-    """Selects the rows and columns that are present, and finds the column that each of these rows itself is."""
+def _select_present(problem: Problem) -> Contrast:
+    """Selects the rows and columns that are present, and finds which of them are positives."""
     dtype = accumulation_dtype(problem.x, problem.y)
     x_ids, y_ids = problem.ids
     r, c = problem.log_weights or (None, None)
     rows = Present(problem.x, x_ids, problem.x_weight, r, dtype)
     columns = Present(problem.y, y_ids, problem.y_weight, c, dtype)
     itself = find_self_columns(rows, columns, problem.x_offset) if problem.exclude == "self" else None
-    return rows, columns, itself
+    return Contrast(problem, rows, columns, itself, find_positives(rows.ids, columns.ids, itself))
 
 
 def _make_unweighted_logits(problem: Problem) -> Logits:
@@ -219,7 +165,7 @@ def _make_unweighted_logits(problem: Problem) -> Logits:
     return Logits(x.to(scale.dtype), y.to(scale.dtype), scale, self_column=itself, distinct=distinct)
 
 
-def _choose_operands(logits: Logits, wanted: Wanted) -> softmax.Operands:
+def _choose_operands(logits: Logits, wanted: Wanted) -> Operands:
     """Chooses what G has to be multiplied with: Y for dL/dx and dL/dscale, t X for dL/dy."""
     return logits.y if wanted.x or wanted.scale else None, logits.tx if wanted.y else None
 

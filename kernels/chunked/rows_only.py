@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from kernels.chunked.elementwise import exp_, softplus, split_blocks
-from kernels.chunked.logits import Logits
+from kernels.chunked.logits import Logits, Operands, Products
 from kernels.chunked.positives import OneToOne, Positives
-from kernels.chunked.softmax import Operands, Products, softmax_by_segment
+from kernels.chunked.softmax import Solution, softmax_by_segment
 from kernels.distributed import sum_over
 from kernels.linear import attract
 from kernels.means import Means, dot
@@ -36,6 +36,15 @@ def solve(
 
     Value and gradient come from the same chunk, so the value is complete only when the products are.
     """
+    loss = begin(positives, logits, P, w, group)
+    products = logits.multiply_gradient(loss.gradient, *operands)
+    if loss.finish is not None:
+        loss.finish(*products)
+    return loss.value(), products
+
+
+def begin(positives: str, logits: Logits, P: Positives | OneToOne, w: Means, group: ProcessGroup | None) -> Solution:
+    """Makes a loss of rows alone, whose gradient needs no pass before it."""
     # Listing positives needs their logits; `mean` can do without where they are many, the others cannot
     listed = P.few or positives != "mean"
     attraction, finish = torch.zeros_like(logits.t), None
@@ -52,12 +61,9 @@ def solve(
             value.add_(share)
         return S
 
-    products = logits.multiply_gradient(gradient, *operands)
-    if finish is not None:
-        finish(*products)
     # Rounding may take it below its floor; the exact value never is
     floor = w.floor if positives == "mean" or w.kept < 1 else 0.0
-    return sum_over(group, value)[0].clamp_min(floor), products
+    return Solution(lambda: sum_over(group, value)[0].clamp_min(floor), gradient, finish)
 
 
 # Each of these is given the logits S of some rows, their positives as pairs (i, j), a and a/n of these rows, and what

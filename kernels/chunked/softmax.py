@@ -19,17 +19,20 @@ Trap: over a group, sums over rows are complete only after a reduction, which ev
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
+from kernels.chunked.contrast import Contrast
 from kernels.chunked.elementwise import softplus
-from kernels.chunked.logits import ByChunk, Logits
+from kernels.chunked.logits import ByChunk, Logits, Operands, Products
+from kernels.chunked.lse import LogSumExp
 from kernels.chunked.positives import OneToOne, Positives
-from kernels.chunked.present import Present
+from kernels.chunked.reduction import FirstPass
 from kernels.distributed import lse_over, sum_over
-from kernels.linear import Finish, attract
+from kernels.linear import Everything, Finish, attract, smooth_labels
 from kernels.means import Means, dot, weigh_means
 
 if TYPE_CHECKING:
@@ -37,50 +40,62 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 
-Operands = tuple[Tensor | None, Tensor | None]
-"""(Y, t X), what G is multiplied with; None where that product is not wanted"""
-Products = tuple[Tensor | None, Tensor | None]
-"""(G Y, t G^T X)"""
-
-
 class Solution(NamedTuple):
-    """Holds a loss and what its second pass over S needs."""
+    """Holds a loss and what the pass over S that multiplies its gradient needs."""
 
-    value: Float[Tensor, ""]
+    value: Callable[[], Float[Tensor, ""]]
+    """makes the loss; where only rows count, `gradient` has to have been given every chunk before"""
     gradient: ByChunk
     """(rows, S[rows]) -> G[rows], in the memory of S"""
-    finish: Finish = lambda GY, GX: None
+    finish: Finish | None = None
     """adds to (G Y, t G^T X), where they are wanted, what is not in `gradient`"""
 
 
-def weigh(
-    P: Positives | OneToOne, rows: Present, columns: Present, symmetric: bool, group: ProcessGroup | None
-) -> Means:
+class Begun(NamedTuple):
+    """Holds what a loss wants of its first pass over S, and how it goes on from there."""
+
+    first: FirstPass
+    solve: Callable[[LogSumExp], Solution]
+
+
+def weigh(contrast: Contrast) -> Means:
     """Makes the weights of the row and column means, by the short way where every row weighs the same."""
-    half = 0.5 if symmetric else 0.0
-    if isinstance(P, OneToOne) and rows.uniform and columns.uniform and group is None:
+    problem, P, rows, columns = contrast.problem, contrast.P, contrast.rows, contrast.columns
+    half = 0.5 if problem.symmetric else 0.0
+    if isinstance(P, OneToOne) and rows.uniform and columns.uniform and problem.group is None:
         a, b = (s.z.new_full((s.num,), f / max(s.num, 1)) for s, f in ((rows, 1 - half), (columns, half)))
-        return Means(a, b, a, b, 0.0)
-    return weigh_means(P.row_count, P.column_count, rows.weight, columns.weight, symmetric, group)
+        means = Means(a, b, a, b, 0.0)
+    else:
+        means = weigh_means(P.row_count, P.column_count, rows.weight, columns.weight, problem.symmetric, problem.group)
+    return means.smooth(problem.positives, problem.label_smoothing)
+
+
+def smooth(contrast: Contrast, logits: Logits, w: Means) -> tuple[Float[Tensor, ""], Finish]:
+    """Computes what label smoothing takes from a loss, and what subtracts its gradient from the products."""
+    everything = Everything(torch.ones_like(w.a), torch.ones_like(w.b), contrast.itself)
+    return smooth_labels(contrast.problem, logits.left, logits.right, contrast.P, everything, w)
+
+
+def begin(positives: str, logits: Logits, P: Positives | OneToOne, w: Means, group: ProcessGroup | None) -> Begun:
+    """Begins a loss. It has two passes over S: the first ends in the log-sum-exps, the second multiplies G."""
+    return _LOSS[positives](logits, P, w, group)
 
 
 def solve(
     positives: str, logits: Logits, P: Positives | OneToOne, w: Means, operands: Operands, group: ProcessGroup | None
 ) -> tuple[Float[Tensor, ""], Products]:
-    """Computes a loss, and the products of its gradient with the operands.
-
-    The loss's own function makes the first pass over S, which ends in the log-sum-exps; the products are the second,
-    which forms S again where it was not kept.
-    """
-    loss = _LOSS[positives](logits, P, w, group)
+    """Computes a loss, and the products of its gradient with the operands."""
+    first, go_on = begin(positives, logits, P, w, group)
+    loss = go_on(logits.reduce_lse(group, first, keep=True))
     if all(z is None for z in operands):
-        return loss.value, (None, None)
+        return loss.value(), (None, None)
     products = logits.multiply_gradient(loss.gradient, *operands)
-    loss.finish(*products)
-    return loss.value, products
+    if loss.finish is not None:
+        loss.finish(*products)
+    return loss.value(), products
 
 
-def _mean(logits: Logits, P: Positives | OneToOne, w: Means, group: ProcessGroup | None) -> Solution:
+def _mean(logits: Logits, P: Positives | OneToOne, w: Means, group: ProcessGroup | None) -> Begun:
     """Solves `mean` for few positives: they are read from S, so that no rounding parts them from the log-sum-exps."""
     if not P.few:
         return _mean_by_segments(logits, P, w, group)
@@ -92,35 +107,40 @@ def _mean(logits: Logits, P: Positives | OneToOne, w: Means, group: ProcessGroup
         with logits.in_turn(rows, "attraction"):
             attraction.add_(share)
 
-    lse = logits.reduce_lse(group, read=read_positives, keep=True, exponential=True)
-    (local,) = sum_over(group, dot(w.a, lse.row) - attraction)
-    # The loss is a small difference of large sums near its end: rounding may take it below its floor, which the exact
-    # value never is
-    value = (local + dot(w.b, lse.column)).clamp_min(w.floor)
+    def go_on(lse: LogSumExp) -> Solution:
+        (local,) = sum_over(group, dot(w.a, lse.row) - attraction)
+        # The loss is a small difference of large sums near its end: rounding may take it below its floor, which the
+        # exact value never is
+        value = (local + dot(w.b, lse.column)).clamp_min(w.floor)
 
-    def gradient(rows: slice, S: Tensor) -> Tensor:
-        i, j = P.list_pairs(rows)
-        G = lse.write_gradient(rows, S, w.a, w.b)
-        G[i, j] -= w.an[rows][i] + w.bm[j]  # (i, j) are distinct pairs, so that no subtraction is lost
-        return G
+        def gradient(rows: slice, S: Tensor) -> Tensor:
+            i, j = P.list_pairs(rows)
+            G = lse.write_gradient(rows, S, w.a, w.b)
+            G[i, j] -= w.an[rows][i] + w.bm[j]  # (i, j) are distinct pairs, so that no subtraction is lost
+            return G
 
-    return Solution(value, gradient)
+        return Solution(lambda: value, gradient)
+
+    return Begun(FirstPass(read=read_positives, exponential=True), go_on)
 
 
-def _mean_by_segments(logits: Logits, P: Positives | OneToOne, w: Means, group: ProcessGroup | None) -> Solution:
+def _mean_by_segments(logits: Logits, P: Positives | OneToOne, w: Means, group: ProcessGroup | None) -> Begun:
     """Solves `mean` for any number of positives: they never meet S, only X and Y."""
-    lse = logits.reduce_lse(group, keep=True, exponential=True)
-    attraction, finish = attract(logits.left, logits.right, P, w.an, w.bm)
-    (local,) = sum_over(group, dot(w.a, lse.row) - attraction)
-    value = (local + dot(w.b, lse.column)).clamp_min(w.floor)
 
-    def gradient(rows: slice, S: Tensor) -> Tensor:
-        return lse.write_gradient(rows, S, w.a, w.b)
+    def go_on(lse: LogSumExp) -> Solution:
+        attraction, finish = attract(logits.left, logits.right, P, w.an, w.bm)
+        (local,) = sum_over(group, dot(w.a, lse.row) - attraction)
+        value = (local + dot(w.b, lse.column)).clamp_min(w.floor)
 
-    return Solution(value, gradient, finish)
+        def gradient(rows: slice, S: Tensor) -> Tensor:
+            return lse.write_gradient(rows, S, w.a, w.b)
+
+        return Solution(lambda: value, gradient, finish)
+
+    return Begun(FirstPass(exponential=True), go_on)
 
 
-def _logsum(logits: Logits, P: Positives | OneToOne, w: Means, group: ProcessGroup | None) -> Solution:
+def _logsum(logits: Logits, P: Positives | OneToOne, w: Means, group: ProcessGroup | None) -> Begun:
     """Solves `logsum`: the first pass sums over everything and, of the same logits, over the positives alone."""
     row_positive = torch.full_like(w.a, -torch.inf)
     column_positive = torch.full_like(w.b, -torch.inf)
@@ -134,30 +154,32 @@ def _logsum(logits: Logits, P: Positives | OneToOne, w: Means, group: ProcessGro
         with logits.in_turn(rows, "positives"):
             torch.logaddexp(column_positive, of_columns, out=column_positive)
 
-    lse = logits.reduce_lse(group, read=read_positives, keep=True)
-    column_positive = lse_over(group, column_positive)
-    # Without a positive the difference is infinite or no number; rounding may take it below 0
-    row = torch.where(w.a > 0, lse.row - row_positive, 0.0).clamp_min(0.0)
-    column = torch.where(w.b > 0, lse.column - column_positive, 0.0).clamp_min(0.0)
-    rest = 1 - w.kept
-    (local,) = sum_over(group, w.a @ row + rest * dot(w.a, row_positive))
-    value = local + w.b @ column + rest * dot(w.b, column_positive)
+    def go_on(lse: LogSumExp) -> Solution:
+        column_top = lse_over(group, column_positive)
+        # Without a positive the difference is infinite or no number; rounding may take it below 0
+        row = torch.where(w.a > 0, lse.row - row_positive, 0.0).clamp_min(0.0)
+        column = torch.where(w.b > 0, lse.column - column_top, 0.0).clamp_min(0.0)
+        rest = 1 - w.kept
+        (local,) = sum_over(group, w.a @ row + rest * dot(w.a, row_positive))
+        value = local + w.b @ column + rest * dot(w.b, column_top)
 
-    def gradient(rows: slice, S: Tensor) -> Tensor:
-        i, j = P.list_pairs(rows)
-        s = S[i, j]
-        # Of the logits before they turn into G, in whose memory they are
-        from_row = w.a[rows][i] * (s - row_positive[rows][i]).exp()
-        from_column = w.b[j] * (s - column_positive[j]).exp()
-        pull = (from_row + from_column) * w.kept
-        G = lse.write_gradient(rows, S, w.a, w.b)
-        G[i, j] -= pull
-        return G
+        def gradient(rows: slice, S: Tensor) -> Tensor:
+            i, j = P.list_pairs(rows)
+            s = S[i, j]
+            # Of the logits before they turn into G, in whose memory they are
+            from_row = w.a[rows][i] * (s - row_positive[rows][i]).exp()
+            from_column = w.b[j] * (s - column_top[j]).exp()
+            pull = (from_row + from_column) * w.kept
+            G = lse.write_gradient(rows, S, w.a, w.b)
+            G[i, j] -= pull
+            return G
 
-    return Solution(value, gradient)
+        return Solution(lambda: value, gradient)
+
+    return Begun(FirstPass(read=read_positives), go_on)
 
 
-def _each(logits: Logits, P: Positives | OneToOne, w: Means, group: ProcessGroup | None) -> Solution:
+def _each(logits: Logits, P: Positives | OneToOne, w: Means, group: ProcessGroup | None) -> Begun:
     """Solves `each`, in which a positive meets its row's and its column's log-sum-exp over the negatives.
 
     Those are known only after the first pass. So its positive logits are kept, one number a pair, where they are few.
@@ -168,7 +190,35 @@ def _each(logits: Logits, P: Positives | OneToOne, w: Means, group: ProcessGroup
     def keep_positives(rows: slice, S: Tensor) -> None:
         few[rows.start] = S[P.list_pairs(rows)]
 
-    negatives = logits.reduce_lse(group, read=keep_positives if P.few else None, without=P.list_pairs, keep=True)
+    def go_on(negatives: LogSumExp) -> Solution:
+        value, B, C = _weigh_negatives(logits, P, w, negatives, few, group)
+
+        def gradient(rows: slice, S: Tensor) -> Tensor:
+            i, j = P.list_pairs(rows)
+            s = S[i, j]
+            S[i, j] = -torch.inf  # the dense part is of the negatives alone
+            G = negatives.write_gradient(rows, S, w.an * B, w.bm * C)
+            from_row, from_column = negatives.row[rows][i] - s, negatives.column[j] - s
+            G[i, j] = -w.an[rows][i] * from_row.sigmoid() - w.bm[j] * from_column.sigmoid()
+            return G
+
+        return Solution(lambda: value, gradient)
+
+    return Begun(FirstPass(read=keep_positives if P.few else None, without=P.list_pairs), go_on)
+
+
+def _weigh_negatives(
+    logits: Logits,
+    P: Positives | OneToOne,
+    w: Means,
+    negatives: LogSumExp,
+    few: Mapping[int, Tensor],
+    group: ProcessGroup | None,
+) -> tuple[Float[Tensor, ""], Float[Tensor, " m"], Float[Tensor, " n"]]:
+    """Returns the value of `each`, and how much each row's and each column's negatives weigh: B and C of step 4.
+
+    `few` has the positive logits of each chunk by its first row, where they were kept.
+    """
     B, C = torch.zeros_like(w.a), torch.zeros_like(w.b)
     value = torch.zeros_like(logits.t)
 
@@ -187,17 +237,7 @@ def _each(logits: Logits, P: Positives | OneToOne, w: Means, group: ProcessGroup
         logits.each_chunk(lambda rows, S: weigh_negatives(rows, S[P.list_pairs(rows)]))
     # Of a row, B is whole; of a column it has this rank's rows only, as has the value
     value, C = sum_over(group, value, C)
-
-    def gradient(rows: slice, S: Tensor) -> Tensor:
-        i, j = P.list_pairs(rows)
-        s = S[i, j]
-        S[i, j] = -torch.inf  # the dense part is of the negatives alone
-        G = negatives.write_gradient(rows, S, w.an * B, w.bm * C)
-        from_row, from_column = negatives.row[rows][i] - s, negatives.column[j] - s
-        G[i, j] = -w.an[rows][i] * from_row.sigmoid() - w.bm[j] * from_column.sigmoid()
-        return G
-
-    return Solution(value, gradient)
+    return value, B, C
 
 
 _LOSS = {"mean": _mean, "logsum": _logsum, "each": _each}

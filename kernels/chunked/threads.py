@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
@@ -43,12 +43,12 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        self._first: dict[str | int, int] = defaultdict(int)
+        self._first: dict[Hashable, int] = defaultdict(int)
         """of each gate, the first row of the chunk whose turn it is"""
         self._changed, self._broken = threading.Condition(), False
 
     @contextmanager
-    def take(self, rows: slice, gate: str | int) -> Iterator[None]:
+    def take(self, rows: slice, gate: Hashable) -> Iterator[None]:
         """Waits until all rows before these have gone through. Raises Stopped where they never will."""
         with self._changed:
             self._changed.wait_for(lambda: self._broken or self._first[gate] == rows.start)

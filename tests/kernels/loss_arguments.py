@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -60,12 +61,14 @@ def random_arguments(seed: int, m: int, n: int, d: int, scale: float, num_ids: i
 def run(loss: str, p: Arguments, upstream: float = 1.0, wanted: str | None = None, **options: Any) -> dict[str, Tensor]:
     """Computes the value and the gradients of a loss, all or the one `wanted`.
 
-    For contrast_lse the value is a random linear function of both vectors, the same each time.
+    For contrast_lse the value is a random linear function of both vectors, the same each time. With `prefixes` it is
+    kernels.matryoshka's.
     """
     inputs = {"x": p.x, "y": p.y, "scale": p.scale} | ({"bias": p.bias} if loss == "sigmoid" else {})
     inputs = {k: v.detach() if isinstance(v, Tensor) else v for k, v in inputs.items()}
     leaves = {k: v.requires_grad_(wanted in (None, k)) for k, v in inputs.items() if isinstance(v, Tensor)}
     options = p.options | options
+    prefixes = options.pop("prefixes", None)
     if loss == "contrast_lse":
         row, column = kernels.contrast_lse(*inputs.values(), x_ids=p.x_ids, y_ids=p.y_ids, **options)
         lse = torch.cat([row, column])
@@ -73,10 +76,12 @@ def run(loss: str, p: Arguments, upstream: float = 1.0, wanted: str | None = Non
         value = (weight * lse.masked_fill(lse.isneginf(), 0.0)).sum()
         out = {"lse": lse.detach()}
     else:
-        if loss == "sigmoid":
-            value = kernels.multi_positive_sigmoid(*inputs.values(), p.x_ids, p.y_ids, **options)
-        else:
-            value = kernels.multi_positive_infonce(*inputs.values(), p.x_ids, p.y_ids, positives=loss, **options)
+        function, own = kernels.multi_positive_sigmoid, {}
+        if loss != "sigmoid":
+            function, own = kernels.multi_positive_infonce, {"positives": loss}
+        if prefixes is not None:
+            function = partial(kernels.matryoshka, function, prefixes=prefixes)
+        value = function(*inputs.values(), p.x_ids, p.y_ids, **own, **options)
         out = {"value": value.detach()}
     (value * upstream).backward()
     for name, leaf in leaves.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import weakref
+from functools import partial
 
 import pytest
 import torch
@@ -41,16 +42,21 @@ class Live(Inside):
         self.peak = max(self.peak, self.now)
 
 
-def peak(loss: str, n: int, num_ids: int, backend: str = "chunked", **options: float) -> int:
+def peak(
+    loss: str, n: int, num_ids: int, backend: str = "chunked", prefixes: list[int] | None = None, **options: float
+) -> int:
     x, y = (normalize(torch.randn(n, 4), dim=1).requires_grad_() for _ in range(2))
     t, ids = torch.tensor(10.0, requires_grad=True), torch.arange(n) % num_ids
     with Live() as live:
+        infonce, sigmoid = kernels.multi_positive_infonce, kernels.multi_positive_sigmoid
+        if prefixes:
+            infonce, sigmoid = (partial(kernels.matryoshka, f, prefixes=prefixes) for f in (infonce, sigmoid))
         if loss == "contrast_lse":
             value = torch.cat(kernels.contrast_lse(x, y, t, backend=backend)).sum()
         elif loss == "sigmoid":
-            value = kernels.multi_positive_sigmoid(x, y, t, -1.0, ids, ids, backend=backend)
+            value = sigmoid(x, y, t, -1.0, ids, ids, backend=backend)
         else:
-            value = kernels.multi_positive_infonce(x, y, t, ids, ids, positives=loss, backend=backend, **options)
+            value = infonce(x, y, t, ids, ids, positives=loss, backend=backend, **options)
         value.backward()
     return live.peak
 
@@ -66,6 +72,18 @@ def test_peak_is_linear(loss, positives, monkeypatch):
     small, large = (peak(loss, n, n // 2 if positives == "two each" else 2) for n in (256, 512))
     assert large < 2.1 * small
     assert large < 512 * 512 * 4 / 2  # bytes of half a matrix of logits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"loss": "each", "label_smoothing": 0.1}, {"loss": "sigmoid"}])
+def test_peak_with_prefixes_is_linear(options, monkeypatch):
+    """The chunks of 4 rows of three prefixes, and what is kept of the whole alone."""
+    monkeypatch.setattr(kernels.chunked.logits, "CELLS", 2**12)
+    monkeypatch.setattr(kernels.chunked.logits, "MIN_ROWS", 4)
+    monkeypatch.setattr(kernels.chunked.logits, "KEPT_CELLS", 2**13)
+    small, large = (peak(n=n, num_ids=n // 2, prefixes=[1, 2, 4], **options) for n in (256, 512))
+    assert large < 2.1 * small
+    assert large < 512 * 512 * 4 / 2
 
 
 @pytest.mark.slow

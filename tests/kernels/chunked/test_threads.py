@@ -43,6 +43,15 @@ def test_the_bits_are_those_of_one_thread(loss, few, small_chunks, monkeypatch):
     assert_equal(three, run(loss, p.to(torch.float64), backend="reference"), 1e-4)
 
 
+@pytest.mark.parametrize(("loss", "symmetric"), [("each", True), ("mean", False), ("sigmoid", None)])
+def test_the_bits_of_prefixes(loss, symmetric, small_chunks):
+    options = {"prefixes": [2, 3, 4]} | ({} if symmetric is None else {"symmetric": symmetric})
+    p = random_arguments(torch.seed() % 2**31, 31, 23, 4, 10.0, num_ids=5, backend="chunked", **options)
+    three = run(loss, p.to(torch.float32))
+    torch.set_num_threads(1)
+    assert all(torch.equal(three[name], one) for name, one in run(loss, p.to(torch.float32)).items())
+
+
 @pytest.mark.parametrize("positives", ["mean", "each"])
 def test_the_bits_of_rows_alone(positives, small_chunks):
     p = random_arguments(torch.seed() % 2**31, 31, 23, 4, 10.0, num_ids=5, symmetric=False).to(torch.float32)
