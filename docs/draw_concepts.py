@@ -271,17 +271,21 @@ FIGURE = {
 }
 
 
-def main() -> int:
-    drawn = {FIGURES / name: draw().svg() for name, draw in FIGURE.items()}
+def write(files: Mapping[Path, str], command: str) -> int:
+    """Write {path: text}; with --check on the command line say which are not so already. Returns the exit code."""
     if "--check" in sys.argv[1:]:
-        old = [path.name for path, svg in drawn.items() if not path.exists() or path.read_text(encoding="utf-8") != svg]
+        old = [path.name for path, text in files.items() if not path.exists() or path.read_text("utf-8") != text]
         if old:
-            print(f"not as drawn: {', '.join(old)}: run `python docs/draw_concepts.py`", file=sys.stderr)
+            print(f"not as written: {', '.join(old)}: run `{command}`", file=sys.stderr)
         return int(bool(old))
-    FIGURES.mkdir(exist_ok=True)
-    for path, svg in drawn.items():
-        path.write_text(svg, encoding="utf-8")
+    for path, text in files.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
     return 0
+
+
+def main() -> int:
+    return write({FIGURES / name: draw().svg() for name, draw in FIGURE.items()}, "python docs/draw_concepts.py")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from draw_concepts import Canvas
+from draw_concepts import Canvas, write
 
 from workbench.recipe.yaml_file import shipped_recipes
 from workbench.studies.claim import NOTHING, read_claim
@@ -70,17 +70,15 @@ def write_question(found: Answer) -> str:
 
 
 def write_summary(rulings: dict[str, Ruling]) -> str:
-    """Write a line for each claim of the two papers, those that were not asked yet included."""
+    """Write a line for each claim that was asked, and name those that were not."""
     lines = ["| claim | verdict | difference (confidence sequence) | seeds |", "|---|---|---|---|"]
-    for path in sorted((shipped_recipes() / "claims").glob("*.yaml")):
-        if ruling := rulings.get(path.stem):
-            _, metric, found, _ = list_rows(ruling)[0]
-            verdict, seeds = ruling.judgement.verdict, ruling.judgement.seeds
-            said = f"| [{ruling.claim.section.claim}](#{path.stem}) | **{verdict}** "
-            lines.append(f"{said}| {write_interval(metric, found)} | {seeds} |")
-        else:
-            lines.append(f"| {read_claim(f'claims/{path.stem}').section.claim} (`{path.stem}`) | not asked yet | | |")
-    return "\n".join(lines)
+    for name, ruling in rulings.items():
+        endpoints = list_rows(ruling)[: len(ruling.claim.section.endpoint)]
+        found = "<br>".join(f"{metric} {write_interval(metric, answer)}" for _, metric, answer, _ in endpoints)
+        said = f"| [{ruling.claim.section.claim}](#{name}) | **{ruling.judgement.verdict}** "
+        lines.append(f"{said}| {found} | {ruling.judgement.seeds} |")
+    others = sorted(path.stem for path in (shipped_recipes() / "claims").glob("*.yaml") if path.stem not in rulings)
+    return "\n".join([*lines, "", f"Ready, and not asked yet: {', '.join(f'`{name}`' for name in others)}."])
 
 
 def write_claim(name: str, ruling: Ruling) -> str:
@@ -116,7 +114,7 @@ def write_claim(name: str, ruling: Ruling) -> str:
 
 def draw_rows(rows: Sequence[tuple[str, str, Row]], label: str) -> Canvas:
     """Draw for each row two lines of words, and a dot a seed, the sequence and the margin about 0, on its own scale."""
-    high, middle, half = 62, 560, 200
+    high, middle, half = 62, 590, 170
     canvas = Canvas(1000, 34 + high * len(rows), label)
     for number, (title, below, (_, metric, found, differences)) in enumerate(rows):
         y = 42 + high * number
@@ -147,12 +145,11 @@ def draw_claim(name: str, ruling: Ruling) -> Canvas:
 
 
 def draw_summary(rulings: dict[str, Ruling]) -> Canvas:
-    rows = []
-    for name, ruling in rulings.items():
-        row = list_rows(ruling)[0]
-        rows.append(
-            (f"{name}: {ruling.judgement.verdict}", f"{row[1]}, {row[2].question.a} − {row[2].question.b}", row)
-        )
+    rows = [
+        (f"{name}: {ruling.judgement.verdict}", f"{row[1]}, {row[2].question.a} − {row[2].question.b}", row)
+        for name, ruling in rulings.items()
+        for row in list_rows(ruling)[: len(ruling.claim.section.endpoint)]
+    ]
     return draw_rows(rows, "The claims that were put to the test: differences within seeds, and their verdicts")
 
 
@@ -201,18 +198,5 @@ def write_all() -> dict[Path, str]:
     }
 
 
-def main() -> int:
-    written = write_all()
-    if "--check" in sys.argv[1:]:
-        old = [path.name for path, text in written.items() if not path.exists() or path.read_text("utf-8") != text]
-        if old:
-            print(f"not as written: {', '.join(old)}: run `just findings`", file=sys.stderr)
-        return int(bool(old))
-    FIGURES.mkdir(exist_ok=True)
-    for path, text in written.items():
-        path.write_text(text, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write(write_all(), "just findings"))

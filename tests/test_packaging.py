@@ -79,9 +79,9 @@ def test_every_measured_figure_has_its_command() -> None:
     rows = [line.split(" | ") for line in FIGURES.splitlines() if line.startswith("| `")]
     named = [file for files, *_ in rows for file in re.findall(r"`([^`]+)`", files)]
     measured = (ROOT / "docs" / "measured").resolve()
-    there = {path for path in measured.iterdir() if path.suffix != ".md"} | set((ROOT / "docs").glob("*.svg"))
-    there |= set((ROOT / "docs").glob("*.csv"))
-    there |= set((ROOT / "docs" / "figures").iterdir())
+    there = {path for path in measured.rglob("*") if path.suffix != ".md"} | set((ROOT / "docs").glob("*.svg"))
+    there |= set((ROOT / "docs").glob("*.csv")) | set((ROOT / "docs" / "figures").rglob("*"))
+    there = {path for path in there if path.is_file()}
     assert {path.resolve() for name in named for path in measured.glob(name)} == there
     assert all("`" in command for _, command, *_ in rows)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ class FirstPass(NamedTuple):
 PLAIN_PASS = FirstPass()
 
 
+@runtime_checkable
 class Reduced(Protocol):
     """Names what a reduction asks of kernels.chunked.logits.Logits, where it is documented."""
 

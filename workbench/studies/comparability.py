@@ -60,7 +60,7 @@ def _say(what: str, key: str, one: RunFacts, other: RunFacts) -> str:
 
 
 def _pair(same: Sequence[RunFacts]) -> Iterator[tuple[RunFacts, RunFacts]]:
-    """Pair each run with one that tells what its data should be; where the seed draws them, also with one of its seed."""
+    """Pair each run with one that tells what its data should be, and where the seed draws them with one of its seed."""
     for run in same:
         yield _choose_known(same), run
         if _draws(run):
