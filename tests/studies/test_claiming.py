@@ -325,6 +325,9 @@ def test_what_is_no_kept_table_is_told(write: Callable[..., Path], change: tuple
         (["--from", ".", "--keep", "."], "leave out --from"),
         (["--dry", "--keep", "."], "leave out --dry"),
         (["--from", "nowhere"], "does not exist"),
+        (["--from", ".", "--run", "runs"], "--from trains nothing: leave out --run"),
+        (["--from", ".", "--jobs", "2"], "--from trains nothing: leave out --jobs"),
+        (["--judge", "--jobs", "2", "--seeds", "3"], "--judge trains nothing: leave out --jobs, --seeds"),
     ],
 )
 def test_options_that_exclude_each_other(write: Callable[..., Path], options: list[str], said: str) -> None:

@@ -80,6 +80,7 @@ def claim_(
         raise click.UsageError("--dry, --judge and --from are three things: choose one")
     if keep and (dry or kept):
         raise click.UsageError(f"--keep writes what runs have found: leave out {'--dry' if dry else '--from'}")
+    _refuse_unused({"--jobs": jobs, "--seeds": most, "--run": folder if kept else None}, judge, kept)
     found = read_claim(claim, overrides)
     below = folder or Path("runs") / found.sweep.name
     if dry:
@@ -92,6 +93,13 @@ def claim_(
     else:
         print_ruling(ruling)
     return None
+
+
+def _refuse_unused(options: dict[str, object], judge: bool, kept: Path | None) -> None:
+    """Raise UsageError for an option that would change nothing, as nothing is trained, or no run is read."""
+    given = [name for name, value in options.items() if value is not None]
+    if given and (judge or kept):
+        raise click.UsageError(f"{'--from' if kept else '--judge'} trains nothing: leave out {', '.join(given)}")
 
 
 def _rule(claim: Claim, folder: Path, judge: bool, kept: Path | None, jobs: int | None, most: int | None) -> Ruling:
