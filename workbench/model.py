@@ -26,6 +26,8 @@ class Model(nn.Module):
         super().__init__()
         self.encoders: Mapping[str, Encoder] = cast(Any, nn.ModuleDict(encoders))
         self.heads, self.fusion = nn.ModuleDict(heads), fusion
+        for encoder in encoders.values():
+            encoder.padding_is_read = fusion is not None and fusion.reads_padding
 
     def forward(
         self,

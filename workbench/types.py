@@ -88,6 +88,8 @@ class Encoder(nn.Module):
     """whether `measure` has to see items of the training split before the first step"""
     context_length: int | None = None
     """token ids of a text that it reads, after which it cuts; None where it reads no text, or all of it"""
+    padding_is_read: bool = True
+    """whether a fusion may read tokens of padding, which `Model` says; where none does, training may leave them out"""
 
     __call__: Callable[..., Features]
 
@@ -145,6 +147,8 @@ class Fusion(nn.Module):
     """whether it reads `Features.tokens`, which cost time and memory"""
     needs_class_token: bool = False
     """whether some member of each side has to give `Features.cls`"""
+    reads_padding: bool = True
+    """False where tokens that are not real never matter, nor how many there are: a training then leaves them out"""
 
     __call__: Callable[..., Tensor]
 

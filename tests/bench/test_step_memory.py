@@ -20,13 +20,13 @@ def test_a_micro_batch_bounds_what_a_step_needs() -> None:
     leave the model, concatenated, in the accumulation of a loss, each with a gradient.
     """
     batch, microbatch = 6144, 256
-    rows = (memory.VIEWS + 1 + memory.VIEWS) * memory.RECIPE["model"]["dim"] * 4
+    rows = (memory.VIEWS + 1 + memory.VIEWS) * memory.DIM * 4
     linear = memory.VIEWS * 3 * memory.SIZE**2 + memory.LENGTH * 8 + 2 * 5 * rows
     kept = 2**24  # not 2**26: all logits of this batch would nearly be kept, and nothing be seen
     chunks = 4 * (kept + 2 * kernels.chunked.logits.MIN_ROWS * memory.VIEWS * batch)
     keep_less = f"import kernels.chunked.logits as logits; logits.KEPT_CELLS = {kept}"
     with ProcessPoolExecutor(1, get_context("spawn"), initializer=exec, initargs=(keep_less,)) as pool:
-        points = [pool.submit(memory.measure, *point) for point in ((microbatch, None), (batch, microbatch))]
+        points = [pool.submit(memory.measure, "ito", *point) for point in ((microbatch, None), (batch, microbatch))]
     encoding, found = (point.result() for point in points)
     bound = encoding.step_mib + (batch * linear + chunks) / 2**20
     print(f"{found.step_mib:.0f} MiB, bound {bound:.0f}")
@@ -36,17 +36,28 @@ def test_a_micro_batch_bounds_what_a_step_needs() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("objective", ["confu", "confu_chain"])
+def test_three_modalities_take_a_step(objective: str) -> None:
+    found = memory.measure(objective, 96, 32)
+    assert (found.objective, found.batch, found.microbatch) == (objective, 96, 32)
+    assert found.seconds > 0
+    assert 0 < found.loss_share < 1
+
+
+@pytest.mark.slow
 def test_the_command_writes_a_table_and_a_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "measure_alone", lambda b, m: memory.Measured(b, m, 70.0 + b, 900.0 + b, b / 512, 0.25))
+    monkeypatch.setattr(
+        memory, "measure_alone", lambda *point: memory.Measured(*point, 70.0 + point[1], 900.0 + point[1], 4.0, 0.25)
+    )
     out = tmp_path / "m.csv"
     done = CliRunner().invoke(memory.main, ["--out", str(out), "--largest", "2048"])
     assert done.exit_code == 0, done.output
     lines = out.read_text().splitlines()
-    assert lines[0] == "batch,microbatch,step_mib,process_mib,seconds,loss_share"
+    assert lines[0] == "objective,batch,microbatch,step_mib,process_mib,seconds,loss_share"
     assert lines[1:] == [
-        "512,,582.0,1412.0,1.0,0.25",
-        "2048,,2118.0,2948.0,4.0,0.25",
-        "2048,512,2118.0,2948.0,4.0,0.25",
+        f"{objective},{point}.0,4.0,0.25"
+        for objective in ("ito", "confu", "confu_chain")
+        for point in ("512,,582.0,1412", "2048,,2118.0,2948", "2048,512,2118.0,2948")
     ]
-    assert "| 2048 | 512 | 2,118 | 2.88 | 4.0 | 25% |" in done.stdout
+    assert "| confu | 2048 | 512 | 2,118 | 2.88 | 4.0 | 25% |" in done.stdout
     assert min(Image.open(out.with_suffix(".png")).size) > 300

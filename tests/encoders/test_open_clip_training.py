@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from workbench.encoders._open_clip_training import cut_padding
 from workbench.encoders.open_clip import OpenCLIP
-from workbench.types import Modality
+from workbench.fusion.transformer import Transformer
+from workbench.model import Model
+from workbench.types import Modality, Side
 
 pytestmark = pytest.mark.slow
 START, END = 49406, 49407
@@ -185,6 +187,48 @@ def test_evaluations_fusions_and_locked_towers_get_open_clips_own_bits(
             assert out.tokens.shape[1] == length
             for name in ("tokens", "positions", *(["mask"] if modality == TEXT else [])):
                 assert torch.equal(getattr(out, name), getattr(whole, name)), name
+
+
+class ReadsPadding(Transformer):
+    """A fusion that says nothing of padding, as one of a user."""
+
+    reads_padding = True
+
+
+def fused_step(model: Model, x: dict[str, Tensor], upstream: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Embed pictures, texts and both; return their rows, and the gradients of all parameters."""
+    valid = {m: torch.ones(v.shape[:2], dtype=torch.bool) for m, v in x.items()}
+    views = model(x, valid, [Side.parse(s) for s in ("image", "text", "image+text")])
+    z = torch.cat([view.z.flatten(0, 1) for view in views.values()])
+    (z * upstream).sum().backward()
+    return z.detach(), {name: p.grad for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("width", [8, DIM])  # of another width than the shared one, positions are not learned
+@pytest.mark.parametrize("readout", ["cls", "mean"])
+def test_a_fusion_that_reads_no_padding_learns_as_on_whole_texts(width: int, readout: str) -> None:
+    encoders = {"image": make(IMAGE, config=VIT), "text": make(TEXT, config=TOWER | {"width": width})}
+    for encoder in encoders.values():
+        randomise(encoder)
+    x = {"image": torch.randn(3, 2, 3, 32, 32).double(), "text": texts(3, 6, 4)[:, None]}
+    upstream = torch.randn(3 * (2 + 1 + 2), DIM, dtype=torch.float64)
+    found = []
+    for kind, length in ((Transformer, 6), (ReadsPadding, 10)):
+        torch.manual_seed(5)
+        fusion = kind([Side.parse("image+text")], {"image": 32, "text": width}, DIM, heads=2, readout=readout)
+        model = Model(encoders, {}, fusion).double().train()
+        model.zero_grad()
+        with rows_computed(encoders["text"]) as counts:
+            found.append(fused_step(model, x, upstream))
+        assert counts == [length] * 2
+        with rows_computed(encoders["text"]) as counts:
+            model.eval()(x, {m: torch.ones(v.shape[:2], dtype=torch.bool) for m, v in x.items()}, ["image+text"])
+        assert counts == [10] * 2
+    (z, mine), (whole, theirs) = found
+    torch.testing.assert_close(z, whole, rtol=1e-11, atol=1e-11)
+    assert mine.keys() == theirs.keys()
+    for name, grad in mine.items():
+        torch.testing.assert_close(grad, theirs[name], rtol=1e-10, atol=1e-10, msg=name)
 
 
 def test_ids_that_are_left_whole() -> None:

@@ -15,9 +15,9 @@ def three_panels() -> tuple[Figure, tuple[Axes, Axes, Axes]]:
     return figure, tuple(figure.subplots(1, 3))
 
 
-def draw_line(axes: Axes, points: Mapping[int, float], colour: str, label: str) -> None:
+def draw_line(axes: Axes, points: Mapping[int, float], colour: str, label: str, style: str = "-") -> None:
     """Draw points {x: y} as a line, in their order."""
-    axes.plot(list(points), list(points.values()), "-o", color=colour, label=label, lw=1.8, ms=5)
+    axes.plot(list(points), list(points.values()), style, marker="o", color=colour, label=label, lw=1.8, ms=5)
 
 
 def dress(axes: Axes, title: str, across: str) -> None:

@@ -90,11 +90,19 @@ def encode_class_token(tower: Any, images: Float[Tensor, "n 3 h w"]) -> Float[Te
 
 def encode_end_token(tower: Any, ids: Int64[Tensor, "n l"]) -> Float[Tensor, "n width"]:
     """Compute the end token of each text by a prepared tower, after its final norm."""
+    ids, h, causal = embed_cut(tower, ids)
+    end = ids.argmax(dim=1)  # the first of the largest id, where open_clip reads
+    return tower.ln_final(_run_to_place(tower.transformer, h, end, causal).squeeze(1))
+
+
+def embed_cut(
+    tower: Any, ids: Int64[Tensor, "n l"]
+) -> tuple[Int64[Tensor, "n cut"], Float[Tensor, "n cut d"], Float[Tensor, "cut cut"]]:
+    """Cut texts of a prepared tower behind the last end; returns their ids, their embeddings and the causal mask."""
     ids = cut_padding(ids, tower.transformer.resblocks)
     h, causal = tower._embeds(ids)
     length = ids.shape[1]
-    end = ids.argmax(dim=1)  # the first of the largest id, where open_clip reads
-    return tower.ln_final(_run_to_place(tower.transformer, h, end, causal[:length, :length]).squeeze(1))
+    return ids, h, causal[:length, :length]
 
 
 def _run_to_place(

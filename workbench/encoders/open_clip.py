@@ -22,6 +22,7 @@ from workbench.encoders._kinds import require_kind
 from workbench.encoders._open_clip_config import finish_trunk, tower_config
 from workbench.encoders._open_clip_training import (
     checkpoint_gradients,
+    embed_cut,
     encode_class_token,
     encode_end_token,
     prepare_last_block,
@@ -237,11 +238,12 @@ class OpenCLIP(Encoder):
         """Say whether the token that is read is computed alone: only where something learns from it.
 
         Evaluations promise open_clip's own bits, and a tower that is locked whole promises those of its features from
-        a file. A fusion gets all tokens, padding too, as a user's own need not mask it.
+        a file.
         """
-        if tokens or not self.reads_one or not self.training:
-            return False
-        return any(p.requires_grad for p in self.tower.parameters())
+        return not tokens and self._leaves_out()
+
+    def _leaves_out(self) -> bool:
+        return self.training and self.reads_one and any(p.requires_grad for p in self.tower.parameters())
 
     # The three methods below repeat the bodies of open_clip's forwards, because those return neither the vector before
     # the projection nor the projected tokens. The tests compare them with open_clip's own results, bit by bit.
@@ -267,16 +269,18 @@ class OpenCLIP(Encoder):
         if self._computes_one(tokens):
             pooled = encode_end_token(tower, ids)
             return Features(project(pooled), pooled)
-        h, causal = tower._embeds(ids)
-        h = tower.ln_final(tower.transformer(h, attn_mask=causal))
+        whole = self.padding_is_read or not self._leaves_out()
+        ids, h, mask = (ids, *tower._embeds(ids)) if whole else embed_cut(tower, ids)
+        h = tower.ln_final(tower.transformer(h, attn_mask=mask))
         pooled = text_global_pool(h, ids, tower.pool_type)
         if not tokens:
             return Features(project(pooled), pooled)
-        places = torch.arange(ids.shape[1], device=ids.device)
+        length = ids.shape[1]
+        places = torch.arange(length, device=ids.device)
         if tower.width == self.dim:
-            positions = tower.positional_embedding.clone()  # fully sharded training cannot return a parameter
+            positions = tower.positional_embedding[:length].clone()  # fully sharded training cannot return a parameter
         else:
-            positions = line_positions(ids.shape[1], self.dim, ids.device)
+            positions = line_positions(length, self.dim, ids.device)
         return Features(project(pooled), pooled, project(h), positions, places <= ids.argmax(dim=1, keepdim=True))
 
     def _timm(self, images: Float[Tensor, "n 3 h w"], tokens: bool) -> Features:

@@ -41,7 +41,7 @@ class Transformer(Fusion):
     """
 
     kept_at_inference = False
-    needs_tokens = True
+    needs_tokens, reads_padding = True, False
 
     def __init__(
         self,
