@@ -121,7 +121,7 @@ findings:
 compare-tux SWEEP CSV:
     #!/usr/bin/env bash
     set -euo pipefail
-    metrics=()
+    metrics=(--metric test/mean_recall_1_to_1 --metric test/mean_recall_2_to_1)
     for k in 1 10; do
         for query in image_to_text text_to_image speech_to_text speech_to_image text_to_speech image_to_speech \
             image+speech_to_text text+speech_to_image image+text_to_speech; do

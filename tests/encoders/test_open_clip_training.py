@@ -10,7 +10,7 @@ import torch
 from open_clip_towers import DIM, IMAGE, TEXT, TOWER, VIT, clip, make
 from torch import Tensor, nn
 
-from workbench.encoders._open_clip_training import cut_padding
+from workbench.encoders._padding import cut_padding
 from workbench.encoders.open_clip import OpenCLIP
 from workbench.fusion.transformer import Transformer
 from workbench.model import Model
@@ -233,13 +233,14 @@ def test_a_fusion_that_reads_no_padding_learns_as_on_whole_texts(width: int, rea
 
 def test_ids_that_are_left_whole() -> None:
     block, x = nn.Linear(1, 1), texts(3, 6)
-    assert torch.equal(cut_padding(x, [block]), x[:, :6])
-    assert cut_padding(x.to("meta"), [block]).shape == (2, 10)
-    assert cut_padding(x[:0], [block]).shape == (0, 10)
+    last = x.argmax(dim=1)
+    assert torch.equal(cut_padding(x, last, [block]), x[:, :6])
+    assert cut_padding(x.to("meta"), last.to("meta"), [block]).shape == (2, 10)
+    assert cut_padding(x[:0], last[:0], [block]).shape == (0, 10)
     with torch._subclasses.fake_tensor.FakeTensorMode() as mode:
-        assert cut_padding(mode.from_tensor(x), [block]).shape == (2, 10)
+        assert cut_padding(mode.from_tensor(x), mode.from_tensor(last), [block]).shape == (2, 10)
     block._compiled_call_impl = lambda: None
-    assert cut_padding(x, [block]) is x
+    assert cut_padding(x, last, [block]) is x
 
 
 def test_a_prepared_tower_has_open_clips_weights_under_their_names() -> None:

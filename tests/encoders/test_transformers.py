@@ -144,6 +144,42 @@ def test_text_is_what_transformers_computes(folder: Callable[[str], str]) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", [name for kind, name in MODELS if kind == "text"])
+def test_training_leaves_out_what_is_padding_in_every_text(name: str, folder: Callable[[str], str]) -> None:
+    encoder = build("text", folder(name)).double().eval()
+    lengths: list[int] = []
+    encoder.tower.register_forward_pre_hook(
+        lambda _, __, given: lengths.append(given["input_ids"].shape[1]), with_kwargs=True
+    )
+    rows = torch.stack([encoder.transform(True)(text) for text in ("a", "the second text", "else a")])
+    upstream = torch.randn(3, DIM, dtype=torch.float64)
+    bound = 1e-5 if name == "t5" else 1e-12  # whose norms are float32 in any case
+
+    def step(training: bool, tokens: bool, read: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor], int | None]:
+        encoder.training, encoder.padding_is_read = training, read  # its parts stay without dropout
+        encoder.zero_grad()
+        out = encoder(rows, tokens=tokens)
+        (out.z * upstream).sum().backward()
+        gradients = {name: p.grad.clone() for name, p in encoder.named_parameters() if p.grad is not None}
+        return out.z, gradients, out.tokens.shape[1] if tokens else None
+
+    whole, expected, _ = step(False, False, False)
+    for training, tokens, read in ((True, False, True), (True, True, False), (True, True, True), (False, True, False)):
+        z, gradients, length = step(training, tokens, read)
+        torch.testing.assert_close(z, whole, rtol=bound, atol=bound)
+        assert gradients.keys() == expected.keys()
+        for part, gradient in gradients.items():
+            torch.testing.assert_close(gradient, expected[part], rtol=100 * bound, atol=bound, msg=part)
+        assert length in (None, lengths[-1])
+    short, context = int((rows >= 0).sum(1).max()), encoder.context_length
+    assert lengths == [context, short, short, context, context]
+    encoder.requires_grad_(False)  # locked whole, it promises the bits of its features in a file
+    encoder.training = True
+    encoder(rows)
+    assert lengths[-1] == context
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "prefix", "grid"), [("vit", 1, (2, 2)), ("dinov2", 1, (4, 4)), ("convnext", 0, (4, 4))]
 )

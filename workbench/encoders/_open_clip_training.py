@@ -10,7 +10,6 @@ order. The trap: so whatever promises open_clip's own bits, as evaluations do, c
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from workbench.encoders._padding import cut_padding
 from workbench.postponed import OF_OPEN_CLIP, postponed
 
 with postponed(*OF_OPEN_CLIP):
@@ -99,7 +99,7 @@ def embed_cut(
     tower: Any, ids: Int64[Tensor, "n l"]
 ) -> tuple[Int64[Tensor, "n cut"], Float[Tensor, "n cut d"], Float[Tensor, "cut cut"]]:
     """Cut texts of a prepared tower behind the last end; returns their ids, their embeddings and the causal mask."""
-    ids = cut_padding(ids, tower.transformer.resblocks)
+    ids = cut_padding(ids, ids.argmax(dim=1), tower.transformer.resblocks)
     h, causal = tower._embeds(ids)
     length = ids.shape[1]
     return ids, h, causal[:length, :length]
@@ -116,18 +116,6 @@ def _run_to_place(
         else:
             x = block(x, None, None, *arguments)
     return x
-
-
-def cut_padding(ids: Int64[Tensor, "n l"], blocks: Iterable[Any]) -> Int64[Tensor, "n cut"]:
-    """Cut token ids behind the last end of a text.
-
-    Left whole are those on a GPU, which every step would have to wait for; ids without values, as of a fake step; and
-    those of compiled blocks, which would be compiled again for each length.
-    """
-    compiled = any(block._compiled_call_impl is not None for block in blocks)
-    if compiled or type(ids) is not Tensor or ids.device.type != "cpu" or not len(ids):
-        return ids
-    return ids[:, : int(ids.argmax(dim=1).max()) + 1]
 
 
 def checkpoint_gradients(tower: Any) -> None:

@@ -21,6 +21,7 @@ from workbench.attention import mean_of_real
 from workbench.encoders._frozen import rest_frozen_parts
 from workbench.encoders._kinds import require_kind
 from workbench.encoders._optional import require
+from workbench.encoders._padding import cut_padding
 from workbench.encoders._positions import grid_positions, line_positions
 from workbench.encoders._transformers_inputs import ABSENT, LEAST, Heard, Pixels, TokenIds, padding_id
 from workbench.encoders._transformers_tower import (
@@ -230,7 +231,10 @@ class Transformers(Encoder):
         return self.prepare
 
     def forward(self, x: Tensor, tokens: bool = False) -> Features:
-        """Encode model inputs."""
+        """Encode model inputs. Training leaves out what is padding in every text, unless a fusion may read it."""
+        learns = self.training and any(p.requires_grad for p in self.tower.parameters())
+        if self.kind == "text" and learns and not (tokens and self.padding_is_read):
+            x = cut_padding(x, (x != ABSENT).sum(1).clamp(min=1) - 1, self.repeated())
         out = self._run(x)
         h, real = hidden_states(out), self._real(x, out)
         pooled = self._pooled(out, h, real)
