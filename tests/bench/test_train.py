@@ -60,7 +60,7 @@ def test_both_train_the_same_towers_alike(tars: Path, tmp_path: Path) -> None:
     assert arguments.grad_clip_norm == engine.clip
     assert arguments.batch_size == engine.batch
     assert arguments.workers == recipe.parallel.workers
-    assert arguments.train_num_samples == engine.steps * engine.batch
+    assert arguments.train_num_samples == (engine.steps - 1) * engine.batch  # the last one saves, and is not timed
     schedule, rate = optim.SGD(nn.Linear(1, 1).parameters(), arguments.lr), engine.schedule.peak / 100
     cosine_lr(schedule, arguments.lr, arguments.warmup, 1000)(0)
     assert schedule.param_groups[0]["lr"] == pytest.approx(rate)
@@ -91,13 +91,16 @@ def test_a_step_is_the_median_window_behind_the_first() -> None:
 
 
 def test_waiting_is_a_share_of_the_same_steps_for_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what a run takes to save its last step is no part of it."""
     steps = dict.fromkeys(range(1, 9), (9.0, 8.0)) | {9: (1, 0.5), 10: (1, 0.5), 11: (1, 0.5), 12: (5, 4.5)}
 
     def start(module: list[str], folder: Path) -> None:
         clock = list(accumulate((took for took, _ in steps.values()), initial=0.0))
         if module[0] == "workbench":
             records = [{"step": n, "time/step": took, "time/data": data} for n, (took, data) in steps.items()]
+            records.append({"step": 13, "time/step": 900.0, "time/data": 800.0})
             looks = [{"step": n, "eval/clock/seconds": clock[n], "eval/clock/peak_bytes": 7} for n in (4, 8, 12)]
+            looks.append({"step": 13, "eval/clock/seconds": 5000.0, "eval/clock/peak_bytes": 9})
             (folder / "run").mkdir()
             (folder / "run/metrics.jsonl").write_text("\n".join(map(json.dumps, records + looks)))
         else:  # a line at steps 1, 5, 8 and 12: their numbers are means
