@@ -65,7 +65,7 @@ bench-loader *ARGS:
 bench-synergy *ARGS:
     python -m workbench.bench.synergy {{ARGS}}
 
-# memory, time and the loss's share of it against batch and micro-batch: a CSV, a plot, a table; five minutes of a core
+# memory, time and the loss's share of it against batch and micro-batch, of two modalities and three: a CSV, a plot, a table; ten minutes of a core
 bench-memory *ARGS:
     python -m workbench.bench.memory {{ARGS}}
 

@@ -34,5 +34,31 @@ def test_every_file_is_as_written_now(script: ModuleType) -> None:
 
 
 def test_a_claim_without_a_block_and_a_block_without_a_claim_are_told(script: ModuleType) -> None:
-    with pytest.raises(SystemExit, match=r"has blocks of \['claim other', 'summary'\], .* values of \['summary'\]"):
+    with pytest.raises(
+        SystemExit, match=r"has blocks of \['claim other', 'summary'\], .* values of \['lineup', 'summary'\]"
+    ):
         script.fill("<!-- summary -->\n<!-- end -->\n<!-- claim other -->\n<!-- end -->\n", {})
+
+
+def test_the_line_up_is_what_compare_wrote(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "measured").mkdir()
+    (tmp_path / "measured" / "both.csv").write_text(
+        "what,metric,at,a,b,mean,se,low,high,n\n"
+        "arm,test/mean_recall,last,base,,0.2,0.01,,,3\narm,test/mean_recall,last,other,,0.25,0.01,,,3\n"
+        "arm,test/r1,last,base,,0.1,0.01,,,3\narm,test/mean_recall,last,third,,0.1,0.01,,,3\n"
+        "arm,test/mean_recall,best,other,,0.9,0.01,,,3\narm,test/mean_recall,last,not_run,,,,,,0\n"
+        "difference,test/mean_recall,last,other,base,0.05,0.01,-0.01,0.11,3\n"
+        "difference,test/mean_recall,best,other,base,0.7,0.01,0.6,0.8,3\n"
+        "difference,test/mean_recall,last,not_run,base,,,,,0\n"
+        "difference,test/mean_recall,last,third,other,0.15,0.01,0.1,0.2,3\n"
+    )
+    monkeypatch.setattr(script, "DOCS", tmp_path)
+    columns = (("both", "base", "test/mean_recall", "recall"), ("both", "base", "test/r1", "first"))
+    monkeypatch.setattr(script, "LINEUP", columns)
+    assert script.write_lineup().splitlines() == [
+        "| objective | recall | first |",
+        "|---|---|---|",
+        "| `clip` | 20.00, 3 seeds | 10.00, 3 seeds |",
+        "| `other` | 25.00, 3 seeds: +5.00 (-1.00 … +11.00) |  |",
+        "| `third` | 10.00, 3 seeds |  |",
+    ]
