@@ -24,7 +24,16 @@ from workbench.studies.sweeping import train_runs
 
 FOLDER = shipped_recipes() / "claims"
 CLAIMS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
-SWEEPS = ["confu_ablation", "confu_modalities", "confu_synergy", "ito_ablation", "ito_gap", "lineup", "tux_scratch"]
+SWEEPS = [
+    "confu_ablation",
+    "confu_modalities",
+    "confu_synergy",
+    "ito_ablation",
+    "ito_gap",
+    "ito_saturation",
+    "lineup",
+    "tux_scratch",
+]
 SYNTHETIC = ("data.samples=32", "data.held_out=32", "eval.synthetic={name: synthetic, batches: 2, samples: 32}")
 
 
