@@ -23,6 +23,7 @@ SWEEPS = sorted(path.stem for path in (shipped_recipes() / "sweeps").glob("*.yam
 def test_their_first_line_has_the_command_and_the_time_and_they_are_no_recipes() -> None:
     assert SWEEPS == [
         "confu_ablation",
+        "confu_languages",
         "confu_modalities",
         "confu_synergy",
         "emoji",
