@@ -3,21 +3,23 @@
     python docs/draw_findings.py          # figures/findings/*.svg, measured/findings.csv, the blocks of findings.md
     python docs/draw_findings.py --check  # exit 1 when a file is not what this script writes
 
-A block of findings.md stands between `<!-- claim NAME -->`, `<!-- summary -->` or `<!-- lineup -->`, and
-`<!-- end -->`; what is around the blocks is written by hand. The trap: a picture of six claims has six units, so every
-row has its own scale.
+A block of findings.md stands between `<!-- claim NAME -->`, `<!-- summary -->`, `<!-- lineup -->` or `<!-- words -->`,
+and `<!-- end -->`; what is around the blocks is written by hand. The trap: a picture of six claims has six units, so
+every row has its own scale.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from draw_concepts import Canvas, write
+from findings_tables import LINEUP, read_lineup, write_lineup, write_words
 
 from workbench.recipe.yaml_file import shipped_recipes
 from workbench.studies.claim import NOTHING, read_claim
@@ -29,11 +31,6 @@ from workbench.studies.wording import Metric
 
 DOCS = Path(__file__).parent
 KEPT, FIGURES = DOCS / "measured" / "claims", DOCS / "figures" / "findings"
-LINEUP = (
-    ("confu_ablation", "clip", "concepts/mean_recall_1_to_1", "one asks for another"),
-    ("confu_ablation", "clip", "concepts/mean_recall_2_to_1", "two ask for the third"),
-)
-"""what `wb compare --csv` wrote to docs/measured, its baseline, the metric, and how the table calls that"""
 Row = tuple[str, str, Answer, list[float]]
 """what is asked for ("endpoint", "positive control", ...), by which metric, what came out, and the differences"""
 
@@ -118,36 +115,6 @@ def write_claim(name: str, ruling: Ruling) -> str:
     return "\n".join(lines)
 
 
-def write_lineup() -> str:
-    """Write a line for each objective: its recall, and what it differs from CLIP by, within seeds."""
-    columns = [
-        _read_lineup(DOCS / "measured" / f"{name}.csv", baseline, metric) for name, baseline, metric, _ in LINEUP
-    ]
-    arms = sorted(
-        dict.fromkeys(arm for column in columns for arm in column),
-        key=lambda arm: (arm != "clip", arm),
-    )
-    head = f"| objective | {' | '.join(title for *_, title in LINEUP)} |"
-    lines = [f"| `{arm}` | {' | '.join(column.get(arm, '') for column in columns)} |" for arm in arms]
-    return "\n".join([head, "|---" * (1 + len(LINEUP)) + "|", *lines])
-
-
-def _read_lineup(table: Path, baseline: str, metric: str) -> dict[str, str]:
-    """Read {arm: its cell} at the end of trainings, without what was not run; the baseline is called `clip`."""
-    found = csv.DictReader(table.open(encoding="utf-8", newline=""))
-    rows = [row for row in found if (row["metric"], row["at"]) == (metric, "last") and row["n"] != "0"]
-    read, cells = Metric.parse(metric), {}
-    for row in rows:
-        if row["what"] == "arm":
-            name = "clip" if row["a"] == baseline else row["a"]
-            cells[name] = f"{read.write(float(row['mean']))}, {row['n']} seeds"
-    for row in rows:
-        if row["what"] == "difference" and row["b"] == baseline:
-            mean, low, high = (read.write(float(row[key]), signed=True) for key in ("mean", "low", "high"))
-            cells[row["a"]] += f": {mean} ({low} … {high})"
-    return cells
-
-
 def draw_rows(rows: Sequence[tuple[str, str, Row]], label: str) -> Canvas:
     """Draw for each row two lines of words, and a dot a seed, the sequence and the margin about 0, on its own scale."""
     high, middle, half = 62, 590, 170
@@ -189,6 +156,31 @@ def draw_summary(rulings: dict[str, Ruling]) -> Canvas:
     return draw_rows(rows, "The claims that were put to the test: differences within seeds, and their verdicts")
 
 
+def draw_lineup() -> Canvas:
+    """Draw for each objective and column its difference from CLIP with its 95 % interval; a column has one scale."""
+    arms, columns = read_lineup()
+    wide, left, top = 172, 122, 62
+    canvas = Canvas(left + wide * len(columns) + 10, top + 26 * len(arms) + 20, "The line-up: differences from CLIP")
+    for row, arm in enumerate(arms):
+        canvas.text(20, top + 26 * row + 21, arm, "code")
+    for place, (column, (*_, title)) in enumerate(zip(columns, LINEUP, strict=True)):
+        middle = left + wide * (place + 0.5)
+        told = [x for cell in column.values() if cell.difference is not None for x in (cell.low, cell.high)]
+        most = max([abs(x) for x in told if math.isfinite(x)] or [1.0])
+        canvas.text(middle, 28, title, "middle")
+        canvas.text(middle, 46, f"± {most:.0f} points", "middle quiet")
+        canvas.line([(middle, top), (middle, top + 26 * len(arms))], "rule")
+        for row, arm in enumerate(arms):
+            cell = column.get(arm)
+            if cell and cell.difference is not None:
+                y, scale = top + 26 * row + 16, 0.46 * wide / most
+                colour = "three" if cell.low > 0 else "two" if cell.high < 0 else "one"
+                if math.isfinite(cell.low):
+                    canvas.line([(middle + x * scale, y) for x in (cell.low, cell.high)], f"line-{colour}")
+                canvas.box(middle + cell.difference * scale - 4, y - 4, 8, 8, colour, 4)
+    return canvas
+
+
 def write_csv(rulings: dict[str, Ruling]) -> str:
     """Write every answer as a line of a CSV."""
     text = io.StringIO()
@@ -209,13 +201,17 @@ def write_csv(rulings: dict[str, Ruling]) -> str:
 
 def fill(page: str, rulings: dict[str, Ruling]) -> str:
     """Fill the blocks of the page. Raises SystemExit for a claim that has values and no block, or the reverse."""
-    blocks: dict[str, Callable[[], str]] = {"summary": lambda: write_summary(rulings), "lineup": write_lineup}
+    blocks: dict[str, Callable[[], str]] = {
+        "summary": lambda: write_summary(rulings),
+        "lineup": write_lineup,
+        "words": write_words,
+    }
     blocks |= {f"claim {name}": lambda n=name, r=ruling: write_claim(n, r) for name, ruling in rulings.items()}  # type: ignore[misc]
-    there = re.findall(r"<!-- (summary|lineup|claim \w+) -->", page)
+    there = re.findall(r"<!-- (summary|lineup|words|claim \w+) -->", page)
     if sorted(there) != sorted(blocks):
         raise SystemExit(f"findings.md has blocks of {sorted(there)}, docs/measured/claims values of {sorted(blocks)}")
     return re.sub(
-        r"(<!-- (summary|lineup|claim \w+) -->\n).*?(<!-- end -->)",
+        r"(<!-- (summary|lineup|words|claim \w+) -->\n).*?(<!-- end -->)",
         lambda found: f"{found[1]}{blocks[found[2]]()}\n{found[3]}",
         page,
         flags=re.DOTALL,
@@ -230,6 +226,7 @@ def write_all() -> dict[Path, str]:
         page: fill(page.read_text(encoding="utf-8"), rulings),
         DOCS / "measured" / "findings.csv": write_csv(rulings),
         DOCS / "figures" / "findings.svg": draw_summary(rulings).svg(),
+        FIGURES / "lineup.svg": draw_lineup().svg(),
         **{FIGURES / f"{name}.svg": draw_claim(name, ruling).svg() for name, ruling in rulings.items()},
     }
 

@@ -23,6 +23,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     spec.loader.exec_module(module)
     yield module
     sys.modules.pop("draw_concepts", None)
+    sys.modules.pop("findings_tables", None)
 
 
 @pytest.mark.slow
@@ -35,14 +36,21 @@ def test_every_file_is_as_written_now(script: ModuleType) -> None:
 
 def test_a_claim_without_a_block_and_a_block_without_a_claim_are_told(script: ModuleType) -> None:
     with pytest.raises(
-        SystemExit, match=r"has blocks of \['claim other', 'summary'\], .* values of \['lineup', 'summary'\]"
+        SystemExit, match=r"has blocks of \['claim other', 'summary'\], .* values of \['lineup', 'summary', 'words'\]"
     ):
         script.fill("<!-- summary -->\n<!-- end -->\n<!-- claim other -->\n<!-- end -->\n", {})
 
 
-def test_the_line_up_is_what_compare_wrote(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "measured").mkdir()
-    (tmp_path / "measured" / "both.csv").write_text(
+@pytest.fixture
+def tables(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Give the module of the tables, which reads what the test writes to `tmp_path`."""
+    module = sys.modules["findings_tables"]
+    monkeypatch.setattr(module, "MEASURED", tmp_path)
+    return module
+
+
+def test_the_line_up_is_what_compare_wrote(tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "both.csv").write_text(
         "what,metric,at,a,b,mean,se,low,high,n\n"
         "arm,test/mean_recall,last,base,,0.2,0.01,,,3\narm,test/mean_recall,last,other,,0.25,0.01,,,3\n"
         "arm,test/r1,last,base,,0.1,0.01,,,3\narm,test/mean_recall,last,third,,0.1,0.01,,,3\n"
@@ -52,13 +60,38 @@ def test_the_line_up_is_what_compare_wrote(script: ModuleType, tmp_path: Path, m
         "difference,test/mean_recall,last,not_run,base,,,,,0\n"
         "difference,test/mean_recall,last,third,other,0.15,0.01,0.1,0.2,3\n"
     )
-    monkeypatch.setattr(script, "DOCS", tmp_path)
     columns = (("both", "base", "test/mean_recall", "recall"), ("both", "base", "test/r1", "first"))
-    monkeypatch.setattr(script, "LINEUP", columns)
-    assert script.write_lineup().splitlines() == [
+    monkeypatch.setattr(tables, "LINEUP", columns)
+    assert tables.write_lineup().splitlines() == [
         "| objective | recall | first |",
         "|---|---|---|",
-        "| `clip` | 20.00, 3 seeds | 10.00, 3 seeds |",
-        "| `other` | 25.00, 3 seeds: +5.00 (-1.00 … +11.00) |  |",
-        "| `third` | 10.00, 3 seeds |  |",
+        "| `clip` | 20.0, 3 seeds | 10.0, 3 seeds |",
+        "| `other` | 25.0, 3 seeds: +5.0 (-1.0 … +11.0) |  |",
+        "| `third` | 10.0, 3 seeds |  |",
+    ]
+
+
+def test_the_words_stand_beside_what_came_out(tables: ModuleType, tmp_path: Path) -> None:
+    gain = "task,repetition,critic,mean,low,high,word\n"
+    gain += "xor,0,fused,2.5,2.4,2.6,fuse\nxor,0,gain,2.0,1.9,2.1,fuse\nxor,1,gain,9.0,9.0,9.0,pairs are enough\n"
+    gain += "and,0,gain,0.0,-0.01,0.01,pairs are enough\nhub,0,gain,0.0,-0.01,0.01,pairs are enough\n"
+    (tmp_path / "synergy.csv").write_text(gain)
+    head = "row,objective,accuracy\n"
+    (tmp_path / "matrix.csv").write_text(
+        head + "xor d=1,confu,0.3\nxor d=3,clip,0.1\nxor d=3,confu,1.0\nxor d=3,symile,0.9\nhub,clip,0.5\nhub,confu,\n"
+    )
+    (tmp_path / "rendered.csv").write_text(head + "and,clip,0.75\nand,confu,0.74\n")
+    (tmp_path / "real.csv").write_text(
+        "what,metric,at,a,b,mean,se,low,high,n\n"
+        "arm,recall,last,pairs,,0.2,0.01,,,3\narm,recall,last,confu,,0.17,0.01,,,3\narm,recall,best,confu,,0.9,0.01,,,3\n"
+        "difference,recall,last,confu,pairs,-0.03,0.01,-0.05,-0.01,3\n"
+    )
+    (tmp_path / "synergy_real.json").write_text(
+        '{"faces": {"word": "cannot tell", "table": "real", "metric": "recall", '
+        '"gain": {"mean": 0.01, "low": -0.2, "high": 0.17}}}'
+    )
+    assert tables.write_words().splitlines()[2:] == [
+        "| `and` | 0.00 [-0.01, 0.01] | pairs are enough | 0.750 | 0.740 | -0.010 |",
+        "| `xor` | 2.00 [1.90, 2.10] | fuse | 0.100 | 1.000 | +0.900 |",
+        "| faces | 0.01 [-0.20, 0.17] | cannot tell | 0.200 | 0.170 | -0.030 (-0.050 … -0.010) |",
     ]

@@ -41,6 +41,7 @@ def test_recipe_keys() -> None:
         "languages",
         "shuffled",
         "limit",
+        "noise",
         "path",
     }
 
@@ -114,6 +115,43 @@ def test_captions_are_distinct_texts_of_the_concept(concepts: list[dict]) -> Non
         assert named[0] == concepts[sample.id]["name"]
         assert len(named) == len(set(named)) == len(texts)
     assert 0 < firsts[True] < 150, SEED  # a concept has 11 texts: about 1 in 11 begins with the name
+
+
+def test_noise_tells_a_share_of_the_drawings_wrongly_and_always_in_the_same_way(concepts: list[dict]) -> None:
+    noisy, right = (
+        Emoji(captions=2, drawings="different", languages=("de",), noise=n, limit=300) for n in ("40 %", None)
+    )
+    for data in (noisy, right):
+        data.draw_limit(5)
+    wrong = 0
+    for index in range(len(noisy)):
+        (one, again), true = (
+            (noisy.sample(index, np.random.default_rng([SEED, n])) for n in (0, 1)),
+            right.sample(index, np.random.default_rng([SEED, 0])),
+        )
+        told = {
+            key
+            for key, row in enumerate(concepts)
+            if set(one.inputs["text"] + again.inputs["text"]) <= set(row["texts"])
+        }
+        assert told, (SEED, index)  # both times texts of one concept
+        wrong += true.id not in told
+        assert one.id == true.id
+        assert one.inputs["de"] == true.inputs["de"]
+        assert pixels(one.inputs["image"][:1]) == pixels(true.inputs["image"][:1]), (SEED, index)
+    assert wrong == round(0.4 * len(noisy))
+    told = [noisy.sample(index, np.random.default_rng(0)).inputs["text"] for index in range(len(noisy))]
+    noisy.draw_limit(5)
+    assert told == [noisy.sample(index, np.random.default_rng(0)).inputs["text"] for index in range(len(noisy))]
+    noisy.draw_limit(6)
+    assert told[:50] != [noisy.sample(index, np.random.default_rng(0)).inputs["text"] for index in range(50)]
+    assert noisy.split("validation").items["text"].raw == right.split("validation").items["text"].raw
+
+
+@pytest.mark.parametrize("noise", ["some", 0.4, "100 %"])
+def test_a_noise_that_is_no_share_is_refused(noise: str) -> None:
+    with pytest.raises(ValueError, match=r"a share|write the share of the drawings that are told wrongly, as 40 %"):
+        Emoji(noise=noise)
 
 
 def test_every_text_can_come_first() -> None:

@@ -30,6 +30,7 @@ SWEEPS = [
     "confu_synergy",
     "ito_ablation",
     "ito_gap",
+    "ito_noise",
     "ito_saturation",
     "lineup",
     "tux_scratch",

@@ -29,6 +29,7 @@ def test_their_first_line_has_the_command_and_the_time_and_they_are_no_recipes()
         "emoji",
         "ito_ablation",
         "ito_gap",
+        "ito_noise",
         "ito_saturation",
         "lineup",
         "tux_frozen",

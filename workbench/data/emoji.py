@@ -25,7 +25,8 @@ from PIL import Image
 from pydantic import PositiveInt
 
 from workbench.loading.feed import Feed
-from workbench.loading.shares import Limit
+from workbench.loading.shares import Limit, Share
+from workbench.seeds import seed_for
 from workbench.types import Batch, Classes, Items, Modality, Sample, Split
 
 __all__ = ["Emoji"]
@@ -58,6 +59,8 @@ class Emoji:
             fusion reads; its encoder is {name: shared, with: text}. In evaluation it is the name of the concept
         limit: concepts to train on, drawn by the run's seed: a number, or a share, as 25 %; default: all. Evaluation
             splits stay whole
+        noise: a share of the training drawings, as 40 %, whose `text` is another concept's throughout, drawn by the
+            run's seed: captions of the web are wrong like that. Evaluation splits stay right
         path: folder of another build of the set (`wb data build emoji`); default: the one in the package
     """
 
@@ -71,6 +74,7 @@ class Emoji:
         languages: tuple[Language, ...] = (),
         shuffled: bool = False,
         limit: int | str | None = None,
+        noise: str | None = None,
         path: Path | None = None,
     ) -> None:
         self.modalities: Mapping[str, Modality] = {
@@ -92,11 +96,16 @@ class Emoji:
             for target in TARGETS
         }
         self.limit = Limit.parse(limit)
+        self.noise = Share.parse(noise)
+        if noise is not None and self.noise is None:
+            raise ValueError(f"noise: {noise!r}: write the share of the drawings that are told wrongly, as 40 %")
         self._all = self._load("train")
         self.draw_limit(0)
 
     def draw_limit(self, seed: int) -> None:
-        """Choose the concepts that `limit` leaves, by the run's seed: before the first sample is read."""
+        """Choose the concepts that `limit` leaves, and what `noise` tells wrongly, by the run's seed: before the first
+        sample is read.
+        """
         self._images, self._concept = self._all
         if self.limit:
             kept = self.limit.keep(np.array(self._concept), seed).tolist()
@@ -105,6 +114,21 @@ class Emoji:
         for drawing, concept in enumerate(self._concept):
             self._siblings.setdefault(concept, []).append(drawing)
         self._concepts = list(self._siblings)
+        self._told = self._tell_wrongly(seed)
+
+    def _tell_wrongly(self, seed: int) -> list[int]:
+        """Give the concept that each drawing's texts are of: its own, but of a share of the drawings another one."""
+        told = list(self._concept)
+        if self.noise is None:
+            return told
+        if len(self._concepts) < 2:
+            raise ValueError("noise: there is one concept, and no text of another: leave it out, or raise limit")
+        rng = np.random.default_rng(seed_for(seed, "noise"))
+        place = {concept: number for number, concept in enumerate(self._concepts)}
+        for row in rng.permutation(len(told))[: round(self.noise.percent / 100 * len(told))].tolist():
+            step = 1 + rng.integers(len(place) - 1)
+            told[row] = self._concepts[(place[told[row]] + step) % len(place)]
+        return told
 
     def __len__(self) -> int:
         """Count the training drawings: each is the anchor of one sample an epoch."""
@@ -117,7 +141,7 @@ class Emoji:
         first ones.
         """
         concept = self._concept[index]
-        texts, siblings = self._texts[concept], self._siblings[concept]
+        texts, siblings = self._texts[self._told[index]], self._siblings[concept]
         order = rng.permutation(len(texts)).tolist()
         if self.captions_from == "name":  # a concept's texts begin with its name
             order = sorted(order, key=bool)

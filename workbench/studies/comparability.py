@@ -2,7 +2,8 @@
 
 The trap: an arm may be shown more of a sample than another one, as two views or three captions. That is a difference
 between methods, and the data are still the same; another file, another task or another split is not. And where
-`data.limit` leaves a share of the ids, the seed draws it: such data are the same within a seed, and never across seeds.
+`data.limit` leaves a share of the ids, or `data.noise` tells a share wrongly, the seed draws it: such data are the same
+within a seed, and never across seeds.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from workbench.studies.run_facts import Reading, RunFacts
 
 SHOWN = ("views", "captions", "captions_from", "drawings", "max_bad")
 """last words of keys below `data` that say what a step is shown of a sample"""
+DRAWN = ("data.limit", "data.noise")
+"""keys by which the run's seed draws training data"""
 
 
 def find_conflicts(
@@ -68,7 +71,7 @@ def _pair(same: Sequence[RunFacts]) -> Iterator[tuple[RunFacts, RunFacts]]:
 
 
 def _draws(run: RunFacts) -> bool:
-    return run.recipe.get("data.limit") is not None
+    return any(run.recipe.get(key) is not None for key in DRAWN)
 
 
 def _choose_known(runs: Sequence[RunFacts]) -> RunFacts:

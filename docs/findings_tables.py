@@ -1,0 +1,121 @@
+"""The tables of docs/findings.md that are no claim's: the line-up of objectives, and what `wb synergy` said beforehand.
+
+The trap: a cell's interval is that of the difference within seeds; the two means of a column, compared by their own
+spread, would say less.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from workbench.studies.wording import Metric
+
+MEASURED = Path(__file__).parent / "measured"
+LINEUP = (
+    ("lineup", "clip", "concepts/mean_recall", "emoji, two: recall"),
+    ("confu_ablation", "clip", "concepts/mean_recall_1_to_1", "emoji, three: one asks"),
+    ("confu_ablation", "clip", "concepts/mean_recall_2_to_1", "emoji, three: two ask"),
+    ("tux_frozen", "clip3", "test/mean_recall_1_to_1", "tux: one asks"),
+    ("tux_frozen", "clip3", "test/mean_recall_2_to_1", "tux: two ask"),
+)
+"""what `wb compare --csv` wrote to docs/measured, its baseline, the metric, and how the table calls that"""
+ROWS = {"xor": "xor d=3", "parity": "parity M=4", "redundancy": "redundancy joint"}
+"""{task of synergy.csv: its row of matrix.csv}, where they differ"""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What an objective came to, a recall in per cent, and how far it is from CLIP within seeds."""
+
+    mean: float
+    seeds: int
+    difference: float | None = None
+    low: float = math.nan
+    high: float = math.nan
+    """of the 95 % interval; not finite where there are too few seeds"""
+
+
+def read_lineup() -> tuple[list[str], list[dict[str, Cell]]]:
+    """Read the objectives, CLIP first, and of each column {objective: its cell}."""
+    columns = [_read_column(name, baseline, metric) for name, baseline, metric, _ in LINEUP]
+    arms = dict.fromkeys(arm for column in columns for arm in column)
+    return sorted(arms, key=lambda arm: (arm != "clip", arm)), columns
+
+
+def write_lineup() -> str:
+    """Write a line for each objective: its mean, and what it differs from CLIP by, within seeds."""
+    arms, columns = read_lineup()
+    head = f"| objective | {' | '.join(title for *_, title in LINEUP)} |"
+    lines = [
+        f"| `{arm}` | {' | '.join(_write_cell(column[arm]) if arm in column else '' for column in columns)} |"
+        for arm in arms
+    ]
+    return "\n".join([head, "|---" * (1 + len(LINEUP)) + "|", *lines])
+
+
+def _write_cell(cell: Cell) -> str:
+    told = f"{cell.mean:.1f}, {cell.seeds} seeds"
+    if cell.difference is None:
+        return told
+    return f"{told}: {cell.difference:+.1f} ({cell.low:+.1f} … {cell.high:+.1f})"
+
+
+def _read_column(name: str, baseline: str, metric: str) -> dict[str, Cell]:
+    """Read {arm: its cell} at the end of trainings, without what was not run; the baseline is called `clip`."""
+    rows = [row for row in _read(name) if (row["metric"], row["at"]) == (metric, "last") and row["n"] != "0"]
+    scale, cells = 100 if Metric.parse(metric).points else 1, {}
+    for row in rows:
+        if row["what"] == "arm":
+            arm = "clip" if row["a"] == baseline else row["a"]
+            cells[arm] = Cell(scale * float(row["mean"]), int(row["n"]))
+    for row in rows:
+        if row["what"] == "difference" and row["b"] == baseline:
+            told, low, high = (scale * float(row[key]) for key in ("mean", "low", "high"))
+            cells[row["a"]] = replace(cells[row["a"]], difference=told, low=low, high=high)
+    return cells
+
+
+def write_words() -> str:
+    """Write what `wb synergy` said of each set of data, beside what pairs and fused terms came to when trained."""
+    head = "| data | `wb synergy`: gain in nats | its word | CLIP | ConFu | ConFu − CLIP |"
+    return "\n".join([head, "|---" * 6 + "|", *_list_exact(), *_list_real()])
+
+
+def _list_exact() -> Iterator[str]:
+    """Give a line for each task of known truth that both CLIP and ConFu were trained on, by its first repetition."""
+    cells = {(row["row"], row["objective"]): row for row in (*_read("matrix"), *_read("rendered"))}
+    gains = {}
+    for row in _read("synergy"):
+        if row["critic"] == "gain":
+            gains.setdefault(row["task"], row)
+    for task, gain in sorted(gains.items()):
+        found = [cells.get((ROWS.get(task, task), objective), {}).get("accuracy") for objective in ("clip", "confu")]
+        if all(found):
+            pairs, fused = (float(x or "nan") for x in found)
+            interval = f"{float(gain['mean']):.2f} [{float(gain['low']):.2f}, {float(gain['high']):.2f}]"
+            yield f"| `{task}` | {interval} | {gain['word']} | {pairs:.3f} | {fused:.3f} | {fused - pairs:+.3f} |"
+
+
+def _list_real() -> Iterator[str]:
+    """Give a line for each set of real data: the word of measured/synergy_real.json, and recalls of two that ask."""
+    for name, asked in json.loads((MEASURED / "synergy_real.json").read_text(encoding="utf-8")).items():
+        metric, word = asked["metric"], asked["word"]
+        rows = [row for row in _read(asked["table"]) if (row["metric"], row["at"]) == (metric, "last")]
+        means = {row["a"]: float(row["mean"]) for row in rows if row["what"] == "arm" and row["n"] != "0"}
+        told = next(row for row in rows if row["what"] == "difference" and row["a"] == "confu")
+        gain, (low, high) = asked["gain"], (float(told[key]) for key in ("low", "high"))
+        interval = f"{gain['mean']:.2f} [{gain['low']:.2f}, {gain['high']:.2f}]"
+        yield (
+            f"| {name} | {interval} | {word} | {means[told['b']]:.3f} | {means['confu']:.3f} "
+            f"| {float(told['mean']):+.3f} ({low:+.3f} … {high:+.3f}) |"
+        )
+
+
+def _read(name: str) -> list[dict[str, str]]:
+    with (MEASURED / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
