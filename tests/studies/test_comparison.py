@@ -149,23 +149,24 @@ def test_what_is_not_comparable_is_refused_by_name(two_arms: Path, changes: dict
     assert any(named in line for line in found.conflicts)
 
 
-def test_a_share_of_the_data_is_drawn_by_the_seed_and_is_the_same_for_all_arms_of_one(tmp_path: Path) -> None:
-    def make(arm: str, seed: int, fingerprint: str, **more: object) -> None:
-        data = {"name": "folder", "path": "/one/set", "fields": {"image": {"kind": "image"}}, **more}
+@pytest.mark.parametrize("key", ["limit", "noise"])
+def test_a_share_of_the_data_is_drawn_by_the_seed_and_is_the_same_for_all_arms_of_one(tmp_path: Path, key: str) -> None:
+    def make(arm: str, seed: int, fingerprint: str, share: str = "5 %") -> None:
+        data = {"name": "emoji", "path": "/one/set", key: share}
         folder = tmp_path / f"{arm}{seed}"
         make_run(folder, seed, [0.1], fingerprint=fingerprint, data=data, train__lr=len(arm))
 
     for arm in ("a", "bb"):
-        make(arm, 0, "of seed 0", limit="5 %")
-        make(arm, 1, "of seed 1", limit="5 %")
+        make(arm, 0, "of seed 0")
+        make(arm, 1, "of seed 1")
     assert compared(tmp_path).conflicts == ()
-    make("ccc", 0, "of seed 0", limit="5 %")
-    make("ccc", 1, "of another file", limit="5 %")
+    make("ccc", 0, "of seed 0")
+    make("ccc", 1, "of another file")
     with pytest.raises(RunError, match=r"a1 \(of seed 1\) are not those of .*ccc1 \(of another file\)"):
         compared(tmp_path)
     shutil.rmtree(tmp_path / "ccc1")
-    make("dddd", 1, "of seed 1", limit="6 %")
-    with pytest.raises(RunError, match=r"data: data.limit is 5 % in .*a0 and 6 % in .*dddd1"):
+    make("dddd", 1, "of seed 1", "6 %")
+    with pytest.raises(RunError, match=rf"data: data.{key} is 5 % in .*a0 and 6 % in .*dddd1"):
         compared(tmp_path)
 
 
