@@ -149,6 +149,25 @@ def test_what_is_not_comparable_is_refused_by_name(two_arms: Path, changes: dict
     assert any(named in line for line in found.conflicts)
 
 
+def test_an_arm_without_an_evaluator_has_no_value_and_is_no_conflict(tmp_path: Path) -> None:
+    def make(arm: str, seed: int, samples: int | None) -> None:
+        more = {} if samples is None else {"eval__held": {"name": "held_out_loss", "split": "test", "limit": samples}}
+        values = {"held/loss": [0.5, len(arm) + seed]} if more else {METRIC: [0.1, 0.2]}
+        make_run(tmp_path / f"{arm}{seed}", seed, values, train__lr=len(arm), **more)
+
+    for seed in range(2):
+        make("a", seed, None)  # the first, which all others were compared with
+        make("bb", seed, 20)
+        make("ccc", seed, 20)
+    found = compared(tmp_path, "held/loss")
+    assert found.conflicts == ()
+    assert [None if arm is None else arm.n for arm in found.measured[0].arms.values()] == [None, 2, 2]
+    assert sum("held/loss was not measured" in line for line in found.left_out) == 2
+    make("dddd", 0, 30)
+    with pytest.raises(RunError, match=r"evaluation: eval.held.limit is 20 in .*bb0 and 30 in .*dddd0"):
+        compared(tmp_path, "held/loss")
+
+
 @pytest.mark.parametrize("key", ["limit", "noise"])
 def test_a_share_of_the_data_is_drawn_by_the_seed_and_is_the_same_for_all_arms_of_one(tmp_path: Path, key: str) -> None:
     def make(arm: str, seed: int, fingerprint: str, share: str = "5 %") -> None:

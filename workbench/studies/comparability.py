@@ -39,16 +39,15 @@ def find_conflicts(
         return []
     groups = [runs] if with_same_data is None else with_same_data
     lines = [line for same in groups if same for one, run in _pair(same) for line in _compare_data(one, run)]
-    lines += [line for run in runs[1:] for line in _compare(runs[0], run, metrics, at)]
-    return list(dict.fromkeys(lines))
-
-
-def _compare(one: RunFacts, other: RunFacts, metrics: Sequence[str], at: Sequence[Reading]) -> Iterator[str]:
-    evaluators = dict.fromkeys(metric.partition("/")[0] for metric in metrics)
-    for evaluator in evaluators:
-        yield from _compare_keys("evaluation", one, other, [f"eval.{evaluator}"])
+    for evaluator in dict.fromkeys(metric.partition("/")[0] for metric in metrics):
+        # a run without it has no value of the metric, which is said where values are read
+        measured = [run for run in runs if f"eval.{evaluator}.name" in run.recipe]
+        for run in measured[1:]:
+            lines += _compare_keys("evaluation", measured[0], run, [f"eval.{evaluator}"])
     if set(at) & {"best", "decline"}:
-        yield from _compare_keys("choice of the best step", one, other, ["eval.best"])
+        for run in runs[1:]:
+            lines += _compare_keys("choice of the best step", runs[0], run, ["eval.best"])
+    return list(dict.fromkeys(lines))
 
 
 def _compare_keys(what: str, one: RunFacts, other: RunFacts, sections: Sequence[str]) -> Iterator[str]:
