@@ -166,7 +166,7 @@ def draw_lineup() -> Canvas:
     for place, (column, (*_, title)) in enumerate(zip(columns, LINEUP, strict=True)):
         middle = left + wide * (place + 0.5)
         told = [x for cell in column.values() if cell.difference is not None for x in (cell.low, cell.high)]
-        most = max([abs(x) for x in told if math.isfinite(x)] or [1.0])
+        most = max([abs(x) for x in told if not math.isnan(x)] or [1.0])
         canvas.text(middle, 28, title, "middle")
         canvas.text(middle, 46, f"± {most:.0f} points", "middle quiet")
         canvas.line([(middle, top), (middle, top + 26 * len(arms))], "rule")
@@ -175,7 +175,7 @@ def draw_lineup() -> Canvas:
             if cell and cell.difference is not None:
                 y, scale = top + 26 * row + 16, 0.46 * wide / most
                 colour = "three" if cell.low > 0 else "two" if cell.high < 0 else "one"
-                if math.isfinite(cell.low):
+                if not math.isnan(cell.low):
                     canvas.line([(middle + x * scale, y) for x in (cell.low, cell.high)], f"line-{colour}")
                 canvas.box(middle + cell.difference * scale - 4, y - 4, 8, 8, colour, 4)
     return canvas

@@ -37,7 +37,7 @@ class Cell:
     difference: float | None = None
     low: float = math.nan
     high: float = math.nan
-    """of the 95 % interval; not finite where there are too few seeds"""
+    """of the 95 % interval, which one seed does not have"""
 
 
 def read_lineup() -> tuple[list[str], list[dict[str, Cell]]]:
@@ -59,10 +59,11 @@ def write_lineup() -> str:
 
 
 def _write_cell(cell: Cell) -> str:
-    told = f"{cell.mean:.1f}, {cell.seeds} seeds"
+    told = f"{cell.mean:.1f}, {cell.seeds} {'seed' if cell.seeds == 1 else 'seeds'}"
     if cell.difference is None:
         return told
-    return f"{told}: {cell.difference:+.1f} ({cell.low:+.1f} … {cell.high:+.1f})"
+    interval = "" if math.isnan(cell.low) else f" ({cell.low:+.1f} … {cell.high:+.1f})"
+    return f"{told}: {cell.difference:+.1f}{interval}"
 
 
 def _read_column(name: str, baseline: str, metric: str) -> dict[str, Cell]:
@@ -75,7 +76,7 @@ def _read_column(name: str, baseline: str, metric: str) -> dict[str, Cell]:
             cells[arm] = Cell(scale * float(row["mean"]), int(row["n"]))
     for row in rows:
         if row["what"] == "difference" and row["b"] == baseline:
-            told, low, high = (scale * float(row[key]) for key in ("mean", "low", "high"))
+            told, low, high = (scale * float(row[key] or "nan") for key in ("mean", "low", "high"))
             cells[row["a"]] = replace(cells[row["a"]], difference=told, low=low, high=high)
     return cells
 
