@@ -60,7 +60,9 @@ def list_rows(ruling: Ruling) -> list[Row]:
 def write_interval(metric: str, found: Answer) -> str:
     """Write an estimate and its confidence sequence, in the metric's unit."""
     read = Metric.parse(metric)
-    if found.estimate is None or found.low == -float("inf"):
+    if found.estimate is None:
+        return "not run"
+    if found.low == -float("inf"):
         return f"{read.write(found.estimate, signed=True)}{read.unit}"
     low, high = (read.write(bound, signed=True) for bound in (found.low, found.high))
     return f"{read.write(found.estimate, signed=True)} ({low} … {high}){read.unit}"
@@ -148,9 +150,11 @@ def draw_claim(name: str, ruling: Ruling) -> Canvas:
 
 
 def draw_summary(rulings: dict[str, Ruling]) -> Canvas:
+    """Draw the endpoints of every claim whose controls held; of a blind one there is nothing to see."""
     rows = [
         (f"{name}: {ruling.judgement.verdict}", f"{row[1]}, {row[2].question.a} − {row[2].question.b}", row)
         for name, ruling in rulings.items()
+        if ruling.judgement.verdict != "blind"
         for row in list_rows(ruling)[: len(ruling.claim.section.endpoint)]
     ]
     return draw_rows(rows, "The claims that were put to the test: differences within seeds, and their verdicts")

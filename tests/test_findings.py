@@ -58,11 +58,14 @@ def test_the_line_up_is_what_compare_wrote(tables: ModuleType, tmp_path: Path, m
         "difference,test/mean_recall,last,other,base,0.05,0.01,-0.01,0.11,3\n"
         "difference,test/mean_recall,best,other,base,0.7,0.01,0.6,0.8,3\n"
         "difference,test/mean_recall,last,not_run,base,,,,,0\n"
+        "arm,test/mean_recall,last,wider,,0.9,0.01,,,3\n"
+        "difference,test/mean_recall,last,wider,base,0.7,0.01,0.6,0.8,3\n"
         "arm,test/mean_recall,last,once,,0.1,,,,1\ndifference,test/mean_recall,last,once,base,-0.1,,,,1\n"
         "difference,test/mean_recall,last,third,other,0.15,0.01,0.1,0.2,3\n"
     )
     columns = (("both", "base", "test/mean_recall", "recall"), ("both", "base", "test/r1", "first"))
     monkeypatch.setattr(tables, "LINEUP", columns)
+    monkeypatch.setattr(tables, "OTHER_FIELDS", {("both", "wider"), ("other table", "third")})
     assert tables.write_lineup().splitlines() == [
         "| objective | recall | first |",
         "|---|---|---|",
