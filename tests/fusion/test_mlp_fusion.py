@@ -43,6 +43,25 @@ def test_dropout_after_each_activation() -> None:
     assert abs((out == 0).float().mean().item() - 0.25) < 0.02  # 100 000 coins: five standard errors are .007
 
 
+def test_masking_takes_a_share_of_what_is_read_in_training_alone() -> None:
+    fusion = MLP(SIDES, WIDTHS, 6, hidden=11, dropout=0.0, masking=0.3)
+    plain = MLP(SIDES, WIDTHS, 6, hidden=11, dropout=0.0)
+    plain.load_state_dict(fusion.state_dict())  # it has no weights of its own
+    read = []
+    fusion.mlps["audio+image"][0].register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    inputs = features(8000, torch.float32)
+    fusion("audio+image", inputs)
+    whole = torch.cat([inputs["audio"].pooled, inputs["image"].pooled], 1)
+    kept = read[0] != 0
+    assert abs((~kept).float().mean().item() - 0.3) < 0.01  # 96 000 coins: five standard errors are .0075
+    assert ((~kept).float().mean(0) - 0.3).abs().max() < 0.03  # of every member and number alike
+    torch.testing.assert_close(read[0], torch.where(kept, whole / 0.7, 0.0))
+    assert torch.equal(fusion.eval()("audio+image", inputs), plain.eval()("audio+image", inputs))
+    before = torch.get_rng_state()
+    plain.train()("audio+image", inputs)
+    assert torch.equal(torch.get_rng_state(), before)  # without masking nothing is drawn, as before there was any
+
+
 def test_absent_members_are_zero_whatever_they_hold() -> None:
     fusion = MLP(SIDES, WIDTHS, 6, hidden=11).eval()
     inputs = features(4, torch.float32)

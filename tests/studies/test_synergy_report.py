@@ -51,8 +51,8 @@ def test_each_word_is_a_sentence_with_its_numbers() -> None:
 def test_where_nothing_is_and_where_no_room_is_left_is_said() -> None:
     (nothing,) = sentences([answer("c", "a", "b", NOTHING, NOTHING)])
     assert nothing == (
-        "c: pairs are enough, as the critics find nothing to use, fused or not: at most 0.02 nats. A dependence that takes "
-        "a trained tower to see is not found so: ask again of what `wb embed` writes of your own towers."
+        "c: pairs are enough, as the critics find nothing to use, fused or not: at most 0.02 nats. A dependence that "
+        "takes a trained tower to see is not found so: ask again of what `wb embed` writes of your own towers."
     )
     full = math.log(64) - 0.1
     (said,) = sentences([answer("c", "a", "b", Interval(full, full - 0.1, full + 0.05), Interval(0, -0.02, 0.02))])

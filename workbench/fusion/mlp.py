@@ -28,6 +28,8 @@ class MLP(Fusion):
         hidden: units of the hidden layer
         dropout: probability of the dropout after each activation
         final_activation: end with LeakyReLU(.2) and dropout, as published
+        masking: probability with which each number that a fusion reads is masked in training. The paper's appendix B.3
+            is said to mask a part of what is fused; in which way we have not seen, so that this is our reading
 
     Raises ValueError when a side has a member of which there is no encoder.
     """
@@ -44,8 +46,10 @@ class MLP(Fusion):
         hidden: PositiveInt = 512,
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1,
         final_activation: bool = True,
+        masking: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     ):
         super().__init__()
+        self.masking = nn.Dropout(masking)
         self.mlps = nn.ModuleDict()
         for side in sides:
             if missing := [m for m in side.members if m not in widths]:
@@ -71,4 +75,4 @@ class MLP(Fusion):
         h = [features[m].pooled for m in members]
         if present is not None:
             h = [x.where(present[m][:, None], 0) for m, x in zip(members, h, strict=True)]
-        return self.mlps["+".join(members)](torch.cat(h, dim=1))
+        return self.mlps["+".join(members)](self.masking(torch.cat(h, dim=1)))

@@ -123,8 +123,8 @@ def _sentence(target: str, word: Word, same: Sequence[Answer]) -> str:
         if answer.fused.high < margin:
             return (
                 f"{target}: pairs are enough, as the critics find nothing to use, fused or not: at most "
-                f"{answer.fused.high:.2f} nats. A dependence that takes a trained tower to see is not found so: ask again "
-                "of what `wb embed` writes of your own towers."
+                f"{answer.fused.high:.2f} nats. A dependence that takes a trained tower to see is not found so: ask "
+                "again of what `wb embed` writes of your own towers."
             )
         said = f"{target}: pairs are enough. Fusing adds at most {gain.high:.2f} nats, below {margin:.2f}"
         full = answer.summed.mean > NEAR * answer.ceiling
