@@ -118,33 +118,31 @@ def test_captions_are_distinct_texts_of_the_concept(concepts: list[dict]) -> Non
 
 
 def test_noise_tells_a_share_of_the_drawings_wrongly_and_always_in_the_same_way(concepts: list[dict]) -> None:
-    noisy, right = (
-        Emoji(captions=2, drawings="different", languages=("de",), noise=n, limit=300) for n in ("40 %", None)
-    )
-    for data in (noisy, right):
-        data.draw_limit(5)
-    wrong = 0
-    for index in range(len(noisy)):
-        (one, again), true = (
-            (noisy.sample(index, np.random.default_rng([SEED, n])) for n in (0, 1)),
-            right.sample(index, np.random.default_rng([SEED, 0])),
-        )
-        told = {
-            key
-            for key, row in enumerate(concepts)
-            if set(one.inputs["text"] + again.inputs["text"]) <= set(row["texts"])
-        }
-        assert told, (SEED, index)  # both times texts of one concept
-        wrong += true.id not in told
-        assert one.id == true.id
-        assert one.inputs["de"] == true.inputs["de"]
-        assert pixels(one.inputs["image"][:1]) == pixels(true.inputs["image"][:1]), (SEED, index)
-    assert wrong == round(0.4 * len(noisy))
-    told = [noisy.sample(index, np.random.default_rng(0)).inputs["text"] for index in range(len(noisy))]
+    def make(noise: str | None, seed: int) -> Emoji:
+        data = Emoji(views=1, captions=2, captions_from="name", languages=("de",), noise=noise, limit=300)
+        data.draw_limit(seed)
+        return data
+
+    def names(data: Emoji) -> list[str]:
+        """Say how each drawing is told: by a concept's name, which no other has, and another text of the concept."""
+        samples = [data.sample(index, np.random.default_rng([SEED, index])) for index in range(len(data))]
+        for sample in samples:
+            (told,) = [row for row in concepts if row["name"] == sample.inputs["text"][0]]
+            assert set(sample.inputs["text"]) <= set(told["texts"])
+            assert sample.inputs["de"] == [concepts[sample.id]["names"]["de"]]  # other fields are right
+        return [sample.inputs["text"][0] for sample in samples]
+
+    noisy, right = make("40 %", 5), make(None, 5)
+    told, true = names(noisy), names(right)
+    assert true == [concepts[right.sample(i, np.random.default_rng()).id]["name"] for i in range(len(right))]
+    assert sum(a != b for a, b in zip(told, true, strict=True)) == round(0.4 * len(noisy))
     noisy.draw_limit(5)
-    assert told == [noisy.sample(index, np.random.default_rng(0)).inputs["text"] for index in range(len(noisy))]
-    noisy.draw_limit(6)
-    assert told[:50] != [noisy.sample(index, np.random.default_rng(0)).inputs["text"] for index in range(50)]
+    assert names(noisy) == told
+    whole, seeds = Emoji(captions_from="name", noise="40 %"), []
+    for seed in (5, 6):  # the same drawings, as nothing limits them
+        whole.draw_limit(seed)
+        seeds.append([whole.sample(i, np.random.default_rng(0)).inputs["text"][0] for i in range(100)])
+    assert seeds[0] != seeds[1]
     assert noisy.split("validation").items["text"].raw == right.split("validation").items["text"].raw
 
 
