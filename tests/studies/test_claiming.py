@@ -128,6 +128,27 @@ def test_failed_runs_are_left_out_named_and_not_a_verdict(write: Callable[..., P
 
 
 @pytest.mark.slow
+def test_a_setting_that_the_program_has_gained_since_is_no_change(write: Callable[..., Path]) -> None:
+    file = write()
+    record = file.parent / "runs" / "claims" / "claim.json"
+    assert proved(file, Trainer(confu=0.9, blind=0.1)).registration.remarks == []
+
+    def forget(*keys: str) -> tuple[str, ...]:
+        """Write the record as a version without these keys had written it, and say what counts as a change."""
+        content = json.loads(record.read_text())["content"]
+        for arm in content["arms"].values():
+            for key in keys:
+                del arm[key]
+        old = {**json.loads(record.read_text()), "content": content, "digest": make_digest(content)}
+        record.write_text(json.dumps(old))
+        return proved(file, Trainer()).registration.changed
+
+    assert forget("model.fusion.masking") == ()
+    assert forget("train.lr")[-1].startswith("arms.")  # which these recipes give
+    assert "arms.clip.data.name absent -> synthetic" in forget("data.name")  # which has no default
+
+
+@pytest.mark.slow
 def test_it_is_registered_before_the_first_run_and_tells_of_changes(write: Callable[..., Path]) -> None:
     file = write()
     record = file.parent / "runs" / "claims" / "claim.json"

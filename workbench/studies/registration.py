@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from workbench.errors import RunError, writing
+from workbench.errors import RecipeError, RunError, writing
+from workbench.recipe.schema import parse_recipe
 from workbench.recipe.yaml_file import Tree
 from workbench.runs.resume_rules import flatten, is_in
 from workbench.studies.claim import Claim
@@ -111,7 +113,8 @@ def read_registration(claim: Claim, file: Path) -> Registration:
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         old, digest = record["content"], record["digest"]
-        found = Registration(digest, record["registered"], record["runs_before"], tuple(_list_changes(old, content)))
+        changed = tuple(_list_changes(old | {"arms": _fill_defaults(old["arms"], claim)}, content))
+        found = Registration(digest, record["registered"], record["runs_before"], changed)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(
             f"{file} is no record of a claim any more ({error}): what was registered cannot be known"
@@ -119,6 +122,37 @@ def read_registration(claim: Claim, file: Path) -> Registration:
     if make_digest(old) != digest:
         raise RunError(f"{file}: its digest is not that of its content: it was changed after it was written")
     return found
+
+
+def _fill_defaults(registered: dict[str, Tree], claim: Claim) -> dict[str, Tree]:
+    """Give each arm that was registered the defaults of keys that were not there then, as a resume of its runs does.
+
+    A setting that the program has gained since is no change of the claim; one that its recipe now gives is.
+    """
+    arms = dict(registered)
+    for arm in claim.arms:
+        tree, known = arm.recipe.as_dict(), registered.get(arm.name)
+        if known is None:
+            continue
+        gained = {key for key in flatten(tree) if key not in known and not is_in(key, SAME) and not is_in(key, PLACES)}
+        try:
+            filled = flatten(parse_recipe(_leave_out(tree, gained)).as_dict())
+        except RecipeError:  # one of them has no default
+            continue
+        arms[arm.name] = known | {key: filled[key] for key in gained if key in filled}
+    return json.loads(json.dumps(arms))
+
+
+def _leave_out(tree: Tree, keys: Collection[str], prefix: str = "") -> Tree:
+    """Copy a tree without these leaves, and without what is empty then."""
+    copy: Tree = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            if inner := _leave_out(value, keys, f"{prefix}{name}."):
+                copy[name] = inner
+        elif f"{prefix}{name}" not in keys:
+            copy[name] = value
+    return copy
 
 
 def _list_changes(old: Tree, new: Tree) -> list[str]:
