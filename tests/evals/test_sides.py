@@ -20,7 +20,7 @@ from workbench.evals.zeroshot import ZeroShot
 from workbench.objectives.clip import CLIP
 from workbench.objectives.comm import CoMM
 from workbench.objectives.terms import Terms
-from workbench.recipe.schema import parse_recipe
+from workbench.recipe.schema import load_recipe, parse_recipe
 from workbench.runs.train import train
 from workbench.scoring.sides import compared, is_trained
 from workbench.terms import Term
@@ -52,6 +52,19 @@ def test_query_and_candidates_come_from_one_term(
     asked = terms(*pairs).ask(tuple(others), target)
     assert asked is not None
     assert (list(asked.query), asked.candidates) == (query, candidates)
+
+
+@pytest.mark.parametrize(
+    "name", ["clip", "comm", "confu", "confu_chain", "gram", "hub", "siglip", "symile", "triangle"]
+)
+def test_what_an_objective_never_met_is_no_question_that_it_answers(name: str) -> None:
+    """A tower that was left away, where the evaluator still asked by its modality, ended in a KeyError."""
+    objective = load_recipe(f"synth/{name}.yaml").objective.build(("a", "b", "c"))
+    for others, target in ((("d",), "b"), (("a", "d"), "c"), (("a", "b"), "d"), (("a",), "d")):
+        asked = objective.ask(others, target)
+        sides = [] if asked is None else [*asked.query, asked.candidates]
+        assert "d" not in [member for side in sides for member in side.members]
+        assert asked is None or target != "d"
 
 
 def test_a_subclass_that_says_what_asks_is_believed() -> None:

@@ -74,7 +74,7 @@ class VolumeContrast(ScaledObjective, ABC):
 
     def query_sides(self, others: Sequence[str], target: str) -> list[Side]:
         """Ask by all others at once: they span one volume with the candidate."""
-        return [self.side_of[m] for m in others]
+        return [self.side_of[m] for m in others] if self.side_of.keys() >= {target, *others} else []
 
     def optimum(self, truth: Truth) -> Optimum | None:
         """Give the optimum of any score of anchor and set."""

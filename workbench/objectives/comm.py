@@ -91,6 +91,8 @@ class CoMM(ScaledObjective):
 
     def query_sides(self, others: Sequence[str], target: str) -> list[Side]:
         """Ask by the fusion of all others, with the target masked."""
+        if not self.alone.keys() >= {target, *others}:
+            return []
         return [Side(tuple(m for m in self.modalities if m in others), fused=True)]
 
     def candidate_side(self, target: str) -> Side:

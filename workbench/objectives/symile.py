@@ -101,7 +101,7 @@ class Symile(ScaledObjective):
 
     def query_sides(self, others: Sequence[str], target: str) -> list[Side]:
         """Ask by all others at once: the score is multilinear."""
-        return [Side((m,)) for m in others]
+        return [Side((m,)) for m in others] if {target, *others} <= {*self.modalities} else []
 
     def optimum(self, truth: Truth) -> Optimum | None:
         """Give the optimum of the chosen negatives; None where `n_squared` has no known one."""
