@@ -162,7 +162,7 @@ def draw_summary(rulings: dict[str, Ruling]) -> Canvas:
 
 def draw_lineup() -> Canvas:
     """Draw for each objective and column its difference from CLIP with its 95 % interval; a column has one scale."""
-    arms, columns = read_lineup()
+    (_, *arms), columns = read_lineup()  # CLIP, the first, is the line that all are compared with
     wide, left, top = 172, 122, 62
     canvas = Canvas(left + wide * len(columns) + 10, top + 26 * len(arms) + 20, "The line-up: differences from CLIP")
     for row, arm in enumerate(arms):
