@@ -146,10 +146,15 @@ def test_noise_tells_a_share_of_the_drawings_wrongly_and_always_in_the_same_way(
     assert noisy.split("validation").items["text"].raw == right.split("validation").items["text"].raw
 
 
-@pytest.mark.parametrize("noise", ["some", 0.4, "100 %"])
-def test_a_noise_that_is_no_share_is_refused(noise: str) -> None:
-    with pytest.raises(ValueError, match=r"a share|write the share of the drawings that are told wrongly, as 40 %"):
+@pytest.mark.parametrize("noise", ["some", 0.4, 40, "0 %", "100 %"])
+def test_a_noise_that_is_no_share_is_refused(noise: str | float) -> None:
+    with pytest.raises(ValueError, match=r"^noise: .* write the share of the drawings that are told wrongly"):
         Emoji(noise=noise)
+
+
+def test_noise_needs_a_second_concept() -> None:
+    with pytest.raises(ValueError, match=r"noise: there is one concept, and no text of another"):
+        Emoji(noise="40 %", limit=1)
 
 
 def test_every_text_can_come_first() -> None:

@@ -74,7 +74,7 @@ class Emoji:
         languages: tuple[Language, ...] = (),
         shuffled: bool = False,
         limit: int | str | None = None,
-        noise: str | None = None,
+        noise: str | float | None = None,
         path: Path | None = None,
     ) -> None:
         self.modalities: Mapping[str, Modality] = {
@@ -96,9 +96,7 @@ class Emoji:
             for target in TARGETS
         }
         self.limit = Limit.parse(limit)
-        self.noise = Share.parse(noise)
-        if noise is not None and self.noise is None:
-            raise ValueError(f"noise: {noise!r}: write the share of the drawings that are told wrongly, as 40 %")
+        self.noise = _parse_noise(noise)
         self._all = self._load("train")
         self.draw_limit(0)
 
@@ -217,6 +215,21 @@ class Emoji:
                 f"build the set again with `wb data build emoji` and give its folder as `path`"
             )
         return Drawings(rows["image"]), [self._index[key] for key in rows["concept"]]
+
+
+def _parse_noise(value: str | float | None) -> Share | None:
+    """Read '40 %'; None stays None. Raises ValueError for anything else, for a share of none and for one of all."""
+    if value is None:
+        return None
+    try:
+        share = Share.parse(value)
+    except ValueError:  # which speaks of splits
+        share = None
+    if share is None:
+        raise ValueError(
+            f"noise: {value!r}: write the share of the drawings that are told wrongly, between 0 and 100 %"
+        )
+    return share
 
 
 class Drawings(Sequence[Image.Image]):
