@@ -12,7 +12,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
 
+from workbench.studies.paired import subtract
+from workbench.studies.synergy.usable import t_interval
 from workbench.studies.wording import Metric
 
 MEASURED = Path(__file__).parent / "measured"
@@ -86,8 +90,8 @@ def _read_column(name: str, baseline: str, metric: str) -> dict[str, Cell]:
 
 def write_words() -> str:
     """Write what `wb synergy` said of each set of data, beside what pairs and fused terms came to when trained."""
-    head = "| data | `wb synergy`: gain in nats | its word | CLIP | ConFu | ConFu − CLIP |"
-    return "\n".join([head, "|---" * 6 + "|", *_list_exact(), *_list_real()])
+    head = "| data | `wb synergy`: gain in nats | its word | two ask: CLIP | ConFu | ConFu − CLIP | one asks |"
+    return "\n".join([head, "|---" * 7 + "|", *_list_exact(), *_list_real()])
 
 
 def _list_exact() -> Iterator[str]:
@@ -102,22 +106,54 @@ def _list_exact() -> Iterator[str]:
         if all(found):
             pairs, fused = (float(x or "nan") for x in found)
             interval = f"{float(gain['mean']):.2f} [{float(gain['low']):.2f}, {float(gain['high']):.2f}]"
-            yield f"| `{task}` | {interval} | {gain['word']} | {pairs:.3f} | {fused:.3f} | {fused - pairs:+.3f} |"
+            yield f"| `{task}` | {interval} | {gain['word']} | {pairs:.3f} | {fused:.3f} | {fused - pairs:+.3f} | |"
 
 
 def _list_real() -> Iterator[str]:
-    """Give a line for each set of real data: the word of measured/synergy_real.json, and recalls of two that ask."""
+    """Give a line for each set of real data: the word of measured/synergy_real.json, and recalls by two and by one."""
     for name, asked in json.loads((MEASURED / "synergy_real.json").read_text(encoding="utf-8")).items():
-        metric, word = asked["metric"], asked["word"]
-        rows = [row for row in _read(asked["table"]) if (row["metric"], row["at"]) == (metric, "last")]
-        means = {row["a"]: float(row["mean"]) for row in rows if row["what"] == "arm" and row["n"] != "0"}
-        told = next(row for row in rows if row["what"] == "difference" and row["a"] == "confu")
-        gain, (low, high) = asked["gain"], (float(told[key]) for key in ("low", "high"))
-        interval = f"{gain['mean']:.2f} [{gain['low']:.2f}, {gain['high']:.2f}]"
+        two, one = (_compare(asked["table"], asked[metric]) for metric in ("two_ask", "one_asks"))
+        gain = "{mean:.2f} [{low:.2f}, {high:.2f}]".format_map(asked["gain"])
         yield (
-            f"| {name} | {interval} | {word} | {means[told['b']]:.3f} | {means['confu']:.3f} "
-            f"| {float(told['mean']):+.3f} ({low:+.3f} … {high:+.3f}) |"
+            f"| {name} | {gain} | {asked['word']} | {two.pairs:.3f} | {two.fused:.3f} | {two.difference} "
+            f"| {one.difference} |"
         )
+
+
+class Compared(NamedTuple):
+    """Means of CLIP and of ConFu, and their difference within seeds with its 95 % interval, as text."""
+
+    pairs: float
+    fused: float
+    difference: str
+
+
+def _compare(table: str, metric: str) -> Compared:
+    """Read a metric of a table of `wb compare`, or of one that has a line a seed, as real-modsum's."""
+    rows = _read(table)
+    if "seed" in rows[0]:
+        return _compare_seeds(rows, metric)
+    rows = [row for row in rows if (row["metric"], row["at"]) == (metric, "last")]
+    means = {row["a"]: float(row["mean"]) for row in rows if row["what"] == "arm" and row["n"] != "0"}
+    told = next(row for row in rows if row["what"] == "difference" and row["a"] == "confu")
+    mean, low, high = (float(told[key]) for key in ("mean", "low", "high"))
+    return Compared(means[told["b"]], means["confu"], _write_difference(mean, low, high, int(told["n"])))
+
+
+def _compare_seeds(rows: list[dict[str, str]], metric: str) -> Compared:
+    """Compare what validation has, seed by seed."""
+    found: dict[str, dict[int, float]] = {"clip": {}, "confu": {}}
+    for row in rows:
+        if row["split"] == "validation" and row["objective"] in found:
+            found[row["objective"]][int(row["seed"])] = float(row[metric])
+    pairs, fused = found["clip"], found["confu"]
+    within = subtract(fused, pairs)
+    interval = t_interval(list(within.values()))
+    return Compared(fmean(pairs.values()), fmean(fused.values()), _write_difference(*interval, len(within)))
+
+
+def _write_difference(mean: float, low: float, high: float, seeds: int) -> str:
+    return f"{mean:+.3f} ({low:+.3f} … {high:+.3f}; {seeds})"
 
 
 def _read(name: str) -> list[dict[str, str]]:

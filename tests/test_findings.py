@@ -1,6 +1,8 @@
 """The page of findings: its verdicts, tables and pictures are what the kept values of the claims say now."""
 
 import importlib.util
+import json
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,13 +92,24 @@ def test_the_words_stand_beside_what_came_out(tables: ModuleType, tmp_path: Path
         "what,metric,at,a,b,mean,se,low,high,n\n"
         "arm,recall,last,pairs,,0.2,0.01,,,3\narm,recall,last,confu,,0.17,0.01,,,3\narm,recall,best,confu,,0.9,0.01,,,3\n"
         "difference,recall,last,confu,pairs,-0.03,0.01,-0.05,-0.01,3\n"
+        "arm,single,last,pairs,,0.4,0.01,,,3\narm,single,last,confu,,0.5,0.01,,,3\n"
+        "difference,single,last,confu,pairs,0.1,0.01,0.05,0.15,3\n"
     )
-    (tmp_path / "synergy_real.json").write_text(
-        '{"faces": {"word": "cannot tell", "table": "real", "metric": "recall", '
-        '"gain": {"mean": 0.01, "low": -0.2, "high": 0.17}}}'
-    )
+    by_seed = "objective,seed,split,single,double\n"
+    by_seed += "".join(f"clip,{seed},validation,0.1,0.1\nconfu,{seed},test,9,9\n" for seed in range(3))
+    by_seed += "confu,1,validation,0.1,0.3\nconfu,0,validation,0.1,0.1\nsymile,0,validation,9,9\n"
+    (tmp_path / "digits.csv").write_text(by_seed)
+    asked = {"word": "cannot tell", "gain": {"mean": 0.01, "low": -0.2, "high": 0.17}}
+    faces = {**asked, "table": "real", "two_ask": "recall", "one_asks": "single"}
+    digits = {**asked, "table": "digits", "two_ask": "double", "one_asks": "single"}
+    (tmp_path / "synergy_real.json").write_text(json.dumps({"faces": faces, "digits": digits}))
+    # of two seeds, 0 and .2: .1 ± t(.975, one degree of freedom) * .1, where t = tan(.475 pi)
+    reach = math.tan(0.475 * math.pi) * 0.1
     assert tables.write_words().splitlines()[2:] == [
-        "| `and` | 0.00 [-0.01, 0.01] | pairs are enough | 0.750 | 0.740 | -0.010 |",
-        "| `xor` | 2.00 [1.90, 2.10] | fuse | 0.100 | 1.000 | +0.900 |",
-        "| faces | 0.01 [-0.20, 0.17] | cannot tell | 0.200 | 0.170 | -0.030 (-0.050 … -0.010) |",
+        "| `and` | 0.00 [-0.01, 0.01] | pairs are enough | 0.750 | 0.740 | -0.010 | |",
+        "| `xor` | 2.00 [1.90, 2.10] | fuse | 0.100 | 1.000 | +0.900 | |",
+        "| faces | 0.01 [-0.20, 0.17] | cannot tell | 0.200 | 0.170 | -0.030 (-0.050 … -0.010; 3) "
+        "| +0.100 (+0.050 … +0.150; 3) |",
+        "| digits | 0.01 [-0.20, 0.17] | cannot tell | 0.100 | 0.200 "
+        f"| +0.100 ({0.1 - reach:+.3f} … {0.1 + reach:+.3f}; 2) | +0.000 (+0.000 … +0.000; 2) |",
     ]
