@@ -3,9 +3,9 @@
     python docs/draw_findings.py          # figures/findings/*.svg, measured/findings.csv, the blocks of findings.md
     python docs/draw_findings.py --check  # exit 1 when a file is not what this script writes
 
-A block of findings.md stands between `<!-- claim NAME -->`, `<!-- summary -->`, `<!-- lineup -->` or `<!-- words -->`,
-and `<!-- end -->`; what is around the blocks is written by hand. The trap: a picture of six claims has six units, so
-every row has its own scale.
+A block of findings.md stands between `<!-- claim NAME -->`, `<!-- summary -->`, `<!-- lineup -->`,
+`<!-- mechanism -->` or `<!-- words -->`, and `<!-- end -->`; what is around the blocks is written by hand. The trap: a
+picture of six claims has six units, so every row has its own scale.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from draw_concepts import Canvas, write
-from findings_tables import LINEUP, read_lineup, write_lineup, write_words
+from findings_tables import LINEUP, MECHANISM, read_columns, write_columns, write_words
 
 from workbench.recipe.yaml_file import shipped_recipes
 from workbench.studies.claim import NOTHING, read_claim
@@ -162,7 +162,7 @@ def draw_summary(rulings: dict[str, Ruling]) -> Canvas:
 
 def draw_lineup() -> Canvas:
     """Draw for each objective and column its difference from CLIP with its 95 % interval; a column has one scale."""
-    (_, *arms), columns = read_lineup()  # CLIP, the first, is the line that all are compared with
+    (_, *arms), columns = read_columns(LINEUP)  # CLIP, the first, is the line that all are compared with
     wide, left, top = 172, 122, 62
     canvas = Canvas(left + wide * len(columns) + 10, top + 26 * len(arms) + 20, "The line-up: differences from CLIP")
     for row, arm in enumerate(arms):
@@ -207,15 +207,16 @@ def fill(page: str, rulings: dict[str, Ruling]) -> str:
     """Fill the blocks of the page. Raises SystemExit for a claim that has values and no block, or the reverse."""
     blocks: dict[str, Callable[[], str]] = {
         "summary": lambda: write_summary(rulings),
-        "lineup": write_lineup,
+        "lineup": lambda: write_columns("objective", LINEUP),
+        "mechanism": lambda: write_columns("arm", MECHANISM),
         "words": write_words,
     }
     blocks |= {f"claim {name}": lambda n=name, r=ruling: write_claim(n, r) for name, ruling in rulings.items()}  # type: ignore[misc]
-    there = re.findall(r"<!-- (summary|lineup|words|claim \w+) -->", page)
+    there = re.findall(r"<!-- (summary|lineup|mechanism|words|claim \w+) -->", page)
     if sorted(there) != sorted(blocks):
         raise SystemExit(f"findings.md has blocks of {sorted(there)}, docs/measured/claims values of {sorted(blocks)}")
     return re.sub(
-        r"(<!-- (summary|lineup|words|claim \w+) -->\n).*?(<!-- end -->)",
+        r"(<!-- (summary|lineup|mechanism|words|claim \w+) -->\n).*?(<!-- end -->)",
         lambda found: f"{found[1]}{blocks[found[2]]()}\n{found[3]}",
         page,
         flags=re.DOTALL,

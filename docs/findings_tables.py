@@ -1,4 +1,4 @@
-"""The tables of docs/findings.md that are no claim's: the line-up of objectives, and what `wb synergy` said beforehand.
+"""The tables of docs/findings.md that are no claim's: objectives, arms of ITO, and what `wb synergy` said beforehand.
 
 The trap: a cell's interval is that of the difference within seeds; the two means of a column, compared by their own
 spread, would say less.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -20,14 +20,25 @@ from workbench.studies.synergy.usable import t_interval
 from workbench.studies.wording import Metric
 
 MEASURED = Path(__file__).parent / "measured"
-LINEUP = (
+Column = tuple[str, str, str, str]
+"""what `wb compare --csv` wrote to docs/measured, its baseline, the metric, and how the table calls that"""
+LINEUP: tuple[Column, ...] = (
     ("lineup", "clip", "concepts/mean_recall", "emoji, two: recall"),
     ("confu_ablation", "clip", "concepts/mean_recall_1_to_1", "emoji, three: one asks"),
     ("confu_ablation", "clip", "concepts/mean_recall_2_to_1", "emoji, three: two ask"),
     ("tux_frozen", "clip3", "test/mean_recall_1_to_1", "tux: one asks"),
     ("tux_frozen", "clip3", "test/mean_recall_2_to_1", "tux: two ask"),
 )
-"""what `wb compare --csv` wrote to docs/measured, its baseline, the metric, and how the table calls that"""
+MECHANISM: tuple[Column, ...] = tuple(
+    ("ito_ablation", "alignment", metric, title)
+    for metric, title in (
+        ("concepts/mean_recall", "recall"),
+        ("gap/l2m", "L2M"),
+        ("gap/mixing", "mixing"),
+        ("gap/alignment", "distance of true pairs"),
+        ("gap/uniformity_text", "uniformity of texts"),
+    )
+)
 OTHER_FIELDS = {("tux_frozen", "chain")}
 """arms whose mean is over other queries than the baseline's, as they have a field more"""
 ROWS = {"xor": "xor d=3", "parity": "parity M=4", "redundancy": "redundancy joint"}
@@ -36,7 +47,7 @@ ROWS = {"xor": "xor d=3", "parity": "parity M=4", "redundancy": "redundancy join
 
 @dataclass(frozen=True)
 class Cell:
-    """What an objective came to, a recall in per cent, and how far it is from CLIP within seeds."""
+    """What an arm came to, a share in per cent, and how far it is from the baseline within seeds."""
 
     mean: float
     seeds: int
@@ -46,41 +57,45 @@ class Cell:
     """of the 95 % interval, which one seed does not have"""
 
 
-def read_lineup() -> tuple[list[str], list[dict[str, Cell]]]:
-    """Read the objectives, CLIP first, and of each column {objective: its cell}."""
-    columns = [_read_column(name, baseline, metric) for name, baseline, metric, _ in LINEUP]
-    arms = dict.fromkeys(arm for column in columns for arm in column)
-    return sorted(arms, key=lambda arm: (arm != "clip", arm)), columns
+def read_columns(columns: Sequence[Column]) -> tuple[list[str], list[dict[str, Cell]]]:
+    """Read the arms, the baseline first, and {arm: its cell} of each column. Every baseline is called as the first."""
+    first = columns[0][1]
+    found = [_read_column(column, first) for column in columns]
+    arms = dict.fromkeys(arm for cells in found for arm in cells)
+    return sorted(arms, key=lambda arm: (arm != first, arm)), found
 
 
-def write_lineup() -> str:
-    """Write a line for each objective: its mean, and what it differs from CLIP by, within seeds."""
-    arms, columns = read_lineup()
-    head = f"| objective | {' | '.join(title for *_, title in LINEUP)} |"
+def write_columns(head: str, columns: Sequence[Column]) -> str:
+    """Write a line for each arm: its mean, and what it differs from the baseline by, within seeds."""
+    arms, found = read_columns(columns)
+    digits = [1 if Metric.parse(metric).points else 2 for _, _, metric, _ in columns]
     lines = [
-        f"| `{arm}` | {' | '.join(_write_cell(column[arm]) if arm in column else '' for column in columns)} |"
+        f"| `{arm}` | "
+        + " | ".join(_write_cell(cells[arm], n) if arm in cells else "" for cells, n in zip(found, digits, strict=True))
+        + " |"
         for arm in arms
     ]
-    return "\n".join([head, "|---" * (1 + len(LINEUP)) + "|", *lines])
+    titles = " | ".join(title for *_, title in columns)
+    return "\n".join([f"| {head} | {titles} |", "|---" * (1 + len(columns)) + "|", *lines])
 
 
-def _write_cell(cell: Cell) -> str:
-    told = f"{cell.mean:.1f}, {cell.seeds} {'seed' if cell.seeds == 1 else 'seeds'}"
+def _write_cell(cell: Cell, digits: int) -> str:
+    told = f"{cell.mean:.{digits}f}, {cell.seeds} {'seed' if cell.seeds == 1 else 'seeds'}"
     if cell.difference is None:
         return told
-    interval = "" if math.isnan(cell.low) else f" ({cell.low:+.1f} … {cell.high:+.1f})"
-    return f"{told}: {cell.difference:+.1f}{interval}"
+    interval = "" if math.isnan(cell.low) else f" ({cell.low:+.{digits}f} … {cell.high:+.{digits}f})"
+    return f"{told}: {cell.difference:+.{digits}f}{interval}"
 
 
-def _read_column(name: str, baseline: str, metric: str) -> dict[str, Cell]:
-    """Read {arm: its cell} at the end of trainings, without what was not run; the baseline is called `clip`."""
+def _read_column(column: Column, first: str) -> dict[str, Cell]:
+    """Read {arm: its cell} at the end of trainings, without what was not run; the baseline is called `first`."""
+    name, baseline, metric, _ = column
     rows = [row for row in _read(name) if (row["metric"], row["at"]) == (metric, "last") and row["n"] != "0"]
     rows = [row for row in rows if (name, row["a"]) not in OTHER_FIELDS]
     scale, cells = 100 if Metric.parse(metric).points else 1, {}
     for row in rows:
         if row["what"] == "arm":
-            arm = "clip" if row["a"] == baseline else row["a"]
-            cells[arm] = Cell(scale * float(row["mean"]), int(row["n"]))
+            cells[first if row["a"] == baseline else row["a"]] = Cell(scale * float(row["mean"]), int(row["n"]))
     for row in rows:
         if row["what"] == "difference" and row["b"] == baseline:
             told, low, high = (scale * float(row[key] or "nan") for key in ("mean", "low", "high"))

@@ -38,7 +38,8 @@ def test_every_file_is_as_written_now(script: ModuleType) -> None:
 
 def test_a_claim_without_a_block_and_a_block_without_a_claim_are_told(script: ModuleType) -> None:
     with pytest.raises(
-        SystemExit, match=r"has blocks of \['claim other', 'summary'\], .* values of \['lineup', 'summary', 'words'\]"
+        SystemExit,
+        match=r"has blocks of \['claim other', 'summary'\], .* values of \['lineup', 'mechanism', 'summary', 'words'\]",
     ):
         script.fill("<!-- summary -->\n<!-- end -->\n<!-- claim other -->\n<!-- end -->\n", {})
 
@@ -55,7 +56,7 @@ def test_the_line_up_is_what_compare_wrote(tables: ModuleType, tmp_path: Path, m
     (tmp_path / "both.csv").write_text(
         "what,metric,at,a,b,mean,se,low,high,n\n"
         "arm,test/mean_recall,last,base,,0.2,0.01,,,3\narm,test/mean_recall,last,other,,0.25,0.01,,,3\n"
-        "arm,test/r1,last,base,,0.1,0.01,,,3\narm,test/mean_recall,last,third,,0.1,0.01,,,3\n"
+        "arm,test/mean_recall,last,third,,0.1,0.01,,,3\n"
         "arm,test/mean_recall,best,other,,0.9,0.01,,,3\narm,test/mean_recall,last,not_run,,,,,,0\n"
         "difference,test/mean_recall,last,other,base,0.05,0.01,-0.01,0.11,3\n"
         "difference,test/mean_recall,best,other,base,0.7,0.01,0.6,0.8,3\n"
@@ -65,15 +66,19 @@ def test_the_line_up_is_what_compare_wrote(tables: ModuleType, tmp_path: Path, m
         "arm,test/mean_recall,last,once,,0.1,,,,1\ndifference,test/mean_recall,last,once,base,-0.1,,,,1\n"
         "difference,test/mean_recall,last,third,other,0.15,0.01,0.1,0.2,3\n"
     )
-    columns = (("both", "base", "test/mean_recall", "recall"), ("both", "base", "test/r1", "first"))
-    monkeypatch.setattr(tables, "LINEUP", columns)
+    (tmp_path / "gap.csv").write_text(
+        "what,metric,at,a,b,mean,se,low,high,n\n"
+        "arm,gap/l2m,last,plain,,0.1234,0.01,,,4\narm,gap/l2m,last,other,,0.5,0.01,,,4\n"
+        "difference,gap/l2m,last,other,plain,0.3766,0.01,0.3,0.456,4\n"
+    )
+    columns = (("both", "base", "test/mean_recall", "recall"), ("gap", "plain", "gap/l2m", "L2M"))
     monkeypatch.setattr(tables, "OTHER_FIELDS", {("both", "wider"), ("other table", "third")})
-    assert tables.write_lineup().splitlines() == [
-        "| objective | recall | first |",
+    assert tables.write_columns("objective", columns).splitlines() == [
+        "| objective | recall | L2M |",
         "|---|---|---|",
-        "| `clip` | 20.0, 3 seeds | 10.0, 3 seeds |",
+        "| `base` | 20.0, 3 seeds | 0.12, 4 seeds |",
         "| `once` | 10.0, 1 seed: -10.0 |  |",
-        "| `other` | 25.0, 3 seeds: +5.0 (-1.0 … +11.0) |  |",
+        "| `other` | 25.0, 3 seeds: +5.0 (-1.0 … +11.0) | 0.50, 4 seeds: +0.38 (+0.30 … +0.46) |",
         "| `third` | 10.0, 3 seeds |  |",
     ]
 
