@@ -62,7 +62,10 @@ def test_many_microbatches_in_bf16_round_no_more_than_one() -> None:
     assert one_by_one < 1.2 * at_once
 
 
-MASKED = MODEL | {"encoders": {m: {"name": "mlp", "width": 16, "depth": 2, "dropout": 0.4} for m in "abc"}}
+MASKED = MODEL | {
+    "encoders": {m: {"name": "mlp", "width": 16, "depth": 2, "dropout": 0.4} for m in "abc"},
+    "fusion": {"name": "mlp", "hidden": 16, "dropout": 0.2, "masking": 0.3},
+}
 
 
 @torch.no_grad()
