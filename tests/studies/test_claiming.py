@@ -216,6 +216,23 @@ def test_mistakes_are_found_before_anything_is_trained(
     assert said in str(error.value)
 
 
+def test_runs_that_suggested_a_claim_do_not_count_for_it(write: Callable[..., Path]) -> None:
+    seen, fresh = Trainer(confu=0.1, clip=0.9, blind=0.5), Trainer(confu=0.9, blind=0.1)
+    before = read_claim(write())
+    seen([run for run in before.sweep.runs(before.file.parent / "runs") if run.arm in before.arms])  # of seeds 3 and 1
+    ruling = proved(write(CLAIM + "first_seed: 2\n"), fresh, most=2)
+    assert ruling.registration.runs_before == 3  # those of seed 3
+    (before.file.parent / "runs" / "claims" / "claim.json").unlink()
+    found = read_claim(write(CLAIM + "first_seed: 4\n"))
+    assert (before.seeds, found.seeds) == ([3, 1, 0, 2, 4], [4, 5, 6, 7, 8])
+    ruling = proved(found.file, fresh)
+    assert ruling.judgement.verdict == "supported"
+    assert ruling.registration.remarks == []
+    assert {one.seed for one in ruling.values} <= set(found.seeds)
+    assert found.as_dict() == before.as_dict() | {"first_seed": 4}
+    assert not before.as_dict().keys() & {"first_seed", "across"}  # without them a claim says what it always said
+
+
 def test_arms_may_differ_in_their_data_where_that_is_what_is_asked(write: Callable[..., Path]) -> None:
     sweep = SWEEP.replace("confu: {}", "confu: {data.task: {name: and}}")
     with pytest.raises(RunError, match=r"data: data.task.* is .*and"):
@@ -273,6 +290,7 @@ def test_the_command_prints_a_verdict_of_what_is_there(write: Callable[..., Path
     assert done.exit_code == 0, done.output
     assert "SUPPORTED: as the claim says" in done.stdout
     assert "3 of at most 5 seeds" in done.stdout
+    assert ", from seed" not in done.stdout
     found = json.loads(CliRunner().invoke(cli, [*arguments, "--json"]).stdout)
     assert_keys("claim", found)
     assert_keys("claim: endpoints", found["endpoints"])

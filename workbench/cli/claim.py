@@ -173,7 +173,10 @@ def print_ruling(ruling: Ruling) -> None:
         table.add_row(kind, *map(escape, _write(metric, found)))
     print_table(table)
     most, level = section.max_seeds, f"{100 * (1 - section.alpha):g} %"
-    click.echo(f"\n{judgement.seeds} of at most {most} seeds; the sequence holds the truth at all of them with {level}")
+    start = f", from seed {section.first_seed} on" if section.first_seed else ""
+    click.echo(
+        f"\n{judgement.seeds} of at most {most} seeds{start}; the sequence holds the truth at all of them with {level}"
+    )
     click.echo(f"registered {ruling.registration.time}, digest {ruling.registration.digest}")
     for line in (*ruling.registration.remarks, *(f"not counted: {line}" for line in ruling.left_out)):
         click.echo(line)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -61,6 +62,10 @@ class EndpointSection(Section):
 
 def _as_name(value: object) -> object:
     return NOTHING if value == 0 and not isinstance(value, bool) else value
+
+
+GAINED = {"across": None, "first_seed": 0}
+"""{key: its default} that claims have got since the first were registered; without one a claim says the same as then"""
 
 
 class ContrastSection(Section):
@@ -112,6 +117,9 @@ class ClaimSection(Section):
     max_seeds: Annotated[int, Field(ge=2, le=1000)] = Field(
         default=8, description="no more seeds than these are trained"
     )
+    first_seed: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="the first seed that counts, where runs of those before it have suggested the claim"
+    )
     g: Annotated[float, Field(gt=0, le=100)] = Field(
         default=1.0, description="the variance of the standardised effect that is expected: 1 is about one deviation"
     )
@@ -155,15 +163,17 @@ class Claim:
     @property
     def seeds(self) -> list[int]:
         """All seeds that may be trained, in the order in which they are: the sweep's own first."""
-        own = list(self.sweep.seeds)[: self.section.max_seeds]
-        free = (seed for seed in range(10_000) if seed not in self.sweep.seeds)
-        return [*own, *(next(free) for _ in range(self.section.max_seeds - len(own)))]
+        first, most = self.section.first_seed, self.section.max_seeds
+        own = [seed for seed in self.sweep.seeds if seed >= first]
+        free = (seed for seed in count(first) if seed not in own)
+        return list(islice(chain(own, free), most))
 
     def as_dict(self) -> Tree:
         """Make the file's content with its defaults, which is what is registered."""
         written = self.section.model_dump(mode="json", by_alias=True)
-        if self.section.across is None:
-            del written["across"]  # claims that were registered before there was this key say the same as then
+        for key, default in GAINED.items():
+            if written[key] == default:
+                del written[key]
         return written
 
 
