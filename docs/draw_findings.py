@@ -81,9 +81,10 @@ def write_summary(rulings: dict[str, Ruling]) -> str:
         endpoints = list_rows(ruling)[: len(ruling.claim.section.endpoint)]
         found = "<br>".join(f"{metric} {write_interval(metric, answer)}" for _, metric, answer, _ in endpoints)
         said = f"| [{ruling.claim.section.claim}](#{name}) | **{ruling.judgement.verdict}** "
-        lines.append(f"{said}| {found} | {ruling.judgement.seeds} |")
+        lines.append(f"{said}| {found} | {max(answer.seeds for _, _, answer, _ in endpoints)} |")
     others = sorted(path.stem for path in (shipped_recipes() / "claims").glob("*.yaml") if path.stem not in rulings)
-    return "\n".join([*lines, "", f"Ready, and not asked yet: {', '.join(f'`{name}`' for name in others)}."])
+    left = f"Ready, and not asked yet: {', '.join(f'`{name}`' for name in others)}." if others else "All were asked."
+    return "\n".join([*lines, "", left])
 
 
 def write_claim(name: str, ruling: Ruling) -> str:
