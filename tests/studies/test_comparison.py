@@ -241,3 +241,18 @@ def test_against_one_arm(two_arms: Path) -> None:
         ("clip", "confu"),
         ("third", "confu"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("gap/l2m", -0.3456, "-0.346"),
+        ("gap/l2m", 0.00123, "+0.0012"),  # two figures, where three decimals would leave one
+        ("validation/mean_recall", 0.01234, "+1.23"),
+        ("cost/samples_per_second", 12296.245, "+12,296"),
+        ("cost/samples_per_second", -999.5, "-999.500"),
+        ("validation/mean_recall", None, "-"),
+    ],
+)
+def test_a_number_has_the_digits_that_can_be_read(name: str, value: float | None, said: str) -> None:
+    assert Metric.parse(name).write(value, signed=True) == said

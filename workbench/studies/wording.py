@@ -59,6 +59,8 @@ class Metric:
         number = 100 * value if self.points else value
         if not self.points and number and abs(number) < 0.01:
             return f"{number:{'+' if signed else ''}.2g}"
+        if abs(number) >= 1000:
+            return f"{number:{'+' if signed else ''},.0f}"
         return f"{number:{'+' if signed else ''}.{digits if self.points else digits + 1}f}"
 
     def write_summary(self, summary: Summary | None) -> str:
