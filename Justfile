@@ -49,7 +49,7 @@ test-large:
 bench-kernels *ARGS:
     python -m kernels.bench {{ARGS}}
 
-# time, memory and accuracy against the number of modalities: a CSV, a plot, a table; half an hour a seed
+# time, memory and accuracy against the number of modalities: a CSV, a plot, a table; ten minutes of a core a seed
 bench-modalities *ARGS:
     python -m workbench.bench.modalities {{ARGS}}
 
