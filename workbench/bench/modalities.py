@@ -203,7 +203,7 @@ def _panel(axes: Axes, rows: Sequence[Measured], name: str, title: str) -> None:
     "--costs", is_flag=True, help="Then measure time and memory of all rows again, one at a time: on a free core."
 )
 def main(out: Path, seeds: int, most: int, jobs: int, costs: bool) -> None:
-    """Measure what OUT does not have yet; print a table, write OUT and a plot beside it. Ten minutes of a core a seed."""
+    """Measure what OUT does not have yet; print a table, write OUT and a plot. Ten minutes of a core a seed."""
     rows = {row.key: row for row in read(out, Measured)}
     wanted = [(o, m, seed) for seed in range(seeds) for m in range(3, most + 1) for o in TERMS]
 
