@@ -90,27 +90,31 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_in_the_background_the_files_are_those_of_the_step_that_was_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every write is held back until training is two steps further."""
+    """Every write is held back until training is two steps further, and training then waits for it: no sleep decides."""
     built(tmp_path / "plain", every=4, keep=9).fit()
     engine, further, write = built(tmp_path / "background", every=4, keep=9, background=True), [], checkpoint.write
-    went_on = threading.Event()
+    went_on, written = threading.Semaphore(0), threading.Semaphore(0)
 
     def held_back(folder: Path, taken: checkpoint.Snapshot, _: Parallel | None) -> Path:
-        assert went_on.wait(20)
+        assert went_on.acquire(timeout=20)
         further.append(engine.step - taken.state.step)
-        return write(folder, taken)
+        path = write(folder, taken)
+        written.release()
+        return path
 
     class GoOn(Callback):
         def on_step(self, engine: Engine, logs: Logs) -> None:
-            (went_on.set if engine.step % 4 == 2 else went_on.clear)()
+            if engine.step in (6, 10):
+                went_on.release()
+                assert written.acquire(timeout=20)
 
         def on_end(self, engine: Engine) -> None:
-            went_on.set()
+            went_on.release()
 
     monkeypatch.setattr(checkpoint, "write", held_back)
     engine.callbacks.insert(0, GoOn())
     engine.fit()
-    assert further[:2] == [2, 2]
+    assert further == [2, 2, 0]
     assert contents(tmp_path / "background") == contents(tmp_path / "plain")
 
 
