@@ -90,7 +90,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_in_the_background_the_files_are_those_of_the_step_that_was_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every write is held back until training is two steps further, and training then waits for it: no sleep decides."""
+    """Every write is held back until training is two steps further, and training then waits for it."""
     built(tmp_path / "plain", every=4, keep=9).fit()
     engine, further, write = built(tmp_path / "background", every=4, keep=9, background=True), [], checkpoint.write
     went_on, written = threading.Semaphore(0), threading.Semaphore(0)
