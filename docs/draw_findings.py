@@ -83,7 +83,9 @@ def write_summary(rulings: dict[str, Ruling]) -> str:
         said = f"| [{ruling.claim.section.claim}](#{name}) | **{ruling.judgement.verdict}** "
         lines.append(f"{said}| {found} | {max(answer.seeds for _, _, answer, _ in endpoints)} |")
     others = sorted(path.stem for path in (shipped_recipes() / "claims").glob("*.yaml") if path.stem not in rulings)
-    left = f"Ready, and not asked yet: {', '.join(f'`{name}`' for name in others)}." if others else "Every claim in `recipes/claims` was asked."
+    left = "Every claim in `recipes/claims` was asked."
+    if others:
+        left = f"Ready, and not asked yet: {', '.join(f'`{name}`' for name in others)}."
     return "\n".join([*lines, "", left])
 
 
