@@ -195,6 +195,7 @@ def test_runs_of_another_recipe_are_refused(write: Callable[..., Path]) -> None:
     ("change", "said"),
     [
         (("max_seeds: 5", "max_seeds: 4"), "max_seeds (4) can never decide at alpha 0.05 with g = 1"),
+        (("max_seeds: 5", "max_seeds: 5\nfirst_seed: -1"), "first_seed: Input should be greater than or equal to 0"),
         (("a: confu, b: clip", "a: confu, b: clap"), "contrast.b: no arm 'clap' in sweep.yaml; did you mean 'clip'"),
         (("b: blind", "b: confu"), "arm 'confu' is compared with itself"),
         (("expect: greater, margin: 0.1", "expect: equal"), "equal needs a margin"),
